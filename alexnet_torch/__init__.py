@@ -1,0 +1,39 @@
+"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012) as it was really built: two towers, two devices."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet_torch.architecture import (
+        CAFFE,
+        PAPER,
+        SOURCE_2012,
+        TENSORFLOW_POST,
+        TORCHVISION,
+        Architecture,
+    )
+    from alexnet_torch.model import AlexNet, DropoutKey
+    from alexnet_torch.predict import predict
+    from alexnet_torch.weights import load_model
+
+__all__ = [
+    "CAFFE",
+    "PAPER",
+    "SOURCE_2012",
+    "TENSORFLOW_POST",
+    "TORCHVISION",
+    "AlexNet",
+    "Architecture",
+    "DropoutKey",
+    "load_model",
+    "predict",
+]
+
+_HOMES = {"AlexNet": "model", "DropoutKey": "model", "load_model": "weights", "predict": "predict"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports public names when first used: torch takes seconds that `--help` can do without."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'architecture')}"), name)

@@ -1,0 +1,7 @@
+"""python -m alexnet_torch."""
+
+import sys
+
+from alexnet_torch.cli import main
+
+sys.exit(main())

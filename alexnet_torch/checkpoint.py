@@ -1,0 +1,101 @@
+"""Checkpoints: saved whole or not at all, checksummed, the newest two and the best kept."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+_DIGITS = 16  # of SHA-256 in a file's name, as torch.hub has them
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{%d})\.pt" % _DIGITS)
+
+
+def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
+
+    Raises:
+        OSError: the disk is full, the folder gone, or the like; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            try:
+                write(file)
+            except RuntimeError as error:  # what torch.save makes of a failed write
+                raise OSError(f"{path}: {error}") from error
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
+def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) -> Path:
+    """Saves a checkpoint and removes those that are neither among the newest two nor the best.
+
+    Args:
+        folder: made if need be.
+        step: steps done.
+        state: tensors and plain Python values only, so that `weights_only` loads it.
+        best_step: the step of the best checkpoint, kept whatever its age.
+
+    Returns:
+        the file, named by step and checksum, which one rename makes appear together.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unnamed = folder / f"step-{step:08d}.unchecked"
+    atomic_write(unnamed, lambda file: torch.save(state, file))
+    path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
+    unnamed.replace(path)
+    _sync_folder(folder)
+    for old in found(folder)[2:]:
+        if _step(old) != best_step:
+            old.unlink()
+    for left in (*folder.glob(".*.tmp"), *folder.glob("*.unchecked")):  # of a process that was killed
+        left.unlink()
+    return path
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder by name, newest first; not verified."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=_step, reverse=True)
+
+
+def newest_intact(folder: Path, damaged: Callable[[Path], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose checksum holds, and its state on the CPU; None if there is none.
+
+    Args:
+        folder: of checkpoints.
+        damaged: told of each newer one that is passed over because its checksum does not hold.
+    """
+    for path in found(folder):
+        if _digest(path) != path.stem.rpartition("-")[2]:
+            damaged(path)
+            continue
+        return path, torch.load(path, map_location="cpu", weights_only=True)
+    return None

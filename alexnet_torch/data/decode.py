@@ -1,0 +1,89 @@
+"""An image file of any kind becomes a square of RGB."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+VERSION = 1
+"""Of the pixels that `decode` makes: raised when they change, so that caches are built anew."""
+
+
+class UnreadableImage(Exception):
+    """A file that cannot be read as an image; the message names it and says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+def decode(path: Path, side: int) -> np.ndarray:
+    """The central square of an image, its shorter side scaled to `side` (paper, section 2).
+
+    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is
+    applied.
+
+    Args:
+        path: of the image file, whatever its name's ending says.
+        side: of the square, in pixels.
+
+    Returns:
+        (side, side, 3) uint8.
+
+    Raises:
+        UnreadableImage: the file is no image, is truncated, or has pixels without a defined range.
+    """
+    try:
+        with warnings.catch_warnings():
+            # size alone does not make a user's own file a bomb; the other warnings repeat for each file
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                # a JPEG decodes at 1/2, 1/4 or 1/8 of its size for less; twice the side is left, so
+                # that our own resize still does the filtering
+                image.draft(None, (2 * side, 2 * side))
+                image.load()
+                return _square(_rgb(_upright(image), path), side)
+    except UnidentifiedImageError as error:
+        reason = "empty file" if path.stat().st_size == 0 else "not an image of a known kind"
+        raise UnreadableImage(path, reason) from error
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+# Pillow's limit is for files from strangers; a set of images is the user's own.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
+        return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are all right
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise UnreadableImage(path, "floating-point pixels have no defined range")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # convert() would clip 0..65535 to 0..255
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, side: int) -> np.ndarray:
+    # the crop comes first: a 1 x 100000 image scaled whole would be 256 x 25,600,000
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    box = (left, top, left + short, top + short)
+    # bicubic is what Pillow, Caffe's tools and the 2012 source's ImageMagick lean to; it widens its
+    # support when scaling down, so that nothing aliases
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))

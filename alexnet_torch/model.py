@@ -1,0 +1,249 @@
+"""The network: towers, and the walk over their stages.
+
+Every stage runs on each tower; where it must see all towers, the exchange turns the towers' parts
+into each tower's next input. Where towers live is the exchange's business alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_torch.architecture import PAPER, Architecture, Conv, Linear, Norm
+from alexnet_torch.layers import dropout_mask, initialise, response_norm, spatial_response_norm
+from alexnet_torch.placement import Exchange, TowerParts, tower_devices
+from alexnet_torch.randomness import key
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """Names one step's dropout masks: those of the global batch, of which `first_row` on are ours."""
+
+    seed: int
+    step: int
+    first_row: int = 0
+
+
+class Tower(nn.Module):
+    """One tower's layers by stage name: its share of every stage's output channels."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        index: int,
+        num_classes: int,
+        image_size: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        channels, towers = 3, architecture.towers  # what the towers put out together
+        read = 3  # what one tower puts out; the images are whole in each
+        for conv in architecture.convs:
+            inputs = channels if conv.meet else read
+            channels, read = conv.channels, conv.channels // towers
+            self.add_module(conv.name, _on(device, _conv2d(conv, inputs, read)))
+        side = architecture.final_side(image_size)
+        channels, read = channels * side * side, read * side * side
+        for linear in architecture.linears:
+            width = linear.width or num_classes
+            inputs = channels if linear.meet else read
+            # the first towers take what does not divide, as torch.tensor_split does
+            channels, read = width, width // towers + (index < width % towers)
+            self.add_module(linear.name, _on(device, nn.Linear(inputs, read, device="meta")))
+
+    def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
+        """The convolution or linear layer of a stage."""
+        layer = self.get_submodule(stage)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        return layer
+
+
+def _conv2d(conv: Conv, inputs: int, outputs: int) -> nn.Conv2d:
+    left, right, top, bottom = conv.padding
+    # nn.Conv2d pads alike on both sides; the rest is padded by hand before it
+    even = (min(top, bottom), min(left, right))
+    return nn.Conv2d(inputs, outputs, conv.kernel, conv.stride, padding=even, device="meta")
+
+
+def _on(device: torch.device, layer: nn.Module) -> nn.Module:
+    """Gives a layer made on "meta" memory of its own, without torch's initialisation, which we replace.
+
+    Convolutions run faster channels_last, on CPUs and on GPUs, and pass the format on to what follows.
+    """
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        layout = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+        empty = torch.empty(parameter.shape, device=device, memory_format=layout)
+        setattr(layer, name, nn.Parameter(empty))
+    return layer
+
+
+def _pad_odd(x: Tensor, conv: Conv) -> Tensor:
+    """The part of a stage's padding that is on one side only."""
+    left, right, top, bottom = conv.padding
+    if left == right and top == bottom:
+        return x
+    across, down = min(left, right), min(top, bottom)
+    return F.pad(x, (left - across, right - across, top - down, bottom - down))
+
+
+class AlexNet(nn.Module):
+    """AlexNet in towers.
+
+    Args:
+        architecture: what the network is; PAPER by default.
+        num_classes: outputs, at least one for each tower.
+        image_size: height and width of the images in pixels, on which the first linear stage's
+            input depends.
+        devices: one device for all towers, or one for each; the first takes the images' labels and
+            returns logits. The CPU by default.
+        seed: of the initial weights; by default they are drawn from torch's generator.
+
+    Raises:
+        ValueError: `image_size` or `num_classes` is too small; the message names what works.
+        UserError: the number of devices does not fit the towers.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture = PAPER,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        devices: Sequence[str | torch.device] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < architecture.towers:
+            raise ValueError(
+                f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}"
+            )
+        self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
+        self.exchange = Exchange(tower_devices(devices, architecture.towers))
+        self.towers = nn.ModuleList(
+            Tower(architecture, index, num_classes, image_size, device)
+            for index, device in enumerate(self.exchange.devices)
+        )
+        self.reset_parameters(seed)
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draws all weights anew, as the architecture's `Init`s say.
+
+        Args:
+            seed: each layer's are a function of (seed, tower, stage); None draws from torch's generator.
+        """
+        a = self.architecture
+        for tower_index, tower in enumerate(self._towers()):
+            for stage_index, stage in enumerate((*a.convs, *a.linears)):
+                generator = None
+                if seed is not None:
+                    generator = torch.Generator().manual_seed(key(seed, "init", tower_index, stage_index))
+                initialise(tower.layer(stage.name), stage.init, generator)
+
+    def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
+        """Logits (N, classes) on the first device.
+
+        Args:
+            images: (N, 3, H, W) floating-point, mean image subtracted, from values in 0..255.
+            dropout: in training mode, the step's key; without it masks come from torch's generator.
+        """
+        return self._walk(images, self.architecture.stage_names[-1], dropout)
+
+    def features(self, images: Tensor, stage: str) -> Tensor:
+        """One stage's output of all towers together, on the first device.
+
+        Args:
+            images: as for `forward`.
+            stage: such as "conv5" (N, 256, 6, 6), after its pooling, or "fc7" (N, 4096), after its
+                ReLU; the last one's are the logits.
+
+        Raises:
+            ValueError: there is no such stage; the message lists those that there are.
+        """
+        if stage not in self.architecture.stage_names:
+            raise ValueError(f"no stage {stage!r}; there are {', '.join(self.architecture.stage_names)}")
+        return self._walk(images, stage, None)
+
+    def stage_weights(self, stage: str) -> list[Tensor]:
+        """A stage's weights, one tensor a tower, each on its tower's device."""
+        return [tower.layer(stage).weight for tower in self._towers()]
+
+    def _towers(self) -> list[Tower]:
+        return [tower for tower in self.towers if isinstance(tower, Tower)]
+
+    def _walk(self, images: Tensor, last: str, dropout: DropoutKey | None) -> Tensor:
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
+        a = self.architecture
+        parts = self.exchange.scatter(images)
+        for conv in a.convs:
+            parts = self._conv_stage(conv, parts)
+            parts = self._drop(conv.name, parts, dropout)
+            if conv.name == last:
+                return self.exchange.gather(parts)
+        if a.adaptive_pool is not None:
+            parts = [F.adaptive_avg_pool2d(part, a.adaptive_pool) for part in parts]
+        parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
+        for linear in a.linears:
+            parts = self._linear_stage(linear, parts)
+            parts = self._drop(linear.name, parts, dropout)
+            if linear.name == last:
+                break
+        return self.exchange.gather(parts)
+
+    def _conv_stage(self, conv: Conv, parts: TowerParts) -> TowerParts:
+        if conv.meet:
+            parts = self.exchange.join(parts)
+        parts = [tower.layer(conv.name)(_pad_odd(part, conv)) for tower, part in self._each(parts)]
+        a = self.architecture
+        for operation in conv.after:
+            if operation == "relu":
+                # in place would overwrite what a norm before it saved for its backward pass
+                parts = [F.relu(part) for part in parts]
+            elif operation == "norm":
+                parts = self._norm(parts, a.norm)
+            elif operation == "spatial_norm":
+                parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
+            else:
+                parts = [
+                    F.max_pool2d(part, a.pool_size, a.pool_stride, ceil_mode=a.pool_ceil) for part in parts
+                ]
+        return parts
+
+    def _linear_stage(self, linear: Linear, parts: TowerParts) -> TowerParts:
+        if linear.meet:
+            parts = self.exchange.join(parts)
+        parts = [tower.layer(linear.name)(part) for tower, part in self._each(parts)]
+        return parts if linear is self.architecture.linears[-1] else [F.relu(part) for part in parts]
+
+    def _norm(self, parts: TowerParts, norm: Norm) -> TowerParts:
+        if not norm.across_towers:
+            return [response_norm(part, norm) for part in parts]
+        widened = self.exchange.halo(parts, norm.window // 2)
+        return [
+            response_norm(wide, norm)[:, before : before + part.shape[1]]
+            for part, (wide, before) in zip(parts, widened, strict=True)
+        ]
+
+    def _drop(self, stage: str, parts: TowerParts, dropout: DropoutKey | None) -> TowerParts:
+        a = self.architecture
+        if not self.training or stage not in a.dropout or a.dropout_rate == 0:
+            return parts
+        if dropout is None:
+            return [F.dropout(part, a.dropout_rate) for part in parts]
+        dropped = []
+        for tower, part in enumerate(parts):
+            layer = a.stage_names.index(stage)
+            k = key(dropout.seed, "dropout", dropout.step, tower, layer)
+            mask = dropout_mask(part.shape, a.dropout_rate, k, dropout.first_row, part.device)
+            dropped.append(part * mask * (1 / (1 - a.dropout_rate)))
+        return dropped
+
+    def _each(self, parts: TowerParts) -> list[tuple[Tower, Tensor]]:
+        return list(zip(self._towers(), parts, strict=True))
+
+
+def count_parameters(net: nn.Module) -> int:
+    """The number of weights and biases."""
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -1,0 +1,161 @@
+"""The paper's update rule and its learning-rate schedules."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+
+class PaperSGD(torch.optim.Optimizer):
+    """The paper's rule (section 5): the rate is inside the velocity.
+
+        v <- momentum v - decay lr w - lr grad;  w <- w + v
+
+    After a change of rate the velocity already gathered keeps its scale, where torch.optim.SGD
+    would scale the whole of it by the new rate.
+
+    Args:
+        groups: parameter groups, each with its own `lr` and, if it differs, `weight_decay`.
+        momentum: what a velocity keeps of itself in a step.
+        weight_decay: of the groups that name none.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4
+    ) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient.
+
+        torch's fused SGD does u <- momentum u + (1 - dampening) (grad + decay w), w <- w - rate u;
+        with 1 - dampening = lr and rate = 1 that is the paper's rule in one pass, and u = -v.
+        """
+        if closure is not None:
+            raise ValueError("PaperSGD.step takes no closure")
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["negative_velocity"] = torch.zeros_like(p)
+            buffers: list[Tensor | None] = [self.state[p]["negative_velocity"] for p in params]
+            if not params:
+                continue
+            sgd(
+                params,
+                [p.grad for p in params],
+                buffers,
+                fused=True,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=1.0,
+                dampening=1.0 - group["lr"],
+                nesterov=False,
+                maximize=False,
+            )
+
+
+def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+    """One group for the weights of each stage and one for its biases, over all towers.
+
+    Each group's `stage` and `kind` ("weight", "bias") say which, for the schedule to set its `lr`.
+
+    Args:
+        net: whose parameters are named `towers.<k>.<stage>.<weight or bias>`.
+        bias_decay: weight decay of the biases; the 2012 source has none, the paper's text the weights'.
+        weight_decay: weight decay of the weights.
+    """
+    groups: dict[tuple[str, str], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        stage, kind = name.split(".")[-2:]
+        groups.setdefault((stage, kind), []).append(parameter)
+    decays = {"weight": weight_decay, "bias": bias_decay}
+    return [
+        {"params": params, "stage": stage, "kind": kind, "weight_decay": decays[kind]}
+        for (stage, kind), params in groups.items()
+    ]
+
+
+def set_rates(optimizer: PaperSGD, rate: float, bias_factor: float, stage_rates: Mapping[str, float]) -> None:
+    """Sets every group's rate for the coming step.
+
+    Args:
+        optimizer: made of `parameter_groups`.
+        rate: the weights' rate.
+        bias_factor: times which the biases learn.
+        stage_rates: the weights' rates of stages that differ, by stage name.
+    """
+    for group in optimizer.param_groups:
+        if group["kind"] == "bias":
+            group["lr"] = rate * bias_factor
+        else:
+            group["lr"] = stage_rates.get(group["stage"], rate)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Divides the rate when validation error stops improving (paper, section 5, by hand there).
+
+    Attributes:
+        patience: validations without a new best error after which the rate falls.
+        drops: how often it falls at most; three times in the paper.
+        factor: by which it is multiplied each time.
+    """
+
+    patience: int = 6
+    drops: int = 3
+    factor: float = 0.1
+
+    def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
+        """The rate in an epoch (from 0), after the validation errors so far, oldest first."""
+        del epoch
+        best, stale, dropped = float("inf"), 0, 0
+        for error in errors:
+            stale = 0 if error < best else stale + 1
+            best = min(best, error)
+            if stale >= self.patience and dropped < self.drops:
+                dropped, stale = dropped + 1, 0
+        return base * self.factor**dropped
+
+    def stage_rates(self, epoch: int) -> dict[str, float]:
+        """No stage differs from the others."""
+        del epoch
+        return {}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Changes the rate at given epochs.
+
+    Attributes:
+        factors: (epoch from 0, times the base rate from then on), in order.
+        stages: (epoch from 0, stage, its weights' own rate from then on), in order.
+    """
+
+    factors: tuple[tuple[int, float], ...]
+    stages: tuple[tuple[int, str, float], ...] = ()
+
+    def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
+        """The rate in an epoch (from 0); validation errors play no part."""
+        del errors
+        factor = 1.0
+        for start, value in self.factors:
+            if epoch >= start:
+                factor = value
+        return base * factor
+
+    def stage_rates(self, epoch: int) -> dict[str, float]:
+        """The weights' rates of the stages that differ in an epoch."""
+        return {stage: rate for start, stage, rate in self.stages if epoch >= start}
+
+
+Schedule: TypeAlias = Plateau | Steps
+
+
+def warmed(rate: float, step: int, warmup_steps: int) -> float:
+    """The rate during a linear warm-up over the first steps, from step 0."""
+    return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate

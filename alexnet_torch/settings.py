@@ -1,0 +1,227 @@
+"""The settings of a run: the options of train.py, and how they are resolved.
+
+What is given on the command line wins; then, with --resume, what the run was started with; then
+the recipe; then the defaults below. Nothing here imports torch: `--help` must be quick.
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from alexnet_torch.errors import UserError
+
+RecipeName = Literal["paper", "paper-literal", "source-2012", "demo"]
+Split = Literal["auto", "none", "devices"]
+
+
+def _default(hint: str, metavar: str | None) -> Any:
+    """How --help shows an option whose default depends on the recipe or the resumed run."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {hint})", metavar=metavar)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What to learn from."""
+
+    data: Annotated[str | None, _default("digits", "DIR|digits")] = None
+    """A folder with train/<class>/* and val/<class>/*, or "digits": handwritten digits that come with
+    scikit-learn."""
+    cache: Annotated[str | None, _default("auto", "DIR|auto|none")] = None
+    """Where decoded images are kept: a folder; "auto": in ~/.cache/alexnet_torch if they fit in half the
+    free disk; or "none": decode them again each epoch."""
+    skip_bad: bool = False
+    """Leave out files that cannot be read, instead of stopping with their list."""
+    image_size: Annotated[int | None, _default("the recipe's", "N")] = None
+    """Height and width of the network's images, in pixels."""
+    no_mirror: bool = False
+    """Never mirror training images: for digits, letters and the like."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to learn it."""
+
+    recipe: Annotated[RecipeName | None, _default("paper", "paper|paper-literal|source-2012|demo")] = None
+    """The architecture and how it is trained; see alexnet_torch/recipes.py."""
+    epochs: Annotated[int | None, _default("the recipe's", "N")] = None
+    """Passes over the training images."""
+    max_steps: Annotated[int | None, _default("none", "N")] = None
+    """Stop after this many steps in all, whatever the epochs."""
+    batch_size: Annotated[int | None, _default("the recipe's", "N")] = None
+    """Images in a step, over all devices."""
+    lr: Annotated[float | None, _default("the recipe's", "RATE")] = None
+    """Base learning rate."""
+    seed: Annotated[int | None, _default("0", "N")] = None
+    """Of everything random."""
+
+
+@dataclass(frozen=True)
+class PlacementOptions:
+    """Where the towers live."""
+
+    devices: Annotated[str | None, _default("the GPUs there are", "NAME[,NAME]")] = None
+    """Devices, one for all towers or one for each: cpu, cuda:0 or cuda:0,cuda:1."""
+    split: Annotated[Split | None, _default("auto", "auto|none|devices")] = None
+    """Put towers on one device each ("devices"), together ("none"), or apart where there are as many
+    GPUs ("auto")."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is kept, and how often."""
+
+    output: Annotated[str | None, _default("runs/<recipe>-<time>", "DIR")] = None
+    """The run's folder."""
+    resume: bool = False
+    """Continue the run in --output from its newest intact checkpoint; its settings hold unless given."""
+    log_every: Annotated[int | None, _default("20", "N")] = None
+    """Steps between reports."""
+    val_every: Annotated[int | None, _default("1", "N")] = None
+    """Epochs between validations."""
+    save_every: Annotated[float | None, _default("10", "MINUTES")] = None
+    """Minutes between checkpoints, besides one at each validation."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train AlexNet, in two towers, on a folder of images."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    placement: PlacementOptions = field(default_factory=PlacementOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a run, resolved. Field for field the options above."""
+
+    data: str
+    cache: str
+    skip_bad: bool
+    image_size: int
+    no_mirror: bool
+    recipe: str
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    lr: float
+    seed: int
+    devices: str | None
+    split: str
+    output: str
+    resume: bool
+    log_every: int
+    val_every: int
+    save_every: float
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "epochs", "batch_size", "log_every", "val_every"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more")
+        self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
+        self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
+        self._require("save_every", self.save_every > 0, "positive")
+
+    def _require(self, name: str, holds: bool, must: str) -> None:
+        if not holds:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {must}")
+
+
+def flat(options: Options) -> dict[str, Any]:
+    """The options that were given, by name."""
+    groups = (getattr(options, group.name) for group in fields(options))
+    values = {name: value for group in groups for name, value in asdict(group).items()}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+def resolve(given: dict[str, Any]) -> Settings:
+    """Settings from what was given, the resumed run, the recipe and the defaults, in this order.
+
+    Raises:
+        UserError: a value is impossible, or there is no run to resume.
+    """
+    from alexnet_torch.recipes import RECIPES  # imports torch
+
+    resumed = _resumed(given) if given.get("resume") else {}
+    chosen = {**resumed, **given}
+    name = chosen.get("recipe", "paper")
+    recipe = RECIPES[name]()
+    defaults = {
+        "data": "digits",
+        "cache": "auto",
+        "skip_bad": False,
+        "image_size": recipe.image_size,
+        "no_mirror": not recipe.mirror,
+        "recipe": name,
+        "epochs": recipe.epochs,
+        "max_steps": None,
+        "batch_size": recipe.batch_size,
+        "lr": recipe.lr,
+        "seed": 0,
+        "devices": None,
+        "split": "auto",
+        "output": f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}",
+        "resume": False,
+        "log_every": 20,
+        "val_every": 1,
+        "save_every": 10.0,
+    }
+    return Settings(**{**defaults, **chosen})
+
+
+def _resumed(given: dict[str, Any]) -> dict[str, Any]:
+    if "output" not in given:
+        raise UserError("--resume: name the run's folder with --output")
+    config = Path(given["output"]) / "config.json"
+    try:
+        settings: dict[str, Any] = json.loads(config.read_text())["settings"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"--resume: {config.parent} holds no run (no config.json); start one without --resume"
+        ) from error
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f"--resume: {config} cannot be read ({error}); restore it, or start a new run"
+        ) from error
+    known = {f.name for f in fields(Settings)}
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def parse(arguments: list[str] | None = None) -> dict[str, Any]:
+    """The options given on a command line (sys.argv by default), by name.
+
+    Raises:
+        UserError: an option is unknown or its value is of the wrong kind.
+        SystemExit: of status 0, after --help.
+    """
+    with one_line_errors("train.py"):
+        options = tyro.cli(
+            Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff],  # type: ignore[arg-type]
+            args=arguments,
+            prog="train.py",
+        )
+    return flat(options)
+
+
+@contextlib.contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Turns the box that tyro prints of a wrong command line into a UserError of one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        box = said.getvalue().partition("│ ───")[0]  # what follows repeats the help
+        words = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]).split()
+        raise UserError(f"{' '.join(words)} (see {program} --help)") from stop

@@ -1,0 +1,348 @@
+"""Training: the step, and the loop around it."""
+
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch import checkpoint
+from alexnet_torch.data.augment import to_float
+from alexnet_torch.data.cache import Prepared
+from alexnet_torch.data.loader import Batch, Loader
+from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.evaluate import count_wrong, evaluate
+from alexnet_torch.model import AlexNet, DropoutKey
+from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates, warmed
+from alexnet_torch.recipes import Recipe
+from alexnet_torch.report import Board, Metrics, Progress
+from alexnet_torch.settings import Settings
+from alexnet_torch.weights import save_model
+
+
+def train_step(
+    net: AlexNet, optimizer: PaperSGD, images: Tensor, labels: Tensor, dropout: DropoutKey
+) -> tuple[Tensor, Tensor]:
+    """One step of the paper's training: forward, loss, backward, update.
+
+    Args:
+        net: in training mode.
+        optimizer: its rates set for this step.
+        images: (N, 3, H, W) float, mean image subtracted, on the network's first device.
+        labels: (N,) int64, on the same.
+        dropout: the step's masks.
+
+    Returns:
+        the batch's mean loss in nats, and its number of top-1 errors: both 0-d, on the device.
+    """
+    logits = net(images, dropout)  # (N, classes)
+    loss = F.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), count_wrong(logits.detach(), labels, 1)
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last report. Kept in checkpoints, so that reports resume too."""
+
+    loss: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    steps: int = 0
+
+
+@dataclass
+class State:
+    """How far a run is: with the weights and velocities, all that resuming needs."""
+
+    step: int = 0
+    validated: int = 0
+    errors: list[float] = field(default_factory=list)
+    best_step: int | None = None
+    at_chance: int = 0
+    metrics_size: int = 0
+    window: Window = field(default_factory=Window)
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM stopped the run, which is saved."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a wish to stop after the step; a second one kills as usual."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def wished(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+
+class Trainer:
+    """Trains a network on prepared images, into a run folder.
+
+    Args:
+        settings: resolved.
+        recipe: which `settings` names.
+        prepared: the images.
+        devices: one for each tower.
+
+    Raises:
+        UserError: the run to resume is of another architecture or data set, or nothing is intact.
+    """
+
+    def __init__(
+        self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]
+    ) -> None:
+        s = self.settings = settings
+        self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
+        self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
+        groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
+        self.optimizer = PaperSGD(groups, recipe.momentum)
+        self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
+        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror)
+        self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
+        self.batches = self.train_loader.batches_per_epoch
+        self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
+        self.state = State()
+        self.identity = {
+            "architecture": repr(recipe.architecture),
+            "data set": prepared.fingerprint,
+            "classes": list(prepared.classes),
+            "--image-size": s.image_size,
+            "--batch-size": s.batch_size,
+            "--seed": s.seed,
+            "--no-mirror": s.no_mirror,
+        }
+        self.state, self.saved = State(), -1
+        started_from = self._load() if s.resume else "scratch"
+        self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
+        self.board = Board(self.output / "tensorboard", self.state.step)
+        self.progress = Progress(self.last_step, self.state.step, self.batches)
+        self.progress.say(f"starting from {started_from}")
+        self.stop = Stop()
+        self.last_save = time.monotonic()
+
+    def fit(self) -> None:
+        """Trains to the last step, or until a signal comes; saves; says what came of it.
+
+        Raises:
+            TrainingError: the loss is not finite, the network is stuck at chance, or the run's
+                folder cannot be written.
+            Stopped: by SIGINT or SIGTERM, after saving.
+        """
+        try:
+            if self.state.step == 0:
+                self.board.graph(self.net)
+                self.board.filters(self.net, 0)
+            while self._validated() and self.state.step < self.last_step and not self.stop.wished():
+                self._train_epoch()
+            if self.saved != self.state.step:
+                self._save()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write the run: {error}; make room, then continue with --resume"
+            ) from error
+        finally:
+            self.progress.close()
+            self.board.close()
+            self.metrics.close()
+        if self.stop.signal is not None:
+            raise Stopped(self.stop.signal, f"stopped after step {self.state.step}; continue with --resume")
+        if self._at_chance_for_long():
+            raise TrainingError(_AT_CHANCE.format(steps=self.state.at_chance))
+        if self.state.best_step is not None:
+            print(
+                f"best top-1 error {min(self.state.errors):.2%}, at step {self.state.best_step}: {self.output}/model.pt"
+            )
+
+    def _train_epoch(self) -> None:
+        """The rest of an epoch; less if the last step or a wish to stop comes first."""
+        epoch, first = divmod(self.state.step, self.batches)
+        self.net.train()
+        self._clock()
+        batches = self.train_loader.epoch(epoch, first)
+        asked = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - asked
+            self._train_batch(batch)
+            if self.state.step == self.last_step or self.stop.wished():
+                break
+            if time.monotonic() - self.last_save > 60 * self.settings.save_every:
+                self._save()
+            asked = time.perf_counter()
+
+    def _train_batch(self, batch: Batch) -> None:
+        s, step = self.state, self.state.step
+        images = to_float(batch.images.to(self.mean.device), batch.crops, self.mean)  # (N, 3, H, W)
+        labels = batch.labels.to(self.mean.device)
+        rate = self._set_rates()
+        key = DropoutKey(self.settings.seed, step)
+        loss, wrong = train_step(self.net, self.optimizer, images, labels, key)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(self._diverged(f"the loss of step {step + 1} is {value}"))
+        if step == 0:
+            self.board.samples(batch.images, 1)
+        s.step += 1
+        w = s.window
+        w.loss, w.wrong = w.loss + value * len(labels), w.wrong + int(wrong)
+        w.images, w.steps = w.images + len(labels), w.steps + 1
+        self.clocked += len(labels)
+        self.progress.advance()
+        if s.step % self.settings.log_every == 0 or s.step == self.last_step:
+            self._report(rate)
+
+    def _set_rates(self) -> float:
+        schedule, step = self.recipe.schedule, self.state.step
+        epoch = step // self.batches
+        rate = warmed(
+            schedule.rate(self.settings.lr, epoch, self.state.errors), step, self.recipe.warmup_steps
+        )
+        set_rates(self.optimizer, rate, self.recipe.bias_factor, schedule.stage_rates(epoch))
+        return rate
+
+    def _clock(self) -> None:
+        """Starts the stop-watch, which runs in training alone, not in validation."""
+        self.started, self.waited, self.clocked = time.perf_counter(), 0.0, 0
+
+    def _report(self, rate: float) -> None:
+        s, w = self.state, self.state.window
+        elapsed = time.perf_counter() - self.started
+        record = {
+            "split": "train",
+            "step": s.step,
+            "epoch": s.step / self.batches,
+            "loss": w.loss / w.images,
+            "top1_error": w.wrong / w.images,
+            "lr": rate,
+            "images_per_second": self.clocked / elapsed,
+            "data_wait": self.waited / elapsed,
+        }
+        chance = math.log(len(self.prepared.classes))
+        was_long = self._at_chance_for_long()
+        s.at_chance = s.at_chance + w.steps if abs(record["loss"] - chance) < 0.01 * chance else 0
+        if self._at_chance_for_long() and not was_long:
+            self.progress.say(_AT_CHANCE.format(steps=s.at_chance))
+        s.window = Window()
+        self.metrics.write(record)
+        self.board.scalars(record)
+        self.progress.train(record)
+        self._clock()
+
+    def _at_chance_for_long(self) -> bool:
+        """Longer than networks that do learn stay there: 2,000 steps, or 10 epochs of a small folder."""
+        return self.state.at_chance >= min(2000, max(100, 10 * self.batches))
+
+    def _validated(self) -> bool:
+        """Validates if it is time to; False when a wish to stop cut it short."""
+        s = self.state
+        epochs, within = divmod(s.step, self.batches)
+        due = (within == 0 and epochs % self.settings.val_every == 0) or s.step == self.last_step
+        if s.step == 0 or s.validated == s.step or not due:
+            return True
+        self._check_weights()
+        errors = evaluate(self.net, self.val_loader, self.mean, self.stop.wished)
+        if errors is None:
+            return False
+        record = {
+            "split": "val",
+            "step": s.step,
+            "epoch": s.step / self.batches,
+            **asdict(errors),
+            "crops": 1,
+        }
+        best = errors.top1_error < min(s.errors, default=math.inf)
+        s.errors.append(errors.top1_error)
+        s.validated = s.step
+        if best:
+            s.best_step = s.step
+            # before the checkpoint: killed between the two, the run comes here again with the same weights
+            save_model(self.output, self.net, self.prepared.classes, self.prepared.mean)
+        self.metrics.write(record)
+        self.board.scalars(record)
+        self.board.filters(self.net, s.step)
+        self.progress.validation(record, best)
+        self._save()
+        return True
+
+    def _save(self) -> None:
+        self._check_weights()
+        self.state.metrics_size = self.metrics.sync()
+        state = {
+            "identity": self.identity,
+            "state": asdict(self.state),
+            "weights": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        checkpoint.save(self.output / "checkpoints", self.state.step, state, self.state.best_step)
+        self.saved, self.last_save = self.state.step, time.monotonic()
+
+    def _load(self) -> str:
+        folder = self.output / "checkpoints"
+
+        def damaged(path: Path) -> None:
+            print(f"{path} is damaged (its checksum does not hold): passed over")
+
+        newest = checkpoint.newest_intact(folder, damaged)
+        if newest is None:
+            if checkpoint.found(folder):
+                raise UserError(
+                    f"--resume: no checkpoint in {folder} is intact; start a new run in another --output"
+                )
+            return "scratch: the run stopped before its first checkpoint"
+        path, loaded = newest
+        for what, ours in self.identity.items():
+            theirs = loaded["identity"].get(what)
+            if theirs != ours:
+                raise UserError(
+                    f"--resume: {_differs(what, theirs, ours)}; resume with what the run had, or start a new one"
+                )
+        self.net.load_state_dict(loaded["weights"])
+        self.optimizer.load_state_dict(loaded["optimizer"])
+        values = loaded["state"]
+        self.state = State(**{**values, "window": Window(**values["window"])})
+        self.saved = self.state.step
+        return str(path)
+
+    def _check_weights(self) -> None:
+        """Refuses to keep weights that an update made infinite after a loss that was finite."""
+        if not all(bool(p.isfinite().all()) for p in self.net.parameters()):
+            raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
+
+    def _diverged(self, what: str) -> str:
+        kept = checkpoint.found(self.output / "checkpoints")
+        last = f"the last good checkpoint is {kept[0]}" if kept else "there was no checkpoint yet"
+        return f"{what}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"
+
+
+_AT_CHANCE = (
+    "the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: weights too small or too "
+    "large to carry the images through, or a rate too high; try --recipe paper, another --lr, or check the labels"
+)
+
+
+def _differs(what: str, theirs: object, ours: object) -> str:
+    if what in ("architecture", "data set"):
+        return f"the run is of another {what} than {'--recipe' if what == 'architecture' else '--data'} names"
+    return f"the run has {what} {theirs}, not {ours}"

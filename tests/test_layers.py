@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, Init, Norm
+from alexnet_torch.layers import dropout_mask, initialise, response_norm, spatial_response_norm
+
+
+def loop_norm(x: Tensor, norm: Norm) -> Tensor:
+    """The paper's formula, an element at a time, in float64."""
+    x = x.double()
+    out = torch.empty_like(x)
+    channels, half = x.shape[1], norm.window // 2
+    for i in range(channels):
+        total = torch.zeros_like(x[:, 0])
+        for j in range(max(0, i - half), min(channels - 1, i + half) + 1):
+            total = total + x[:, j] ** 2
+        out[:, i] = x[:, i] / (norm.k + norm.alpha / norm.window * total) ** norm.beta
+    return out
+
+
+NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+def test_response_norm_is_the_loop(norm: Norm, layout: torch.memory_format) -> None:
+    x = (30 * torch.randn(2, 13, 5, 4)).to(memory_format=layout)
+    y = response_norm(x, norm)
+    assert y.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(y.double(), loop_norm(x, norm), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6])
+def test_windows_wider_than_the_channels_are_clipped(channels: int) -> None:
+    x = 30 * torch.randn(2, channels, 3, 3)
+    norm = Norm(window=11, alpha=11.0)
+    torch.testing.assert_close(response_norm(x, norm).double(), loop_norm(x, norm), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+def test_response_norms_gradient(norm: Norm) -> None:
+    x = torch.randn(2, 7, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: response_norm(x, norm), x)
+
+
+def test_response_norm_agrees_with_torch_in_value_and_gradient() -> None:
+    x = (30 * torch.randn(4, 48, 9, 9)).requires_grad_()
+    g = torch.randn(4, 48, 9, 9)
+    n = PAPER.norm
+    ours = torch.autograd.grad(response_norm(x, n), x, g)[0]
+    theirs = torch.autograd.grad(F.local_response_norm(x, n.window, n.alpha, n.beta, n.k), x, g)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_response_norm_saves_its_input_alone() -> None:
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = torch.randn(2, 8, 3, 3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        response_norm(x, PAPER.norm)
+    assert [t.data_ptr() for t in saved] == [x.data_ptr()]
+
+
+def test_the_spatial_norm_is_its_loop() -> None:
+    norm = SOURCE_2012.spatial_norm
+    x = 30 * torch.randn(1, 2, 6, 7)
+    expected = torch.empty_like(x, dtype=torch.float64)
+    for row in range(6):
+        for column in range(7):
+            square = x.double()[..., max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+            scale = (1.0 + 0.001 / 25 * (square**2).sum((2, 3))) ** 0.75
+            expected[..., row, column] = x[..., row, column].double() / scale
+    torch.testing.assert_close(spatial_response_norm(x, norm).double(), expected, rtol=1e-5, atol=0)
+
+
+def mask(rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = 123456789012345678, first: int = 0) -> Tensor:
+    return dropout_mask(torch.Size((rows, width)), rate, key, first, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_dropout_keeps_the_share_that_it_should(rate: float) -> None:
+    n = 512 * 2048
+    assert abs(mask(rate=rate).double().mean().item() - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / n)
+
+
+def test_dropouts_rows_columns_and_keys_are_independent() -> None:
+    a = mask().double() - 0.5
+    five_sigma = 5 * 0.25 / math.sqrt(a.numel())
+    for b in (mask(key=123456789012345679), mask(key=123456789012345678 ^ (1 << 50)), mask(first=512)):
+        assert abs((a * (b.double() - 0.5)).mean().item()) < five_sigma
+    for shift in (1, 2, 64):
+        assert abs((a[shift:] * a[:-shift]).mean().item()) < five_sigma * 1.2
+        assert abs((a[:, shift:] * a[:, :-shift]).mean().item()) < five_sigma * 1.2
+    # each row and each column by itself: five sigma, over 2,560 of them
+    assert (a.mean(1).abs() < 5 * 0.5 / math.sqrt(2048)).all()
+    assert (a.mean(0).abs() < 5 * 0.5 / math.sqrt(512)).all()
+
+
+def test_a_rank_takes_its_rows_of_the_same_mask() -> None:
+    whole = mask(rows=10)
+    assert torch.equal(torch.cat([mask(rows=3), mask(rows=7, first=3)]), whole)
+
+
+@pytest.mark.parametrize(
+    ("init", "std", "bias"),
+    [
+        (Init(0.03, 1.0), 0.03, 1.0),
+        (Init(1.0, 0.1, by_fan_in=True), 900**-0.5, 0.1),
+        (Init(0.05, 0.0, "truncated_normal"), 0.05 * 0.8796, 0.0),  # a normal cut at two sigma
+        (Init(1.0, None, "uniform", by_fan_in=True), (3 * 900) ** -0.5, None),
+    ],
+    ids=str,
+)
+def test_initialisation_has_the_spread_that_it_names(init: Init, std: float, bias: float | None) -> None:
+    layer = nn.Conv2d(100, 64, 3)
+    initialise(layer, init, torch.Generator().manual_seed(3))
+    assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
+    assert abs(layer.weight.mean().item()) < 0.02 * std
+    assert layer.bias is not None
+    if bias is None:
+        assert 0 < layer.bias.abs().max() <= 1 / 30
+        assert layer.bias.std() > 0.01
+    else:
+        assert (layer.bias == bias).all()
+    if init.distribution == "truncated_normal":
+        assert layer.weight.abs().max() <= 2 * init.std
+
+
+def test_initialisation_draws_from_the_generator_that_it_is_given() -> None:
+    def weights(generator: torch.Generator | None) -> Tensor:
+        layer = nn.Linear(5, 5, device="meta").to_empty(device="cpu")
+        initialise(layer, Init(), generator)
+        return layer.weight.detach()
+
+    a, b = (weights(torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, weights(torch.Generator().manual_seed(2)))
+    torch.manual_seed(1)
+    assert torch.equal(a, weights(None))

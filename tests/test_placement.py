@@ -1,0 +1,180 @@
+"""Two devices without a GPU: fake tensors carry real devices, and any implicit mix of them raises."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture
+from alexnet_torch.errors import UserError
+from alexnet_torch.placement import Exchange, choose_devices, tower_devices
+
+TWO = ["cuda:0", "cuda:1"]
+
+
+class CountCopies(TorchDispatchMode):
+    """Copies from one device to another, as (from, to, shape without the batch)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].device != out.device:
+            self.copies.append((str(args[0].device), str(out.device), tuple(args[0].shape[1:])))
+        assert func is not torch.ops.aten.copy_.default or args[0].device == args[1].device
+        return out
+
+
+def walk(architecture: Architecture, size: int, training: bool) -> tuple[Tensor, AlexNet, CountCopies]:
+    with FakeTensorMode():
+        net = AlexNet(architecture, 10, size, TWO).train(training)
+        images = torch.empty(2, 3, size, size, device="cuda:0")
+        with CountCopies() as counter:
+            logits = net(images, DropoutKey(0, 0) if training else None)
+    return logits, net, counter
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool) -> None:
+    logits, net, counter = walk(PAPER, 224, training)
+    assert logits.device == torch.device("cuda:0")
+    assert logits.shape == (2, 10)
+    both = [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")]
+    expected = Counter(
+        [
+            ("cuda:0", "cuda:1", (3, 224, 224)),  # each tower sees the whole image
+            *((a, b, (128, 13, 13)) for a, b in both),  # before conv3
+            *((a, b, (4608,)) for a, b in both),  # before fc6
+            *((a, b, (2048,)) for a, b in both),  # before fc7
+            *((a, b, (2048,)) for a, b in both),  # before fc8
+            ("cuda:1", "cuda:0", (5,)),  # the logits
+        ]
+    )
+    assert Counter(counter.copies) == expected
+    for index, tower in enumerate(net.towers):
+        assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
+
+
+def test_each_towers_activations_stay_on_its_device() -> None:
+    seen: dict[int, set[torch.device]] = {0: set(), 1: set()}
+    with FakeTensorMode():
+        net = AlexNet(PAPER, 10, 224, TWO)
+        for index, tower in enumerate(net.towers):
+            for layer in tower.children():
+                layer.register_forward_hook(lambda _m, i, o, k=index: seen[k].update({i[0].device, o.device}))
+        net(torch.empty(2, 3, 224, 224, device="cuda:0"))
+    assert seen == {0: {torch.device("cuda:0")}, 1: {torch.device("cuda:1")}}
+
+
+def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
+    _, _, counter = walk(CAFFE, 227, True)
+    halos = [copy for copy in counter.copies if copy[2][0] == 2]
+    assert Counter(halos) == Counter(
+        (a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1])
+    )
+
+
+def test_a_mix_of_devices_outside_the_exchange_would_be_seen() -> None:
+    with FakeTensorMode():
+        net = AlexNet(PAPER, 10, 64, TWO)
+        net.exchange = Exchange([torch.device("cuda:0")] * 2)  # forgets to move
+        with pytest.raises(RuntimeError, match="device"):
+            net(torch.empty(2, 3, 64, 64, device="cuda:0"))
+
+
+def test_one_state_dict_for_either_placement() -> None:
+    one = AlexNet(PAPER, 10, 64, seed=1)
+    assert list(one.state_dict())[0] == "towers.0.conv1.weight"
+    assert list(one.state_dict())[-1] == "towers.1.fc8.bias"
+    # "meta" stands for a second device: loading there and back needs no GPU
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        two = AlexNet(PAPER, 10, 64, TWO)
+        assert {n: p.shape for n, p in two.state_dict().items()} == {n: p.shape for n, p in one.state_dict().items()}
+        two.load_state_dict(one.state_dict())
+        assert two.stage_weights("fc7")[1].device == torch.device("cuda:1")
+
+
+def test_halo_is_a_slice_of_all_channels() -> None:
+    parts = [torch.randn(2, 6, 3, 3) for _ in range(3)]
+    whole = torch.cat(parts, dim=1)
+    exchange = Exchange([torch.device("cpu")] * 3)
+    for width in (0, 1, 2):
+        for tower, (wide, before) in enumerate(exchange.halo(parts, width)):
+            low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
+            assert torch.equal(wide, whole[:, low:high])
+            assert before == 6 * tower - low
+
+
+def test_towers_on_one_device_share_one_joined_input() -> None:
+    parts = [torch.randn(2, 4), torch.randn(2, 4)]
+    a, b = Exchange([torch.device("cpu")] * 2).join(parts)
+    assert a is b
+    assert torch.equal(a, torch.cat(parts, dim=1))
+
+
+def test_devices_by_name() -> None:
+    assert tower_devices(None, 2) == [torch.device("cpu")] * 2
+    assert tower_devices(["cuda:3"], 2) == [torch.device("cuda:3")] * 2
+    assert tower_devices(["cuda"], 1) == [torch.device("cuda:0")]
+    with pytest.raises(UserError, match=r"--devices: 2 tower\(s\) go on 1 device or 2, not on 3"):
+        tower_devices(["cpu"] * 3, 2)
+    with pytest.raises(UserError, match="--devices: 'gpu' is no device; try"):
+        tower_devices(["gpu"], 2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named", "split", "expected"),
+    [
+        (0, None, "auto", ["cpu", "cpu"]),
+        (1, None, "auto", ["cuda:0", "cuda:0"]),
+        (2, None, "auto", ["cuda:0", "cuda:1"]),
+        (8, None, "auto", ["cuda:0", "cuda:1"]),
+        (2, None, "none", ["cuda:0", "cuda:0"]),
+        (2, None, "devices", ["cuda:0", "cuda:1"]),
+        (2, ["cpu"], "auto", ["cpu", "cpu"]),
+        (2, ["cuda:1", "cuda:0"], "auto", ["cuda:1", "cuda:0"]),
+    ],
+)
+def test_choice_of_devices(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    devices, why = choose_devices(named, 2, split)
+    assert [str(d) for d in devices] == expected
+    assert why
+
+
+def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_devices(None, TORCHVISION.towers, "auto")[0] == [torch.device("cuda:0")]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named", "split", "message"),
+    [
+        (1, ["cuda:0", "cuda:1"], "auto", "--devices cuda:1: this machine shows 1 GPU"),
+        (0, ["cuda"], "auto", "--devices cuda:0: this machine shows 0 GPU"),
+        (0, ["meta"], "auto", "--devices meta: only cpu and cuda"),
+        (1, None, "devices", "--split devices: needs 2 devices for 2 towers"),
+        (2, ["cuda:0", "cuda:1"], "none", "--split none: keeps the towers together"),
+    ],
+)
+def test_placements_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=message):
+        choose_devices(named, 2, split)
+
+
+def test_three_towers_on_one_device_are_their_own_placement() -> None:
+    net = AlexNet(replace(PAPER, towers=4), 10, 64, seed=0).eval()
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 10)
