@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.files import atomic_write
 from alexnet_torch.settings import Settings, parse, resolve
 
 
@@ -38,7 +39,6 @@ def main() -> int:
 def run(settings: Settings) -> int:
     """Builds what the settings name and trains it; returns the exit status."""
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
-    from alexnet_torch import checkpoint
     from alexnet_torch.data.cache import cached_side, prepare
     from alexnet_torch.data.samples import resolve as resolve_data
     from alexnet_torch.placement import choose_devices
@@ -47,9 +47,7 @@ def run(settings: Settings) -> int:
 
     recipe, output = RECIPES[settings.recipe](), Path(settings.output)
     if not settings.resume and (output / "config.json").exists():
-        raise UserError(
-            f"--output {output}: holds a run already; continue it with --resume, or name another folder"
-        )
+        raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     try:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
@@ -57,9 +55,7 @@ def run(settings: Settings) -> int:
     named = settings.devices.split(",") if settings.devices else None
     devices, why = choose_devices(named, recipe.architecture.towers, settings.split)
     print(f"towers on {', '.join(map(str, devices))} ({why})", flush=True)
-    prepared = prepare(
-        resolve_data(settings.data), cached_side(settings.image_size), settings.cache, settings.skip_bad
-    )
+    prepared = prepare(resolve_data(settings.data), cached_side(settings.image_size), settings.cache, settings.skip_bad)
     config = {
         "settings": asdict(settings),
         "architecture": asdict(recipe.architecture),
@@ -73,11 +69,9 @@ def run(settings: Settings) -> int:
     text = json.dumps(config, indent=1).encode()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        checkpoint.atomic_write(output / "config.json", lambda file: file.write(text))
+        atomic_write(output / "config.json", lambda file: file.write(text))
     except OSError as error:
-        raise UserError(
-            f"--output {output}: cannot be written ({error.strerror}); name another folder"
-        ) from error
+        raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
     try:
         Trainer(settings, recipe, prepared, devices).fit()
     except Stopped as stopped:

@@ -93,9 +93,7 @@ class Conv:
         _require(self.channels >= 1, self, "channels", "at least 1")
         _require(self.kernel >= 1, self, "kernel", "at least 1")
         _require(self.stride >= 1, self, "stride", "at least 1")
-        _require(
-            len(self.padding) == 4 and min(self.padding) >= 0, self, "padding", "four numbers of 0 or more"
-        )
+        _require(len(self.padding) == 4 and min(self.padding) >= 0, self, "padding", "four numbers of 0 or more")
         if sum(self.padding[:2]) != sum(self.padding[2:]):
             _require(False, self, "padding", "as much across as down, so that maps stay square")
         _require(set(self.after) <= set(get_args(Operation)), self, "after", f"among {get_args(Operation)}")
@@ -147,8 +145,8 @@ class Architecture:
         _require(len(self.convs) >= 1, self, "convs", "at least one stage")
         _require(len(self.linears) >= 1, self, "linears", "at least one stage")
         _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
-        _require(1 <= self.pool_size, self, "pool_size", "at least 1")
-        _require(1 <= self.pool_stride, self, "pool_stride", "at least 1")
+        _require(self.pool_size >= 1, self, "pool_size", "at least 1")
+        _require(self.pool_stride >= 1, self, "pool_stride", "at least 1")
         _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
         names = self.stage_names
@@ -156,22 +154,23 @@ class Architecture:
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")
         for conv in self.convs:
             if conv.channels % self.towers:
-                raise ValueError(
-                    f"{conv.name}.channels must divide among {self.towers} towers, not {conv.channels}"
-                )
+                raise ValueError(f"{conv.name}.channels must divide among {self.towers} towers, not {conv.channels}")
         *hidden, last = self.linears
         for linear in hidden:
             if linear.width is None or linear.width % self.towers:
-                raise ValueError(
-                    f"{linear.name}.width must divide among {self.towers} towers, not {linear.width}"
-                )
+                raise ValueError(f"{linear.name}.width must divide among {self.towers} towers, not {linear.width}")
         if last.width is not None:
             raise ValueError(f"{last.name}.width must be None, the number of classes, not {last.width}")
 
     @property
+    def stages(self) -> tuple[Conv | Linear, ...]:
+        """All stages, first to last."""
+        return *self.convs, *self.linears
+
+    @property
     def stage_names(self) -> tuple[str, ...]:
         """All stages by name, first to last."""
-        return tuple(stage.name for stage in (*self.convs, *self.linears))
+        return tuple(stage.name for stage in self.stages)
 
     def stage_sides(self, image_size: int) -> Iterator[tuple[str, int]]:
         """The side of each convolution stage's output, before and after each pooling.

@@ -1,45 +1,17 @@
 """Checkpoints: saved whole or not at all, checksummed, the newest two and the best kept."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from alexnet_torch.files import atomic_write, sync_folder
+
 _DIGITS = 16  # of SHA-256 in a file's name, as torch.hub has them
-_NAME = re.compile(r"step-(\d+)-([0-9a-f]{%d})\.pt" % _DIGITS)
-
-
-def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
-
-    Raises:
-        OSError: the disk is full, the folder gone, or the like; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            try:
-                write(file)
-            except RuntimeError as error:  # what torch.save makes of a failed write
-                raise OSError(f"{path}: {error}") from error
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
 
 
 def _digest(path: Path) -> str:
@@ -64,7 +36,7 @@ def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) 
     atomic_write(unnamed, lambda file: torch.save(state, file))
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
-    _sync_folder(folder)
+    sync_folder(folder)
     for old in found(folder)[2:]:
         if _step(old) != best_step:
             old.unlink()

@@ -17,9 +17,7 @@ def predict_command(
     run: tyro.conf.Positional[str],
     images: tyro.conf.Positional[tuple[str, ...]],
     json: bool = False,
-    devices: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME[,NAME]", help_behavior_hint="(default: best)")
-    ] = None,
+    devices: Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME]", help_behavior_hint="(default: best)")] = None,
 ) -> None:
     """Print the five most probable classes of image files.
 

@@ -34,9 +34,7 @@ def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(
-    net: AlexNet, loader: Loader, mean: Tensor, stopped: Callable[[], bool] = lambda: False
-) -> Errors | None:
+def evaluate(net: AlexNet, loader: Loader, mean: Tensor, stopped: Callable[[], bool] = lambda: False) -> Errors | None:
     """Loss and errors of a network over a split, in evaluation mode, with the centre crop.
 
     Args:

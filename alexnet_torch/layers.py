@@ -59,7 +59,7 @@ def response_norm(x: Tensor, norm: Norm) -> Tensor:
         x: (N, C, H, W), floating-point, in any memory format, which the result keeps.
         norm: window, alpha, beta and k; `across_towers` is the caller's concern.
     """
-    return _ResponseNorm.apply(x, norm)  # type: ignore[no-any-return,no-untyped-call]
+    return _ResponseNorm.apply(x, norm)  # type: ignore[no-any-return]
 
 
 def spatial_response_norm(x: Tensor, norm: Norm) -> Tensor:

@@ -115,9 +115,7 @@ class AlexNet(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < architecture.towers:
-            raise ValueError(
-                f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}"
-            )
+            raise ValueError(f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}")
         self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
         self.exchange = Exchange(tower_devices(devices, architecture.towers))
         self.towers = nn.ModuleList(
@@ -132,9 +130,8 @@ class AlexNet(nn.Module):
         Args:
             seed: each layer's are a function of (seed, tower, stage); None draws from torch's generator.
         """
-        a = self.architecture
         for tower_index, tower in enumerate(self._towers()):
-            for stage_index, stage in enumerate((*a.convs, *a.linears)):
+            for stage_index, stage in enumerate(self.architecture.stages):
                 generator = None
                 if seed is not None:
                     generator = torch.Generator().manual_seed(key(seed, "init", tower_index, stage_index))
@@ -206,9 +203,7 @@ class AlexNet(nn.Module):
             elif operation == "spatial_norm":
                 parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
             else:
-                parts = [
-                    F.max_pool2d(part, a.pool_size, a.pool_stride, ceil_mode=a.pool_ceil) for part in parts
-                ]
+                parts = [F.max_pool2d(part, a.pool_size, a.pool_stride, ceil_mode=a.pool_ceil) for part in parts]
         return parts
 
     def _linear_stage(self, linear: Linear, parts: TowerParts) -> TowerParts:

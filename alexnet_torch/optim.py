@@ -23,9 +23,7 @@ class PaperSGD(torch.optim.Optimizer):
         weight_decay: of the groups that name none.
     """
 
-    def __init__(
-        self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4
-    ) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -105,9 +105,7 @@ def choose_devices(named: Sequence[str] | None, towers: int, split: str) -> tupl
         devices = tower_devices(named, towers)
         for device in devices:
             if device.type == "cuda" and (device.index or 0) >= gpus:
-                raise UserError(
-                    f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu"
-                )
+                raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu")
             if device.type not in ("cpu", "cuda"):
                 raise UserError(f"--devices {device}: only cpu and cuda devices are supported")
         why = "as named"
@@ -119,9 +117,7 @@ def choose_devices(named: Sequence[str] | None, towers: int, split: str) -> tupl
         devices, why = [torch.device("cpu")] * towers, "no GPU is visible"
     distinct = len(set(devices))
     if split == "devices" and distinct != towers:
-        raise UserError(
-            f"--split devices: needs {towers} devices for {towers} towers; name them with --devices"
-        )
+        raise UserError(f"--split devices: needs {towers} devices for {towers} towers; name them with --devices")
     if split == "none" and distinct > 1:
         raise UserError(f"--split none: keeps the towers together, but --devices names {distinct} devices")
     return devices, why

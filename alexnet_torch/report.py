@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ class Board:
         net.eval()
         size = net.image_size
         image = torch.zeros(1, 3, size, size, device=net.exchange.devices[0])
-        self._writer.add_graph(net, image, use_strict_trace=False)
+        with warnings.catch_warnings():
+            # TensorBoard knows no graphs but torch.jit.trace's, deprecated though it is; the trace is only drawn
+            warnings.simplefilter("ignore")
+            self._writer.add_graph(net, image, use_strict_trace=False)
         net.train()
 
     def filters(self, net: AlexNet, step: int) -> None:
@@ -100,7 +104,7 @@ def filter_grid(weights: Tensor) -> Tensor:
     w = torch.nn.functional.pad((w - low) / (high - low).clamp_min(1e-12), (1, 1, 1, 1), value=1.0)
     missing = -len(w) % 8
     w = torch.cat([w, w.new_ones(missing, *w.shape[1:])])
-    rows = w.unflatten(0, (-1, 8))  # (rows, 8, 3, height, width)
+    rows = w.reshape(-1, 8, *w.shape[1:])  # (rows, 8, 3, height, width)
     return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
 
 

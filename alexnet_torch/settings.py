@@ -189,9 +189,7 @@ def _resumed(given: dict[str, Any]) -> dict[str, Any]:
             f"--resume: {config.parent} holds no run (no config.json); start one without --resume"
         ) from error
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"--resume: {config} cannot be read ({error}); restore it, or start a new run"
-        ) from error
+        raise UserError(f"--resume: {config} cannot be read ({error}); restore it, or start a new run") from error
     known = {f.name for f in fields(Settings)}
     return {name: value for name, value in settings.items() if name in known}
 
@@ -205,7 +203,7 @@ def parse(arguments: list[str] | None = None) -> dict[str, Any]:
     """
     with one_line_errors("train.py"):
         options = tyro.cli(
-            Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff],  # type: ignore[arg-type]
+            Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff],
             args=arguments,
             prog="train.py",
         )

@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +43,7 @@ def train_step(
     logits = net(images, dropout)  # (N, classes)
     loss = F.cross_entropy(logits, labels)
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
 
@@ -111,9 +110,7 @@ class Trainer:
         UserError: the run to resume is of another architecture or data set, or nothing is intact.
     """
 
-    def __init__(
-        self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]
-    ) -> None:
+    def __init__(self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]) -> None:
         s = self.settings = settings
         self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
         self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
@@ -160,9 +157,7 @@ class Trainer:
             if self.saved != self.state.step:
                 self._save()
         except OSError as error:
-            raise TrainingError(
-                f"cannot write the run: {error}; make room, then continue with --resume"
-            ) from error
+            raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         finally:
             self.progress.close()
             self.board.close()
@@ -216,9 +211,7 @@ class Trainer:
     def _set_rates(self) -> float:
         schedule, step = self.recipe.schedule, self.state.step
         epoch = step // self.batches
-        rate = warmed(
-            schedule.rate(self.settings.lr, epoch, self.state.errors), step, self.recipe.warmup_steps
-        )
+        rate = warmed(schedule.rate(self.settings.lr, epoch, self.state.errors), step, self.recipe.warmup_steps)
         set_rates(self.optimizer, rate, self.recipe.bias_factor, schedule.stage_rates(epoch))
         return rate
 
@@ -229,11 +222,12 @@ class Trainer:
     def _report(self, rate: float) -> None:
         s, w = self.state, self.state.window
         elapsed = time.perf_counter() - self.started
+        loss = w.loss / w.images
         record = {
             "split": "train",
             "step": s.step,
             "epoch": s.step / self.batches,
-            "loss": w.loss / w.images,
+            "loss": loss,
             "top1_error": w.wrong / w.images,
             "lr": rate,
             "images_per_second": self.clocked / elapsed,
@@ -241,7 +235,7 @@ class Trainer:
         }
         chance = math.log(len(self.prepared.classes))
         was_long = self._at_chance_for_long()
-        s.at_chance = s.at_chance + w.steps if abs(record["loss"] - chance) < 0.01 * chance else 0
+        s.at_chance = s.at_chance + w.steps if abs(loss - chance) < 0.01 * chance else 0
         if self._at_chance_for_long() and not was_long:
             self.progress.say(_AT_CHANCE.format(steps=s.at_chance))
         s.window = Window()
@@ -307,9 +301,7 @@ class Trainer:
         newest = checkpoint.newest_intact(folder, damaged)
         if newest is None:
             if checkpoint.found(folder):
-                raise UserError(
-                    f"--resume: no checkpoint in {folder} is intact; start a new run in another --output"
-                )
+                raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
             return "scratch: the run stopped before its first checkpoint"
         path, loaded = newest
         for what, ours in self.identity.items():

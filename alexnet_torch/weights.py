@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from alexnet_torch.architecture import Architecture
-from alexnet_torch.checkpoint import atomic_write
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import atomic_write
 from alexnet_torch.model import AlexNet
 from alexnet_torch.placement import choose_devices
 
@@ -73,9 +73,7 @@ def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
             f"{folder}: no model here ({Path(error.filename).name} is missing); name a run's folder"
         ) from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise UserError(
-            f"{folder}: its model cannot be read ({type(error).__name__}); train it again"
-        ) from error
+        raise UserError(f"{folder}: its model cannot be read ({type(error).__name__}); train it again") from error
     try:
         architecture = Architecture.from_dict(description["architecture"])
         classes = tuple(description["classes"])

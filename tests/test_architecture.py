@@ -11,7 +11,6 @@ from alexnet_torch.architecture import (
     PRESETS,
     SOURCE_2012,
     TENSORFLOW_POST,
-    TORCHVISION,
     Architecture,
     Conv,
     Init,
@@ -68,7 +67,7 @@ def test_json_and_back(net: Architecture) -> None:
 
 def test_a_foreign_description_is_refused() -> None:
     description = json.loads(json.dumps(asdict(PAPER)))
-    with pytest.raises(ValueError, match="not an architecture.*colour"):
+    with pytest.raises(ValueError, match=r"not an architecture.*colour"):
         Architecture.from_dict({**description, "colour": 1})
     description["convs"][0]["kernell"] = 3
     with pytest.raises(ValueError, match="kernell"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alexnet_torch import checkpoint
+from alexnet_torch.files import atomic_write
 
 
 def state(value: float) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        checkpoint.atomic_write(path, fail)
+        atomic_write(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -84,5 +85,5 @@ def test_a_full_disk_is_an_os_error_though_torch_makes_it_another(tmp_path: Path
             torch.save(state(1), full)
 
     with pytest.raises(OSError, match=r"No space|unexpected pos|write"):
-        checkpoint.atomic_write(tmp_path / "model.pt", save_to_full_disk)
+        atomic_write(tmp_path / "model.pt", save_to_full_disk)
     assert not list(tmp_path.iterdir())

@@ -81,7 +81,9 @@ def test_the_spatial_norm_is_its_loop() -> None:
     torch.testing.assert_close(spatial_response_norm(x, norm).double(), expected, rtol=1e-5, atol=0)
 
 
-def mask(rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = 123456789012345678, first: int = 0) -> Tensor:
+def mask(
+    rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = 123456789012345678, first: int = 0
+) -> Tensor:
     return dropout_mask(torch.Size((rows, width)), rate, key, first, torch.device("cpu"))
 
 

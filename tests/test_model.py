@@ -177,7 +177,7 @@ def test_features_are_every_stages_output_and_the_last_ones_the_logits() -> None
         "fc8": (2, 4),
     }
     assert torch.equal(net.features(images, "fc8"), net(images))
-    with pytest.raises(ValueError, match="no stage 'conv9'; there are conv1, .*fc8"):
+    with pytest.raises(ValueError, match=r"no stage 'conv9'; there are conv1, .*fc8"):
         net.features(images, "conv9")
 
 

@@ -77,9 +77,7 @@ def test_each_towers_activations_stay_on_its_device() -> None:
 def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
     _, _, counter = walk(CAFFE, 227, True)
     halos = [copy for copy in counter.copies if copy[2][0] == 2]
-    assert Counter(halos) == Counter(
-        (a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1])
-    )
+    assert Counter(halos) == Counter((a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1]))
 
 
 def test_a_mix_of_devices_outside_the_exchange_would_be_seen() -> None:
@@ -92,9 +90,8 @@ def test_a_mix_of_devices_outside_the_exchange_would_be_seen() -> None:
 
 def test_one_state_dict_for_either_placement() -> None:
     one = AlexNet(PAPER, 10, 64, seed=1)
-    assert list(one.state_dict())[0] == "towers.0.conv1.weight"
-    assert list(one.state_dict())[-1] == "towers.1.fc8.bias"
-    # "meta" stands for a second device: loading there and back needs no GPU
+    names = list(one.state_dict())
+    assert (names[0], names[-1]) == ("towers.0.conv1.weight", "towers.1.fc8.bias")
     with FakeTensorMode(allow_non_fake_inputs=True):
         two = AlexNet(PAPER, 10, 64, TWO)
         assert {n: p.shape for n, p in two.state_dict().items()} == {n: p.shape for n, p in one.state_dict().items()}

@@ -48,7 +48,10 @@ def scan(root: Path) -> Folder:
     classes, train = _split(root, "train")
     val_classes, val = _split(root, "val")
     if classes != val_classes:
-        only_train, only_val = sorted(set(classes) - set(val_classes)), sorted(set(val_classes) - set(classes))
+        only_train, only_val = (
+            sorted(set(classes) - set(val_classes)),
+            sorted(set(val_classes) - set(classes)),
+        )
         raise UserError(
             f"--data {root}: the classes of train/ and val/ differ: only in train/: {_names(only_train)}; "
             f"only in val/: {_names(only_val)}; give both the same class folders"

@@ -1,0 +1,194 @@
+"""Batches: cut from the memory map by a thread ahead of need, or decoded by worker processes."""
+
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
+from alexnet_torch.data.cache import Prepared, Samples
+from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.errors import UserError
+from alexnet_torch.randomness import stream
+
+AHEAD = 2  # batches assembled before they are asked for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples of a split.
+
+    Attributes:
+        images: (N, H, W, 3) uint8, cut and mirrored.
+        labels: (N,) int64.
+        crops: how each was cut, for the mean image to be cut alike.
+        indices: (N,) which samples they are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    crops: Crops
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """An epoch: which samples make each batch, and how each sample is cut."""
+
+    batches: list[np.ndarray]
+    crops: Crops
+    size: int
+
+
+class Loader:
+    """Batches of one split, epoch by epoch.
+
+    Training batches come in an order and with crops that are functions of (seed, epoch, sample);
+    validation batches in the split's order with the centre crop.
+
+    Args:
+        prepared: the images.
+        split: "train" or "val".
+        image_size: of the crops, in pixels.
+        batch_size: samples in a batch; the last one of an epoch has what is left.
+        seed: of the run.
+        mirror: whether training images are mirrored at random.
+        workers: processes that decode where there is no map; all cores by default.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        image_size: int,
+        batch_size: int,
+        seed: int = 0,
+        mirror: bool = True,
+        workers: int | None = None,
+    ) -> None:
+        self._prepared, self._train = prepared, split == "train"
+        self._samples: Samples = prepared.train if self._train else prepared.val
+        self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (from 0), from any one on: those skipped cost nothing.
+
+        Raises:
+            UserError: a file has vanished or broken since it was first read.
+        """
+        n, side = len(self._samples.labels), self._prepared.side
+        if self._train:
+            order = stream(self._seed, "order", epoch).permutation(n)
+            crops = random_crops(n, side, self._size, self._seed, epoch, self._mirror)
+        else:
+            order, crops = np.arange(n), centre_crops(n, side, self._size)
+        starts = range(first_batch * self._batch_size, n, self._batch_size)
+        plan = _Plan([order[i : i + self._batch_size] for i in starts], crops, self._size)
+        if not plan.batches:
+            return iter(())
+        images = self._streamed(plan) if self._samples.images is None else _ahead(_cut(self._samples, plan))
+        return self._labelled(plan, images)
+
+    def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
+        for indices, batch in zip(plan.batches, images, strict=True):
+            yield Batch(batch, torch.from_numpy(self._samples.labels[indices]), plan.crops[indices], indices)
+
+    def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
+        files = _Files(self._prepared.root, self._samples.paths, self._prepared.side, plan)
+        # forking a process that has torch's threads can hang; the server imports what workers need once
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        loader = DataLoader(
+            files,
+            batch_sampler=[batch.tolist() for batch in plan.batches],
+            num_workers=min(self._workers, len(plan.batches)),
+            collate_fn=_as_it_is,
+            multiprocessing_context=context,
+        )
+        for batch in loader:
+            if isinstance(batch, str):
+                raise UserError(f"{batch}; the files changed during the run: restore it, then --resume")
+            yield batch
+
+
+def _cut(samples: Samples, plan: _Plan) -> Iterator[Tensor]:
+    """Each batch's crops (N, H, W, 3), from the map."""
+    assert samples.images is not None
+    for indices in plan.batches:
+        out = np.empty((len(indices), plan.size, plan.size, 3), np.uint8)
+        crops = plan.crops[indices]
+        places = zip(samples.rows[indices], crops.top, crops.left, crops.mirrored, strict=True)
+        for i, (row, top, left, mirrored) in enumerate(places):
+            out[i] = cut(samples.images[row], top, left, plan.size, mirrored)
+        yield torch.from_numpy(out)
+
+
+def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same batches, made by a thread while the last ones are in use."""
+    ready: queue.Queue[Tensor | BaseException | None] = queue.Queue(AHEAD)
+    closed = threading.Event()
+
+    def put(item: Tensor | BaseException | None) -> None:
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def fill() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if closed.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # for the consumer to raise
+            put(error)
+
+    threading.Thread(target=fill, daemon=True, name="batches").start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+
+
+class _Files(Dataset[Tensor]):
+    """An epoch's crops, decoded as they are asked for, a batch at a time."""
+
+    def __init__(self, root: Path, paths: tuple[str, ...], side: int, plan: _Plan) -> None:
+        self._root, self._side, self._size = root, side, plan.size
+        self._paths, self._crops = paths, plan.crops
+
+    def __getitems__(self, indices: list[int]) -> Tensor | str:
+        """(N, H, W, 3) uint8; or what is wrong with a file, which an exception would bury in a traceback."""
+        out = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        for i, index in enumerate(indices):
+            try:
+                image = decode(self._root / self._paths[index], self._side)
+            except UnreadableImage as error:
+                return str(error)
+            top, left = int(self._crops.top[index]), int(self._crops.left[index])
+            out[i] = cut(image, top, left, self._size, bool(self._crops.mirrored[index]))
+        return torch.from_numpy(out)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
