@@ -43,7 +43,7 @@ def train_step(
     logits = net(images, dropout)  # (N, classes)
     loss = F.cross_entropy(logits, labels)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
 

@@ -1,0 +1,160 @@
+"""Odd files become right RGB. Colours are those that the file was made of, not what Pillow says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_torch.data.decode import UnreadableImage, decode
+
+
+def solid(path: Path, side: int = 8) -> np.ndarray:
+    """The one colour of an image, as (3,)."""
+    pixels = decode(path, side)
+    assert pixels.shape == (side, side, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels == pixels[0, 0]).all()
+    return pixels[0, 0]
+
+
+def test_the_centre_of_the_longer_side(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, :20, 0] = pixels[:, 20:40, 1] = pixels[:, 40:, 2] = 255
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert solid(tmp_path / "x.png", 20).tolist() == [0, 255, 0]
+    Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "y.png")
+    assert solid(tmp_path / "y.png", 20).tolist() == [0, 255, 0]
+
+
+def test_ordinary_photographs_are_those_of_the_usual_pipeline(shared_data: Callable[[str], Path]) -> None:
+    files = sorted((shared_data("hymenoptera") / "val").rglob("*.jpg"))[::6]
+    assert len(files) > 20
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        scale = 256 / min(image.size)
+        scaled = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        left, top = (scaled.width - 256) // 2, (scaled.height - 256) // 2
+        usual = np.asarray(scaled.crop((left, top, left + 256, top + 256))).astype(float)
+        difference = np.abs(decode(file, 256) - usual).mean()
+        # half a pixel of rounding where the usual pipeline crops; at most that of moving by one pixel
+        moved = np.abs(np.roll(usual, 1, (0, 1)) - usual).mean()
+        assert difference < max(1.0, 0.5 * moved), file
+
+
+def test_scaled_decoding_of_a_large_jpeg_stays_within_a_grey_level(tmp_path: Path) -> None:
+    y, x = np.mgrid[:1600, :1600]
+    waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], axis=2)
+    Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "x.jpg", quality=92)
+    whole = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
+    assert np.abs(decode(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
+
+
+def test_grey_and_palette(tmp_path: Path) -> None:
+    Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
+    assert solid(tmp_path / "grey.png").tolist() == [77] * 3
+    Image.new("1", (9, 9), 1).save(tmp_path / "bit.png")
+    assert solid(tmp_path / "bit.png").tolist() == [255] * 3
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.save(tmp_path / "palette.png")
+    assert solid(tmp_path / "palette.png").tolist() == [200, 100, 50]
+
+
+def test_cmyk_jpegs(tmp_path: Path) -> None:
+    # Pillow writes Adobe's inverted form, as Photoshop does: 1,600 files or so of ILSVRC's are such
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "cyan.jpg", quality=100)
+    assert np.abs(solid(tmp_path / "cyan.jpg").astype(int) - [0, 255, 255]).max() < 8
+    Image.new("CMYK", (16, 16), (0, 0, 0, 255)).save(tmp_path / "black.jpg", quality=100)
+    assert solid(tmp_path / "black.jpg").max() < 8
+
+
+@pytest.mark.parametrize("value", [0, 128, 257, 40000, 65535])
+def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), value, np.uint16)).save(tmp_path / "x.png")
+    assert solid(tmp_path / "x.png").tolist() == [round(value / 257)] * 3
+    Image.fromarray(np.full((9, 9), value, np.int32)).save(tmp_path / "x.tif")
+    assert solid(tmp_path / "x.tif").tolist() == [round(value / 257)] * 3
+
+
+def test_transparency_is_over_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert solid(tmp_path / "clear.png").tolist() == [255] * 3
+    Image.new("RGBA", (9, 9), (200, 0, 0, 255)).save(tmp_path / "opaque.png")
+    assert solid(tmp_path / "opaque.png").tolist() == [200, 0, 0]
+    Image.new("LA", (9, 9), (0, 0)).save(tmp_path / "grey.png")
+    assert solid(tmp_path / "grey.png").tolist() == [255] * 3
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.save(tmp_path / "palette.png", transparency=1)
+    assert solid(tmp_path / "palette.png").tolist() == [255] * 3
+
+
+def test_the_name_does_not_matter(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (10, 20, 30)).save(tmp_path / "x.png")
+    assert solid((tmp_path / "x.png").rename(tmp_path / "n02105855_2933.JPEG")).tolist() == [10, 20, 30]
+
+
+def half_red(path: Path, orientation: bytes) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16, :, 0] = 255  # the upper half
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + orientation + b"\0\0\0\0\0\0\0"
+    Image.fromarray(pixels).save(path, quality=100, subsampling=0, exif=exif)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    half_red(tmp_path / "up.jpg", b"\x01")
+    half_red(tmp_path / "turned.jpg", b"\x06")  # to be turned by 90 degrees clockwise
+    up, turned = decode(tmp_path / "up.jpg", 32)[..., 0], decode(tmp_path / "turned.jpg", 32)[..., 0]
+    assert up[4, 16] > 200
+    assert up[28, 16] < 50
+    assert turned[16, 28] > 200
+    assert turned[16, 4] < 50
+
+
+def test_broken_exif_does_no_harm(tmp_path: Path) -> None:
+    image = Image.new("RGB", (16, 16), (90, 90, 90))
+    image.save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f garbage")
+    assert np.abs(solid(tmp_path / "x.jpg").astype(int) - 90).max() < 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
+def test_tiny_and_thin(size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
+    assert solid(tmp_path / "x.png", 256).tolist() == [1, 2, 3]
+
+
+def test_huge_and_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    # 190 million pixels: over twice Pillow's limit, at which it refuses
+    Image.new("L", (14000, 13600), 60).save(tmp_path / "x.png", compress_level=1)
+    assert solid(tmp_path / "x.png").tolist() == [60] * 3
+    assert not recwarn.list
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    cases = {"empty.jpg": b"", "text.png": b"no image at all"}
+    for name in ("x.png", "x.jpg"):
+        content = (tmp_path / name).read_bytes()
+        cases[f"truncated-{name}"] = content[: len(content) // 2]
+    reasons = {}
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UnreadableImage, match=name) as error:
+            decode(tmp_path / name, 8)
+        reasons[name] = error.value.reason
+    assert reasons["empty.jpg"] == "empty file"
+    assert reasons["text.png"] == "not an image of a known kind"
+    assert "truncated" in reasons["truncated-x.png"]
+    assert "truncated" in reasons["truncated-x.jpg"]
+    with pytest.raises(UnreadableImage, match="No such file"):
+        decode(tmp_path / "gone.png", 8)
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImage, match="no defined range"):
+        decode(tmp_path / "x.tif", 8)

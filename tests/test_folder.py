@@ -1,0 +1,78 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet_torch.data.folder import scan
+from alexnet_torch.errors import UserError
+
+Make = Callable[..., Path]
+
+
+def test_splits_in_imagefolders_order(tmp_path: Path, image_folder: Make) -> None:
+    folder = scan(image_folder(tmp_path, train=2, val=1))
+    assert folder.classes == ("class0", "class1", "class2")
+    assert folder.train.paths[:3] == ("train/class0/000.png", "train/class0/001.png", "train/class1/000.png")
+    assert folder.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert folder.val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
+    assert folder.val.labels.tolist() == [0, 1, 2]
+
+
+def flatten(split: Path) -> None:
+    for image in list(split.rglob("*.png")):
+        image.rename(split / f"{image.parent.name}-{image.name}")
+    for folder in list(split.iterdir()):
+        if folder.is_dir():
+            folder.rmdir()
+
+
+def empty_class(root: Path) -> None:
+    for image in (root / "train" / "class1").iterdir():
+        image.unlink()
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda r: shutil.rmtree(r), "there is no such folder"),
+    "no train": (lambda r: shutil.rmtree(r / "train"), "has no train/ folder; put the training images into"),
+    "no val": (
+        lambda r: shutil.rmtree(r / "val"),
+        "has no val/ folder; move some images of each class into val/<class>/",
+    ),
+    "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each into val/<class>/"),
+    "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
+    "empty class": (empty_class, "no images in train/ of class class1; add some or remove"),
+    "fewer in val": (lambda r: shutil.rmtree(r / "val/class2"), r"only in train/: class2; only in val/: none"),
+    "other in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
+    "no images": (lambda r: [p.unlink() for p in r.rglob("*.png")], "train/ holds no images; its files must end in"),
+    "nothing in val": (lambda r: [shutil.rmtree(p) for p in (r / "val").iterdir()], "val/ holds no images; put them"),
+    "one class": (
+        lambda r: [shutil.rmtree(r / f"{s}/class{k}") for s in ("train", "val") for k in (1, 2)],
+        "one class",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_folder: Make) -> None:
+    root = image_folder(tmp_path / "images", train=1, val=1)
+    spoil, message = BAD[name]
+    spoil(root)
+    with pytest.raises(UserError, match=message) as error:
+        scan(root)
+    assert str(error.value).startswith(f"--data {root}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").touch()
+    with pytest.raises(UserError, match="is a file"):
+        scan(tmp_path / "x.zip")
+
+
+def test_many_classes_are_not_all_named(tmp_path: Path, image_folder: Make) -> None:
+    root = image_folder(tmp_path, classes=9, train=1, val=1)
+    for k in range(8):
+        shutil.rmtree(root / "val" / f"class{k}")
+    with pytest.raises(UserError, match=r"class0, class1, class2, class3, class4 and 3 more;"):
+        scan(root)
