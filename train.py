@@ -39,6 +39,8 @@ def main() -> int:
 def run(settings: Settings) -> int:
     """Builds what the settings name and trains it; returns the exit status."""
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
+    import torch
+
     from alexnet_torch.data.cache import cached_side, prepare
     from alexnet_torch.data.samples import resolve as resolve_data
     from alexnet_torch.placement import choose_devices
@@ -61,19 +63,21 @@ def run(settings: Settings) -> int:
         "architecture": asdict(recipe.architecture),
         "classes": list(prepared.classes),
         "devices": [str(device) for device in devices],
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "versions": {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "commit": _commit(),
     }
-    text = json.dumps(config, indent=1).encode()
     try:
         output.mkdir(parents=True, exist_ok=True)
+        # which refuses to resume another run, before its config.json is written over
+        trainer = Trainer(settings, recipe, prepared, devices)
+        text = json.dumps(config, indent=1).encode()
         atomic_write(output / "config.json", lambda file: file.write(text))
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
     try:
-        Trainer(settings, recipe, prepared, devices).fit()
+        trainer.fit()
     except Stopped as stopped:
         print(f"train.py: {stopped}", file=sys.stderr)
         return stopped.status

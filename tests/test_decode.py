@@ -16,7 +16,8 @@ def solid(path: Path, side: int = 8) -> np.ndarray:
     assert pixels.shape == (side, side, 3)
     assert pixels.dtype == np.uint8
     assert (pixels == pixels[0, 0]).all()
-    return pixels[0, 0]
+    colour: np.ndarray = pixels[0, 0]
+    return colour
 
 
 def test_the_centre_of_the_longer_side(tmp_path: Path) -> None:

@@ -32,24 +32,35 @@ def empty_class(root: Path) -> None:
         image.unlink()
 
 
+def remove(*paths: str) -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        for path in paths:
+            shutil.rmtree(root / path)
+
+    return spoil
+
+
+def without_images(root: Path) -> None:
+    for image in root.rglob("*.png"):
+        image.unlink()
+
+
+def one_class(root: Path) -> None:
+    remove("train/class1", "train/class2", "val/class1", "val/class2")(root)
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda r: shutil.rmtree(r), "there is no such folder"),
-    "no train": (lambda r: shutil.rmtree(r / "train"), "has no train/ folder; put the training images into"),
-    "no val": (
-        lambda r: shutil.rmtree(r / "val"),
-        "has no val/ folder; move some images of each class into val/<class>/",
-    ),
+    "missing": (remove("."), "there is no such folder"),
+    "no train": (remove("train"), "has no train/ folder; put the training images into"),
+    "no val": (remove("val"), "has no val/ folder; move some images of each class into val/<class>/"),
     "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each into val/<class>/"),
     "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
     "empty class": (empty_class, "no images in train/ of class class1; add some or remove"),
-    "fewer in val": (lambda r: shutil.rmtree(r / "val/class2"), r"only in train/: class2; only in val/: none"),
+    "fewer in val": (remove("val/class2"), "only in train/: class2; only in val/: none"),
     "other in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
-    "no images": (lambda r: [p.unlink() for p in r.rglob("*.png")], "train/ holds no images; its files must end in"),
-    "nothing in val": (lambda r: [shutil.rmtree(p) for p in (r / "val").iterdir()], "val/ holds no images; put them"),
-    "one class": (
-        lambda r: [shutil.rmtree(r / f"{s}/class{k}") for s in ("train", "val") for k in (1, 2)],
-        "one class",
-    ),
+    "no images": (without_images, "train/ holds no images; its files must end in"),
+    "nothing in val": (remove("val/class0", "val/class1", "val/class2"), "val/ holds no images; put them"),
+    "one class": (one_class, "there is one class, class0,"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Measurements behind the numbers that this project states: `python -m benchmarks.NAME`."""
