@@ -4,7 +4,7 @@ PY := .venv/bin/python
 .PHONY: demo test test-all lint
 
 demo: .venv/installed
-	$(PY) train.py --data digits --recipe demo --no-mirror --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
+	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
 
 test: lint
 	$(PY) -m pytest

@@ -9,6 +9,7 @@ All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 t
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -45,8 +46,12 @@ def run(settings: Settings) -> int:
     from alexnet_torch.data.samples import resolve as resolve_data
     from alexnet_torch.placement import choose_devices
     from alexnet_torch.recipes import RECIPES
-    from alexnet_torch.trainer import Stopped, Trainer
+    from alexnet_torch.signals import Stopped
+    from alexnet_torch.trainer import Trainer
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # each process would train a run of its own, all into one folder
+        raise UserError("torchrun: runs of several processes are not supported yet; start one with python train.py")
     recipe, output = RECIPES[settings.recipe](), Path(settings.output)
     if not settings.resume and (output / "config.json").exists():
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")

@@ -55,10 +55,12 @@ def _fan_in(net: Architecture) -> Architecture:
 def demo() -> Recipe:
     """`paper` made small: 64-pixel images and a short schedule, for minutes on a laptop's CPU.
 
+    A batch of 32 at 0.004 takes steps as noisy as the paper's 128 at 0.016.
+
     Command: `make demo`, or `python train.py --data FOLDER --recipe demo`
     """
-    schedule = Steps(factors=((16, 0.1), (22, 0.01)))
-    return Recipe(_fan_in(PAPER), schedule, epochs=24, batch_size=32, image_size=64)
+    schedule = Steps(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
+    return Recipe(_fan_in(PAPER), schedule, epochs=24, batch_size=32, image_size=64, lr=0.004)
 
 
 def paper_literal() -> Recipe:

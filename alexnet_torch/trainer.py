@@ -1,11 +1,9 @@
 """Training: the step, and the loop around it."""
 
 import math
-import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +20,8 @@ from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates, warmed
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.report import Board, Metrics, Progress
 from alexnet_torch.settings import Settings
+from alexnet_torch.signals import Stop, Stopped
+from alexnet_torch.state import State, Window, refuse_another_run
 from alexnet_torch.weights import save_model
 
 
@@ -48,53 +48,10 @@ def train_step(
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
 
 
-@dataclass
-class Window:
-    """Sums over the steps since the last report. Kept in checkpoints, so that reports resume too."""
-
-    loss: float = 0.0
-    wrong: int = 0
-    images: int = 0
-    steps: int = 0
-
-
-@dataclass
-class State:
-    """How far a run is: with the weights and velocities, all that resuming needs."""
-
-    step: int = 0
-    validated: int = 0
-    errors: list[float] = field(default_factory=list)
-    best_step: int | None = None
-    at_chance: int = 0
-    metrics_size: int = 0
-    window: Window = field(default_factory=Window)
-
-
-class Stopped(Exception):
-    """SIGINT or SIGTERM stopped the run, which is saved."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.status = 128 + number
-
-
-class Stop:
-    """Turns SIGINT and SIGTERM into a wish to stop after the step; a second one kills as usual."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-
-    def wished(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
+_AT_CHANCE = (
+    "the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: weights too small or too "
+    "large to carry the images through, or a rate too high; try --recipe paper, another --lr, or check the labels"
+)
 
 
 class Trainer:
@@ -121,7 +78,6 @@ class Trainer:
         self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
-        self.state = State()
         self.identity = {
             "architecture": repr(recipe.architecture),
             "data set": prepared.fingerprint,
@@ -285,7 +241,7 @@ class Trainer:
         self.state.metrics_size = self.metrics.sync()
         state = {
             "identity": self.identity,
-            "state": asdict(self.state),
+            "state": self.state.to_dict(),
             "weights": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -304,37 +260,20 @@ class Trainer:
                 raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
             return "scratch: the run stopped before its first checkpoint"
         path, loaded = newest
-        for what, ours in self.identity.items():
-            theirs = loaded["identity"].get(what)
-            if theirs != ours:
-                raise UserError(
-                    f"--resume: {_differs(what, theirs, ours)}; resume with what the run had, or start a new one"
-                )
+        refuse_another_run(loaded["identity"], self.identity)
         self.net.load_state_dict(loaded["weights"])
         self.optimizer.load_state_dict(loaded["optimizer"])
-        values = loaded["state"]
-        self.state = State(**{**values, "window": Window(**values["window"])})
+        self.state = State.from_dict(loaded["state"])
         self.saved = self.state.step
         return str(path)
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""
-        if not all(bool(p.isfinite().all()) for p in self.net.parameters()):
+        # a sum is one pass, and not finite if any of its terms is not
+        if not all(bool(p.sum().isfinite()) for p in self.net.parameters()):
             raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
 
     def _diverged(self, what: str) -> str:
         kept = checkpoint.found(self.output / "checkpoints")
         last = f"the last good checkpoint is {kept[0]}" if kept else "there was no checkpoint yet"
         return f"{what}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"
-
-
-_AT_CHANCE = (
-    "the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: weights too small or too "
-    "large to carry the images through, or a rate too high; try --recipe paper, another --lr, or check the labels"
-)
-
-
-def _differs(what: str, theirs: object, ours: object) -> str:
-    if what in ("architecture", "data set"):
-        return f"the run is of another {what} than {'--recipe' if what == 'architecture' else '--data'} names"
-    return f"the run has {what} {theirs}, not {ours}"

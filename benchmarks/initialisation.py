@@ -60,8 +60,8 @@ def run(net: Architecture, settings: Settings) -> tuple[float, float]:
     devices, _ = choose_devices(None, net.towers, "auto")
     try:
         Trainer(settings, recipe, prepared, devices).fit()
-    except TrainingError as error:
-        print(f"    {error}")
+    except TrainingError as failed:
+        print(f"    {failed}")
         return math.nan, math.nan
     lines = (Path(settings.output) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

@@ -170,11 +170,77 @@ def test_a_refused_build_is_not_decoded_again(root: Path, monkeypatch: pytest.Mo
     assert len(build_in(root, skip_bad=True).skipped) == 3
 
 
+def test_a_link_to_nowhere_is_a_bad_file(root: Path) -> None:
+    (root / "train/class0/gone.png").symlink_to("/nowhere")
+    with pytest.raises(
+        UserError, match=r"1 file\(s\) cannot be read; .*\n.*class0/gone\.png: No such file or directory$"
+    ):
+        build_in(root)
+    assert build_in(root, skip_bad=True).skipped == ("train/class0/gone.png",)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"a\rb.png", b"a\tb.png", b'"\\.png'])
+def test_odd_file_names(name: bytes, root: Path) -> None:
+    path = root / "train/class0" / os.fsdecode(name)
+    shutil.copy(root / "train/class1/000.png", path)
+    prepared = build_in(root)
+    assert f"train/class0/{os.fsdecode(name)}" in prepared.train.paths
+    said: list[str] = []
+    assert build_in(root, said).fingerprint == prepared.fingerprint
+    assert said == []
+    path.unlink()
+    assert build_in(root, said).fingerprint != prepared.fingerprint
+
+
+def test_a_complete_cache_is_used_without_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build_in(root)
+    # a test run by root may write anywhere, so not even the lock may be tried
+    monkeypatch.setattr(cache, "locked", lambda *_: pytest.fail("locked"))
+    assert same(build_in(root), first)
+
+
+def test_killed_just_before_the_end_nothing_is_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_in(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "run_chunk", lambda _: pytest.fail("decoded again"))
+        resumed = build_in(root)
+    shutil.rmtree(root.parent / "cache")
+    assert same(resumed, build_in(root))
+
+
+def test_a_journal_does_not_vouch_for_a_map_that_is_gone(root: Path) -> None:
+    spoil_files(root)
+    with pytest.raises(UserError):
+        build_in(root)
+    (partial,) = (root.parent / "cache").glob("*.partial")
+    (partial / "val.u8").unlink()
+    resumed = build_in(root, skip_bad=True)
+    shutil.rmtree(root.parent / "cache")
+    assert same(resumed, build_in(root, skip_bad=True))
+
+
 def test_skipping_a_whole_class_is_refused(root: Path) -> None:
     for path in (root / "val/class1").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"--skip-bad: no file in val/class1 .* can be read"):
         build_in(root, skip_bad=True)
+
+
+def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_in(root)
+    add(root)
+    monkeypatch.setattr(cache, "_free", lambda _: 5_000)  # room for the added image alone
+    assert len(build_in(root).train.labels) == 25
+    for i in range(200):
+        shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
+    with pytest.raises(UserError, match="make room"):
+        build_in(root)
 
 
 def test_too_little_disk_is_said_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +301,7 @@ def start_build(root: Path) -> "subprocess.Popen[bytes]":
 def test_killed_at_any_moment_it_goes_on_and_is_the_same(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path / "images", train=60, val=20)
     going_on = 0
-    for after in (0, 1, 5, 30, 60, 100):  # chunks of 120
+    for after in (0, 1, 30, 100):  # chunks of 120
         process = start_build(root)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None and done(root) < after:
@@ -249,7 +315,7 @@ def test_killed_at_any_moment_it_goes_on_and_is_the_same(tmp_path: Path, image_f
     assert process.wait(60) == 0
     assert process.stderr is not None
     process.stderr.close()
-    assert going_on >= 3
+    assert going_on >= 2
     resumed = build_in(root)
     shutil.rmtree(root.parent / "cache")
     assert same(resumed, build_in(root, workers=1))

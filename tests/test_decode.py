@@ -1,11 +1,12 @@
 """Odd files become right RGB. Colours are those that the file was made of, not what Pillow says."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from alexnet_torch.data.decode import UnreadableImage, decode
 
@@ -64,7 +65,7 @@ def test_grey_and_palette(tmp_path: Path) -> None:
 
 
 def test_cmyk_jpegs(tmp_path: Path) -> None:
-    # Pillow writes Adobe's inverted form, as Photoshop does: 1,600 files or so of ILSVRC's are such
+    # Pillow writes Adobe's inverted form, as Photoshop does
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "cyan.jpg", quality=100)
     assert np.abs(solid(tmp_path / "cyan.jpg").astype(int) - [0, 255, 255]).max() < 8
     Image.new("CMYK", (16, 16), (0, 0, 0, 255)).save(tmp_path / "black.jpg", quality=100)
@@ -100,6 +101,7 @@ def test_the_name_does_not_matter(tmp_path: Path) -> None:
 def half_red(path: Path, orientation: bytes) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:16, :, 0] = 255  # the upper half
+    pixels[16:, :8, 2] = 255  # and a corner, for mirrors
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + orientation + b"\0\0\0\0\0\0\0"
     Image.fromarray(pixels).save(path, quality=100, subsampling=0, exif=exif)
 
@@ -118,6 +120,31 @@ def test_broken_exif_does_no_harm(tmp_path: Path) -> None:
     image = Image.new("RGB", (16, 16), (90, 90, 90))
     image.save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f garbage")
     assert np.abs(solid(tmp_path / "x.jpg").astype(int) - 90).max() < 3
+
+
+def test_exif_rotation_is_applied_though_another_tag_is_broken(tmp_path: Path) -> None:
+    half_red(tmp_path / "x.jpg", b"\x06")
+    content = (tmp_path / "x.jpg").read_bytes()
+    # two tags: the orientation, and a copyright of a type (float) that a text cannot have
+    tags = b"\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x98\x82\x0b\0\x01\0\0\0\0\0\x80\x3f" + b"\0\0\0\0"
+    start = content.index(b"Exif")
+    length = int.from_bytes(content[start - 2 : start])
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + tags
+    rest = content[start - 2 + length :]
+    (tmp_path / "x.jpg").write_bytes(content[: start - 2] + (len(exif) + 2).to_bytes(2) + exif + rest)
+    with pytest.raises(AttributeError), Image.open(tmp_path / "x.jpg") as image:
+        ImageOps.exif_transpose(image)  # else this file tests nothing
+    turned = decode(tmp_path / "x.jpg", 32)[..., 0]
+    assert turned[16, 28] > 200
+    assert turned[16, 4] < 50
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_pillows(orientation: int, tmp_path: Path) -> None:
+    half_red(tmp_path / "x.jpg", bytes([orientation]))
+    with Image.open(tmp_path / "x.jpg") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(decode(tmp_path / "x.jpg", 32), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
@@ -153,6 +180,16 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "truncated" in reasons["truncated-x.jpg"]
     with pytest.raises(UnreadableImage, match="No such file"):
         decode(tmp_path / "gone.png", 8)
+
+
+def test_a_header_that_asks_for_more_than_memory(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
+    content = bytearray((tmp_path / "x.png").read_bytes())
+    content[16:24] = (2**31 - 1).to_bytes(4) * 2  # IHDR's width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(UnreadableImage, match="a size beyond memory"):
+        decode(tmp_path / "x.png", 8)
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:

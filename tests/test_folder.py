@@ -81,6 +81,25 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         scan(tmp_path / "x.zip")
 
 
+def test_a_folder_that_may_not_be_read(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = image_folder(tmp_path, train=1, val=1)
+    monkeypatch.setattr(Path, "iterdir", refuse)  # a test run by root may read everything
+    with pytest.raises(UserError, match=r"--data .*: .*train may not be read"):
+        scan(root)
+
+
+def test_paths_relative_to_the_working_directory(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_folder(tmp_path / "images", train=1, val=1)
+    monkeypatch.chdir(tmp_path / "images")
+    for root in (Path(), Path("../images")):
+        assert scan(root).val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
+
+
 def test_many_classes_are_not_all_named(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path, classes=9, train=1, val=1)
     for k in range(8):

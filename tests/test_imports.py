@@ -29,6 +29,8 @@ ORDER = [
     "evaluate",
     "predict",
     "report",
+    "signals",
+    "state",
     "trainer",
     "cli",
 ]

@@ -1,16 +1,20 @@
 """The one pass over all files: decoded on all cores into memory maps, with the training sums.
 
+A pass works in a folder of its own, under a lock, and goes on from its journal when it was cut off.
 Runs in worker processes too, and so imports neither torch nor anything that does.
 """
 
 import concurrent.futures as futures
+import fcntl
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -26,6 +30,54 @@ from alexnet_torch.files import atomic_write
 CHUNK = 64  # images that a worker takes at a time
 JOURNAL_SECONDS = 5.0
 SERIAL_CHUNKS = 3  # so few are decoded sooner than workers start
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def locked(target: Path, announce: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock of a folder, so that two processes do not both build it."""
+    with target.with_name(f".{target.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce(f"waiting for another process that is building {target}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def open_partial(partial: Path, listing: str, announce: Callable[[str], None]) -> None:
+    """Keeps what a pass over the same files left behind in its folder; removes anything else.
+
+    Args:
+        partial: the pass's folder, which is there afterwards.
+        listing: digest of the files and settings.
+        announce: told which of the two it was.
+    """
+    mark = partial / "listing.txt"
+    if partial.exists():
+        if mark.exists() and mark.read_text() == listing:
+            announce(f"going on with {partial}, which was cut off")
+            return
+        announce(f"starting {partial} anew: the files or settings changed since it was cut off")
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    atomic_write(mark, lambda file: file.write(listing.encode()))
+
+
+def allocate(path: Path, size: int) -> None:
+    """Takes all of the disk that a map needs, now; a journal over a map that was not whole is dropped."""
+    if not path.exists() or path.stat().st_size != size:
+        (path.parent / "journal.npz").unlink(missing_ok=True)
+    # neither appending nor write-only: where a file system cannot allocate, the C library then refuses
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -140,7 +192,7 @@ def _numbered(chunk: Chunk) -> tuple[int, Sums]:
 def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Sums]]:
     # spawn: forking a process that has torch's threads can hang
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
+    pool = futures.ProcessPoolExecutor(workers, context, initializer=_live_with_parent)
     with pool:
         waiting = iter(chunks)
         running = {pool.submit(_numbered, chunk) for chunk in islice(waiting, 4 * workers)}
@@ -155,8 +207,9 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
             pool.shutdown(cancel_futures=True)
 
 
-def _die_with_parent() -> None:
-    """Workers of a process that was killed would wait for work for ever."""
+def _live_with_parent() -> None:
+    """Control-C is for the parent to act on; and workers of one that was killed would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

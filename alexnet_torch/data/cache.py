@@ -1,14 +1,12 @@
 """A folder of images, prepared: decoded once into memory maps, or its statistics alone."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.build import CHUNK, Chunk, Sums, run_all
+from alexnet_torch.data.build import CHUNK, Chunk, Sums, allocate, cores, locked, open_partial, run_all
 from alexnet_torch.data.folder import Folder, Split, scan
 from alexnet_torch.data.samples import cache_home
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 Announce = Callable[[str], None]
 
 
@@ -102,31 +100,37 @@ def prepare(
     listing = _listing(folder)
     target, stored = _choose(folder, side, cache, announce)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target, announce):
-            why = _stale(target, folder, listing, side, stored)
-            if why is not None:
-                if target.exists():
+        # a complete folder is only read: it may lie on a disk that this user cannot write
+        if _stale(target, folder, listing, side, stored):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target, announce):
+                why = _stale(target, folder, listing, side, stored)
+                if why and target.exists():
                     announce(f"building {target} again: {why}")
-                _build(folder, listing, target, side, stored, skip_bad, workers or _cores(), announce)
-            return _load(folder, target, skip_bad, announce)
+                    shutil.rmtree(target)  # its disk is needed
+                if why:
+                    _build(folder, listing, target, side, stored, skip_bad, workers or cores(), announce)
+        return _load(folder, listing, target, skip_bad, announce)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "--cache: a decoding process was killed, for want of memory perhaps; run again, and it goes on from there"
+        ) from error
     except OSError as error:
         raise UserError(
             f"--cache: {target} cannot be written ({error.strerror or error}); name another folder"
         ) from error
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _listing(folder: Folder) -> str:
-    """A line for each file: split, size, time of change, path."""
+    """A line for each file: size, time of change, path as JSON, since names hold line ends and stray bytes."""
     lines = []
     for split in (folder.train, folder.val):
         for path in split.paths:
-            status = (folder.root / path).stat()
-            lines.append(f"{status.st_size}\t{status.st_mtime_ns}\t{path}")
+            try:
+                status = (folder.root / path).stat()
+                lines.append(f"{status.st_size}\t{status.st_mtime_ns}\t{json.dumps(path)}")
+            except OSError:  # a link to nowhere: decoding it says so, with the other bad files
+                lines.append(f"-1\t0\t{json.dumps(path)}")
     return "\n".join(lines)
 
 
@@ -137,18 +141,18 @@ def _bytes(split: Split, side: int) -> int:
 def _choose(folder: Folder, side: int, cache: str, announce: Announce) -> tuple[Path, bool]:
     """Where the prepared folder goes, and whether it holds the images."""
     resolved = folder.root.resolve()
-    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', resolved.name)}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:8]}"
+    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', resolved.name)}-{hashlib.sha256(bytes(resolved)).hexdigest()[:8]}"
     home = cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
     stored, statistics = home / f"{name}-{side}", home / f"{name}-{side}-statistics"
     if cache == "none":
         return statistics, False
-    need = sum(_bytes(split, side) for split in (folder.train, folder.val))
-    partial = _partial(stored)
-    held = sum(path.stat().st_blocks * 512 for at in (stored, partial) for path in at.glob("*.u8"))
+    splits = (folder.train, folder.val)
+    need = sum(_bytes(split, side) for split in splits)
+    held = sum(path.stat().st_blocks * 512 for at in (stored, _partial(stored)) for path in at.glob("*.u8"))
     free = _free(home)
-    if (stored / "manifest.json").exists() or held >= need:
+    if held >= need or not any(_wrong_map(stored, split, side) for split in splits):
         return stored, True
-    if cache == "auto" and need > free / 2:
+    if cache == "auto" and need - held > free / 2:
         announce(
             f"decoded images would take {need / 1e9:.1f} GB, over half of the {free / 1e9:.1f} GB free at {home}: "
             "decoding them again each epoch instead (--cache DIR puts them elsewhere)"
@@ -173,18 +177,6 @@ def _partial(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-@contextmanager
-def _locked(target: Path, announce: Announce) -> Iterator[None]:
-    """Holds the folder's lock, so that two processes do not both build it."""
-    with target.with_name(f".{target.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            announce(f"waiting for another process that is building {target}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _stale(target: Path, folder: Folder, listing: str, side: int, stored: bool) -> str | None:
     """Why a prepared folder cannot be used; None if it can."""
     try:
@@ -200,15 +192,19 @@ def _stale(target: Path, folder: Folder, listing: str, side: int, stored: bool) 
         old, new = (set(text.split("\n")) for text in (before, listing))
         old_paths, new_paths = ({line.split("\t", 2)[2] for line in lines} for lines in (old - new, new - old))
         changed, added, removed = old_paths & new_paths, new_paths - old_paths, old_paths - new_paths
-        example = min(changed | added | removed, default="their order")
+        example = json.loads(min(changed | added | removed, default='"their order"'))
         return f"{len(added)} files added, {len(removed)} removed, {len(changed)} changed since, such as {example}"
     if manifest["classes"] != list(folder.classes):
         return "its classes differ"
     for split in (folder.train, folder.val):
-        path = target / f"{split.name}.u8"
-        if stored and (not path.exists() or path.stat().st_size != _bytes(split, side)):
-            return f"it is damaged ({path.name} has the wrong size)"
+        if stored and _wrong_map(target, split, side):
+            return f"it is damaged ({split.name}.u8 has the wrong size)"
     return None
+
+
+def _wrong_map(target: Path, split: Split, side: int) -> bool:
+    path = target / f"{split.name}.u8"
+    return not path.exists() or path.stat().st_size != _bytes(split, side)
 
 
 def _build(
@@ -224,13 +220,12 @@ def _build(
     """Makes the pass in a folder beside the target, then renames that: the target is never half-written."""
     partial = _partial(target)
     digest = hashlib.sha256(f"{FORMAT} {decode.VERSION} {side} {stored}\n{listing}".encode()).hexdigest()
-    _open_partial(partial, digest, announce)
+    open_partial(partial, digest, announce)
     chunks: list[Chunk] = []
     for split in (folder.train, folder.val):
         into = partial / f"{split.name}.u8" if stored else None
         if into is not None:
-            with into.open("ab") as file:  # all of the disk that is needed, now
-                os.posix_fallocate(file.fileno(), 0, _bytes(split, side))
+            allocate(into, _bytes(split, side))
         for first in range(0, len(split.paths), CHUNK):
             paths = tuple(folder.root / path for path in split.paths[first : first + CHUNK])
             chunks.append(Chunk(len(chunks), split.name, first, paths, side, into, split.name == "train"))
@@ -249,25 +244,10 @@ def _build(
     _write(partial / "covariance.npy", sums.covariance())
     atomic_write(partial / "files.txt", lambda file: file.write(listing.encode()))
     atomic_write(partial / "manifest.json", lambda file: file.write(json.dumps(manifest, indent=1).encode()))
-    (partial / "journal.npz").unlink()
-    (partial / "listing.txt").unlink()
-    if target.exists():
-        shutil.rmtree(target)
     partial.rename(target)
     sync_folder(target.parent)
-
-
-def _open_partial(partial: Path, digest: str, announce: Announce) -> None:
-    """Keeps what a pass over the same files left behind; removes anything else."""
-    mark = partial / "listing.txt"
-    if partial.exists():
-        if mark.exists() and mark.read_text() == digest:
-            announce(f"going on with {partial}, which was cut off")
-            return
-        announce(f"starting {partial} anew: the files or settings changed since it was cut off")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    atomic_write(mark, lambda file: file.write(digest.encode()))
+    for name in ("journal.npz", "listing.txt"):  # not before: killed here, a pass would start anew
+        (target / name).unlink()
 
 
 def _bad_files(folder: Folder, sums: Sums, skip_bad: bool) -> list[tuple[str, str]]:
@@ -307,7 +287,7 @@ def _write(path: Path, array: np.ndarray) -> None:
     atomic_write(path, lambda file: file.write(content.getbuffer()))
 
 
-def _load(folder: Folder, target: Path, skip_bad: bool, announce: Announce) -> Prepared:
+def _load(folder: Folder, listing: str, target: Path, skip_bad: bool, announce: Announce) -> Prepared:
     manifest = json.loads((target / "manifest.json").read_text())
     side, bad = manifest["side"], manifest["skipped"]
     if bad and not skip_bad:
@@ -322,10 +302,9 @@ def _load(folder: Folder, target: Path, skip_bad: bool, announce: Announce) -> P
         images = np.memmap(path, np.uint8, "r", shape=(len(split.paths), side, side, 3)) if path.exists() else None
         sets.append(Samples(images, rows, split.labels[rows], tuple(split.paths[i] for i in rows)))
     fingerprint = hashlib.sha256(f"{side} {folder.classes}".encode())
-    for line in (target / "files.txt").read_text().split("\n"):
-        size, _, name = line.split("\t", 2)
+    for line, name in zip(listing.split("\n"), folder.train.paths + folder.val.paths, strict=True):
         if name not in skipped:
-            fingerprint.update(f"{size} {name}\n".encode())
+            fingerprint.update(f"{line.split()[0]} {name}\n".encode("utf-8", "surrogateescape"))
     return Prepared(
         folder.root,
         folder.classes,
@@ -334,6 +313,6 @@ def _load(folder: Folder, target: Path, skip_bad: bool, announce: Announce) -> P
         np.load(target / "covariance.npy"),
         sets[0],
         sets[1],
-        tuple(skipped),
+        tuple(path for path, _ in bad),
         fingerprint.hexdigest(),
     )

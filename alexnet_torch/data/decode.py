@@ -5,9 +5,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-VERSION = 1
+VERSION = 2
 """Of the pixels that `decode` makes: raised when they change, so that caches are built anew."""
 
 
@@ -48,19 +48,37 @@ def decode(path: Path, side: int) -> np.ndarray:
     except UnidentifiedImageError as error:
         reason = "empty file" if path.stat().st_size == 0 else "not an image of a known kind"
         raise UnreadableImage(path, reason) from error
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except (MemoryError, OverflowError) as error:  # what a broken header asks for
+        raise UnreadableImage(path, "its header gives a size beyond memory") from error
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+        # strerror is the system's reason without the path, which the message has already
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImage(path, reason.splitlines()[0]) from error
 
 
 # Pillow's limit is for files from strangers; a set of images is the user's own.
 Image.MAX_IMAGE_PIXELS = None
 
 
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each of EXIF's orientations; 1 is upright."""
+
+
 def _upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose writes all tags anew, and fails where another than the orientation is broken
     try:
-        return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
+        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, struct.error, OSError):
         return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are all right
+    return image if method is None else image.transpose(method)
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -1,8 +1,8 @@
 """Batches: cut from the memory map by a thread ahead of need, or decoded by worker processes."""
 
 import multiprocessing
-import os
 import queue
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
+from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared, Samples
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.errors import UserError
@@ -78,7 +79,7 @@ class Loader:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or cores()
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -117,6 +118,7 @@ class Loader:
             batch_sampler=[batch.tolist() for batch in plan.batches],
             num_workers=min(self._workers, len(plan.batches)),
             collate_fn=_as_it_is,
+            worker_init_fn=_start_worker,
             multiprocessing_context=context,
         )
         for batch in loader:
@@ -188,6 +190,12 @@ class _Files(Dataset[Tensor]):
             top, left = int(self._crops.top[index]), int(self._crops.left[index])
             out[i] = cut(image, top, left, self._size, bool(self._crops.mirrored[index]))
         return torch.from_numpy(out)
+
+
+def _start_worker(index: int) -> None:
+    """Leaves Ctrl-C to the parent, which finishes its step first."""
+    del index
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,0 +1,93 @@
+"""The README's commands run, in their order, in one folder, as a stranger would run them."""
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import train as train_script
+from alexnet_torch import cli
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def made(target: str) -> list[str]:
+    """The commands that make would run for a target whose environment is there."""
+    line = ["make", "-n", "-o", ".venv/installed", "-o", ".venv/installed-dev", "-C", str(PROJECT), target]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    return [
+        shlex.join(shlex.split(line)[1:]) for line in done.stdout.splitlines() if line.startswith(".venv/bin/python")
+    ]
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one command of the README; training is cut to a step, for it is tested elsewhere."""
+    program, *given = shlex.split(command)
+    if program == "make" and given == ["demo"]:
+        (training,) = made("demo")
+        return run("python " + training.replace(" --resume", ""), monkeypatch)
+    if program == "make" and given == ["test"]:
+        # this very run is its last command
+        assert made("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
+        return None
+    if program == "tensorboard":
+        line = [sys.executable, "-m", "tensorboard.main", "--inspect", *given]
+        shown = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        assert "conv1/tower1" in shown
+        return None
+    assert program == "python"
+    if given[0] == "train.py":
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        monkeypatch.setattr(sys, "argv", [*given, "--max-steps", "1"])
+        assert train_script.main() == 0
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    elif given[:2] == ["-m", "alexnet_torch"]:
+        assert cli.main(given[2:]) == 0
+    else:
+        assert given[0] == "-m"
+        assert (PROJECT / f"{given[1].replace('.', '/')}.py").exists()
+    return None
+
+
+def test_every_command_and_example_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image_folder: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photos = image_folder(tmp_path / "photos", classes=2, train=2, val=2)
+    for split in ("train", "val"):
+        for old, new in (("class0", "ants"), ("class1", "bees")):
+            (photos / split / old).rename(photos / split / new)
+    shutil.copy(photos / "val/ants/000.png", photos / "val/ants/0.png")
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line]
+    assert len(commands) >= 9
+    for command in commands:
+        run(command, monkeypatch)
+    for example in blocks("python"):
+        exec(compile(example, "README.md", "exec"), {})
+    assert "photos/val/ants/0.png" in capsys.readouterr().out
+
+
+def test_files_and_options_that_it_names_are_there() -> None:
+    shown = subprocess.run(
+        [sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--kills"}
+    named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
+    assert named <= options
+    for heading in re.findall(r"\]\(#([a-z-]+)\)", README):
+        assert re.search(rf"^#+ {heading.replace('-', '[ -]')}$", README, re.M | re.I)
