@@ -76,8 +76,9 @@ def main(options: Options) -> int:
         kills = 0
         while kills < options.kills:
             process = subprocess.Popen(command(options, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            # a fifth of them early, where the cache is built; the others up to a third of the run
-            wait = moments.uniform(0, 12) if kills % 5 == 0 else moments.uniform(0, max(20.0, length / 3))
+            # a run that has not begun to train is killed early, where the cache is built
+            begun = (killed / "run/config.json").exists()
+            wait = moments.uniform(0, max(20.0, length / 3) if begun else 12)
             try:
                 process.wait(wait)
             except subprocess.TimeoutExpired:
