@@ -154,6 +154,8 @@ def resolve(given: dict[str, Any]) -> Settings:
     resumed = _resumed(given) if given.get("resume") else {}
     chosen = {**resumed, **given}
     name = chosen.get("recipe", "paper")
+    if name not in RECIPES:
+        raise UserError(f"--resume: config.json names recipe {name!r}, which there is not; name one with --recipe")
     recipe = RECIPES[name]()
     defaults = {
         "data": "digits",
@@ -175,7 +177,10 @@ def resolve(given: dict[str, Any]) -> Settings:
         "val_every": 1,
         "save_every": 10.0,
     }
-    return Settings(**{**defaults, **chosen})
+    try:
+        return Settings(**{**defaults, **chosen})
+    except TypeError as error:  # only what was read can be of the wrong type
+        raise UserError(f"--resume: config.json has a setting of the wrong type ({error}); restore it") from error
 
 
 def _resumed(given: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def _resumed(given: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"--resume: {config.parent} holds no run (no config.json); start one without --resume"
         ) from error
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"--resume: {config} cannot be read ({error}); restore it, or start a new run") from error
     known = {f.name for f in fields(Settings)}
     return {name: value for name, value in settings.items() if name in known}

@@ -78,7 +78,7 @@ def main(options: Options) -> int:
             process = subprocess.Popen(command(options, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             # a run that has not begun to train is killed early, where the cache is built
             begun = (killed / "run/config.json").exists()
-            wait = moments.uniform(0, max(20.0, length / 3) if begun else 12)
+            wait = moments.uniform(0, max(20.0, length / 3) if begun else 8)
             try:
                 process.wait(wait)
             except subprocess.TimeoutExpired:

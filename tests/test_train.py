@@ -253,6 +253,20 @@ def test_another_run_is_not_resumed(options: list[str], message: str, finished: 
     one_line(call(["--output", str(finished), "--resume", *options]), f"--resume: {message}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json cannot be read"),
+        ("[]", "config.json cannot be read"),
+        ('{"settings": {"epochs": "many"}}', "config.json has a setting of the wrong type"),
+        ('{"settings": {"recipe": "mine"}}', "config.json names recipe 'mine', which there is not"),
+    ],
+)
+def test_a_broken_configuration_is_not_resumed(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    one_line(call(["--output", str(tmp_path), "--resume"]), message)
+
+
 def test_another_data_set_is_not_resumed(finished: Path, tmp_path: Path, image_folder: Make) -> None:
     other = image_folder(tmp_path / "other", train=9)
     before = (finished / "config.json").read_bytes()
