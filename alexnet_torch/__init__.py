@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         Architecture,
     )
     from alexnet_torch.model import AlexNet, DropoutKey
-    from alexnet_torch.predict import predict
+    from alexnet_torch.prediction import predict
     from alexnet_torch.weights import load_model
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "predict",
 ]
 
-_HOMES = {"AlexNet": "model", "DropoutKey": "model", "load_model": "weights", "predict": "predict"}
+_HOMES = {"AlexNet": "model", "DropoutKey": "model", "load_model": "weights", "predict": "prediction"}
 
 
 def __getattr__(name: str) -> Any:

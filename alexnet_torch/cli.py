@@ -30,7 +30,7 @@ def predict_command(
     if not images:
         raise UserError(f"predict: name at least one image file after {run}")
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.predict import predict
+    from alexnet_torch.prediction import predict
     from alexnet_torch.weights import load_model
 
     model = load_model(Path(run), devices.split(",") if devices else None)

@@ -284,11 +284,11 @@ def test_streamed_batches_are_the_cached_ones_bit_for_bit(root: Path, mirror: bo
             assert np.array_equal(a.indices, b.indices)
 
 
-def start_build(root: Path) -> "subprocess.Popen[bytes]":
+def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     code = (
         "import sys; from pathlib import Path; from alexnet_torch.data import build, cache\n"
         "cache.CHUNK, build.JOURNAL_SECONDS, build.SERIAL_CHUNKS = 2, 0.0, 0\n"
-        f"cache.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
+        f"{first}cache.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
     )
     script = root.parent / "build.py"
     script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}")
@@ -333,8 +333,16 @@ def done(root: Path) -> int:
 
 def test_two_processes_build_once(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path / "images", train=60, val=20)
-    processes = [start_build(root) for _ in range(2)]
-    said = b"".join(p.communicate(timeout=60)[1] for p in processes)
-    assert [p.returncode for p in processes] == [0, 0]
-    assert b"waiting for another process" in said
-    assert said.count(b"again") == 0
+    prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # for the name that the folder gets
+    (other,) = (root.parent / "other").glob("images-*")
+    target = root.parent / "cache" / other.name.replace("-12", "-24")
+    target.parent.mkdir()
+    code = "inner = cache._build\ncache._build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
+    with build.locked(target, print):
+        processes = [start_build(root, code) for _ in range(2)]
+        for process in processes:
+            assert process.stderr is not None
+            assert any(b"waiting for another process" in line for line in process.stderr)
+    said = b"".join(process.communicate(timeout=60)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said.splitlines().count(b"building") == 1

@@ -27,7 +27,7 @@ ORDER = [
     "checkpoint",
     "weights",
     "evaluate",
-    "predict",
+    "prediction",
     "report",
     "signals",
     "state",
