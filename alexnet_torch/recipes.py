@@ -42,6 +42,8 @@ def paper() -> Recipe:
     et al., 1998), where 0.01 everywhere starves a network of small images, whose fc6 reads 256 numbers.
 
     Command: `python train.py --data imagenet/`
+    Cost: 90 epochs; about 27 images/s at 224 pixels on 2 CPU cores.
+    Expected: not measured on ILSVRC-2012 here; the paper's own net has 40.7 / 18.2% (ten crops).
     """
     return Recipe(_fan_in(PAPER), Plateau())
 
@@ -58,6 +60,8 @@ def demo() -> Recipe:
     A batch of 32 at 0.004 takes steps as noisy as the paper's 128 at 0.016.
 
     Command: `make demo`, or `python train.py --data FOLDER --recipe demo`
+    Cost: 2 CPU cores, 3 minutes for the digits, 10 to 15 for 5,000 images.
+    Expected: digits 0.6% top-1 error; ten classes of Tiny ImageNet 16.6% (median of 3 seeds).
     """
     schedule = Steps(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
     return Recipe(_fan_in(PAPER), schedule, epochs=24, batch_size=32, image_size=64, lr=0.004)

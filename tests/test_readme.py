@@ -86,7 +86,7 @@ def test_files_and_options_that_it_names_are_there() -> None:
     shown = subprocess.run(
         [sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--kills"}
+    options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--batch-sizes"}
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     assert named <= options
     for heading in re.findall(r"\]\(#([a-z-]+)\)", README):
