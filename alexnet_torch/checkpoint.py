@@ -37,6 +37,9 @@ def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) 
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
     sync_folder(folder)
+    for same in found(folder):  # saved again after its validation: the earlier one takes no other's place
+        if _step(same) == step and same != path:
+            same.unlink()
     for old in found(folder)[2:]:
         if _step(old) != best_step:
             old.unlink()

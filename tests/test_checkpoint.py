@@ -34,6 +34,15 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_step_saved_again_is_kept_once(tmp_path: Path) -> None:
+    for step, value in ((1, 1), (2, 2), (2, 7)):
+        checkpoint.save(tmp_path, step, state(value), best_step=2)
+    assert [int(p.name[5:13]) for p in checkpoint.found(tmp_path)] == [2, 1]
+    loaded, _ = load(tmp_path)
+    assert loaded is not None
+    assert loaded["state"]["step"] == 7
+
+
 def test_damage_is_found_and_the_one_before_is_taken(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, state(1), None)
     newer = checkpoint.save(tmp_path, 2, state(2), None)
