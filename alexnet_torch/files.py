@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def cache_home() -> Path:
+    """Where this project keeps what it can make again: $XDG_CACHE_HOME or ~/.cache, alexnet_torch."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
+
+
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
 
