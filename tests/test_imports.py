@@ -17,7 +17,6 @@ ORDER = [
     "layers",
     "placement",
     "model",
-    "data.buffers",
     "data.decode",
     "data.folder",
     "data.samples",

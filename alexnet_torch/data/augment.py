@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.buffers import Buffers
 from alexnet_torch.randomness import stream
 
 
@@ -67,9 +66,6 @@ def cut(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> 
         out.copy_(out.flip(1))
 
 
-_FLOATS = Buffers()
-
-
 def to_float(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """Subtracts the mean image, cut and mirrored as each image was (paper, section 2); adds colour noise.
 
@@ -93,7 +89,7 @@ def to_float(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = 
 def _image_by_image(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None, scale: float) -> Tensor:
     """(N, H, W, 3)."""
     size, side = images.shape[1], len(mean)
-    out = _FLOATS.empty(tuple(images.shape), mean.dtype)
+    out = torch.empty(images.shape, dtype=mean.dtype)
     turned = mean.flip(1) if crops.mirrored.any() else mean  # torch has no views that run backwards
     # as rows of W * 3 numbers, since torch is slow over a last dimension of 3
     rows, flat, flat_turned = (x.flatten(-2) for x in (images, mean, turned))

@@ -117,7 +117,7 @@ class Sums:
         """Adds an image (side, side, 3) uint8."""
         self.pixels += image
         planes = np.ascontiguousarray(image.reshape(-1, 3).T, np.float64)  # sums stay below 2^53, and so exact
-        # nine dot products take a quarter of the time of one product of matrices so thin
+        # nine dot products take less than half of the time of one product of matrices so thin
         self.products += np.array([[p @ q for q in planes] for p in planes]).astype(np.int64)
         self.images += 1
 

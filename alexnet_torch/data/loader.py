@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
-from alexnet_torch.data.buffers import Buffers
 from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared, Samples
 from alexnet_torch.data.decode import UnreadableImage, decode
@@ -82,7 +81,7 @@ class Loader:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._workers, self._pinned, self._buffers = workers or cores(), pinned, Buffers()
+        self._workers, self._pinned = workers or cores(), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -116,17 +115,13 @@ class Loader:
         assert self._samples.images is not None
         images = np.asarray(self._samples.images)  # a memmap is slower to index
         for indices in plan.batches:
-            batch = self._empty((len(indices), plan.size, plan.size, 3))
+            shape = (len(indices), plan.size, plan.size, 3)
+            batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
             crops = plan.crops[indices]
             places = zip(batch, self._samples.rows[indices], crops.top, crops.left, crops.mirrored, strict=True)
             for out, row, top, left, mirrored in places:
                 cut(images[row], top, left, mirrored, out)
             yield batch
-
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        if self._pinned:  # by torch's own allocator, which waits for copies to a GPU that still run
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        return self._buffers.empty(shape, torch.uint8)
 
     def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
         files = _Files(self._prepared.root, self._samples.paths, self._prepared.side, plan)
