@@ -50,10 +50,11 @@ def test_pixels_are_pillows_resize(tmp_path: Path) -> None:
     image = Image.fromarray(noise).resize((350, 450), Image.Resampling.BICUBIC)
     image.save(tmp_path / "x.jpg", quality=90)
     for side in (150, 256, 500):  # at 116 and less it would be decoded at half of its size
-        whole = Image.open(tmp_path / "x.jpg").resize((side, side), Image.Resampling.BICUBIC, box=(0, 50, 350, 400))
+        square = Image.open(tmp_path / "x.jpg").crop((0, 50, 350, 400))
+        whole = square.resize((side, side), Image.Resampling.BICUBIC)
         difference = np.abs(decode(tmp_path / "x.jpg", side).astype(int) - np.asarray(whole))
-        assert difference.mean() < 0.05
-        assert difference.max() <= 1
+        assert difference.mean() < 0.02
+        assert difference.max() <= 2
 
 
 def test_scaled_decoding_of_a_large_jpeg_stays_within_a_grey_level(tmp_path: Path) -> None:

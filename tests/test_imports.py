@@ -64,10 +64,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = (
-        "import sys; import alexnet_torch.settings, alexnet_torch.cli;"
-        "assert 'torch' not in sys.modules, 'torch'"
-    )
+    code = "import sys; import alexnet_torch.settings, alexnet_torch.cli;assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 

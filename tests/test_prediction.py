@@ -41,10 +41,9 @@ def test_files_keep_their_order_and_are_what_each_is_alone(model: Model, files: 
 
 def test_a_bad_file_is_named_after_the_batches_before_it(model: Model, files: list[Path]) -> None:
     files[13].write_bytes(b"no image")
-    seen = []
+    seen: list[Path] = []
     with pytest.raises(UserError, match=f"{files[13].name}: not an image.*name image files"):
-        for file, _ in predict(model, files, batch_size=5):
-            seen.append(file)
+        seen.extend(file for file, _ in predict(model, files, batch_size=5))
     assert seen == files[:10]
 
 

@@ -112,8 +112,8 @@ def _at_once(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None, s
     first = np.where(crops.mirrored, crops.left + size - 1, crops.left)
     y = crops.top[:, None] + steps  # (N, H)
     x = first[:, None] + np.where(crops.mirrored, -1, 1)[:, None] * steps  # (N, W)
-    y, x = (torch.from_numpy(at).to(mean.device, non_blocking=True) for at in (y, x))
-    out = images - mean[y[:, :, None], x[:, None, :]]
+    rows, columns = (torch.from_numpy(at).to(mean.device, non_blocking=True) for at in (y, x))
+    out = images - mean[rows[:, :, None], columns[:, None, :]]
     if shift is not None:
         out += shift[:, None, None, :]
     if scale != 1:

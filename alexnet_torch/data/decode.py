@@ -120,4 +120,7 @@ def _resized(image: Image.Image, side: int) -> np.ndarray:
     # bicubic is what Pillow, Caffe's tools and the 2012 source's ImageMagick lean to; with antialias it widens
     # its support when scaling down. torch's is Pillow's to a hundredth of a grey level, in a third of the time
     scaled = F.interpolate(pixels.permute(0, 3, 1, 2), (side, side), mode="bicubic", antialias=True)
-    return scaled[0, :3].permute(1, 2, 0).contiguous().numpy()
+    out = np.empty((side, side, 3), np.uint8)
+    for channel in range(3):  # three of four at once would be copied three bytes at a time
+        out[..., channel] = scaled[0, channel].numpy()
+    return out
