@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,7 +27,8 @@ class Guess(TypedDict):
 def predict(model: Model, files: Sequence[Path], batch_size: int = 64) -> Iterator[tuple[Path, list[Guess]]]:
     """Each file's five most probable classes, best first, by the centre crop.
 
-    Threads on all cores decode ahead of the network, two batches at most; results come in the files' order.
+    Threads on all cores decode a batch: the next one while a GPU works; on a CPU between the network's batches,
+    since threads of both would get in each other's way. Results come in the files' order.
 
     Args:
         model: of a run.
@@ -40,12 +40,12 @@ def predict(model: Model, files: Sequence[Path], batch_size: int = 64) -> Iterat
     """
     device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
     mean = torch.from_numpy(model.mean).to(device)
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     with ThreadPoolExecutor(cores(), "decoding") as pool:
-        crops = _in_order(pool, lambda file: _centre(file, side, size), files, 2 * batch_size)
-        remaining = iter(files)
+        decoded = _decoded(pool, lambda file: _centre(file, side, size), batches, int(device.type != "cpu"))
         try:
-            while batch := list(islice(remaining, batch_size)):
-                images = torch.stack(list(islice(crops, len(batch)))).to(device)  # (N, H, W, 3)
+            for batch, crops in decoded:
+                images = torch.stack(crops).to(device)  # (N, H, W, 3)
                 logits = model.net(to_float(images, centre_crops(len(batch), side, size), mean))  # (N, classes)
                 best = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
                 for file, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
@@ -55,15 +55,16 @@ def predict(model: Model, files: Sequence[Path], batch_size: int = 64) -> Iterat
             pool.shutdown(cancel_futures=True)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Path], Tensor], files: Sequence[Path], ahead: int
-) -> Iterator[Tensor]:
-    waiting = iter(files)
-    running = deque(pool.submit(work, file) for file in islice(waiting, ahead))
-    while running:
-        done = running.popleft().result()
-        running.extend(pool.submit(work, file) for file in islice(waiting, 1))
-        yield done
+def _decoded(
+    pool: ThreadPoolExecutor, work: Callable[[Path], Tensor], batches: Sequence[Sequence[Path]], ahead: int
+) -> Iterator[tuple[Sequence[Path], list[Tensor]]]:
+    """Each batch with its images; `ahead` more of them are being decoded meanwhile."""
+    running: deque[tuple[Sequence[Path], list[Future[Tensor]]]] = deque()
+    for batch in [*batches, *([()] * ahead)]:
+        running.append((batch, [pool.submit(work, file) for file in batch]))
+        if len(running) > ahead:
+            files, images = running.popleft()
+            yield files, [image.result() for image in images]
 
 
 def _centre(file: Path, side: int, size: int) -> Tensor:
