@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import islice
+from itertools import combinations_with_replacement, islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,7 @@ class Sums:
         """Adds an image (side, side, 3) uint8."""
         self.pixels += image
         planes = np.ascontiguousarray(image.reshape(-1, 3).T, np.float64)  # sums stay below 2^53, and so exact
-        for a, b in (
-            (0, 0),
-            (0, 1),
-            (0, 2),
-            (1, 1),
-            (1, 2),
-            (2, 2),
-        ):  # a product of matrices so thin takes thrice the time
+        for a, b in combinations_with_replacement(range(3), 2):  # a product of matrices so thin takes far longer
             self.products[a, b] = self.products[b, a] = self.products[a, b] + int(planes[a] @ planes[b])
         self.images += 1
 

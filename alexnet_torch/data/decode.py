@@ -16,8 +16,8 @@ VERSION = 3
 SPARE = 1.5
 """How many times `side` a JPEG's scaled decoding leaves, for our own resize to do the filtering.
 
-At 1.5 its pixels are within a grey level of full decoding's, on average; at 1 they are up to 3 off: see
-benchmarks/results/input.md.
+With 1.5 the square's pixels stay well within a grey level of full decoding's, on average; with 1, only just
+(benchmarks/results/input.md).
 """
 
 
@@ -65,7 +65,7 @@ def decode(path: Path, side: int) -> np.ndarray:
 
 # Pillow's limit is for files from strangers; a set of images is the user's own.
 Image.MAX_IMAGE_PIXELS = None
-# they repeat for each file; not within `decode`, for catch_warnings is not safe in threads
+# Pillow's warnings repeat for each file; not within `decode`, for catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
