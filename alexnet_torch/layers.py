@@ -45,7 +45,7 @@ class _Linear(torch.autograd.Function):
 
 
 class FullyConnected(nn.Linear):
-    """nn.Linear, in training on a CPU by the faster way."""
+    """nn.Linear, on a CPU by the faster way."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outputs) of x (N, inputs)."""
@@ -53,7 +53,7 @@ class FullyConnected(nn.Linear):
 
     def _by_one_dnn(self, x: Tensor) -> bool:
         # below 32 rows or outputs, bringing the weights into oneDNN's layout costs more than it saves
-        worth = len(x) >= 32 and self.out_features >= 32 and torch.is_grad_enabled() and self.weight.requires_grad
+        worth = len(x) >= 32 and self.out_features >= 32
         plain = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
         there = x.is_cpu and x.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         return worth and plain and there
