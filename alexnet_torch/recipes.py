@@ -1,9 +1,11 @@
 """Recipes: an architecture and the settings to train it with, each a short function."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from alexnet_torch.architecture import PAPER, SOURCE_2012, Architecture, Init
+from alexnet_torch.data.colour import Colour, Convention
 from alexnet_torch.optim import Plateau, Schedule, Steps
 
 
@@ -17,6 +19,7 @@ class Recipe:
         bias_factor: times the weights' rate at which biases learn.
         bias_decay: weight decay of the biases.
         mirror: whether training images are mirrored at random.
+        colour: noise of training images.
     """
 
     architecture: Architecture
@@ -31,6 +34,11 @@ class Recipe:
     bias_factor: float = 1.0
     bias_decay: float = 5e-4
     mirror: bool = True
+    colour: Colour | None = None
+
+    def coloured(self, name: str) -> Colour | None:
+        """The colour noise that `--colour` names: none, or a convention, for the epochs of this recipe's."""
+        return None if name == "none" else replace(self.colour or Colour(), convention=cast(Convention, name))
 
 
 def paper() -> Recipe:
@@ -45,7 +53,7 @@ def paper() -> Recipe:
     Cost: 90 epochs; about 27 images/s at 224 pixels on 2 CPU cores.
     Expected: not measured on ILSVRC-2012 here; the paper's own net has 40.7 / 18.2% (ten crops).
     """
-    return Recipe(_fan_in(PAPER), Plateau())
+    return Recipe(_fan_in(PAPER), Plateau(), colour=Colour("paper"))
 
 
 def _fan_in(net: Architecture) -> Architecture:
@@ -75,7 +83,7 @@ def paper_literal() -> Recipe:
     Expected: stays at chance, ln(classes), on folders of ten classes: all stages' weights of 0.01 and
     biases of 1 leave images no say in the activations. The 2012 source has 0.03 in conv3 to conv5.
     """
-    return Recipe(PAPER, Plateau())
+    return Recipe(PAPER, Plateau(), colour=Colour("paper"))
 
 
 def source_2012() -> Recipe:
@@ -92,7 +100,8 @@ def source_2012() -> Recipe:
         factors=((24, 0.1), (50, 0.01)),
         stages=((66, "conv1", 1e-5), (71, "conv1", 0.0), (78, "conv1", 1e-5)),
     )
-    return Recipe(SOURCE_2012, rates, epochs=91, bias_factor=2.0, bias_decay=0.0)
+    colour = Colour("source", until=66)
+    return Recipe(SOURCE_2012, rates, epochs=91, bias_factor=2.0, bias_decay=0.0, colour=colour)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 from alexnet_torch.errors import UserError
 
 RecipeName = Literal["paper", "paper-literal", "source-2012", "demo"]
+ColourName = Literal["none", "paper", "source"]
 Split = Literal["auto", "none", "devices"]
 
 
@@ -43,6 +44,9 @@ class DataOptions:
     """Height and width of the network's images, in pixels."""
     no_mirror: bool = False
     """Never mirror training images: for digits, letters and the like."""
+    colour: Annotated[ColourName | None, _default("the recipe's", "none|paper|source")] = None
+    """Colour noise of training images: along the eigenvectors of their colours, by the eigenvalues
+    ("paper") or the standard deviations ("source")."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class Settings:
     skip_bad: bool
     image_size: int
     no_mirror: bool
+    colour: str
     recipe: str
     epochs: int
     max_steps: int | None
@@ -130,6 +135,7 @@ class Settings:
         self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
         self._require("save_every", self.save_every > 0, "positive")
+        self._require("colour", self.colour in get_args(ColourName), f"one of {get_args(ColourName)}")
 
     def _require(self, name: str, holds: bool, must: str) -> None:
         if not holds:
@@ -163,6 +169,7 @@ def resolve(given: dict[str, Any]) -> Settings:
         "skip_bad": False,
         "image_size": recipe.image_size,
         "no_mirror": not recipe.mirror,
+        "colour": recipe.colour.convention if recipe.colour else "none",
         "recipe": name,
         "epochs": recipe.epochs,
         "max_steps": None,

@@ -74,7 +74,8 @@ class Trainer:
         groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
         self.optimizer = PaperSGD(groups, recipe.momentum)
         self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
-        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror)
+        colour = recipe.coloured(s.colour)
+        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour)
         self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
@@ -86,6 +87,7 @@ class Trainer:
             "--batch-size": s.batch_size,
             "--seed": s.seed,
             "--no-mirror": s.no_mirror,
+            "--colour": s.colour,
         }
         self.state, self.saved = State(), -1
         started_from = self._load() if s.resume else "scratch"
@@ -145,7 +147,8 @@ class Trainer:
 
     def _train_batch(self, batch: Batch) -> None:
         s, step = self.state, self.state.step
-        images = to_float(batch.images.to(self.mean.device), batch.crops, self.mean)  # (N, 3, H, W)
+        pixels = batch.images.to(self.mean.device)
+        images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (N, 3, H, W)
         labels = batch.labels.to(self.mean.device)
         rate = self._set_rates()
         key = DropoutKey(self.settings.seed, step)

@@ -34,8 +34,8 @@ def root(tmp_path: Path, image_folder: Make) -> Path:
 
 
 def command(root: Path | str, output: Path, *options: str) -> list[str]:
-    given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8", *options]
-    return [sys.executable, str(PROJECT / "train.py"), *given]
+    given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8"]
+    return [sys.executable, str(PROJECT / "train.py"), *given, "--colour", "source", *options]
 
 
 def narrow() -> Recipe:
@@ -246,6 +246,7 @@ def test_a_run_is_not_written_over(finished: Path) -> None:
         (["--seed", "5"], "the run has --seed 0, not 5"),
         (["--image-size", "67"], "the run is of another data set|the run has --image-size 64, not 67"),
         (["--no-mirror"], "the run has --no-mirror False, not True"),
+        (["--colour", "paper"], "the run has --colour source, not paper"),
         (["--recipe", "source-2012", "--image-size", "64"], "the run is of another architecture than --recipe names"),
     ],
 )
@@ -352,8 +353,8 @@ def test_the_options_that_are_promised_are_there() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     promised = (
-        "--data --cache --skip-bad --image-size --no-mirror --recipe --epochs --max-steps --batch-size --lr --seed "
-        "--devices --split --output --resume --log-every --val-every --save-every --help"
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --epochs --max-steps --batch-size --lr "
+        "--seed --devices --split --output --resume --log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
