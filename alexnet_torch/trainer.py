@@ -16,7 +16,7 @@ from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.evaluate import count_wrong, evaluate
 from alexnet_torch.model import AlexNet, DropoutKey
-from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates, warmed
+from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.report import Board, Metrics, Progress
 from alexnet_torch.settings import Settings
@@ -26,7 +26,7 @@ from alexnet_torch.weights import save_model
 
 
 def train_step(
-    net: AlexNet, optimizer: PaperSGD, images: Tensor, labels: Tensor, dropout: DropoutKey
+    net: AlexNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, dropout: DropoutKey
 ) -> tuple[Tensor, Tensor]:
     """One step of the paper's training: forward, loss, backward, update.
 
@@ -72,7 +72,7 @@ class Trainer:
         self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
         self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
         groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
-        self.optimizer = PaperSGD(groups, recipe.momentum)
+        self.optimizer = optimizer_of(recipe.optimizer, groups, recipe.momentum)
         self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
         colour = recipe.coloured(s.colour)
         self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour)
@@ -81,6 +81,7 @@ class Trainer:
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
         self.identity = {
             "architecture": repr(recipe.architecture),
+            "optimizer": recipe.optimizer,
             "data set": prepared.fingerprint,
             "classes": list(prepared.classes),
             "--image-size": s.image_size,
@@ -168,10 +169,10 @@ class Trainer:
             self._report(rate)
 
     def _set_rates(self) -> float:
-        schedule, step = self.recipe.schedule, self.state.step
-        epoch = step // self.batches
-        rate = warmed(schedule.rate(self.settings.lr, epoch, self.state.errors), step, self.recipe.warmup_steps)
-        set_rates(self.optimizer, rate, self.recipe.bias_factor, schedule.stage_rates(epoch))
+        schedule, base, epoch = self.recipe.schedule, self.settings.lr, self.state.step // self.batches
+        rate = schedule.rate(base, epoch, self.state.errors)
+        bias_rate = self.recipe.bias_factor * (rate if self.recipe.biases_follow else base)
+        set_rates(self.optimizer, rate, bias_rate, schedule.stage_rates(base, epoch))
         return rate
 
     def _clock(self) -> None:

@@ -354,7 +354,7 @@ def test_the_options_that_are_promised_are_there() -> None:
     )
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --epochs --max-steps --batch-size --lr "
-        "--seed --devices --split --output --resume --log-every --val-every --save-every --help"
+        "--seed --devices --split --output --resume --config --log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 

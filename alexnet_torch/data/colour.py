@@ -63,7 +63,8 @@ class Colour:
             (n, 3) float32, in 0..255's scale.
         """
         draws = stream(seed, "colour", epoch).normal(0, self.std, (n, 3))
-        return (draws @ self.axes(covariance).T).astype(np.float32)
+        shifts: np.ndarray = draws @ self.axes(covariance).T
+        return shifts.astype(np.float32)
 
     def axes(self, covariance: np.ndarray) -> np.ndarray:
         """(3, 3): column i is the shift in 0..255 for a_i = 1, the strongest component last.
