@@ -95,22 +95,32 @@ def optimizer_of(rule: Rule, groups: list[dict[str, Any]], momentum: float) -> t
     return torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
 
 
-def set_rates(
-    optimizer: torch.optim.Optimizer, rate: float, bias_rate: float, stage_rates: Mapping[str, float]
-) -> None:
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates of a step.
+
+    Attributes:
+        weights, biases: of all stages.
+        stages: the weights' rates of stages that differ, by stage name.
+    """
+
+    weights: float
+    biases: float
+    stages: Mapping[str, float]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Sets every group's rate for the coming step.
 
     Args:
         optimizer: made of `parameter_groups`.
-        rate: the weights' rate.
-        bias_rate: the biases' rate.
-        stage_rates: the weights' rates of stages that differ, by stage name.
+        rates: the step's.
     """
     for group in optimizer.param_groups:
         if group["kind"] == "bias":
-            group["lr"] = bias_rate
+            group["lr"] = rates.biases
         else:
-            group["lr"] = stage_rates.get(group["stage"], rate)
+            group["lr"] = rates.stages.get(group["stage"], rates.weights)
 
 
 @dataclass(frozen=True)

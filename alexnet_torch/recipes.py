@@ -4,7 +4,7 @@ Errors are top-1 / top-5 on ILSVRC-2012's validation images. No run on ILSVRC-20
 "Expected" error is its source's, and whatever was measured on small folders is said to be so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,7 +18,7 @@ from alexnet_torch.architecture import (
     Init,
 )
 from alexnet_torch.data.colour import Colour, Convention
-from alexnet_torch.optim import Plateau, Rule, Schedule, Steps
+from alexnet_torch.optim import Plateau, Rates, Rule, Schedule, Steps
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Recipe:
     bias_decay: float = 5e-4
     mirror: bool = True
     colour: Colour | None = None
+
+    def rates(self, base: float, epoch: int, errors: Sequence[float]) -> Rates:
+        """The learning rates in an epoch (from 0), after the validation errors so far, oldest first."""
+        weights = self.schedule.rate(base, epoch, errors)
+        biases = self.bias_factor * (weights if self.biases_follow else base)
+        return Rates(weights, biases, self.schedule.stage_rates(base, epoch))
 
     def coloured(self, name: str) -> Colour | None:
         """The colour noise that `--colour` names: none, or a convention, for the epochs of this recipe's."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet_torch.optim import PaperSGD, Plateau, Steps, optimizer_of, parameter_groups, set_rates
+from alexnet_torch.optim import PaperSGD, Plateau, Rates, Steps, optimizer_of, parameter_groups, set_rates
 
 
 def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
@@ -48,7 +48,7 @@ def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
     tower = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1), "fc8": nn.Linear(4, 2)})
     net = nn.ModuleDict({"towers": nn.ModuleList([tower])})
     optimizer = PaperSGD(parameter_groups(net, bias_decay=0.0, weight_decay=5e-4))
-    set_rates(optimizer, 0.01, 0.02, {"conv1": 0.0})
+    set_rates(optimizer, Rates(0.01, 0.02, {"conv1": 0.0}))
     found = {(g["stage"], g["kind"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert found == {
         ("conv1", "weight"): (0.0, 5e-4),
