@@ -16,7 +16,6 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.model import AlexNet
 from alexnet_torch.weights import Model
 
-CROPS = (1, 5, 10)  # the tests that there are, by the crops that they take of an image
 Stopped = Callable[[], bool]
 
 

@@ -89,7 +89,7 @@ def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder}: model.json and model.pt do not fit each other ({reason})") from error
-    return Model(net.eval(), classes, mean.astype(np.float32), description["mirror"])
+    return Model(net.eval(), classes, mean.astype(np.float32), description.get("mirror", True))
 
 
 def _write_text(file: BinaryIO, text: str) -> None:
