@@ -127,8 +127,8 @@ def source_2012() -> Recipe:
     for each 32.
 
     Source: the 2012 source and its notes.
-    Command: `python train.py --data imagenet/ --recipe source-2012`; a folder of ten classes needs
-    `--lr 0.002`, at which its weights learn; at 0.01 they collapse.
+    Command: `python train.py --data imagenet/ --recipe source-2012`; a folder of ten classes, at 64 pixels,
+    needs `--lr 0.002 --batch-size 32` (47.8% top-1 error on Tiny ImageNet's after 2 epochs); 0.01 is too high.
     Cost: as `paper`.
     Expected: 40.66 / 18.21% with ten crops (the notes), about 1.5 points more top-1 with the centre crop.
     """
@@ -175,7 +175,8 @@ def tensorflow_post() -> Recipe:
     Source: the post.
     Command: `python train.py --data FOLDER --recipe tensorflow-post`
     Cost: 90 epochs (the post has 1,000), more than `paper`'s: 1.8 times the convolutions' work.
-    Expected: the post has no result.
+    Expected: the post has no result. At 0.01, ten classes of Tiny ImageNet at 64 pixels are at chance after
+    500 steps, 90.0% top-1 error; with `--lr 0.0001` at 44.2%.
     """
     return Recipe(
         TENSORFLOW_POST,
