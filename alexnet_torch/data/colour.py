@@ -19,7 +19,7 @@ class Colour:
 
     - "paper": the eigenvalues. They have the unit of a squared pixel, so the text means something in one
       range alone: of pixels in [0, 1]. For ImageNet these are 0.2175, 0.0188 and 0.0045, the constants of
-      fb.resnet.torch that most use; in 0..255 they would be 65,025 times larger, and the noise 255 times
+      fb.resnet.torch that many use; in 0..255 they would be 65,025 times larger, and the noise 255 times
       too strong. In our 0..255 the vector is a_i times the eigenvalue in 0..255, over 255.
     - "source": their square roots, the standard deviations, the same in any range; on ImageNet 2, 7 and 15
       times the noise of "paper". The noisy image is then divided by 1 + std, 1.1, in training alone while
