@@ -3,7 +3,7 @@
 import json as json_format
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -11,13 +11,15 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.settings import one_line_errors
 
 PROGRAM = "python -m alexnet_torch"
+_CROPS = tyro.conf.arg(metavar="1|5|10", help_behavior_hint="(default: 1 and 10; 5 for runs with --no-mirror)")
+Devices = Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME]", help_behavior_hint="(default: best)")]
 
 
 def predict_command(
     run: tyro.conf.Positional[str],
     images: tyro.conf.Positional[tuple[str, ...]],
     json: bool = False,
-    devices: Annotated[str | None, tyro.conf.arg(metavar="NAME[,NAME]", help_behavior_hint="(default: best)")] = None,
+    devices: Devices = None,
 ) -> None:
     """Print the five most probable classes of image files.
 
@@ -43,10 +45,47 @@ def predict_command(
             print(f"  {guess['probability']:7.2%}  {guess['label']}")
 
 
+def evaluate_command(
+    runs: tyro.conf.Positional[tuple[str, ...]],
+    data: str,
+    crops: Annotated[Literal[1, 5, 10] | None, _CROPS] = None,
+    devices: Devices = None,
+    cache: str = "auto",
+    skip_bad: bool = False,
+) -> None:
+    """Test runs on a folder's val/ images: each alone and, if there are several, averaged.
+
+    Args:
+        runs: Runs' folders, with model.pt and model.json, of the same classes.
+        data: A folder as for training, or "digits".
+        crops: 1, the centre crop; 5, with the corners; or 10, with mirror images, as in the paper.
+        devices: Devices, one for all towers or one for each: cpu, cuda:0 or cuda:0,cuda:1.
+        cache: Where decoded images are kept, as in training: a folder, auto or none.
+        skip_bad: Leave out files that cannot be read, instead of stopping with their list.
+    """
+    if not runs:
+        raise UserError("evaluate: name at least one run's folder")
+    # not at the top: torch takes seconds that --help can do without
+    from alexnet_torch.data.cache import prepare
+    from alexnet_torch.data.samples import resolve
+    from alexnet_torch.evaluate import evaluate_models, most_crops, require_same_classes, table
+    from alexnet_torch.weights import load_model
+
+    models = [load_model(Path(run), devices.split(",") if devices else None) for run in runs]
+    require_same_classes({run: model.classes for run, model in zip(runs, models, strict=True)})
+    sides = {model.mean.shape[0] for model in models}
+    prepared = {side: prepare(resolve(data), side, cache, skip_bad) for side in sides}
+    require_same_classes({runs[0]: models[0].classes} | {f"--data {data}": p.classes for p in prepared.values()})
+    tested = evaluate_models(models, prepared, crops or most_crops(models))
+    assert tested is not None  # nothing stops it
+    print(table(runs, {c: found for c, found in tested.items() if crops in (None, c)}))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     app = tyro.extras.SubcommandApp()
     app.command(name="predict")(predict_command)
+    app.command(name="evaluate")(evaluate_command)
     try:
         with one_line_errors(PROGRAM):
             app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))

@@ -57,10 +57,19 @@ class Board:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def scalars(self, record: dict[str, Any]) -> None:
-        """Every number of a metrics record, as <split>/<name>."""
+        """Every number of a metrics record, as <split>/<name>; <split>-10-crops/<name> for 10 crops.
+
+        Training's loss and accuracy are there by the TensorFlow post's names, too.
+        """
+        step, split = record["step"], record["split"]
+        if record.get("crops", 1) != 1:
+            split = f"{split}-{record['crops']}-crops"
         for name, value in record.items():
             if isinstance(value, float):
-                self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+        if split == "train":
+            self._writer.add_scalar("cross_entropy", record["loss"], step)
+            self._writer.add_scalar("accuracy", 1 - record["top1_error"], step)
 
     def graph(self, net: AlexNet) -> None:
         """The network's graph, as traced on one image."""

@@ -54,5 +54,6 @@ def refuse_another_run(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         if what.startswith("--"):
             differ = f"the run has {what} {theirs.get(what)}, not {value}"
         else:
-            differ = f"the run is of another {what} than {'--recipe' if what == 'architecture' else '--data'} names"
+            named = "--recipe" if what in ("architecture", "optimizer") else "--data"
+            differ = f"the run is of another {what} than {named} names"
         raise UserError(f"--resume: {differ}; resume with what the run had, or start a new one")

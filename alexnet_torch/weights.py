@@ -25,14 +25,16 @@ class Model:
         net: in evaluation mode.
         classes: their names, in the order of the logits.
         mean: (S, S, 3) float32 mean image, 0..255; S is the side of the images that crops are cut from.
+        mirror: whether mirror images are of the same classes, as in training: not those of digits.
     """
 
     net: AlexNet
     classes: tuple[str, ...]
     mean: np.ndarray
+    mirror: bool = True
 
 
-def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray) -> None:
+def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray, mirror: bool = True) -> None:
     """Writes model.json and model.pt, each whole or not at all.
 
     Args:
@@ -40,11 +42,13 @@ def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.nd
         net: on any devices; its weights are written as CPU tensors under their one name everywhere.
         classes: in the order of the logits.
         mean: (S, S, 3) float32, 0..255.
+        mirror: whether it was trained on mirror images, too.
     """
     description = {
         "architecture": asdict(net.architecture),
         "classes": list(classes),
         "image_size": net.image_size,
+        "mirror": mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
         # exact, and a quarter of the size of its numbers as text
         "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
@@ -85,7 +89,7 @@ def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
     except (KeyError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder}: model.json and model.pt do not fit each other ({reason})") from error
-    return Model(net.eval(), classes, mean.astype(np.float32))
+    return Model(net.eval(), classes, mean.astype(np.float32), description.get("mirror", True))
 
 
 def _write_text(file: BinaryIO, text: str) -> None:

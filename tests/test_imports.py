@@ -22,6 +22,7 @@ ORDER = [
     "data.samples",
     "data.build",
     "data.cache",
+    "data.colour",
     "data.augment",
     "data.loader",
     "optim",

@@ -87,7 +87,10 @@ def test_files_and_options_that_it_names_are_there() -> None:
         [sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--batch-sizes"}
+    options |= {"--crops"}
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     assert named <= options
+    for file in re.findall(r"\]\(([^#)]+)\)", README):
+        assert (PROJECT / file).is_file()
     for heading in re.findall(r"\]\(#([a-z-]+)\)", README):
         assert re.search(rf"^#+ {heading.replace('-', '[ -]')}$", README, re.M | re.I)

@@ -66,16 +66,18 @@ def cut(image: np.ndarray, top: int, left: int, size: int, mirrored: bool) -> np
     return crop[:, ::-1] if mirrored else crop
 
 
-def to_float(images: Tensor, crops: Crops, mean: Tensor) -> Tensor:
-    """Subtracts the mean image, cut and mirrored as each image was (paper, section 2).
+def to_float(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """Subtracts the mean image, cut and mirrored as each image was (paper, section 2); adds colour noise.
 
     Args:
         images: (N, H, W, 3) uint8: the crops, on any device.
         crops: the N crops that they are.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
+        shift: (N, 3) colour noise to add to each image's RGB, on any device; see colour.py.
+        scale: what the result is multiplied by.
 
     Returns:
-        (N, 3, H, W) float32, channels_last, values of 0..255 less the mean.
+        (N, 3, H, W) float32, channels_last: (image - mean + shift) * scale, from values of 0..255.
     """
     size, side = images.shape[1], mean.shape[0]
     out = torch.empty(images.shape, dtype=mean.dtype, device=mean.device)  # (N, H, W, 3)
@@ -83,4 +85,8 @@ def to_float(images: Tensor, crops: Crops, mean: Tensor) -> Tensor:
     for i, (top, left, mirrored) in enumerate(zip(crops.top, crops.left, crops.mirrored, strict=True)):
         source, start = (turned, side - size - left) if mirrored else (mean, left)
         torch.sub(images[i], source[top : top + size, start : start + size], out=out[i])
+    if shift is not None:
+        out += shift.to(out)[:, None, None, :]
+    if scale != 1:
+        out *= scale
     return out.permute(0, 3, 1, 2)
