@@ -182,7 +182,7 @@ def test_export_refuses_in_one_line(
     assert "torchvision has no paper, only its own; use grouped" in said("net.pt", "--format", "torchvision")
     for ending in ("safetensors", "pt", "onnx", "pt2"):
         assert f"there is no folder {tmp_path}/nowhere" in said(str(tmp_path / f"nowhere/net.{ending}"))
-    assert "cannot be written (" in said(f"/proc/net.safetensors")
+    assert "cannot be written (" in said("/proc/net.safetensors")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "takes the package onnx; pip install -r requirements-exchange.txt" in said(str(tmp_path / "net.onnx"))
     assert cli.main(["export", str(tmp_path / "nothing"), "net.pt"]) == 2

@@ -2,10 +2,9 @@
 
 import os
 import pickle
-import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,49 +13,37 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from caffe_files import (
+    CLASSES,
+    GROUPS,
+    SIZE,
+    V1,
+    V2,
+    Blob,
+    Names,
+    caffemodel,
+    narrow,
+    one_by_one,
+    packed,
+    weights_of_caffe,
+    with_four_sizes,
+)
 from onnx import helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.architecture import PRESETS, Architecture
+from alexnet_torch.architecture import PRESETS
 from alexnet_torch.weights import Model
 
-CLASSES, SIZE = 7, 67  # pixels, at which Caffe's last map, too, is 1x1
-WIDTHS = {"conv1": 16, "conv2": 32, "conv3": 24, "conv4": 24, "conv5": 16, "fc6": 48, "fc7": 40}
-GROUPS = {"conv2": 2, "conv4": 2, "conv5": 2}
-STAGES = (*WIDTHS, "fc8")
 BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
-
-
-def narrow(net: Architecture) -> Architecture:
-    return replace(
-        net,
-        convs=tuple(replace(conv, channels=WIDTHS[conv.name]) for conv in net.convs),
-        linears=(*(replace(linear, width=WIDTHS[linear.name]) for linear in net.linears[:-1]), net.linears[-1]),
-    )
 
 
 @pytest.fixture(autouse=True)
 def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but torchvision's, which is tested as it is: what is tested is not how fast wide files are read."""
-    for name, net in PRESETS.items():
-        if name != "torchvision":
-            monkeypatch.setitem(PRESETS, name, narrow(net))
-
-
-def weights_of_caffe() -> dict[str, Tensor]:
-    """Random weights by Caffe's names, with which every unit has a say; conv1's channels are BGR."""
-    random = torch.Generator().manual_seed(0)
-    sizes = {"conv1": (11, 3), "conv2": (5, 8), "conv3": (3, 32), "conv4": (3, 12), "conv5": (3, 12)}
-    shapes: dict[str, tuple[int, ...]] = {s: (WIDTHS[s], inputs, k, k) for s, (k, inputs) in sizes.items()}
-    shapes |= {"fc6": (48, 16), "fc7": (40, 48), "fc8": (CLASSES, 40)}
-    weights = {}
-    for stage, shape in shapes.items():
-        fan_in = int(np.prod(shape[1:]))
-        weights[f"{stage}.weight"] = torch.randn(shape, generator=random) * (2 / fan_in) ** 0.5
-        weights[f"{stage}.bias"] = torch.randn(shape[0], generator=random)
-    return weights
+    """Those with the paper's shapes; torchvision's is tested as it is."""
+    for name in ("paper", "source_2012", "caffe"):
+        monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
 
 
 def caffes_net(w: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -86,63 +73,6 @@ def computes_as(model: Model, images: Tensor, expected: Tensor) -> None:
         logits = model.net(images - torch.from_numpy(cut).permute(2, 0, 1))
     assert expected.std() > 0.1
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-
-
-# Protobuf's wire format, written by hand: what is read shall not be written by the reader's own description.
-
-
-def varint(value: int) -> bytes:
-    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def packed(array: np.ndarray) -> bytes:
-    return field(5, array.astype("<f4").tobytes())
-
-
-def one_by_one(array: np.ndarray) -> bytes:
-    return b"".join(varint(5 << 3 | 5) + struct.pack("<f", value) for value in array.ravel().tolist())
-
-
-def with_shape(array: np.ndarray) -> bytes:
-    return field(7, field(1, b"".join(map(varint, array.shape))))
-
-
-def with_four_sizes(array: np.ndarray) -> bytes:
-    sizes = (1,) * (4 - array.ndim) + array.shape
-    return b"".join(field(number, size) for number, size in enumerate(sizes, 1))
-
-
-Blob = Callable[[np.ndarray], bytes]
-Names = dict[str, int]
-V2 = {"list": 100, "name": 1, "type": 2, "blobs": 7}
-V1 = {"list": 2, "name": 4, "type": 5, "blobs": 6}
-
-
-def caffemodel(
-    weights: dict[str, Tensor], numbers: Names = V2, blob: Blob | None = None, pool_first: bool = False
-) -> bytes:
-    """A NetParameter: layers in order, those without weights too; with the fields `diff` and `top`, never read."""
-    blob = blob or (lambda array: with_shape(array) + packed(array) + field(6, b"\0" * 8))
-    lrn, pooling = (15, 17) if numbers is V1 else (b"LRN", b"Pooling")
-
-    def layer(name: str, kind: int | bytes, *blobs: np.ndarray) -> bytes:
-        body = field(numbers["name"], name.encode()) + field(3, b"top") + field(numbers["type"], kind)
-        return field(numbers["list"], body + b"".join(field(numbers["blobs"], blob(array)) for array in blobs))
-
-    net = field(1, b"AlexNet")
-    for name in dict.fromkeys(key.split(".")[0] for key in weights):
-        kind: int | bytes = 4 if numbers is V1 else b"Convolution"
-        net += layer(name, kind, weights[f"{name}.weight"].numpy(), weights[f"{name}.bias"].numpy())
-        if name == "conv1":
-            between = [layer("norm1", lrn), layer("pool1", pooling)]
-            net += b"".join(reversed(between) if pool_first else between)
-    return net
 
 
 def imported(file: Path, *options: str) -> Model:
@@ -213,9 +143,11 @@ def test_a_mean_is_a_colour_or_caffes_or_numpys_file(tmp_path: Path) -> None:
 
 def onnx_file(path: Path, weights: dict[str, Tensor], turned: bool, pool_first: bool = False) -> None:
     """bvlc_alexnet as a graph of ONNX's own operators; linear weights (in, out) if `turned`."""
-    nodes, stored, last = [], [], "data_0"
+    nodes: list[onnx.NodeProto] = []
+    stored: list[onnx.TensorProto] = []
+    last = "data_0"
 
-    def add(kind: str, *inputs: str, **attributes: object) -> None:
+    def add(kind: str, *inputs: str, **attributes: Any) -> None:
         nonlocal last
         nodes.append(helper.make_node(kind, [last, *inputs], [f"t{len(nodes)}"], **attributes))
         last = f"t{len(nodes) - 1}"

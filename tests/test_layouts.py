@@ -47,7 +47,7 @@ def test_what_data_parallel_puts_into_names_is_taken_out(put_before: str, put_wi
 
 def test_stages_go_by_name_where_they_have_ours_and_else_by_order() -> None:
     def state(*names: str) -> dict[str, torch.Tensor]:
-        whole = {}
+        whole: dict[str, torch.Tensor] = {}
         for name in names:
             shape = (2, 1, 1, 1) if name.startswith("conv") else (2, 1)
             whole |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(2)}
