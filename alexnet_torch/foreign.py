@@ -163,9 +163,10 @@ def misfit(foreign: Foreign, shapes: Mapping[str, tuple[int, ...]], whose: str) 
 def images_read(foreign: Foreign) -> str | None:
     """What images the weights read, a key of `inputs.INPUTS`; None where nothing tells.
 
-    A PyTorch file of torchvision's shapes, which no other AlexNet has, is taken for torchvision's.
+    torchvision's names and shapes, which no other AlexNet has, are taken for torchvision's images.
     """
     if foreign.inputs is not None:
         return foreign.inputs
     shapes = grouped_shapes(TORCHVISION, max(foreign.classes, 1), 224)
-    return None if misfit(foreign, shapes, "torchvision") else "imagenet"
+    first = foreign.names.get("conv1.weight", "").replace("module.", "")
+    return "imagenet" if first == "features.0.weight" and not misfit(foreign, shapes, "torchvision") else None

@@ -99,9 +99,10 @@ def import_model(path: Path, reading: Reading, classes_file: Path | None = None)
     architecture, size = fit(foreign, reading)
     inputs = _inputs(foreign, reading.inputs)
     if reading.mean is not None:
-        mean, whence = named_mean(reading.mean, size), reading.mean
+        mean, whence = named_mean(reading.mean, size), f"the mean {reading.mean}"
     elif (colour := INPUTS[inputs].mean) is not None:
-        mean, whence = mean_image(colour, size), "ImageNet's " + ",".join(f"{value:.2f}" for value in colour)
+        mean = mean_image(colour, size)
+        whence = "ImageNet's mean colour " + ",".join(f"{value:.2f}" for value in colour)
     else:
         raise UserError(f"{path}: name with --mean what its images were less: R,G,B of 0..255, or a file")
     first = f"{architecture.convs[0].name}.weight"
@@ -111,7 +112,7 @@ def import_model(path: Path, reading: Reading, classes_file: Path | None = None)
     net.load_state_dict(towered(weights, architecture.towers))
     said = [
         f"{path}: architecture {architecture.name} at {size} pixels, {len(classes)} classes ({named})",
-        f"{path}: read as weights for images of kind {inputs}, less the mean {whence}",
+        f"{path}: taken to read {inputs} images, less {whence}",
     ]
     return Model(net.eval(), classes, mean), said
 
@@ -128,7 +129,7 @@ def _described(foreign: Foreign, reading: Reading, classes_file: Path | None) ->
             description["classes"] = classes
         towers = Architecture.from_dict(description["architecture"]).towers
         model = build(description, towered(foreign.weights, towers), ["cpu"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{foreign.path}: its weights and what it says of them do not fit ({error})") from error
     net = model.net
     said = f"architecture {net.architecture.name} at {net.image_size} pixels, {net.num_classes} classes ({named})"

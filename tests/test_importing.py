@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from alexnet_torch import cli, load_model, predict
 from alexnet_torch.architecture import PRESETS
+from alexnet_torch.layouts import grouped_shapes
 from alexnet_torch.weights import Model
 
 BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
@@ -207,7 +208,7 @@ def test_torchvisions_file_predicts_what_torchvision_predicts(
     model = imported(tmp_path / "alexnet-owt.pth")
     said = capsys.readouterr().out
     assert "architecture torchvision at 224 pixels, 1000 classes (taken for ImageNet's" in said
-    assert "images of kind imagenet, less the mean ImageNet's 123.67,116.28,103.53" in said
+    assert "taken to read imagenet images, less ImageNet's mean colour 123.67,116.28,103.53" in said
     # 256 pixels: nobody resizes, and crops are the same
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -225,6 +226,15 @@ def test_torchvisions_file_predicts_what_torchvision_predicts(
     weights = torch.load(back, weights_only=True)
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=0)
+
+
+def test_torchvisions_shapes_alone_do_not_tell_what_images_they_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of torchvision's architecture, exported as grouped, reads our images under our names."""
+    shapes = grouped_shapes(PRESETS["torchvision"], 5, 224)
+    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "net.pt")
+    assert "say with --inputs what images it reads" in refusal(capsys, tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -352,7 +362,7 @@ def test_nothing_but_tensors_is_unpickled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": Trap()}, "trap.pt")
-    Path("old.pt").write_bytes(pickle.dumps(Trap()))
+    Path("old.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "old.pt"):
         assert "holds more than tensors, which is not unpickled" in refusal(capsys, tmp_path / name)
     assert not Path("sprung").exists()
