@@ -41,7 +41,7 @@ def fit(foreign: Foreign, reading: Reading) -> tuple[Architecture, int]:
     if reading.architecture is not None and reading.architecture not in PRESETS:
         raise UserError(f"--architecture {reading.architecture}: there is none; there are {', '.join(PRESETS)}")
     presets = [PRESETS[reading.architecture]] if reading.architecture else list(PRESETS.values())
-    sizes = [reading.image_size] if reading.image_size else [224, 227]
+    sizes = [224, 227] if reading.image_size is None else [reading.image_size]
     fitting: dict[str, tuple[Architecture, int]] = {}
     nearest: list[str] = []
     for preset, size in product(presets, sizes):
@@ -138,11 +138,10 @@ def _described(foreign: Foreign, reading: Reading, classes_file: Path | None) ->
 
 def _classes(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
     """The names of the classes, and whence they are."""
+    imagenet: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+    if file is None and count == len(imagenet):
+        return tuple(imagenet), "taken for ImageNet's; --classes names others"
     if file is None:
-        if count == 1000:
-            return tuple(
-                AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-            ), "taken for ImageNet's; --classes names others"
         return tuple(f"class {index}" for index in range(count)), "numbered; --classes names them"
     try:
         names = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())

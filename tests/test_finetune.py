@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import caffe_files
 import pytest
 import torch
 import torchvision
 
 import train as train_script
 from alexnet_torch import AlexNet, checkpoint, finetune, trainer
-from alexnet_torch.architecture import PAPER, TORCHVISION, Architecture, Conv
+from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture, Conv
 from alexnet_torch.errors import UserError
 from alexnet_torch.finetune import freeze, stages_named, start_from
 from alexnet_torch.recipes import RECIPES, demo
@@ -233,6 +234,15 @@ def test_torchvisions_weights_are_made_to_read_our_images(tmp_path: Path, monkey
     (theirs,), (weight,) = ours.stage_weights("conv1"), net.stage_weights("conv1")
     torch.testing.assert_close(weight * scale, theirs)
     assert torch.equal(net.stage_weights("conv2")[0], ours.stage_weights("conv2")[0])
+
+
+def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
+    weights, file = caffe_files.weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffe_files.caffemodel(weights))
+    net = AlexNet(caffe_files.narrow(CAFFE), 3, caffe_files.SIZE)
+    assert "; fc8 is drawn anew, for 3 classes in place of 7" in start_from(net, str(file))
+    assert torch.equal(torch.cat(net.stage_weights("conv1")), weights["conv1.weight"].flip(1))
+    assert torch.equal(torch.cat(net.stage_weights("conv2")), weights["conv2.weight"])
 
 
 def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_later_stages_are_not(

@@ -262,6 +262,7 @@ def test_what_nobody_can_guess_is_asked_for(tmp_path: Path, capsys: pytest.Captu
     assert "--mean 1,2: must be R,G,B" in refusal(capsys, file, *options, "--mean", "1,2")
     assert "--inputs grey: there is none; there are rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
     assert "--architecture vgg: there is none; there are paper" in refusal(capsys, file, "--architecture", "vgg")
+    assert "fits no image of 0 pixels" in refusal(capsys, file, "--image-size", "0")
     np.save(tmp_path / "mean.npy", np.zeros((60, 60, 3)))
     small = ["--mean", str(tmp_path / "mean.npy")]
     assert "is of 60 pixels, fewer than the network's 67" in refusal(capsys, file, *options, *small)
