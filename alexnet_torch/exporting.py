@@ -39,10 +39,9 @@ def export_model(model: Model, path: Path, form: str | None = None) -> str:
         what images the file's network reads, in words.
 
     Raises:
-        UserError: the ending is unknown, the folder cannot be written, the format takes a package
-            that is not there, or the network has no such form.
+        UserError: the ending is unknown, the folder cannot be written, the file is a run's own model, the
+            format takes a package that is not there, or the network has no such form.
     """
-    form = form or FORMATS.get(path.suffix)
     writers = {
         "safetensors": _safetensors,
         "grouped": _grouped,
@@ -50,8 +49,13 @@ def export_model(model: Model, path: Path, form: str | None = None) -> str:
         "onnx": _onnx,
         "pt2": _exported_program,
     }
-    if form not in writers:
+    if form is not None and form not in writers:
+        raise UserError(f"--format {form}: there is none; there are {', '.join(writers)}")
+    form = form or FORMATS.get(path.suffix)
+    if form is None:
         raise UserError(f"{path}: no format has this ending; name one with --format: {', '.join(writers)}")
+    if path.name == "model.pt" and (path.parent / "model.json").exists():
+        raise UserError(f"{path}: is a run's own model, which this would damage; name another file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     try:

@@ -178,7 +178,8 @@ def test_export_refuses_in_one_line(
         return error
 
     assert "net.bin: no format has this ending; name one with --format: safetensors, grouped" in said("net.bin")
-    assert "no format" in said("net.pt", "--format", "keras")
+    assert "--format keras: there is none; there are safetensors" in said("net.pt", "--format", "keras")
+    assert "is a run's own model, which this would damage" in said(str(tmp_path / "run/model.pt"))
     assert "torchvision has no paper, only its own; use grouped" in said("net.pt", "--format", "torchvision")
     for ending in ("safetensors", "pt", "onnx", "pt2"):
         assert f"there is no folder {tmp_path}/nowhere" in said(str(tmp_path / f"nowhere/net.{ending}"))
