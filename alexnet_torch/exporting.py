@@ -66,7 +66,7 @@ def export_model(model: Model, path: Path, form: str | None = None) -> str:
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    return to_strings(describe(model.net, model.classes, model.mean))
+    return to_strings(describe(model))
 
 
 def _safetensors(model: Model, path: Path) -> str:
@@ -77,8 +77,15 @@ def _safetensors(model: Model, path: Path) -> str:
     return f"{_OUR_IMAGES}, which is in its metadata, as are architecture and classes"
 
 
-def _grouped(model: Model, path: Path) -> str:
+def _whole(model: Model) -> dict[str, Tensor]:
+    """All weights in the grouped layout; the scale of the images, which no state dict tells, is in conv1's."""
     weights = grouped(cpu_weights(model.net))
+    scale = model.net.architecture.input_scale
+    return {**weights, "conv1.weight": weights["conv1.weight"] * scale} if scale != 1 else weights
+
+
+def _grouped(model: Model, path: Path) -> str:
+    weights = _whole(model)
     atomic_write(path, lambda file: torch.save(weights, file))
     return _OUR_IMAGES
 
@@ -87,7 +94,7 @@ def _torchvision(model: Model, path: Path) -> str:
     """torchvision's names; its kind of images, too, where the mean image is ImageNet's mean colour."""
     if _computed(model.net.architecture) != _computed(TORCHVISION):
         raise UserError(f"{path}: torchvision has no {model.net.architecture.name}, only its own; use grouped")
-    weights = grouped(cpu_weights(model.net))
+    weights = _whole(model)
     theirs = INPUTS["imagenet"]
     assert theirs.mean is not None
     standard = np.allclose(model.mean, theirs.mean, rtol=0, atol=1e-3)
@@ -101,9 +108,9 @@ def _torchvision(model: Model, path: Path) -> str:
 
 
 def _computed(architecture: Architecture) -> Architecture:
-    """An architecture without what evaluation has no part in: its name, dropout and initial weights."""
+    """An architecture without what `_whole` weights do not depend on: name, dropout, initial weights, scale."""
     plain = architecture.with_init(**dict.fromkeys(architecture.stage_names, Init()))
-    return replace(plain, name="", dropout=(), dropout_rate=0.0)
+    return replace(plain, name="", dropout=(), dropout_rate=0.0, input_scale=1.0)
 
 
 class PixelNet(nn.Module):
@@ -142,7 +149,7 @@ def _example(model: Model) -> tuple[Tensor]:
 
 def _exported_program(model: Model, path: Path) -> str:
     program = torch.export.export(PixelNet(model).eval(), _example(model), dynamic_shapes=_BATCH_IS_FREE)
-    description = json.dumps(describe(model.net, model.classes, model.mean))
+    description = json.dumps(describe(model))
     atomic_write(path, lambda file: torch.export.save(program, file, extra_files={"model.json": description}))
     return _PIXELS.format(model.net.image_size)
 

@@ -95,7 +95,8 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
         raise UserError(f"--init: {wrong[0]}; name other weights, or with --init-stages the stages that fit")
     first = f"{names[0]}.weight"
     if first in copied:
-        copied[first] = reading_ours(copied[first], _inputs(foreign))
+        scale = _scale(foreign) / net.architecture.input_scale
+        copied[first] = reading_ours(copied[first], _inputs(foreign)) * scale
     net.load_state_dict(towered(copied, net.architecture.towers), strict=False)
     return f"the weights of {source}: {', '.join(stages)}{said}"
 
@@ -107,6 +108,16 @@ def _but_other_classes(foreign: Foreign, net: AlexNet) -> tuple[Sequence[str], s
     if theirs is None or len(theirs) == net.num_classes:
         return (*before, last), ""
     return before, f"; {last} is drawn anew, for {net.num_classes} classes in place of {len(theirs)}"
+
+
+def _scale(foreign: Foreign) -> float:
+    """What the images are multiplied by before the weights read them; in files without a description, nothing."""
+    if foreign.description is None:
+        return 1.0
+    try:
+        return Architecture.from_dict(foreign.description["architecture"]).input_scale
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--init {foreign.path}: its description is damaged ({error}); name another") from error
 
 
 def _inputs(foreign: Foreign) -> Inputs:

@@ -46,8 +46,8 @@ def read(path: Path) -> Foreign:
 
     Args:
         path: a folder, .caffemodel, .onnx, .safetensors, or anything that torch.load reads: a state
-            dict, alone or under "state_dict" or "weights" as checkpoints have it. Nothing but tensors
-            and plain values is ever unpickled.
+            dict, alone or under "state_dict" as others' checkpoints have it. Nothing but tensors and
+            plain values is ever unpickled.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, or not an AlexNet's.
@@ -55,8 +55,8 @@ def read(path: Path) -> Foreign:
     if not path.exists():
         raise UserError(f"{path}: there is no such file; name one with weights, or a run's folder")
     try:
-        if path.is_dir():
-            description, state = read_model(path)
+        if path.is_dir() or (path.name == "model.pt" and path.with_name("model.json").exists()):
+            description, state = read_model(path if path.is_dir() else path.parent)
             return _by_tower(path, state, description)
         if path.suffix == ".caffemodel":
             return _by_layer(path, caffe.read_layers(path), "caffe")
@@ -113,9 +113,10 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: is damaged, or holds more than tensors, which is not unpickled ({reason})") from error
-    for wrapped in ("state_dict", "weights"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapped), dict):
-            loaded = loaded[wrapped]
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if isinstance(loaded, dict) and "identity" in loaded:
+        raise UserError(f"{path}: is a run's checkpoint, without what its images are; name the run's folder")
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path}: holds no state dict; save a network's state_dict()")
     return loaded
@@ -163,10 +164,11 @@ def misfit(foreign: Foreign, shapes: Mapping[str, tuple[int, ...]], whose: str) 
 def images_read(foreign: Foreign) -> str | None:
     """What images the weights read, a key of `inputs.INPUTS`; None where nothing tells.
 
-    torchvision's names and shapes, which no other AlexNet has, are taken for torchvision's images.
+    torchvision's names and shapes, which no other AlexNet has, are taken for torchvision's images. Its
+    shapes under our names tell nothing: a recipe may scale the images of that net.
     """
-    if foreign.inputs is not None:
-        return foreign.inputs
     shapes = grouped_shapes(TORCHVISION, max(foreign.classes, 1), 224)
-    first = foreign.names.get("conv1.weight", "").replace("module.", "")
-    return "imagenet" if first == "features.0.weight" and not misfit(foreign, shapes, "torchvision") else None
+    if foreign.description is not None or misfit(foreign, shapes, "torchvision"):
+        return foreign.inputs
+    first = foreign.names["conv1.weight"].replace("module.", "")
+    return "imagenet" if first == "features.0.weight" else None

@@ -26,25 +26,23 @@ class Model:
         net: in evaluation mode.
         classes: their names, in the order of the logits.
         mean: (S, S, 3) float32 mean image, 0..255; S is the side of the images that crops are cut from.
+        mirror: whether mirror images are of the same classes, as in training: not those of digits.
     """
 
     net: AlexNet
     classes: tuple[str, ...]
     mean: np.ndarray
+    mirror: bool = True
 
 
-def describe(net: AlexNet, classes: tuple[str, ...], mean: np.ndarray) -> dict[str, Any]:
-    """All that a model is besides its weights, as plain values: what model.json holds.
-
-    Args:
-        net: of any placement.
-        classes: in the order of the logits.
-        mean: (S, S, 3) float32, 0..255.
-    """
+def describe(model: Model) -> dict[str, Any]:
+    """All that a model is besides its weights, as plain values: what model.json holds."""
+    net, mean = model.net, model.mean
     return {
         "architecture": asdict(net.architecture),
-        "classes": list(classes),
+        "classes": list(model.classes),
         "image_size": net.image_size,
+        "mirror": model.mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
         # exact, and a quarter of the size of its numbers as text
         "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
@@ -62,8 +60,9 @@ def from_strings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     Raises:
         ValueError: it is damaged.
     """
-    keys = ("architecture", "classes", "image_size", "mean")
-    return {key: json.loads(metadata[key]) for key in keys} if set(keys) <= set(metadata) else None
+    if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
+        return None
+    return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own
 
 
 def build(description: dict[str, Any], weights: dict[str, Tensor], devices: Sequence[str] | None = None) -> Model:
@@ -88,7 +87,7 @@ def build(description: dict[str, Any], weights: dict[str, Tensor], devices: Sequ
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message goes on with a line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error
-    return Model(net.eval(), classes, mean.astype(np.float32))
+    return Model(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
 
 
 def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
@@ -96,7 +95,7 @@ def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
 
 
-def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray) -> None:
+def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray, mirror: bool = True) -> None:
     """Writes model.json and model.pt, each whole or not at all.
 
     Args:
@@ -104,8 +103,9 @@ def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.nd
         net: on any devices; its weights are written as CPU tensors under their one name everywhere.
         classes: in the order of the logits.
         mean: (S, S, 3) float32, 0..255.
+        mirror: whether it was trained on mirror images, too.
     """
-    text = json.dumps(describe(net, classes, mean)).encode()
+    text = json.dumps(describe(Model(net, classes, mean, mirror))).encode()
     atomic_write(folder / "model.json", lambda file: file.write(text))
     weights = cpu_weights(net)
     atomic_write(folder / "model.pt", lambda file: torch.save(weights, file))
@@ -121,7 +121,7 @@ def save_new(folder: Path, model: Model) -> None:
         raise UserError(f"--output {folder}: holds a run already; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(folder, model.net, model.classes, model.mean)
+        save_model(folder, model.net, model.classes, model.mean, model.mirror)
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
 

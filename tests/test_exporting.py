@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, cli, exporting, load_model
 from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, TORCHVISION, Architecture
-from alexnet_torch.layouts import grouped
+from alexnet_torch.layouts import grouped, towered
 from alexnet_torch.weights import Model, save_model
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -142,6 +142,20 @@ def test_safetensors_has_one_name_for_each_tensor_and_readable_metadata(tmp_path
     assert json.loads(metadata["mean_rgb"]) == pytest.approx(model.mean.mean((0, 1)).tolist(), rel=1e-5)
 
 
+def test_the_scale_of_images_goes_into_grouped_weights_and_into_graphs(tmp_path: Path) -> None:
+    model = saved(tmp_path / "run", replace(narrow(PAPER), input_scale=0.25), 64)
+    export(tmp_path / "run", tmp_path / "net.pt")
+    plain = AlexNet(narrow(PAPER), len(CLASSES), 64).eval()
+    plain.load_state_dict(towered(torch.load(tmp_path / "net.pt", weights_only=True), 2))
+    export(tmp_path / "run", tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    for images in batches(64):
+        with torch.no_grad():
+            theirs = logits(replace(model, net=plain), images)
+            torch.testing.assert_close(theirs, logits(model, images), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(program(images), logits(model, images), rtol=1e-4, atol=1e-4)
+
+
 def test_grouped_is_a_plain_state_dict_of_whole_tensors(tmp_path: Path) -> None:
     model = saved(tmp_path / "run", narrow(PAPER))
     export(tmp_path / "run", tmp_path / "net.pt")
@@ -156,13 +170,16 @@ def test_torchvisions_layout_says_which_images_where_they_are_not_its_own(
 ) -> None:
     """That it comes back to torchvision as it was is tested in test_importing.py, on the real one."""
     monkeypatch.setattr(exporting, "TORCHVISION", narrow(TORCHVISION))
-    model = saved(tmp_path / "run", replace(narrow(TORCHVISION), name="mine", dropout=("fc7",)))
+    mine = replace(narrow(TORCHVISION), name="mine", dropout=("fc7",), input_scale=0.25)
+    model = saved(tmp_path / "run", mine)
     export(tmp_path / "run", tmp_path / "net.pth", "--format", "torchvision")
     assert "reads images of RGB, 0..255, less the mean image" in capsys.readouterr().out
     written = torch.load(tmp_path / "net.pth", weights_only=True)
     with torch.device("meta"):
         assert list(written) == list(torchvision.models.alexnet().state_dict())
-    for ours, theirs in zip(model.net.state_dict().values(), written.values(), strict=True):
+    expected = model.net.state_dict()
+    expected["towers.0.conv1.weight"] = expected["towers.0.conv1.weight"] * 0.25  # its file knows of no scale
+    for ours, theirs in zip(expected.values(), written.values(), strict=True):
         assert torch.equal(ours, theirs)
 
 

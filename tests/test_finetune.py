@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import caffe_files
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -18,6 +19,7 @@ from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture, 
 from alexnet_torch.errors import UserError
 from alexnet_torch.finetune import freeze, stages_named, start_from
 from alexnet_torch.recipes import RECIPES, demo
+from alexnet_torch.weights import save_model
 
 Make = Callable[..., Path]
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -234,6 +236,25 @@ def test_torchvisions_weights_are_made_to_read_our_images(tmp_path: Path, monkey
     (theirs,), (weight,) = ours.stage_weights("conv1"), net.stage_weights("conv1")
     torch.testing.assert_close(weight * scale, theirs)
     assert torch.equal(net.stage_weights("conv2")[0], ours.stage_weights("conv2")[0])
+
+
+def test_a_net_that_scales_its_images_and_one_that_does_not_compute_the_same(tmp_path: Path) -> None:
+    images = 60 * torch.randn(2, 3, 64, 64)
+    for theirs, ours in ((1.0, 0.25), (0.25, 1.0)):
+        source = AlexNet(replace(narrow(PAPER), input_scale=theirs), 5, 64).eval()
+        run = tmp_path / f"run-{theirs}"
+        run.mkdir()
+        save_model(run, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+        for given in (run, run / "model.pt"):
+            net = AlexNet(replace(narrow(PAPER), input_scale=ours), 5, 64).eval()
+            start_from(net, str(given))
+            torch.testing.assert_close(net(images), source(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_does_not_tell_what_its_images_are(tmp_path: Path) -> None:
+    torch.save({"identity": {}, "weights": {}}, tmp_path / "step.pt")
+    with pytest.raises(UserError, match=r"is a run's checkpoint, .*; name the run's folder"):
+        start_from(AlexNet(narrow(PAPER), 5, 64), str(tmp_path / "step.pt"))
 
 
 def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
