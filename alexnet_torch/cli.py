@@ -81,11 +81,74 @@ def evaluate_command(
     print(table(runs, {c: found for c, found in tested.items() if crops in (None, c)}))
 
 
+def import_command(
+    file: tyro.conf.Positional[str],
+    output: Annotated[str, tyro.conf.arg(metavar="RUN")],
+    classes: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: found out)")] = None,
+    architecture: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: found out)")
+    ] = None,
+    inputs: Annotated[
+        str | None, tyro.conf.arg(metavar="rgb|caffe|imagenet", help_behavior_hint="(default: found out)")
+    ] = None,
+    mean: Annotated[
+        str | None, tyro.conf.arg(metavar="R,G,B|FILE", help_behavior_hint="(default: ImageNet's, but for rgb)")
+    ] = None,
+    image_size: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: found out)")] = None,
+) -> None:
+    """Make a run's folder of a file of weights: Caffe's, ONNX's, torchvision's, another state dict, safetensors.
+
+    Args:
+        file: .caffemodel, .onnx, .safetensors, or what torch.load reads without unpickling.
+        output: The folder to make, with model.pt and model.json.
+        classes: A file with a class's name on each line.
+        architecture: paper, source_2012, caffe, tensorflow_post or torchvision.
+        inputs: What images the weights read: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
+        mean: What they were less: a colour of 0..255, a .binaryproto or a .npy file.
+        image_size: Height and width of the network's images, in pixels.
+    """
+    # not at the top: torch takes seconds that --help can do without
+    from alexnet_torch.importing import Reading, import_model
+    from alexnet_torch.weights import save_new
+
+    reading = Reading(architecture, inputs, mean, image_size)
+    model, said = import_model(Path(file), reading, Path(classes) if classes else None)
+    save_new(Path(output), model)
+    print("\n".join([*said, f"the model is in {output}"]))
+
+
+def export_command(
+    run: tyro.conf.Positional[str],
+    file: tyro.conf.Positional[str],
+    format: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="safetensors|grouped|torchvision|onnx|pt2", help_behavior_hint="(default: by the ending)"
+        ),
+    ] = None,
+) -> None:
+    """Write a run's model to a file for other programs.
+
+    Args:
+        run: A run's folder, with model.pt and model.json.
+        file: .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
+        format: The file's format.
+    """
+    # not at the top: torch takes seconds that --help can do without
+    from alexnet_torch.exporting import export_model
+    from alexnet_torch.weights import load_model
+
+    reads = export_model(load_model(Path(run), ["cpu"]), Path(file), format)
+    print(f"{file}: reads {reads}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     app = tyro.extras.SubcommandApp()
     app.command(name="predict")(predict_command)
     app.command(name="evaluate")(evaluate_command)
+    app.command(name="import")(import_command)
+    app.command(name="export")(export_command)
     try:
         with one_line_errors(PROGRAM):
             app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))

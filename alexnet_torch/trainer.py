@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
+from alexnet_torch.finetune import freeze, stages_named, start_from
 from alexnet_torch.model import AlexNet, DropoutKey
 from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
 from alexnet_torch.recipes import Recipe
@@ -64,7 +66,8 @@ class Trainer:
         devices: one for each tower.
 
     Raises:
-        UserError: the run to resume is of another architecture or data set, or nothing is intact.
+        UserError: the run to resume is of another architecture or data set, or nothing is intact; or
+            the weights to start from do not fit.
     """
 
     def __init__(self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]) -> None:
@@ -89,13 +92,22 @@ class Trainer:
             "--seed": s.seed,
             "--no-mirror": s.no_mirror,
             "--colour": s.colour,
+            "--init": s.init,
+            "--init-stages": s.init_stages,
+            "--freeze": s.freeze,
         }
         self.state, self.saved = State(), -1
-        started_from = self._load() if s.resume else "scratch"
+        names = recipe.architecture.stage_names
+        frozen = stages_named("--freeze", s.freeze, names) or ()
+        freeze(self.net, frozen)
+        started_from = (self._load() if s.resume else None) or self._begin(names)
+        self.output.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
         self.board = Board(self.output / "tensorboard", self.state.step)
         self.progress = Progress(self.last_step, self.state.step, self.batches)
         self.progress.say(f"starting from {started_from}")
+        if frozen:
+            self.progress.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
         self.stop = Stop()
         self.last_save = time.monotonic()
 
@@ -269,7 +281,15 @@ class Trainer:
         checkpoint.save(self.output / "checkpoints", self.state.step, state, self.state.best_step)
         self.saved, self.last_save = self.state.step, time.monotonic()
 
-    def _load(self) -> str:
+    def _begin(self, names: Sequence[str]) -> str:
+        """The weights before the first step: those of --init, or as they were drawn."""
+        s = self.settings
+        if s.init is None:
+            return "scratch"
+        return start_from(self.net, s.init, stages_named("--init-stages", s.init_stages, names))
+
+    def _load(self) -> str | None:
+        """Continues from the newest intact checkpoint; None if there has been none."""
         folder = self.output / "checkpoints"
 
         def damaged(path: Path) -> None:
@@ -279,7 +299,7 @@ class Trainer:
         if newest is None:
             if checkpoint.found(folder):
                 raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
-            return "scratch: the run stopped before its first checkpoint"
+            return None
         path, loaded = newest
         refuse_another_run(loaded["identity"], self.identity)
         self.net.load_state_dict(loaded["weights"])
