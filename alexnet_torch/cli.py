@@ -2,8 +2,10 @@
 
 import json as json_format
 import sys
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -113,15 +115,25 @@ def figures_command(
     )
 
 
+def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The command, parsed but not run yet: what it says to stderr must not be taken for a wrong command line."""
+
+    @wraps(command)
+    def parsed(*given: Any, **options: Any) -> Callable[[], None]:
+        return partial(command, *given, **options)
+
+    return parsed
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     app = tyro.extras.SubcommandApp()
-    app.command(name="predict")(predict_command)
-    app.command(name="features")(features_command)
-    app.command(name="figures")(figures_command)
+    for name, command in (("predict", predict_command), ("features", features_command), ("figures", figures_command)):
+        app.command(name=name)(_deferred(command))
     try:
         with one_line_errors(PROGRAM):
-            app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+            work = app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+        work()
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet_torch.errors import UserError
@@ -65,12 +67,14 @@ class Album:
 
     def add(self, name: str, figure: Figure) -> None:
         """Keeps a figure as <name>.png, <name>.svg and an image in TensorBoard, figures/<name>."""
-        for kind in ("png", "svg"):
-            path = self.folder / f"{name}.{kind}"
-            # no date: the same figure is the same file
-            figure.savefig(path, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-            self.written.append(path)
-        self._writer.add_image(f"figures/{name}", pixels(figure), self._step, dataformats="HWC")
+        image = pixels(figure)
+        figure.set_layout_engine("none")  # what has been laid out for the pixels stays
+        png, svg = self.folder / f"{name}.png", self.folder / f"{name}.svg"
+        Image.fromarray(image).save(png, dpi=(DPI, DPI))
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(svg, dpi=DPI, metadata={"Date": None})  # the same figure is the same file
+        self.written += [png, svg]
+        self._writer.add_image(f"figures/{name}", image, self._step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes what is pending for TensorBoard."""

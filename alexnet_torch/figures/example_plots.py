@@ -75,7 +75,7 @@ def neighbours_figure(
     figure = Figure(figsize=(1.38 * columns + 0.3, 1.72 * len(examples) + 0.95), layout="constrained")
     figure.suptitle(
         f"Nearest training images by Euclidean distance in {stage} of {printable(run)}\n"
-        f"({RIGHT} and a solid frame: the same class; no mark and a dashed frame: another)",
+        f"({RIGHT} and a solid frame: the same class; no mark and a dashed frame: another; below: distance)",
         x=0.01,
         ha="left",
         fontsize=11,
