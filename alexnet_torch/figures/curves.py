@@ -82,10 +82,10 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     Args:
         histories: by run's name, at least one.
     """
-    figure = Figure(figsize=(10, 4.6 + 0.2 * len(histories)), layout="constrained")
+    figure = Figure(figsize=(10, 4.8 + 0.2 * (len(histories) // 4)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, history in enumerate(histories.values()):
-        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        colour, marker = _look(index)
         train = history.train.averaged(POINTS) if len(history.train.epoch) else history.train
         for axes, name, factor in ((left, "loss", 1), (right, "error", 100)):
             axes.plot(train.epoch, factor * getattr(train, name), color=colour, linewidth=1, alpha=0.75)
@@ -106,8 +106,20 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     right.set_title("Top-1 error (%)")
     for axes in (left, right):
         _frame(axes)
-    _legend(figure, list(histories))
+    kinds = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
+    right.legend(kinds, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
+    figure.legend(
+        [Line2D([], [], color=c, marker=m, markerfacecolor="white") for c, m in map(_look, range(len(histories)))],
+        [printable(name, 40) for name in histories],
+        loc="outside lower center",
+        ncols=min(4, len(histories)),
+    )
     return figure
+
+
+def _look(index: int) -> tuple[str, str]:
+    """A run's colour and marker, which differ from any other's among 56."""
+    return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
 
 
 def _frame(axes: Axes) -> None:
@@ -116,13 +128,3 @@ def _frame(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.grid(color="0.9", linewidth=0.7)
     axes.set_axisbelow(True)
-
-
-def _legend(figure: Figure, names: list[str]) -> None:
-    handles = [
-        Line2D([], [], color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], markerfacecolor="white")
-        for i in range(len(names))
-    ]
-    kinds = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
-    labels = [*(printable(name, 60) for name in names), "training (random crops, dropout)", "validation"]
-    figure.legend([*handles, *kinds], labels, loc="outside lower center", ncols=min(3, len(labels)))

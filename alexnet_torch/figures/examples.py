@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.decode import UnreadableImage, decode
@@ -129,8 +130,11 @@ def _training_features(model: Model, prepared: Prepared, stage: str, batch_size:
     """(n, d) of each batch of training images, in their order, by the centre crop."""
     # the loader reads a split in order and at the centre when it validates
     loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
-    for batch in loader.epoch(0):
-        yield stage_output(model, stage, batch.images.numpy()).reshape(len(batch.images), -1)
+    images = len(prepared.train.labels)
+    with tqdm(total=images, unit="image", desc=f"{stage} of training images", disable=None, dynamic_ncols=True) as bar:
+        for batch in loader.epoch(0):
+            yield stage_output(model, stage, batch.images.numpy()).reshape(len(batch.images), -1)
+            bar.update(len(batch.images))
 
 
 def _named(prepared: Prepared, found: Neighbours, row: int) -> list[Neighbour]:
