@@ -144,6 +144,18 @@ def test_a_disk_too_small_is_refused_before_any_work(
     assert "fc7 of 36 images takes 1152921504.6 GB" in capsys.readouterr().err
 
 
+def test_stopped_with_control_c_it_leaves_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(features, "_blocks", lambda *_: map(stop, [0]))
+    assert run(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
+    assert capsys.readouterr().err == "python -m alexnet_torch: stopped\n"
+    assert not list((tmp_path / "new").iterdir())
+
+
 def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "linked"
     (images / "a/b/c").mkdir(parents=True)

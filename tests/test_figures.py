@@ -180,6 +180,7 @@ def test_imported_weights_have_filters_alone(run_folder: Path, capsys: pytest.Ca
         (["RUN", "--seed", "-1"], "--seed -1: must be 0 or more"),
         (["RUN", "--data", "nowhere"], "--data nowhere: there is no such folder"),
         (["RUN", "--data", "OTHER"], r"--data .*other: its classes are not those of .*; name the images"),
+        (["RUN", "--image", *["x.png"] * 41], "--image: 41 files are too many for one figure; name 40 at most"),
         (["RUN", "--image", "nothing.png"], "nothing.png: .*No such file.*name image files"),
         (["RUN", "--output", "/dev/null/figures"], "--output /dev/null/figures: cannot be written"),
     ],
@@ -205,9 +206,10 @@ def test_a_broken_report_is_named_and_one_being_written_left_out(run_folder: Pat
     assert history.val.step.tolist() == [1, 2, 3]
     assert history.train.error.tolist() == pytest.approx([0.9, 0.45, 0.3])
     assert history.best_step() == 3
-    path.write_text('{"split": "train"}\n' + whole)
-    with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is no report"):
-        read_history(run_folder)
+    for broken in (b'{"split": "train"}\n', b"\xff\n", b"[]\n", b'{"split": "test"}\n'):
+        path.write_bytes(broken + whole.encode())
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is no report"):
+            read_history(run_folder)
 
 
 def test_long_curves_are_averaged_and_keep_their_mean() -> None:

@@ -75,7 +75,10 @@ def decoded(
                 running.extend(pool.submit(_decode, task) for task in islice(tasks, 1))
                 yield batch
         except BrokenProcessPool as error:
-            raise UserError("a decoding process was killed, for want of memory perhaps; run again") from error
+            raise UserError(
+                "a decoding process was killed, for want of memory perhaps; run again "
+                '(from a script of your own: under if __name__ == "__main__")'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -15,6 +15,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.figures.album import MARKERS, PALETTE, STYLE, printable
 
 POINTS = 300  # of a training curve: reports are averaged to so many
+LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def read_history(run: Path) -> History | None:
     if not path.exists():
         return None
     rows: dict[str, list[tuple[float, ...]]] = {"train": [], "val": []}
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
             break
         try:
             record = json.loads(line)
@@ -82,7 +83,7 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     Args:
         histories: by run's name, at least one.
     """
-    figure = Figure(figsize=(10, 4.8 + 0.2 * (len(histories) // 4)), layout="constrained")
+    figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, history in enumerate(histories.values()):
         colour, marker = _look(index)
@@ -110,9 +111,9 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     right.legend(kinds, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     figure.legend(
         [Line2D([], [], color=c, marker=m, markerfacecolor="white") for c, m in map(_look, range(len(histories)))],
-        [printable(name, 40) for name in histories],
+        [printable(name, 34) for name in histories],
         loc="outside lower center",
-        ncols=min(4, len(histories)),
+        ncols=min(LEGEND_COLUMNS, len(histories)),
     )
     return figure
 

@@ -27,6 +27,7 @@ from alexnet_torch.files import atomic_write
 from alexnet_torch.weights import Model, load_model
 
 NO_DATA = "none"  # what --data says for figures that take no images alone
+MOST_IMAGES = 40  # in rows of 260 pixels each
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def draw(order: Order) -> None:
     Raises:
         UserError: a run, the images or the output folder cannot be used.
     """
+    if len(order.images) > MOST_IMAGES:
+        raise UserError(f"--image: {len(order.images)} files are too many for one figure; name {MOST_IMAGES} at most")
     names = distinct_names(order.runs)
     histories = {name: history for name, run in names.items() if (history := read_history(run))}
     for place, (name, run) in enumerate(names.items()):
@@ -90,11 +93,11 @@ def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
 
 
 def _album(order: Order, name: str, run: Path, step: int) -> Album:
-    # not in the event files' own folder: TensorBoard would take its files for the end of a run that goes on
+    # beside the run's own events, not among them: TensorBoard would follow the newest file of a folder alone
     if order.output is None:
         return Album(run / "figures", run / "tensorboard" / "figures", step)
     folder = order.output if len(order.runs) == 1 else order.output / name.replace("/", "-")
-    return Album(folder, folder / "tensorboard", step)
+    return Album(folder, folder / "tensorboard" / "figures", step)
 
 
 def _draw_run(order: Order, album: Album, name: str, run: Path, model: Model) -> None:
@@ -104,21 +107,17 @@ def _draw_run(order: Order, album: Album, name: str, run: Path, model: Model) ->
     print(f"{name}: {colours.table()}")
     album.add("filters", filters_figure(name, weights, colours))
     prepared = _prepared(order, run, model)
-    examples: list[Example] = []
-    neighbours: list[list[Neighbour]] = []
-    if prepared is not None or order.images:
-        files = order.images or choose(_wanted(prepared), EXAMPLES, order.seed)
-        examples = classified(model, files)
+    files = list(order.images)
+    if not files and prepared is not None:
+        files = choose(prepared, EXAMPLES, order.seed)
+    examples = classified(model, files)
+    neighbours: list[list[Neighbour]] = [[] for _ in examples]
+    if examples:
         album.add("labels", labels_figure(name, examples))
     if prepared is not None:
-        neighbours = nearest_training_images(model, prepared, [example.file for example in examples])
+        neighbours = nearest_training_images(model, prepared, files)
         album.add("neighbours", neighbours_figure(name, feature_stage(model), examples, neighbours))
     _write_measured(album, model, colours, examples, neighbours)
-
-
-def _wanted(prepared: Prepared | None) -> Prepared:
-    assert prepared is not None
-    return prepared
 
 
 def _draw_curves(album: Album, names: dict[str, Path], histories: dict[str, History]) -> None:
@@ -148,8 +147,7 @@ def _settings(run: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())["settings"]
-        return settings
+        return dict(json.loads(path.read_text())["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from error
 
@@ -162,7 +160,6 @@ def _write_measured(
     neighbours: Sequence[Sequence[Neighbour]],
 ) -> None:
     """figures.json: the numbers that the figures show."""
-    near = neighbours or [[] for _ in examples]
     described = {
         "colourfulness": colours.described(),
         "neighbours_stage": feature_stage(model),
@@ -175,7 +172,7 @@ def _write_measured(
                     {k: str(v) if k == "file" else v for k, v in asdict(n).items() if k != "picture"} for n in row
                 ],
             }
-            for example, row in zip(examples, near, strict=True)
+            for example, row in zip(examples, neighbours, strict=True)
         ],
     }
     text = json.dumps(described, indent=1).encode()

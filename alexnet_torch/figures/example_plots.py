@@ -24,7 +24,7 @@ def labels_figure(run: str, examples: Sequence[Example]) -> Figure:
     """
     columns = min(COLUMNS, len(examples))
     rows = -(-len(examples) // columns)
-    figure = Figure(figsize=(2.35 * columns + 0.3, 3.75 * rows + 0.75), layout="constrained")
+    figure = Figure(figsize=(max(2.35 * columns + 0.3, 5.2), 3.75 * rows + 0.75), layout="constrained")
     figure.suptitle(
         f"Most probable labels by {printable(run)} ({RIGHT}: the right one)", x=0.01, ha="left", fontsize=12
     )
@@ -72,7 +72,7 @@ def neighbours_figure(
         neighbours: of each, nearest first.
     """
     columns = 1 + max(len(row) for row in neighbours)
-    figure = Figure(figsize=(1.38 * columns + 0.3, 1.72 * len(examples) + 0.95), layout="constrained")
+    figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
     figure.suptitle(
         f"Nearest training images by Euclidean distance in {stage} of {printable(run)}\n"
         f"({RIGHT} and a solid frame: the same class; no mark and a dashed frame: another; below: distance)",

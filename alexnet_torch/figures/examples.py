@@ -10,6 +10,7 @@ from tqdm import tqdm
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.stream import decoded
 from alexnet_torch.errors import UserError
 from alexnet_torch.features import stage_output
 from alexnet_torch.figures.nearest import Neighbours, nearest
@@ -115,13 +116,12 @@ def nearest_training_images(
     Args:
         model: of a run.
         prepared: the training images, of the model's classes.
-        files: of the images to seek the neighbours of.
+        files: of the images to seek the neighbours of, all readable.
         batch_size: images in a batch.
     """
     stage, size, side = feature_stage(model), model.net.image_size, model.mean.shape[0]
-    edge = (side - size) // 2
-    crops = np.stack([decode(file, side)[edge : edge + size, edge : edge + size] for file in files])
-    queries = stage_output(model, stage, crops)
+    crops = [batch.images for batch in decoded(files, side, size)]
+    queries = stage_output(model, stage, np.concatenate(crops))
     found = nearest(queries.reshape(len(files), -1), _training_features(model, prepared, stage, batch_size), NEIGHBOURS)
     return [_named(prepared, found, row) for row in range(len(files))]
 
