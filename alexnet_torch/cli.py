@@ -48,10 +48,10 @@ def predict_command(
 
 
 def features_command(
-    run: tyro.conf.Positional[str],
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
     output: Annotated[str, tyro.conf.arg(metavar="FILE.npy|FILE.safetensors")],
-    stage: str = "fc7",
+    stage: Annotated[str, tyro.conf.arg(metavar="NAME")] = "fc7",
     skip_bad: bool = False,
     batch_size: int = 64,
     devices: Devices = None,
@@ -78,12 +78,16 @@ def features_command(
 
 
 def figures_command(
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")],
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+    ],
     output: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: RUN/figures)")] = None,
     data: Annotated[
         str | None, tyro.conf.arg(metavar="DIR|digits|none", help_behavior_hint="(default: the run's)")
     ] = None,
-    image: tuple[str, ...] = (),
+    image: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]", help_behavior_hint="(default: none)")
+    ] = (),
     seed: int = 0,
     devices: Devices = None,
 ) -> None:

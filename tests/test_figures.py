@@ -3,11 +3,12 @@
 import json
 import re
 import shutil
+import weakref
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from alexnet_torch import cli, load_model, predict
 from alexnet_torch.architecture import TORCHVISION
 from alexnet_torch.data.cache import prepare
 from alexnet_torch.errors import UserError
-from alexnet_torch.figures import album
+from alexnet_torch.features import stage_output
+from alexnet_torch.figures import album, examples
 from alexnet_torch.figures.album import printable
 from alexnet_torch.figures.curves import Curve, read_history
 from alexnet_torch.figures.draw import distinct_names
-from alexnet_torch.figures.examples import choose
+from alexnet_torch.figures.examples import choose, nearest_training_images
 from alexnet_torch.model import AlexNet
 from alexnet_torch.report import filter_grid
 from alexnet_torch.weights import save_model
@@ -74,6 +76,8 @@ def test_a_run_gets_all_figures_as_png_svg_and_in_tensorboard(drawn: Drawn) -> N
         with Image.open(run_folder / f"figures/{name}.png") as image:
             (shown,) = events.Images(f"figures/{name}")
             assert (shown.width, shown.height, shown.step) == (*image.size, 3)
+            with Image.open(BytesIO(shown.encoded_image_string)) as same:
+                np.testing.assert_array_equal(np.asarray(same), np.asarray(image))
             assert len(np.unique(np.asarray(image))) > 20
         svg = ElementTree.parse(run_folder / f"figures/{name}.svg").getroot()
         assert svg.tag.endswith("svg")
@@ -126,6 +130,27 @@ def fc7_by_hand(model: Any, file: Path) -> np.ndarray:
     crop = torch.from_numpy(decode(file, 73)[4:68, 4:68] - model.mean[4:68, 4:68]).permute(2, 0, 1)[None]
     with torch.no_grad():
         return np.asarray(model.net.features(crop, "fc7")[0], np.float64)
+
+
+def test_features_of_training_images_are_forgotten_batch_by_batch(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def counted(*given: Any) -> np.ndarray:
+        nonlocal most
+        features = stage_output(*given).copy()
+        alive[:] = [one for one in alive if one() is not None] + [weakref.ref(features)]
+        most = max(most, len(alive))
+        return features
+
+    monkeypatch.setattr(examples, "stage_output", counted)
+    model, root = load_model(run_folder), run_folder.parent
+    prepared = prepare(root / "images", 73, str(root / "cache"))
+    (row,) = nearest_training_images(model, prepared, [root / "images/val/class0/000.png"], batch_size=2)
+    assert len(row) == 6
+    assert most <= 3  # the image's own, a batch's and the next one's, of 12 batches
 
 
 def test_given_images_are_shown_in_place_of_validation_images(run_folder: Path, tmp_path: Path) -> None:
