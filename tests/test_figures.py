@@ -225,7 +225,8 @@ def test_it_refuses_in_one_line(
 def test_a_broken_report_is_named_and_one_being_written_left_out(run_folder: Path) -> None:
     path = run_folder / "metrics.jsonl"
     whole = path.read_text()
-    path.write_text(whole + '{"split": "tra')
+    ten_crops = {"split": "val", "step": 3, "epoch": 1, "loss": 0.1, "top1_error": 0.1, "crops": 10}
+    path.write_text(whole + json.dumps(ten_crops) + '\n{"split": "tra')
     history = read_history(run_folder)
     assert history is not None
     assert history.val.step.tolist() == [1, 2, 3]
