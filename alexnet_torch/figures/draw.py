@@ -121,8 +121,9 @@ def _draw_run(order: Order, album: Album, name: str, run: Path, model: Model) ->
 
 
 def _draw_curves(album: Album, names: dict[str, Path], histories: dict[str, History]) -> None:
-    for name in names.keys() - histories.keys():
-        print(f"{name}: no curves, since {names[name] / 'metrics.jsonl'} is missing")
+    for name, run in names.items():
+        if name not in histories:
+            print(f"{name}: no curves, since {run / 'metrics.jsonl'} is missing")
     if histories:
         album.add("curves", curves_figure(histories))
 
