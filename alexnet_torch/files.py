@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def cache_home() -> Path:
+    """Where this project keeps what it can make again: $XDG_CACHE_HOME or ~/.cache, alexnet_torch."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to fill, which appears under `path` when the block ends well: complete, or not at all.

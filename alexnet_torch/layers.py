@@ -1,65 +1,10 @@
-"""What torch lacks or does slowly: response normalisation, dropout by key, initialisation."""
-
-from typing import Any
+"""What torch lacks: the source's spatial normalisation, dropout by key, initialisation."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.architecture import Init, Norm
-
-
-def _window_sum(x: Tensor, window: int) -> Tensor:
-    """Sums over `window` neighbouring channels of (N, C, ...), clipped at the first and last."""
-    total = x.clone()
-    for offset in range(1, min(window // 2 + 1, x.shape[1])):
-        total[:, offset:] += x[:, :-offset]
-        total[:, :-offset] += x[:, offset:]
-    return total
-
-
-def _negative_power(scale: Tensor, beta: float) -> Tensor:
-    """scale^-beta; for 0.75 and 0.5 by square roots, which cost a fraction of a power."""
-    root = scale.rsqrt()
-    if beta == 0.75:
-        return root * root.sqrt()
-    return root if beta == 0.5 else scale.pow(-beta)
-
-
-class _ResponseNorm(torch.autograd.Function):
-    """Saves its input alone: the sum over neighbours is cheaper to redo than to keep.
-
-    The backward pass is the derivative of b_i = a_i s_i^-beta, s_i = k + c sum_j a_j^2:
-    grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1), j over i's window.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.norm = norm
-        scale = _window_sum(x * x, norm.window).mul_(norm.alpha / norm.window).add_(norm.k)
-        return _negative_power(scale, norm.beta).mul_(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        (grad,) = grads
-        norm: Norm = ctx.norm
-        c = norm.alpha / norm.window
-        scale = _window_sum(x * x, norm.window).mul_(c).add_(norm.k)
-        direct = _negative_power(scale, norm.beta).mul_(grad)  # g s^-beta
-        inner = _window_sum((direct * x).div_(scale), norm.window)
-        return direct.addcmul_(x, inner, value=-2 * c * norm.beta), None
-
-
-def response_norm(x: Tensor, norm: Norm) -> Tensor:
-    """Response normalisation over neighbouring channels (paper, section 3.3).
-
-    Args:
-        x: (N, C, H, W), floating-point, in any memory format, which the result keeps.
-        norm: window, alpha, beta and k; `across_towers` is the caller's concern.
-    """
-    return _ResponseNorm.apply(x, norm)  # type: ignore[no-any-return]
 
 
 def spatial_response_norm(x: Tensor, norm: Norm) -> Tensor:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.architecture import PAPER, Architecture, Conv, Linear, Norm
-from alexnet_torch.layers import dropout_mask, initialise, response_norm, spatial_response_norm
+from alexnet_torch.layers import dropout_mask, initialise, spatial_response_norm
 from alexnet_torch.placement import Exchange, TowerParts, tower_devices
 from alexnet_torch.randomness import key
+from alexnet_torch.response_norm import response_norm
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,14 @@ class AlexNet(nn.Module):
             parts = self.exchange.join(parts)
         parts = [tower.layer(conv.name)(_pad_odd(part, conv)) for tower, part in self._each(parts)]
         a = self.architecture
-        for operation in conv.after:
+        for operation, following in zip(conv.after, (*conv.after[1:], None), strict=True):
+            if (operation, following) == ("relu", "norm"):
+                continue  # the norm rectifies its input, for a pass over the map and a saved one less
             if operation == "relu":
                 # in place would overwrite what a norm before it saved for its backward pass
                 parts = [F.relu(part) for part in parts]
             elif operation == "norm":
-                parts = self._norm(parts, a.norm)
+                parts = self._norm(parts, a.norm, "relu" in conv.after[: conv.after.index("norm")])
             elif operation == "spatial_norm":
                 parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
             else:
@@ -212,12 +215,12 @@ class AlexNet(nn.Module):
         parts = [tower.layer(linear.name)(part) for tower, part in self._each(parts)]
         return parts if linear is self.architecture.linears[-1] else [F.relu(part) for part in parts]
 
-    def _norm(self, parts: TowerParts, norm: Norm) -> TowerParts:
+    def _norm(self, parts: TowerParts, norm: Norm, relu: bool) -> TowerParts:
         if not norm.across_towers:
-            return [response_norm(part, norm) for part in parts]
+            return [response_norm(part, norm, relu) for part in parts]
         widened = self.exchange.halo(parts, norm.window // 2)
         return [
-            response_norm(wide, norm)[:, before : before + part.shape[1]]
+            response_norm(wide, norm, relu)[:, before : before + part.shape[1]]
             for part, (wide, before) in zip(parts, widened, strict=True)
         ]
 

@@ -2,71 +2,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, Init, Norm
-from alexnet_torch.layers import dropout_mask, initialise, response_norm, spatial_response_norm
-
-
-def loop_norm(x: Tensor, norm: Norm) -> Tensor:
-    """The paper's formula, an element at a time, in float64."""
-    x = x.double()
-    out = torch.empty_like(x)
-    channels, half = x.shape[1], norm.window // 2
-    for i in range(channels):
-        total = torch.zeros_like(x[:, 0])
-        for j in range(max(0, i - half), min(channels - 1, i + half) + 1):
-            total = total + x[:, j] ** 2
-        out[:, i] = x[:, i] / (norm.k + norm.alpha / norm.window * total) ** norm.beta
-    return out
-
-
-NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0)]
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("norm", NORMS, ids=str)
-def test_response_norm_is_the_loop(norm: Norm, layout: torch.memory_format) -> None:
-    x = (30 * torch.randn(2, 13, 5, 4)).to(memory_format=layout)
-    y = response_norm(x, norm)
-    assert y.is_contiguous(memory_format=layout)
-    torch.testing.assert_close(y.double(), loop_norm(x, norm), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6])
-def test_windows_wider_than_the_channels_are_clipped(channels: int) -> None:
-    x = 30 * torch.randn(2, channels, 3, 3)
-    norm = Norm(window=11, alpha=11.0)
-    torch.testing.assert_close(response_norm(x, norm).double(), loop_norm(x, norm), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("norm", NORMS, ids=str)
-def test_response_norms_gradient(norm: Norm) -> None:
-    x = torch.randn(2, 7, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: response_norm(x, norm), x)
-
-
-def test_response_norm_agrees_with_torch_in_value_and_gradient() -> None:
-    x = (30 * torch.randn(4, 48, 9, 9)).requires_grad_()
-    g = torch.randn(4, 48, 9, 9)
-    n = PAPER.norm
-    ours = torch.autograd.grad(response_norm(x, n), x, g)[0]
-    theirs = torch.autograd.grad(F.local_response_norm(x, n.window, n.alpha, n.beta, n.k), x, g)[0]
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_response_norm_saves_its_input_alone() -> None:
-    saved: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
-    x = torch.randn(2, 8, 3, 3, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        response_norm(x, PAPER.norm)
-    assert [t.data_ptr() for t in saved] == [x.data_ptr()]
+from alexnet_torch.architecture import SOURCE_2012, Init
+from alexnet_torch.layers import dropout_mask, initialise, spatial_response_norm
 
 
 def test_the_spatial_norm_is_its_loop() -> None:

@@ -17,9 +17,8 @@ import numpy as np
 from alexnet_torch.data import decode
 from alexnet_torch.data.build import CHUNK, Chunk, Sums, allocate, cores, locked, open_partial, run_all
 from alexnet_torch.data.folder import Folder, Split, scan
-from alexnet_torch.data.samples import cache_home
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, sync_folder
+from alexnet_torch.files import atomic_write, cache_home, sync_folder
 
 FORMAT = 2
 Announce = Callable[[str], None]

@@ -1,6 +1,5 @@
 """The embedded data set: real images that need no download."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,12 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_torch.files import cache_home
+
 VALIDATION_EVERY = 5
-
-
-def cache_home() -> Path:
-    """Where this project keeps what it can make again: $XDG_CACHE_HOME or ~/.cache, alexnet_torch."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
 
 
 def resolve(data: str) -> Path:

@@ -1,0 +1,129 @@
+"""Response normalisation (paper, section 3.3), forward and backward, with nothing saved but its input.
+
+    b_i = a_i s_i^-beta,   s_i = k + c sum_j a_j^2,   c = alpha / window, j over i's window
+    grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
+
+It is bound by memory: torch's own makes nine passes over the map where two suffice, and takes half of a
+training step. Three ways to the same numbers: kernels of our own on a CPU (kernels.py), the formulas below
+compiled by torch on a GPU, and the formulas as they stand where there is no compiler.
+"""
+
+import functools
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch import kernels
+from alexnet_torch.architecture import Norm
+
+# elements of a map in hand at a time: their temporaries stay in a CPU's cache, which is worth a factor of two
+_CHUNK = 400_000
+
+
+def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
+    """Response normalisation over neighbouring channels.
+
+    Args:
+        x: (N, C, H, W), floating-point, in any memory format, which the result keeps. Of less than 32
+            bits, it is computed in 32 and rounded once.
+        norm: window, alpha, beta and k; `across_towers` is the caller's concern.
+        relu: rectify x first, at no cost: one pass and one saved map less.
+    """
+    if torch.compiler.is_exporting():  # plain operations, which every format knows
+        return _forward(F.relu(x) if relu else x, norm, False)
+    return _ResponseNorm.apply(x, norm, relu)  # type: ignore[no-any-return]
+
+
+class _ResponseNorm(torch.autograd.Function):
+    """Saves its input alone: the sum over neighbours is cheaper to redo than to keep."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool) -> Tensor:
+        if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        ctx.save_for_backward(x)
+        ctx.norm, ctx.relu = norm, relu
+        if _native(x):
+            out: Tensor = torch.ops.alexnet_torch.norm(x, norm.window, norm.alpha, norm.beta, norm.k, relu)
+            return out
+        if _by_triton(x):
+            return _compiled(_forward)(x, norm, relu)
+        return _in_chunks(_forward, (x,), norm, relu)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        norm, relu = ctx.norm, ctx.relu
+        if _native(x):
+            numbers = (norm.window, norm.alpha, norm.beta, norm.k, relu)
+            return torch.ops.alexnet_torch.norm_backward(*grads, x, *numbers), None, None
+        if _by_triton(x):
+            return _compiled(_backward)(*grads, x, norm, relu), None, None
+        return _in_chunks(_backward, (*grads, x), norm, relu), None, None
+
+
+def _native(x: Tensor) -> bool:
+    plain = torch.compiler.is_compiling() or type(x) is Tensor or isinstance(x, torch.nn.Parameter)  # not a fake one
+    return plain and x.is_cpu and x.dtype in (torch.float32, torch.float64) and kernels.available()
+
+
+def _by_triton(x: Tensor) -> bool:
+    # where the whole network is compiled, so is this as a part of it
+    return x.is_cuda and type(x) is Tensor and not torch.compiler.is_compiling() and find_spec("triton") is not None
+
+
+@functools.cache
+def _compiled(formula: Any) -> Any:
+    return torch.compile(formula)
+
+
+def _in_chunks(formula: Any, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
+    """The formula, on a CPU a few images at a time."""
+    images = max(1, _CHUNK // max(1, maps[0][:1].numel()))
+    if not maps[0].is_cpu or len(maps[0]) <= images or torch.compiler.is_compiling():
+        result: Tensor = formula(*maps, norm, relu)
+        return result
+    out = torch.empty_like(maps[-1])
+    for to, *some in zip(out.split(images), *(m.split(images) for m in maps), strict=True):
+        to.copy_(formula(*some, norm, relu))
+    return out
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _window_sum(x: Tensor, window: int) -> Tensor:
+    """Sums over `window` neighbouring channels of (N, C, ...), clipped at the first and last."""
+    total = x.clone()
+    for offset in range(1, min(window // 2 + 1, x.shape[1])):
+        total[:, offset:] += x[:, :-offset]
+        total[:, :-offset] += x[:, offset:]
+    return total
+
+
+def _negative_power(scale: Tensor, beta: float) -> Tensor:
+    """scale^-beta; for 0.75 and 0.5 by square roots, which cost a fraction of a power."""
+    root = scale.rsqrt()
+    if beta == 0.75:
+        return root.sqrt().mul_(root)
+    return root if beta == 0.5 else scale.pow(-beta)
+
+
+def _forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    a = F.relu(_wide(x)) if relu else _wide(x)
+    scale = _window_sum(a * a, norm.window).mul_(norm.alpha / norm.window).add_(norm.k)
+    return _negative_power(scale, norm.beta).mul_(a).to(x.dtype)
+
+
+def _backward(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    a = F.relu(_wide(x)) if relu else _wide(x)
+    c = norm.alpha / norm.window
+    scale = _window_sum(a * a, norm.window).mul_(c).add_(norm.k)
+    direct = _negative_power(scale, norm.beta).mul_(grad)  # g s^-beta
+    inner = _window_sum((direct * a).div_(scale), norm.window)
+    out = direct.addcmul_(a, inner, value=-2 * c * norm.beta)
+    return (out.mul_(x > 0) if relu else out).to(x.dtype)
