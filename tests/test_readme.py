@@ -98,12 +98,12 @@ def test_every_command_and_example_runs(
 
 
 def test_files_and_options_that_it_names_are_there() -> None:
-    shown = subprocess.run(
-        [sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--batch-sizes"}
-    options |= {"--crops"}
-    options |= {"--architecture", "--inputs", "--mean", "--classes", "--format"}
+    programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
+    options = {"--logdir", "--batch-sizes"}
+    for program in programs:
+        line = [sys.executable, *program, "--help"]
+        shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
+        options |= set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout))
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     assert named <= options
     for file in re.findall(r"\]\(([^#)]+)\)", README):

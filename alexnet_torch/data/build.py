@@ -192,7 +192,7 @@ def _numbered(chunk: Chunk) -> tuple[int, Sums]:
 def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Sums]]:
     # spawn: forking a process that has torch's threads can hang
     context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_live_with_parent)
+    pool = futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent)
     with pool:
         waiting = iter(chunks)
         running = {pool.submit(_numbered, chunk) for chunk in islice(waiting, 4 * workers)}
@@ -207,7 +207,7 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
             pool.shutdown(cancel_futures=True)
 
 
-def _live_with_parent() -> None:
+def live_with_parent() -> None:
     """Control-C is for the parent to act on; and workers of one that was killed would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
