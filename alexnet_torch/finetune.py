@@ -64,6 +64,18 @@ def freeze(net: AlexNet, stages: Sequence[str]) -> None:
             tower.get_submodule(stage).requires_grad_(False)
 
 
+def begin(net: AlexNet, settings: Settings) -> str:
+    """The weights before a run's first step: those of --init, or as they were drawn. Says which, in words.
+
+    Raises:
+        UserError: as for `start_from`.
+    """
+    if settings.init is None:
+        return "scratch"
+    stages = stages_named("--init-stages", settings.init_stages, net.architecture.stage_names)
+    return start_from(net, settings.init, stages)
+
+
 def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -> str:
     """Copies weights into a network.
 
