@@ -49,7 +49,7 @@ class FullyConnected(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outputs) of x (N, inputs)."""
-        return _Linear.apply(x, self.weight, self.bias) if self._by_one_dnn(x) else super().forward(x)  # type: ignore[no-any-return]
+        return _Linear.apply(x, self.weight, self.bias) if self._by_one_dnn(x) else super().forward(x)
 
     def _by_one_dnn(self, x: Tensor) -> bool:
         # below 32 rows or outputs, bringing the weights into oneDNN's layout costs more than it saves

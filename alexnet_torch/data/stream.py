@@ -1,7 +1,4 @@
-"""Files decoded ahead of need, in their order, by worker processes.
-
-Runs in those processes too, and so imports neither torch nor anything that does.
-"""
+"""Files decoded ahead of need, in their order, by worker processes."""
 
 import concurrent.futures as futures
 import multiprocessing
@@ -65,8 +62,9 @@ def decoded(
     if workers <= 1 or len(starts) <= SERIAL_CHUNKS:
         yield from map(_decode, tasks)
         return
-    # spawn: forking a process that has torch's threads can hang
-    context = multiprocessing.get_context("spawn")
+    # forking a process that has torch's threads can hang; the server imports what workers need once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent) as pool:
         running = deque(pool.submit(_decode, task) for task in islice(tasks, AHEAD * workers))
         try:
@@ -84,7 +82,7 @@ def decoded(
 
 
 def _decode(task: _Task) -> Decoded:
-    edge = (task.side - task.size) // 2  # as augment.centre_crops, which would import torch
+    edge = (task.side - task.size) // 2  # as augment.centre_crops
     inner = slice(edge, edge + task.size)
     images, indices, bad = [], [], []
     for index, file in enumerate(task.files, task.first):
