@@ -71,7 +71,7 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ (bits >> 16)
 
 
-def dropout_mask(shape: torch.Size, rate: float, key: int, first_row: int, device: torch.device) -> Tensor:
+def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int) -> Tensor:
     """Which elements of a batch's activations to keep: True at probability 1 - rate.
 
     A hash of (key, row in the global batch, element), so that a rank that holds rows of the batch
@@ -80,15 +80,15 @@ def dropout_mask(shape: torch.Size, rate: float, key: int, first_row: int, devic
     Args:
         shape: (n, ...) of the activations.
         rate: probability of dropping an element.
-        key: non-negative, below 2^62: one for each step, tower and layer.
+        key: 0-d int64, non-negative, below 2^62: one for each step, tower and layer. A tensor, on the device
+            where the mask is wanted, so that a compiled network is not compiled anew for each step.
         first_row: the first of these rows in the global batch.
-        device: where the mask is wanted.
 
     Returns:
         bool, of `shape`.
     """
-    rows = torch.arange(first_row, first_row + shape[0], device=device)
-    elements = torch.arange(shape[1:].numel(), device=device)
+    rows = torch.arange(first_row, first_row + shape[0], device=key.device)
+    elements = torch.arange(shape[1:].numel(), device=key.device)
     low, high = key & 0xFFFFFFFF, key >> 32
     rows = _mix(_mix(rows ^ low) + high & 0xFFFFFFFF)  # (n,)
     bits = _mix(_mix(elements) ^ rows[:, None])  # (n, elements)
