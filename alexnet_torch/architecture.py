@@ -125,6 +125,7 @@ class Architecture:
         dropout: stages whose output is dropped at `dropout_rate` in training.
         adaptive_pool: if given, average-pools the last convolution stage to this side whatever the
             image size, as torchvision does.
+        input_scale: what images of 0..255, less their mean, are multiplied by before conv1.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Architecture:
     dropout: tuple[str, ...] = ("fc6", "fc7")
     dropout_rate: float = 0.5
     adaptive_pool: int | None = None
+    input_scale: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.towers >= 1, self, "towers", "at least 1")
@@ -148,6 +150,7 @@ class Architecture:
         _require(self.pool_size >= 1, self, "pool_size", "at least 1")
         _require(self.pool_stride >= 1, self, "pool_stride", "at least 1")
         _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
+        _require(self.input_scale > 0, self, "input_scale", "positive")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
         names = self.stage_names
         if len(set(names)) != len(names):

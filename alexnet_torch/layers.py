@@ -52,9 +52,11 @@ class FullyConnected(nn.Linear):
         return _Linear.apply(x, self.weight, self.bias) if self._by_one_dnn(x) else super().forward(x)
 
     def _by_one_dnn(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling():  # first: torch.export would fix a batch's size that it sees compared
+            return False
         # below 32 rows or outputs, bringing the weights into oneDNN's layout costs more than it saves
         worth = len(x) >= 32 and self.out_features >= 32
-        plain = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+        plain = type(x) is Tensor and not torch.is_autocast_enabled("cpu")
         there = x.is_cpu and x.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         return worth and plain and there
 

@@ -189,7 +189,7 @@ class AlexNet(nn.Module):
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
         a = self.architecture
-        parts = self.exchange.scatter(images)
+        parts = self.exchange.scatter(images * a.input_scale if a.input_scale != 1 else images)
         for conv in a.convs:
             parts = self._conv_stage(conv, parts)
             parts = self._drop(conv.name, parts, keys, first_row)

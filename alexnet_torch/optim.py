@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
+
+Rule = Literal["paper", "adam"]
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -78,20 +80,47 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
     ]
 
 
-def set_rates(optimizer: PaperSGD, rate: float, bias_factor: float, stage_rates: Mapping[str, float]) -> None:
+def optimizer_of(rule: Rule, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+    """The optimizer of a rule: the paper's, or Adam (Kingma and Ba, 2015) as TensorFlow has it by default.
+
+    Args:
+        rule: "adam" has beta1 = momentum, beta2 = 0.999 and epsilon = 1e-8; weight decay is added to the
+            gradient.
+        groups: of `parameter_groups`.
+        momentum: what a velocity, or Adam's mean gradient, keeps of itself in a step.
+    """
+    if rule == "paper":
+        return PaperSGD(groups, momentum)
+    # fused: one pass over weights, gradients and both moments instead of a dozen
+    return torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates of a step.
+
+    Attributes:
+        weights, biases: of all stages.
+        stages: the weights' rates of stages that differ, by stage name.
+    """
+
+    weights: float
+    biases: float
+    stages: Mapping[str, float]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Sets every group's rate for the coming step.
 
     Args:
         optimizer: made of `parameter_groups`.
-        rate: the weights' rate.
-        bias_factor: times which the biases learn.
-        stage_rates: the weights' rates of stages that differ, by stage name.
+        rates: the step's.
     """
     for group in optimizer.param_groups:
         if group["kind"] == "bias":
-            group["lr"] = rate * bias_factor
+            group["lr"] = rates.biases
         else:
-            group["lr"] = stage_rates.get(group["stage"], rate)
+            group["lr"] = rates.stages.get(group["stage"], rates.weights)
 
 
 @dataclass(frozen=True)
@@ -119,9 +148,9 @@ class Plateau:
                 dropped, stale = dropped + 1, 0
         return base * self.factor**dropped
 
-    def stage_rates(self, epoch: int) -> dict[str, float]:
+    def stage_rates(self, base: float, epoch: int) -> dict[str, float]:
         """No stage differs from the others."""
-        del epoch
+        del base, epoch
         return {}
 
 
@@ -131,10 +160,10 @@ class Steps:
 
     Attributes:
         factors: (epoch from 0, times the base rate from then on), in order.
-        stages: (epoch from 0, stage, its weights' own rate from then on), in order.
+        stages: (epoch from 0, stage, times the base rate for its weights from then on), in order.
     """
 
-    factors: tuple[tuple[int, float], ...]
+    factors: tuple[tuple[int, float], ...] = ()
     stages: tuple[tuple[int, str, float], ...] = ()
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
@@ -146,14 +175,9 @@ class Steps:
                 factor = value
         return base * factor
 
-    def stage_rates(self, epoch: int) -> dict[str, float]:
+    def stage_rates(self, base: float, epoch: int) -> dict[str, float]:
         """The weights' rates of the stages that differ in an epoch."""
-        return {stage: rate for start, stage, rate in self.stages if epoch >= start}
+        return {stage: base * factor for start, stage, factor in self.stages if epoch >= start}
 
 
 Schedule: TypeAlias = Plateau | Steps
-
-
-def warmed(rate: float, step: int, warmup_steps: int) -> float:
-    """The rate during a linear warm-up over the first steps, from step 0."""
-    return rate * min(1.0, (step + 1) / warmup_steps) if warmup_steps else rate

@@ -33,8 +33,8 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
         norm: window, alpha, beta and k; `across_towers` is the caller's concern.
         relu: rectify x first, at no cost: one pass and one saved map less.
     """
-    if torch.compiler.is_exporting():  # plain operations, which every format knows
-        return _forward(F.relu(x) if relu else x, norm, False)
+    if torch.compiler.is_exporting():  # plain operations; ours would be written as dozens of scattered slices
+        return F.local_response_norm(F.relu(x) if relu else x, norm.window, norm.alpha, norm.beta, norm.k)
     return _ResponseNorm.apply(x, norm, relu)  # type: ignore[no-any-return]
 
 

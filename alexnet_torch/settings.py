@@ -1,7 +1,7 @@
 """The settings of a run: the options of train.py, and how they are resolved.
 
-What is given on the command line wins; then, with --resume, what the run was started with; then
-the recipe; then the defaults below. Nothing here imports torch: `--help` must be quick.
+What is given on the command line wins; then, with --resume or --config, what a run was started with;
+then the recipe; then the defaults below. Nothing here imports torch: `--help` must be quick.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
 from alexnet_torch.errors import UserError
 
-RecipeName = Literal["paper", "paper-literal", "source-2012", "demo"]
+RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
+ColourName = Literal["none", "paper", "source"]
 Split = Literal["auto", "none", "devices"]
 
 
@@ -43,13 +44,16 @@ class DataOptions:
     """Height and width of the network's images, in pixels."""
     no_mirror: bool = False
     """Never mirror training images: for digits, letters and the like."""
+    colour: Annotated[ColourName | None, _default("the recipe's", "none|paper|source")] = None
+    """Colour noise of training images: along the eigenvectors of their colours, by the eigenvalues
+    ("paper") or the standard deviations ("source")."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """How to learn it."""
 
-    recipe: Annotated[RecipeName | None, _default("paper", "paper|paper-literal|source-2012|demo")] = None
+    recipe: Annotated[RecipeName | None, _default("paper", "|".join(get_args(RecipeName)))] = None
     """The architecture and how it is trained; see alexnet_torch/recipes.py."""
     epochs: Annotated[int | None, _default("the recipe's", "N")] = None
     """Passes over the training images."""
@@ -61,6 +65,19 @@ class TrainingOptions:
     """Base learning rate."""
     seed: Annotated[int | None, _default("0", "N")] = None
     """Of everything random."""
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What to start from: with --resume the run's own checkpoint, else --init, else weights drawn anew."""
+
+    init: Annotated[str | None, _default("none", "RUN|FILE")] = None
+    """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. With
+    another number of classes, the last stage is drawn anew."""
+    init_stages: Annotated[str | None, _default("all", "STAGES")] = None
+    """Take only these stages from --init: conv1,conv2 or conv1..conv5, say; the others are drawn anew."""
+    freeze: Annotated[str | None, _default("none", "STAGES")] = None
+    """Stages whose weights and biases do not change: conv1..conv5, say."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,8 @@ class RunOptions:
     """The run's folder."""
     resume: bool = False
     """Continue the run in --output from its newest intact checkpoint; its settings hold unless given."""
+    config: Annotated[str | None, _default("none", "FILE")] = None
+    """Repeat the run whose config.json this is, into a new --output; its settings hold unless given."""
     log_every: Annotated[int | None, _default("20", "N")] = None
     """Steps between reports."""
     val_every: Annotated[int | None, _default("1", "N")] = None
@@ -96,25 +115,30 @@ class Options:
 
     data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    start: StartOptions = field(default_factory=StartOptions)
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting of a run, resolved. Field for field the options above."""
+    """Every setting of a run, resolved. Field for field the options above, but for --config."""
 
     data: str
     cache: str
     skip_bad: bool
     image_size: int
     no_mirror: bool
+    colour: str
     recipe: str
     epochs: int
     max_steps: int | None
     batch_size: int
     lr: float
     seed: int
+    init: str | None
+    init_stages: str | None
+    freeze: str | None
     devices: str | None
     split: str
     output: str
@@ -130,6 +154,8 @@ class Settings:
         self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
         self._require("save_every", self.save_every > 0, "positive")
+        self._require("colour", self.colour in get_args(ColourName), f"one of {get_args(ColourName)}")
+        self._require("init_stages", self.init_stages is None or self.init is not None, "given with --init")
 
     def _require(self, name: str, holds: bool, must: str) -> None:
         if not holds:
@@ -144,18 +170,18 @@ def flat(options: Options) -> dict[str, Any]:
 
 
 def resolve(given: dict[str, Any]) -> Settings:
-    """Settings from what was given, the resumed run, the recipe and the defaults, in this order.
+    """Settings from what was given, the run to resume or repeat, the recipe and the defaults, in this order.
 
     Raises:
-        UserError: a value is impossible, or there is no run to resume.
+        UserError: a value is impossible, or there is no run to resume or repeat.
     """
     from alexnet_torch.recipes import RECIPES  # imports torch
 
-    resumed = _resumed(given) if given.get("resume") else {}
-    chosen = {**resumed, **given}
+    option = "--config" if "config" in given else "--resume"
+    chosen = {**_earlier(given), **{name: value for name, value in given.items() if name != "config"}}
     name = chosen.get("recipe", "paper")
     if name not in RECIPES:
-        raise UserError(f"--resume: config.json names recipe {name!r}, which there is not; name one with --recipe")
+        raise UserError(f"{option}: config.json names recipe {name!r}, which there is not; name one with --recipe")
     recipe = RECIPES[name]()
     defaults = {
         "data": "digits",
@@ -163,12 +189,16 @@ def resolve(given: dict[str, Any]) -> Settings:
         "skip_bad": False,
         "image_size": recipe.image_size,
         "no_mirror": not recipe.mirror,
+        "colour": recipe.colour.convention if recipe.colour else "none",
         "recipe": name,
         "epochs": recipe.epochs,
         "max_steps": None,
         "batch_size": recipe.batch_size,
         "lr": recipe.lr,
         "seed": 0,
+        "init": None,
+        "init_stages": None,
+        "freeze": None,
         "devices": None,
         "split": "auto",
         "output": f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}",
@@ -180,23 +210,35 @@ def resolve(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**{**defaults, **chosen})
     except TypeError as error:  # only what was read can be of the wrong type
-        raise UserError(f"--resume: config.json has a setting of the wrong type ({error}); restore it") from error
+        raise UserError(f"{option}: config.json has a setting of the wrong type ({error}); restore it") from error
 
 
-def _resumed(given: dict[str, Any]) -> dict[str, Any]:
+def _earlier(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run to resume or to repeat; none without such a wish."""
+    if not given.get("resume"):
+        if "config" not in given:
+            return {}
+        repeated = _settings_in(Path(given["config"]), "--config", "there is no such file; name a run's config.json")
+        return {name: value for name, value in repeated.items() if name not in ("output", "resume")}
+    if "config" in given:
+        raise UserError("--config: repeats a run in a new folder, --resume continues one; give one of the two")
     if "output" not in given:
         raise UserError("--resume: name the run's folder with --output")
-    config = Path(given["output"]) / "config.json"
+    folder = Path(given["output"])
+    missing = f"{folder} holds no run (no config.json); start one without --resume"
+    return _settings_in(folder / "config.json", "--resume", missing)
+
+
+def _settings_in(config: Path, option: str, missing: str) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads(config.read_text())["settings"]
+        settings: dict[str, Any] = dict(json.loads(config.read_text())["settings"])
     except FileNotFoundError as error:
-        raise UserError(
-            f"--resume: {config.parent} holds no run (no config.json); start one without --resume"
-        ) from error
+        raise UserError(f"{option}: {missing}") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"--resume: {config} cannot be read ({error}); restore it, or start a new run") from error
-    known = {f.name for f in fields(Settings)}
-    return {name: value for name, value in settings.items() if name in known}
+        raise UserError(f"{option}: {config} cannot be read ({error}); restore it, or start a new run") from error
+    if unknown := set(settings) - {f.name for f in fields(Settings)}:
+        raise UserError(f"{option}: {config} has settings that there are not: {', '.join(sorted(unknown))}")
+    return settings
 
 
 def parse(arguments: list[str] | None = None) -> dict[str, Any]:

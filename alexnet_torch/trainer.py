@@ -13,20 +13,21 @@ from alexnet_torch import checkpoint
 from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.errors import TrainingError, UserError
-from alexnet_torch.evaluate import count_wrong, evaluate
+from alexnet_torch.errors import TrainingError
+from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
+from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.model import AlexNet, DropoutKey
-from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates, warmed
+from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.report import Board, Metrics, Progress
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
-from alexnet_torch.state import State, Window, refuse_another_run
-from alexnet_torch.weights import save_model
+from alexnet_torch.state import State, Window, identity, load, save
+from alexnet_torch.weights import load_model, save_model
 
 
 def train_step(
-    net: AlexNet, optimizer: PaperSGD, images: Tensor, labels: Tensor, dropout: DropoutKey
+    net: AlexNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, dropout: DropoutKey
 ) -> tuple[Tensor, Tensor]:
     """One step of the paper's training: forward, loss, backward, update.
 
@@ -64,7 +65,8 @@ class Trainer:
         devices: one for each tower.
 
     Raises:
-        UserError: the run to resume is of another architecture or data set, or nothing is intact.
+        UserError: the run to resume is of another architecture or data set, or nothing is intact; or
+            the weights to start from do not fit.
     """
 
     def __init__(self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]) -> None:
@@ -72,27 +74,26 @@ class Trainer:
         self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
         self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
         groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
-        self.optimizer = PaperSGD(groups, recipe.momentum)
+        self.optimizer = optimizer_of(recipe.optimizer, groups, recipe.momentum)
         self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
-        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror)
+        colour = recipe.coloured(s.colour)
+        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour)
         self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
-        self.identity = {
-            "architecture": repr(recipe.architecture),
-            "data set": prepared.fingerprint,
-            "classes": list(prepared.classes),
-            "--image-size": s.image_size,
-            "--batch-size": s.batch_size,
-            "--seed": s.seed,
-            "--no-mirror": s.no_mirror,
-        }
-        self.state, self.saved = State(), -1
-        started_from = self._load() if s.resume else "scratch"
+        self.identity = identity(s, recipe, prepared)
+        frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
+        freeze(self.net, frozen)
+        resumed = load(self.output / "checkpoints", self.identity, self.net, self.optimizer) if s.resume else None
+        self.state, started_from = resumed or (State(), begin(self.net, s))
+        self.saved = self.state.step if resumed else -1
+        self.output.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
         self.board = Board(self.output / "tensorboard", self.state.step)
         self.progress = Progress(self.last_step, self.state.step, self.batches)
         self.progress.say(f"starting from {started_from}")
+        if frozen:
+            self.progress.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
         self.stop = Stop()
         self.last_save = time.monotonic()
 
@@ -112,6 +113,8 @@ class Trainer:
                 self._train_epoch()
             if self.saved != self.state.step:
                 self._save()
+            if self.state.step == self.last_step:
+                self._test()
         except OSError as error:
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         finally:
@@ -122,10 +125,26 @@ class Trainer:
             raise Stopped(self.stop.signal, f"stopped after step {self.state.step}; continue with --resume")
         if self._at_chance_for_long():
             raise TrainingError(_AT_CHANCE.format(steps=self.state.at_chance))
-        if self.state.best_step is not None:
-            print(
-                f"best top-1 error {min(self.state.errors):.2%}, at step {self.state.best_step}: {self.output}/model.pt"
-            )
+
+    def _test(self) -> None:
+        """The paper's test of the best weights, with the corner and mirrored crops, beside the centre crop's."""
+        step = self.state.best_step
+        if step is None:
+            return
+        model = load_model(self.output, [str(device) for device in self.net.exchange.devices])
+        crops = most_crops([model])
+        tested = evaluate_models([model], {self.prepared.side: self.prepared}, crops, stopped=self.stop.wished)
+        if tested is None:  # another --resume tests it
+            return
+        centre, mean = tested[1].averaged, tested[crops].averaged
+        record = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
+        # after the last checkpoint: a run that goes on for more epochs is tested at its own end
+        self.metrics.write(record)
+        self.board.scalars(record)
+        self.progress.say(
+            f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
+            f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}"
+        )
 
     def _train_epoch(self) -> None:
         """The rest of an epoch; less if the last step or a wish to stop comes first."""
@@ -145,7 +164,8 @@ class Trainer:
 
     def _train_batch(self, batch: Batch) -> None:
         s, step = self.state, self.state.step
-        images = to_float(batch.images.to(self.mean.device), batch.crops, self.mean)  # (N, 3, H, W)
+        pixels = batch.images.to(self.mean.device)
+        images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (N, 3, H, W)
         labels = batch.labels.to(self.mean.device)
         rate = self._set_rates()
         key = DropoutKey(self.settings.seed, step)
@@ -165,11 +185,9 @@ class Trainer:
             self._report(rate)
 
     def _set_rates(self) -> float:
-        schedule, step = self.recipe.schedule, self.state.step
-        epoch = step // self.batches
-        rate = warmed(schedule.rate(self.settings.lr, epoch, self.state.errors), step, self.recipe.warmup_steps)
-        set_rates(self.optimizer, rate, self.recipe.bias_factor, schedule.stage_rates(epoch))
-        return rate
+        rates = self.recipe.rates(self.settings.lr, self.state.step // self.batches, self.state.errors)
+        set_rates(self.optimizer, rates)
+        return rates.weights
 
     def _clock(self) -> None:
         """Starts the stop-watch, which runs in training alone, not in validation."""
@@ -228,7 +246,8 @@ class Trainer:
         if best:
             s.best_step = s.step
             # before the checkpoint: killed between the two, the run comes here again with the same weights
-            save_model(self.output, self.net, self.prepared.classes, self.prepared.mean)
+            p, mirror = self.prepared, not self.settings.no_mirror
+            save_model(self.output, self.net, p.classes, p.mean, mirror)
         self.metrics.write(record)
         self.board.scalars(record)
         self.board.filters(self.net, s.step)
@@ -239,33 +258,8 @@ class Trainer:
     def _save(self) -> None:
         self._check_weights()
         self.state.metrics_size = self.metrics.sync()
-        state = {
-            "identity": self.identity,
-            "state": self.state.to_dict(),
-            "weights": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        checkpoint.save(self.output / "checkpoints", self.state.step, state, self.state.best_step)
+        save(self.output / "checkpoints", self.identity, self.state, self.net, self.optimizer)
         self.saved, self.last_save = self.state.step, time.monotonic()
-
-    def _load(self) -> str:
-        folder = self.output / "checkpoints"
-
-        def damaged(path: Path) -> None:
-            print(f"{path} is damaged (its checksum does not hold): passed over")
-
-        newest = checkpoint.newest_intact(folder, damaged)
-        if newest is None:
-            if checkpoint.found(folder):
-                raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
-            return "scratch: the run stopped before its first checkpoint"
-        path, loaded = newest
-        refuse_another_run(loaded["identity"], self.identity)
-        self.net.load_state_dict(loaded["weights"])
-        self.optimizer.load_state_dict(loaded["optimizer"])
-        self.state = State.from_dict(loaded["state"])
-        self.saved = self.state.step
-        return str(path)
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""

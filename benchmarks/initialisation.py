@@ -65,7 +65,7 @@ def run(net: Architecture, settings: Settings) -> tuple[float, float]:
         return math.nan, math.nan
     lines = (Path(settings.output) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    error = next(r["top1_error"] for r in reversed(records) if r["split"] == "val")
+    error = next(r["top1_error"] for r in reversed(records) if r["split"] == "val" and r["crops"] == 1)
     return error, next(r["loss"] for r in reversed(records) if r["split"] == "train")
 
 
@@ -83,6 +83,7 @@ def main(options: Options) -> None:
                     "batch_size": batch_size,
                     "lr": options.lr,
                     "log_every": 10,
+                    "colour": "none",
                     "no_mirror": options.data == "digits",
                     "output": output,
                 }

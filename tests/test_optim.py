@@ -1,10 +1,8 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from alexnet_torch.optim import PaperSGD, Plateau, Steps, parameter_groups, set_rates, warmed
+from alexnet_torch.optim import PaperSGD, Plateau, Rates, Steps, optimizer_of, parameter_groups, set_rates
 
 
 def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
@@ -50,7 +48,7 @@ def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
     tower = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1), "fc8": nn.Linear(4, 2)})
     net = nn.ModuleDict({"towers": nn.ModuleList([tower])})
     optimizer = PaperSGD(parameter_groups(net, bias_decay=0.0, weight_decay=5e-4))
-    set_rates(optimizer, 0.01, 2.0, {"conv1": 0.0})
+    set_rates(optimizer, Rates(0.01, 0.02, {"conv1": 0.0}))
     found = {(g["stage"], g["kind"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert found == {
         ("conv1", "weight"): (0.0, 5e-4),
@@ -70,12 +68,22 @@ def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> 
 
 
 def test_steps_change_at_their_epochs() -> None:
-    steps = Steps(factors=((2, 0.1), (4, 0.01)), stages=((3, "conv1", 0.0), (5, "conv1", 1e-5)))
+    steps = Steps(factors=((2, 0.1), (4, 0.01)), stages=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
     assert [steps.rate(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
-    assert [steps.stage_rates(epoch).get("conv1") for epoch in range(6)] == [None, None, None, 0.0, 0.0, 1e-5]
+    found = [steps.stage_rates(0.01, epoch).get("conv1") for epoch in range(6)]
+    assert found == [None, None, None, 0.0, 0.0, pytest.approx(1e-5)]
 
 
-def test_warm_up_is_linear() -> None:
-    assert [warmed(1.0, step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert warmed(1.0, 0, 0) == 1.0
-    assert math.isclose(warmed(0.01, 0, 1), 0.01)
+def test_adam_is_kingma_and_bas() -> None:
+    torch.manual_seed(0)
+    w = torch.randn(7, dtype=torch.float64)
+    p = nn.Parameter(w.clone())
+    optimizer = optimizer_of("adam", [{"params": [p], "weight_decay": 0.0}], 0.9)
+    mean, square = torch.zeros_like(w), torch.zeros_like(w)
+    for step, rate in enumerate((0.01, 0.01, 0.001, 0.0, 0.01), 1):
+        optimizer.param_groups[0]["lr"] = rate
+        p.grad = torch.randn_like(w)
+        mean, square = 0.9 * mean + 0.1 * p.grad, 0.999 * square + 0.001 * p.grad**2
+        w = w - rate * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), w, rtol=1e-12, atol=1e-14)

@@ -34,8 +34,8 @@ def root(tmp_path: Path, image_folder: Make) -> Path:
 
 
 def command(root: Path | str, output: Path, *options: str) -> list[str]:
-    given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8", *options]
-    return [sys.executable, str(PROJECT / "train.py"), *given]
+    given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8"]
+    return [sys.executable, str(PROJECT / "train.py"), *given, "--colour", "source", *options]
 
 
 def narrow() -> Recipe:
@@ -112,7 +112,10 @@ def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
         for r in trained
     )
     validated = [r for r in records if r["split"] == "val"]
-    assert [(r["step"], r["epoch"], r["crops"]) for r in validated] == [(3, 1, 1), (6, 2, 1), (9, 3, 1), (12, 4, 1)]
+    *centre, ten = validated
+    assert [(r["step"], r["epoch"], r["crops"]) for r in centre] == [(3, 1, 1), (6, 2, 1), (9, 3, 1), (12, 4, 1)]
+    best = min(centre, key=lambda r: float(r["top1_error"]))  # the first of equals
+    assert (ten["step"], ten["epoch"], ten["crops"]) == (best["step"], best["epoch"], 10)
     assert all(0 <= r["top5_error"] <= r["top1_error"] <= 1 for r in validated)
     assert len(checkpoint.found(finished / "checkpoints")) in (2, 3)
 
@@ -120,7 +123,7 @@ def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
 def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> None:
     net = AlexNet(narrow().architecture, num_classes=3, image_size=64)
     net.load_state_dict(torch.load(finished / "model.pt", weights_only=True))
-    errors = {r["step"]: r["top1_error"] for r in metrics(finished) if r["split"] == "val"}
+    errors = {r["step"]: r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1}
     best = min(errors, key=lambda step: errors[step])
     (kept,) = (p for p in checkpoint.found(finished / "checkpoints") if f"step-{best:08d}" in p.name)
     weights = torch.load(kept, weights_only=True)["weights"]
@@ -132,6 +135,13 @@ def test_tensorboard_has_scalars_graph_filters_and_samples(finished: Path) -> No
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/top1_error", "train/lr", "val/loss", "val/top1_error"} <= set(tags["scalars"])
+    assert len(events.Scalars("val/loss")) == 4
+    assert [e.step for e in events.Scalars("val-10-crops/top1_error")] == [metrics(finished)[-1]["step"]]
+    for theirs, ours in (("cross_entropy", "train/loss"), ("accuracy", "train/top1_error")):  # the post's names
+        pairs = zip(events.Scalars(theirs), events.Scalars(ours), strict=True)
+        for a, b in pairs:
+            assert a.step == b.step
+            assert a.value == pytest.approx(b.value if theirs == "cross_entropy" else 1 - b.value)
     assert {"conv1/tower0", "conv1/tower1"} <= set(tags["images"])
     assert any(tag.startswith("samples") for tag in tags["images"])
     assert tags["graph"]
@@ -246,6 +256,7 @@ def test_a_run_is_not_written_over(finished: Path) -> None:
         (["--seed", "5"], "the run has --seed 0, not 5"),
         (["--image-size", "67"], "the run is of another data set|the run has --image-size 64, not 67"),
         (["--no-mirror"], "the run has --no-mirror False, not True"),
+        (["--colour", "paper"], "the run has --colour source, not paper"),
         (["--recipe", "source-2012", "--image-size", "64"], "the run is of another architecture than --recipe names"),
     ],
 )
@@ -260,11 +271,36 @@ def test_another_run_is_not_resumed(options: list[str], message: str, finished: 
         ("[]", "config.json cannot be read"),
         ('{"settings": {"epochs": "many"}}', "config.json has a setting of the wrong type"),
         ('{"settings": {"recipe": "mine"}}', "config.json names recipe 'mine', which there is not"),
+        ('{"settings": {"rate": 1, "epochs": 1}}', r"config\.json has settings that there are not: rate$"),
+        ('{"settings": {"colour": "pink"}}', "--colour pink: must be one of"),
     ],
 )
-def test_a_broken_configuration_is_not_resumed(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(content)
+def test_a_broken_configuration_is_neither_resumed_nor_repeated(content: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(content)
     one_line(call(["--output", str(tmp_path), "--resume"]), message)
+    repeated = call(["--output", str(tmp_path / "new"), "--config", str(config)])
+    one_line(repeated, message)
+    assert "--resume" not in repeated.stderr
+
+
+def test_a_run_is_repeated_from_its_configuration(finished: Path, tmp_path: Path) -> None:
+    config = finished / "config.json"
+    again = call(["--config", str(config), "--output", str(tmp_path / "again")])
+    assert again.returncode == 0, again.stderr
+    assert metrics(tmp_path / "again") == metrics(finished)
+    assert (tmp_path / "again/model.pt").read_bytes() == (finished / "model.pt").read_bytes()
+    changed = call(["--config", str(config), "--output", str(tmp_path / "other"), "--seed", "1", "--max-steps", "2"])
+    assert changed.returncode == 0, changed.stderr
+    settings, before = (json.loads((r / "config.json").read_text())["settings"] for r in (tmp_path / "other", finished))
+    differ = {name for name in before if settings[name] != before[name]}
+    assert differ - {"resume"} == {"output", "seed", "max_steps"}
+
+
+def test_a_configuration_is_repeated_or_a_run_resumed(tmp_path: Path) -> None:
+    both = ["--resume", "--output", str(tmp_path), "--config", "x.json"]
+    one_line(call(both), "--config: repeats a run in a new folder, --resume continues one; give one of the two")
+    one_line(call(["--config", str(tmp_path / "x.json")]), "--config: there is no such file; name a run's config.json")
 
 
 def test_another_data_set_is_not_resumed(finished: Path, tmp_path: Path, image_folder: Make) -> None:
@@ -342,7 +378,7 @@ def test_help_answers_in_seconds_with_options_grouped() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     assert time.monotonic() - started < 4
-    for group in ("data options", "training options", "placement options", "run options"):
+    for group in ("data options", "training options", "start options", "placement options", "run options"):
         assert group in done.stdout
 
 
@@ -352,8 +388,9 @@ def test_the_options_that_are_promised_are_there() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     promised = (
-        "--data --cache --skip-bad --image-size --no-mirror --recipe --epochs --max-steps --batch-size --lr --seed "
-        "--devices --split --output --resume --log-every --val-every --save-every --help"
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --epochs --max-steps --batch-size --lr "
+        "--seed --init --init-stages --freeze --devices --split --output --resume --config --log-every --val-every "
+        "--save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
@@ -363,8 +400,10 @@ def test_digits_are_the_default_and_learn(tmp_path: Path) -> None:
     line = [sys.executable, str(PROJECT / "train.py"), *given]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (validation,) = (r for r in metrics(tmp_path / "run") if r["split"] == "val")
-    assert validation["top1_error"] < 0.5
+    centre, five = (r for r in metrics(tmp_path / "run") if r["split"] == "val")
+    assert (centre["crops"], five["crops"]) == (1, 5)  # mirrored digits are none
+    assert centre["top1_error"] < 0.5
+    assert five["top1_error"] < 0.7  # the corners are strange to a network that has hardly learnt
 
 
 def predict(*given: str) -> Done:
@@ -385,10 +424,61 @@ def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
         assert sum(probabilities) == pytest.approx(1)
         assert probabilities == sorted(probabilities, reverse=True)
     wrong = sum(r["classes"][0]["label"] != Path(r["file"]).parent.name for r in records) / len(records)
-    assert wrong == min(r["top1_error"] for r in metrics(finished) if r["split"] == "val")
+    assert wrong == min(r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1)
     shown = predict(str(finished), images[0]).stdout.splitlines()
     assert shown[0] == images[0]
     assert re.fullmatch(r" +\d+\.\d\d%  class\d", shown[1])
+
+
+def evaluate(*given: str) -> Done:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = cli.main(["evaluate", *given])
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp_path: Path) -> None:
+    data = ["--data", str(finished.parent / "images"), "--cache", str(finished.parent / "cache")]
+    recorded = [r for r in metrics(finished) if r["split"] == "val"]
+    centre = next(r for r in recorded if r["step"] == recorded[-1]["step"])
+    shown = [f"{r[name]:.2%}" for r in (centre, recorded[-1]) for name in ("top1_error", "top5_error")]
+    alone = evaluate(str(finished), *data)
+    assert alone.returncode == 0, alone.stderr
+    heading, row = alone.stdout.splitlines()
+    assert re.split("  +", heading) == ["error"] + [
+        f"{c}, {k}" for c in ("centre crop", "10 crops") for k in ("top-1", "top-5")
+    ]
+    assert row.split() == [str(finished), *shown]
+    other = shutil.copytree(finished, tmp_path / "copy")
+    two = evaluate(str(finished), str(other), *data, "--crops", "10").stdout.splitlines()
+    assert [re.split("  +", line) for line in two[1:]] == [
+        [name, *shown[2:]] for name in (str(finished), str(other), "average of 2")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "evaluate: name at least one run's folder|Required"),
+        (["class0", "class1", "dog"], r"other: not the classes of .*run: .*run has 'class2', .*other has not"),
+        (["class1", "class0", "class2"], r"other: the classes of .*run in another order"),
+        ("--data", r"--data .*: not the classes of .*run: --data .* has 'class3', .*run has not"),
+    ],
+)
+def test_evaluate_refuses_other_classes_in_one_line(
+    change: list[str] | str | None, message: str, finished: Path, tmp_path: Path, image_folder: Make
+) -> None:
+    images, runs = finished.parent / "images", [str(finished)]
+    if isinstance(change, list):
+        other = shutil.copytree(finished, tmp_path / "other")
+        description = json.loads((other / "model.json").read_text())
+        (other / "model.json").write_text(json.dumps({**description, "classes": change}))
+        runs.append(str(other))
+    elif change is None:
+        runs = []
+    else:
+        images = image_folder(tmp_path / "images", classes=4, train=1, val=1)
+    one_line(evaluate(*runs, "--data", str(images)), message)
 
 
 @pytest.mark.parametrize(

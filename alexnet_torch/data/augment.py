@@ -73,7 +73,7 @@ def to_float(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = 
         images: (N, H, W, 3) uint8: the crops, on any device.
         crops: the N crops that they are.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
-        shift: (N, 3) colour noise to add to each image's RGB, on any device.
+        shift: (N, 3) colour noise to add to each image's RGB, on any device; see colour.py.
         scale: what the result is multiplied by.
 
     Returns:

@@ -199,7 +199,7 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
     # forking a process that has torch's threads can hang; the server imports what workers need once
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_live_with_parent)
+    pool = futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent)
     with pool:
         waiting = iter(chunks)
         running = {pool.submit(_numbered, chunk) for chunk in islice(waiting, 4 * workers)}
@@ -214,7 +214,7 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
             pool.shutdown(cancel_futures=True)
 
 
-def _live_with_parent() -> None:
+def live_with_parent() -> None:
     """Control-C is for the parent to act on; and workers of one that was killed would wait for work for ever."""
     keep_freed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
 from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared, Samples
+from alexnet_torch.data.colour import Colour
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import stream
@@ -33,28 +34,33 @@ class Batch:
         labels: (N,) int64.
         crops: how each was cut, for the mean image to be cut alike.
         indices: (N,) which samples they are.
+        shift: (N, 3) float32, colour noise to add to each image's RGB, if there is any.
+        scale: what the images are then to be multiplied by.
     """
 
     images: Tensor
     labels: Tensor
     crops: Crops
     indices: np.ndarray
+    shift: Tensor | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """An epoch: which samples make each batch, and how each sample is cut."""
+    """An epoch: which samples make each batch, how each sample is cut, and its colour noise if any."""
 
     batches: list[np.ndarray]
     crops: Crops
     size: int
+    shifts: np.ndarray | None
 
 
 class Loader:
     """Batches of one split, epoch by epoch.
 
-    Training batches come in an order and with crops that are functions of (seed, epoch, sample);
-    validation batches in the split's order with the centre crop.
+    Training batches come in an order, with crops and with colour noise that are functions of
+    (seed, epoch, sample); validation batches in the split's order with the centre crop.
 
     Args:
         prepared: the images.
@@ -63,6 +69,7 @@ class Loader:
         batch_size: samples in a batch; the last one of an epoch has what is left.
         seed: of the run.
         mirror: whether training images are mirrored at random.
+        colour: noise of training images.
         workers: processes that decode where there is no map; all cores by default.
         pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
     """
@@ -75,13 +82,14 @@ class Loader:
         batch_size: int,
         seed: int = 0,
         mirror: bool = True,
+        colour: Colour | None = None,
         workers: int | None = None,
         pinned: bool = False,
     ) -> None:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._workers, self._pinned = workers or cores(), pinned
+        self._colour, self._workers, self._pinned = colour, workers or cores(), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -93,14 +101,16 @@ class Loader:
         Raises:
             UserError: a file has vanished or broken since it was first read.
         """
-        n, side = len(self._samples.labels), self._prepared.side
+        n, side, shifts = len(self._samples.labels), self._prepared.side, None
         if self._train:
             order = stream(self._seed, "order", epoch).permutation(n)
             crops = random_crops(n, side, self._size, self._seed, epoch, self._mirror)
+            if self._colour is not None and self._colour.on(epoch):
+                shifts = self._colour.shifts(n, self._prepared.covariance, self._seed, epoch)
         else:
             order, crops = np.arange(n), centre_crops(n, side, self._size)
         starts = range(first_batch * self._batch_size, n, self._batch_size)
-        plan = _Plan([order[i : i + self._batch_size] for i in starts], crops, self._size)
+        plan = _Plan([order[i : i + self._batch_size] for i in starts], crops, self._size, shifts)
         if not plan.batches:
             return iter(())
         images = self._streamed(plan) if self._samples.images is None else _ahead(self._cut(plan))
@@ -108,7 +118,12 @@ class Loader:
 
     def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
         for indices, batch in zip(plan.batches, images, strict=True):
-            yield Batch(batch, torch.from_numpy(self._samples.labels[indices]), plan.crops[indices], indices)
+            labels = torch.from_numpy(self._samples.labels[indices])
+            if self._colour is None or plan.shifts is None:
+                yield Batch(batch, labels, plan.crops[indices], indices)
+                continue
+            shift = torch.from_numpy(plan.shifts[indices])
+            yield Batch(batch, labels, plan.crops[indices], indices, shift, self._colour.scale)
 
     def _cut(self, plan: _Plan) -> Iterator[Tensor]:
         """Each batch's crops (N, H, W, 3), from the map."""
