@@ -23,11 +23,13 @@ from pathlib import Path
 
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.files import atomic_write
+from alexnet_torch.memory import keep_freed
 from alexnet_torch.settings import Settings, parse, resolve
 
 
 def main() -> int:
     """Parses, builds, trains; returns the exit status."""
+    keep_freed()
     try:
         return run(resolve(parse()))
     except UserError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.memory import keep_freed
 from alexnet_torch.settings import one_line_errors
 
 PROGRAM = "python -m alexnet_torch"
@@ -244,6 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with one_line_errors(PROGRAM):
             work = app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+        keep_freed()
         work()
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

@@ -28,6 +28,10 @@ class PaperSGD(torch.optim.Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
 
+    # torch.amp.GradScaler then sets grad_scale and found_inf here and leaves both to the fused update, which
+    # need not wait to know whether to skip
+    _step_supports_amp_scaling = True
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient.
@@ -56,6 +60,8 @@ class PaperSGD(torch.optim.Optimizer):
                 dampening=1.0 - group["lr"],
                 nesterov=False,
                 maximize=False,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
             )
 
 

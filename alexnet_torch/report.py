@@ -76,7 +76,7 @@ class Board:
         net.eval()
         size = net.image_size
         image = torch.zeros(1, 3, size, size, device=net.exchange.devices[0])
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():  # whose check of the trace is without gradients, too
             # TensorBoard knows no graphs but torch.jit.trace's, deprecated though it is; the trace is only drawn
             warnings.simplefilter("ignore")
             self._writer.add_graph(net, image, use_strict_trace=False)

@@ -21,6 +21,7 @@ from alexnet_torch.errors import UserError
 RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
 ColourName = Literal["none", "paper", "source"]
 Split = Literal["auto", "none", "devices"]
+Amp = Literal["bf16", "fp16"]
 
 
 def _default(hint: str, metavar: str | None) -> Any:
@@ -89,6 +90,10 @@ class PlacementOptions:
     split: Annotated[Split | None, _default("auto", "auto|none|devices")] = None
     """Put towers on one device each ("devices"), together ("none"), or apart where there are as many
     GPUs ("auto")."""
+    amp: Annotated[Amp | None, _default("none", "bf16|fp16")] = None
+    """Convolutions and products in 16 bits, for GPUs; weights, normalisation and loss stay in 32."""
+    compile: bool = False
+    """Have torch compile the network: a minute at the start, which later runs are spared."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class Settings:
     freeze: str | None
     devices: str | None
     split: str
+    amp: str | None
+    compile: bool
     output: str
     resume: bool
     log_every: int
@@ -201,6 +208,8 @@ def resolve(given: dict[str, Any]) -> Settings:
         "freeze": None,
         "devices": None,
         "split": "auto",
+        "amp": None,
+        "compile": False,
         "output": f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}",
         "resume": False,
         "log_every": 20,

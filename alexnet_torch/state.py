@@ -62,35 +62,44 @@ def identity(settings: Settings, recipe: Recipe, prepared: Prepared) -> dict[str
         "--init": s.init,
         "--init-stages": s.init_stages,
         "--freeze": s.freeze,
+        "--amp": s.amp,
     }
 
 
-def save(folder: Path, identity: dict[str, Any], state: State, net: AlexNet, optimizer: torch.optim.Optimizer) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """What training changes, besides the `State`."""
+
+    net: AlexNet
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def save(folder: Path, identity: dict[str, Any], state: State, parts: Parts) -> None:
     """Saves a checkpoint of all that resuming needs.
 
     Args:
         folder: of checkpoints.
         identity: the run's, of the function of this name.
-        state, net, optimizer: the run's.
+        state, parts: the run's.
     """
     kept = {
         "identity": identity,
         "state": state.to_dict(),
-        "weights": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "weights": parts.net.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
     }
     checkpoint.save(folder, state.step, kept, state.best_step)
 
 
-def load(
-    folder: Path, identity: dict[str, Any], net: AlexNet, optimizer: torch.optim.Optimizer
-) -> tuple[State, str] | None:
+def load(folder: Path, identity: dict[str, Any], parts: Parts) -> tuple[State, str] | None:
     """Continues from the newest intact checkpoint.
 
     Args:
         folder: of checkpoints.
         identity: of the run that is to go on.
-        net, optimizer: given the checkpoint's weights and velocities.
+        parts: given the checkpoint's weights, velocities and scale.
 
     Returns:
         how far the run is, and the checkpoint's path; None if there has been no checkpoint.
@@ -109,8 +118,9 @@ def load(
         return None
     path, loaded = newest
     refuse_another_run(loaded["identity"], identity)
-    net.load_state_dict(loaded["weights"])
-    optimizer.load_state_dict(loaded["optimizer"])
+    parts.net.load_state_dict(loaded["weights"])
+    parts.optimizer.load_state_dict(loaded["optimizer"])
+    parts.scaler.load_state_dict(loaded["scaler"])
     return State.from_dict(loaded["state"]), str(path)
 
 

@@ -18,18 +18,24 @@ from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_
 from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.model import AlexNet, DropoutKey
 from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
+from alexnet_torch.precision import Precision
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.report import Board, Metrics, Progress
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
-from alexnet_torch.state import State, Window, identity, load, save
+from alexnet_torch.state import Parts, State, Window, identity, load, save
 from alexnet_torch.weights import load_model, save_model
 
 
 def train_step(
-    net: AlexNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, dropout: DropoutKey
+    net: AlexNet,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    dropout: DropoutKey,
+    precision: Precision,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the paper's training: forward, loss, backward, update.
+    """One step of the paper's training: forward, loss, backward, update. Waits for no GPU.
 
     Args:
         net: in training mode.
@@ -37,14 +43,17 @@ def train_step(
         images: (N, 3, H, W) float, mean image subtracted, on the network's first device.
         labels: (N,) int64, on the same.
         dropout: the step's masks.
+        precision: in which it computes.
 
     Returns:
         the batch's mean loss in nats, and its number of top-1 errors: both 0-d, on the device.
     """
-    logits = net(images, dropout)  # (N, classes)
-    loss = F.cross_entropy(logits, labels)
-    loss.backward()
-    optimizer.step()
+    with precision.autocast():
+        logits = net(images, dropout).float()  # (N, classes)
+        loss = F.cross_entropy(logits, labels)
+    precision.scaler.scale(loss).backward()
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
     optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward one
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
 
@@ -75,18 +84,25 @@ class Trainer:
         self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
         groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
         self.optimizer = optimizer_of(recipe.optimizer, groups, recipe.momentum)
+        self.precision = Precision(s.amp, devices[0])
         self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
-        colour = recipe.coloured(s.colour)
-        self.train_loader = Loader(prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour)
-        self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
+        colour, pinned = recipe.coloured(s.colour), devices[0].type == "cuda"
+        self.train_loader = Loader(
+            prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour, pinned=pinned
+        )
+        self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size, pinned=pinned)
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
         self.identity = identity(s, recipe, prepared)
         frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
         freeze(self.net, frozen)
-        resumed = load(self.output / "checkpoints", self.identity, self.net, self.optimizer) if s.resume else None
+        parts = Parts(self.net, self.optimizer, self.precision.scaler)
+        resumed = load(self.output / "checkpoints", self.identity, parts) if s.resume else None
         self.state, started_from = resumed or (State(), begin(self.net, s))
         self.saved = self.state.step if resumed else -1
+        self.parts = parts
+        w = self.state.window
+        self.sums = torch.tensor([w.loss, w.wrong], dtype=torch.float64, device=devices[0])  # read when reported
         self.output.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
         self.board = Board(self.output / "tensorboard", self.state.step)
@@ -109,6 +125,8 @@ class Trainer:
             if self.state.step == 0:
                 self.board.graph(self.net)
                 self.board.filters(self.net, 0)
+            if self.settings.compile:
+                self.net.compile_walk()
             while self._validated() and self.state.step < self.last_step and not self.stop.wished():
                 self._train_epoch()
             if self.saved != self.state.step:
@@ -164,20 +182,17 @@ class Trainer:
 
     def _train_batch(self, batch: Batch) -> None:
         s, step = self.state, self.state.step
-        pixels = batch.images.to(self.mean.device)
+        pixels = batch.images.to(self.mean.device, non_blocking=True)
         images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (N, 3, H, W)
-        labels = batch.labels.to(self.mean.device)
+        labels = batch.labels.to(self.mean.device, non_blocking=True)
         rate = self._set_rates()
         key = DropoutKey(self.settings.seed, step)
-        loss, wrong = train_step(self.net, self.optimizer, images, labels, key)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(self._diverged(f"the loss of step {step + 1} is {value}"))
+        loss, wrong = train_step(self.net, self.optimizer, images, labels, key, self.precision)
+        self.sums += torch.stack([loss.double() * len(labels), wrong.double()])
         if step == 0:
             self.board.samples(batch.images, 1)
         s.step += 1
         w = s.window
-        w.loss, w.wrong = w.loss + value * len(labels), w.wrong + int(wrong)
         w.images, w.steps = w.images + len(labels), w.steps + 1
         self.clocked += len(labels)
         self.progress.advance()
@@ -194,9 +209,11 @@ class Trainer:
         self.started, self.waited, self.clocked = time.perf_counter(), 0.0, 0
 
     def _report(self, rate: float) -> None:
-        s, w = self.state, self.state.window
+        s, w = self.state, self._window()
         elapsed = time.perf_counter() - self.started
         loss = w.loss / w.images
+        if not math.isfinite(loss):
+            raise TrainingError(self._diverged(f"the mean loss of the {w.steps} step(s) up to step {s.step} is {loss}"))
         record = {
             "split": "train",
             "step": s.step,
@@ -213,10 +230,17 @@ class Trainer:
         if self._at_chance_for_long() and not was_long:
             self.progress.say(_AT_CHANCE.format(steps=s.at_chance))
         s.window = Window()
+        self.sums.zero_()
         self.metrics.write(record)
         self.board.scalars(record)
         self.progress.train(record)
         self._clock()
+
+    def _window(self) -> Window:
+        """The sums since the last report, read back from the device: here alone does training wait for it."""
+        loss, wrong = self.sums.tolist()
+        self.state.window.loss, self.state.window.wrong = loss, int(wrong)
+        return self.state.window
 
     def _at_chance_for_long(self) -> bool:
         """Longer than networks that do learn stay there: 2,000 steps, or 10 epochs of a small folder."""
@@ -230,7 +254,8 @@ class Trainer:
         if s.step == 0 or s.validated == s.step or not due:
             return True
         self._check_weights()
-        errors = evaluate(self.net, self.val_loader, self.mean, self.stop.wished)
+        with self.precision.autocast():
+            errors = evaluate(self.net, self.val_loader, self.mean, self.stop.wished)
         if errors is None:
             return False
         record = {
@@ -257,8 +282,9 @@ class Trainer:
 
     def _save(self) -> None:
         self._check_weights()
+        self._window()
         self.state.metrics_size = self.metrics.sync()
-        save(self.output / "checkpoints", self.identity, self.state, self.net, self.optimizer)
+        save(self.output / "checkpoints", self.identity, self.state, self.parts)
         self.saved, self.last_save = self.state.step, time.monotonic()
 
     def _check_weights(self) -> None:

@@ -40,12 +40,14 @@ def our_step() -> Step:
     """The paper's architecture and update, as train.py runs them."""
     from alexnet_torch import AlexNet, DropoutKey
     from alexnet_torch.optim import PaperSGD, Rates, parameter_groups, set_rates
+    from alexnet_torch.precision import Precision
     from alexnet_torch.trainer import train_step
 
     net = AlexNet(seed=0).train()
     optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
     set_rates(optimizer, Rates(1e-3, 1e-3, {}))
-    return lambda images, labels: train_step(net, optimizer, images, labels, DropoutKey(0, 0)) and None
+    precision = Precision(None, torch.device("cpu"))
+    return lambda images, labels: train_step(net, optimizer, images, labels, DropoutKey(0, 0), precision) and None
 
 
 def make(name: str) -> Step:

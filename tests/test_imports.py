@@ -27,6 +27,7 @@ ORDER = [
     "data.augment",
     "data.loader",
     "optim",
+    "precision",
     "recipes",
     "settings",
     "checkpoint",

@@ -18,6 +18,7 @@ from alexnet_torch import AlexNet, checkpoint, recipes, trainer
 from alexnet_torch.data.colour import Colour
 from alexnet_torch.model import DropoutKey
 from alexnet_torch.optim import optimizer_of, parameter_groups
+from alexnet_torch.precision import Precision
 from alexnet_torch.recipes import RECIPES, Recipe
 from alexnet_torch.settings import RecipeName
 from alexnet_torch.trainer import train_step
@@ -115,13 +116,13 @@ def test_the_posts_defect_and_our_loss() -> None:
     assert post.item() / 3 > 5.9
     net = AlexNet(narrow(recipes.tensorflow_post)().architecture, 10, 64, seed=0).eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
-    losses = []
+    losses, full = [], Precision(None, torch.device("cpu"))
     for copies in (1, 3):
         optimizer = optimizer_of("adam", parameter_groups(net, 0.0, 0.0), 0.9)
         given = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-        losses.append(train_step(net, optimizer, *given, DropoutKey(0, 0))[0].item())
+        losses.append(train_step(net, optimizer, *given, DropoutKey(0, 0), full)[0].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     with torch.no_grad():
         p = net(images).double().softmax(1)

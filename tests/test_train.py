@@ -177,6 +177,24 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished
         assert torch.equal(kept["negative_velocity"], theirs["optimizer"]["state"][index]["negative_velocity"])
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes_bit_for_bit(precision: str, root: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(root, whole, "--amp", precision, "--max-steps", "6").returncode == 0
+    assert train(root, cut, "--amp", precision, "--max-steps", "3").returncode == 0
+    resumed = call(["--output", str(cut), "--resume", "--max-steps", "6"])
+    assert resumed.returncode == 0, resumed.stderr
+    states = [checkpoint.newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
+    weights, scalers = ([state[1][part] for state in states if state] for part in ("weights", "scaler"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert scalers[0] == scalers[1]
+    assert all(value.dtype == torch.float32 for value in weights[0].values())
+    other = call(
+        ["--output", str(cut), "--resume", "--max-steps", "8", "--amp", "fp16" if precision == "bf16" else "bf16"]
+    )
+    one_line(other, f"--resume: the run has --amp {precision}, not")
+
+
 def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     before = {p: p.read_bytes() for p in finished.glob("*.*") if p.name != "config.json"}
     done = call(["--output", str(finished), "--resume"])
@@ -322,11 +340,10 @@ def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, 
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(root: Path, tmp_path: Path) -> None:
     assert train(root, tmp_path / "run", "--max-steps", "3").returncode == 0
     kept = checkpoint.found(tmp_path / "run/checkpoints")
-    done = train(root, tmp_path / "run", "--resume", "--max-steps", "60", "--lr", "1e30")
-    assert done.returncode == 1
-    assert re.search(
-        r"step 5 is (nan|inf|-inf): training diverged; the last good checkpoint is .*step-00000003", done.stderr
-    )
+    for often, what in (("1", r"loss of the 1 step\(s\) up to step 5 is (nan|inf)"), ("50", "weights are not finite")):
+        done = train(root, tmp_path / "run", "--resume", "--max-steps", "60", "--lr", "1e30", "--log-every", often)
+        assert done.returncode == 1
+        assert re.search(what + r".*: training diverged; the last good checkpoint is .*step-00000003", done.stderr)
     assert "lower --lr" in done.stderr
     assert checkpoint.found(tmp_path / "run/checkpoints") == kept
 
