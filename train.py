@@ -42,6 +42,7 @@ def run(settings: Settings) -> int:
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
     import torch
 
+    from alexnet_torch.ablations import ablated
     from alexnet_torch.data.cache import cached_side, prepare
     from alexnet_torch.data.samples import resolve as resolve_data
     from alexnet_torch.placement import choose_devices
@@ -53,6 +54,8 @@ def run(settings: Settings) -> int:
         # each process would train a run of its own, all into one folder
         raise UserError("torchrun: runs of several processes are not supported yet; start one with python train.py")
     recipe, output = RECIPES[settings.recipe](), Path(settings.output)
+    if settings.ablation is not None:
+        recipe = ablated(recipe, settings.ablation)
     if not settings.resume and (output / "config.json").exists():
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     try:

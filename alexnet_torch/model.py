@@ -201,6 +201,8 @@ class AlexNet(nn.Module):
             if operation == "relu":
                 # in place would overwrite what a norm before it saved for its backward pass
                 parts = [F.relu(part) for part in parts]
+            elif operation == "tanh":
+                parts = [torch.tanh(part) for part in parts]
             elif operation == "norm":
                 parts = self._norm(parts, a.norm, "relu" in conv.after[: conv.after.index("norm")])
             elif operation == "spatial_norm":
@@ -213,7 +215,10 @@ class AlexNet(nn.Module):
         if linear.meet:
             parts = self.exchange.join(parts)
         parts = [tower.layer(linear.name)(part) for tower, part in self._each(parts)]
-        return parts if linear is self.architecture.linears[-1] else [F.relu(part) for part in parts]
+        if linear is self.architecture.linears[-1]:
+            return parts
+        activation = torch.tanh if self.architecture.linear_activation == "tanh" else F.relu
+        return [activation(part) for part in parts]
 
     def _norm(self, parts: TowerParts, norm: Norm, relu: bool) -> TowerParts:
         if not norm.across_towers:

@@ -20,6 +20,9 @@ from alexnet_torch.errors import UserError
 
 RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
 ColourName = Literal["none", "paper", "source"]
+AblationName = Literal[
+    "no-norm", "plain-pooling", "one-tower", "never-meet", "no-dropout", "tanh", "no-conv4", "sixth-conv"
+]
 Split = Literal["auto", "none", "devices"]
 
 
@@ -55,6 +58,9 @@ class TrainingOptions:
 
     recipe: Annotated[RecipeName | None, _default("paper", "|".join(get_args(RecipeName)))] = None
     """The architecture and how it is trained; see alexnet_torch/recipes.py."""
+    ablation: Annotated[AblationName | None, _default("none", "NAME")] = None
+    """One thing of the recipe changed, as in the paper's comparisons: no-norm, plain-pooling, one-tower,
+    never-meet, no-dropout, tanh, no-conv4 or sixth-conv; see alexnet_torch/ablations.py."""
     epochs: Annotated[int | None, _default("the recipe's", "N")] = None
     """Passes over the training images."""
     max_steps: Annotated[int | None, _default("none", "N")] = None
@@ -117,6 +123,7 @@ class Settings:
     no_mirror: bool
     colour: str
     recipe: str
+    ablation: str | None
     epochs: int
     max_steps: int | None
     batch_size: int
@@ -173,6 +180,7 @@ def resolve(given: dict[str, Any]) -> Settings:
         "no_mirror": not recipe.mirror,
         "colour": recipe.colour.convention if recipe.colour else "none",
         "recipe": name,
+        "ablation": None,
         "epochs": recipe.epochs,
         "max_steps": None,
         "batch_size": recipe.batch_size,

@@ -27,6 +27,7 @@ ORDER = [
     "data.loader",
     "optim",
     "recipes",
+    "ablations",
     "settings",
     "checkpoint",
     "weights",
