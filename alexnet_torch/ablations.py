@@ -7,7 +7,7 @@ What the paper's text leaves out is as in the 2012 source's nets: 146 (a sixth c
 from collections.abc import Callable
 from dataclasses import replace
 
-from alexnet_torch.architecture import Architecture, Conv, Operation
+from alexnet_torch.architecture import Architecture, Conv, Init, Operation
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes import Recipe
 
@@ -87,11 +87,11 @@ def without_conv4(net: Architecture) -> Architecture:
 def sixth_conv(net: Architecture) -> Architecture:
     """A sixth convolution over the last pooling layer, 3x3, which reads both towers (net 146, the paper's CNN*).
 
-    It starts as conv5 does, as in net 146: there from N(0, 0.03) and 1. The paper pre-trained this net on a
-    larger data set; train.py's --init and --init-stages take conv1 to conv5 from another run.
+    The paper trained this net on a larger data set first; net 146 had its convolutions from such trainings,
+    as train.py's --init and --init-stages take them from another run.
     """
     last = net.convs[-1]
-    sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), meet=True, init=last.init)
+    sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
     return replace(net, convs=(*net.convs, sixth))
 
 
