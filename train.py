@@ -53,9 +53,7 @@ def run(settings: Settings) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # each process would train a run of its own, all into one folder
         raise UserError("torchrun: runs of several processes are not supported yet; start one with python train.py")
-    recipe, output = RECIPES[settings.recipe](), Path(settings.output)
-    if settings.ablation is not None:
-        recipe = ablated(recipe, settings.ablation)
+    recipe, output = ablated(RECIPES[settings.recipe](), settings.ablation), Path(settings.output)
     if not settings.resume and (output / "config.json").exists():
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     try:

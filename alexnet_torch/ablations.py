@@ -117,19 +117,25 @@ ARCHITECTURES: dict[str, Callable[[Architecture], Architecture]] = {
 """What `--ablation` names, but for "no-colour", which is no matter of the architecture."""
 
 
-def ablated(recipe: Recipe, name: str) -> Recipe:
+def ablated(recipe: Recipe, name: str | None) -> Recipe:
     """A recipe with one thing of it changed.
 
     Args:
         recipe: of any architecture with the paper's stages.
-        name: a key of ARCHITECTURES, or "no-colour".
+        name: a key of ARCHITECTURES, or "no-colour"; None for the recipe as it is.
 
     Raises:
         UserError: there is no such ablation, or the recipe has nothing to change: no dropout, say.
     """
-    if name not in ARCHITECTURES:
-        raise UserError(f"--ablation {name}: there is no such ablation; choose one of {', '.join(ARCHITECTURES)}")
-    changed = replace(recipe, architecture=ARCHITECTURES[name](recipe.architecture))
+    if name is None:
+        return recipe
+    if name == "no-colour":
+        changed = replace(recipe, colour=None)
+    elif name in ARCHITECTURES:
+        changed = replace(recipe, architecture=ARCHITECTURES[name](recipe.architecture))
+    else:
+        known = ", ".join((*ARCHITECTURES, "no-colour"))
+        raise UserError(f"--ablation {name}: there is no such ablation; choose one of {known}")
     if changed == recipe:
         raise UserError(f"--ablation {name}: changes nothing in this recipe; choose another --ablation or --recipe")
     return changed

@@ -50,7 +50,7 @@ def lively(net: AlexNet) -> AlexNet:
 
 
 def test_every_name_is_an_option() -> None:
-    assert set(get_args(AblationName)) == set(ARCHITECTURES)
+    assert set(get_args(AblationName)) == {*ARCHITECTURES, "no-colour"}
 
 
 @CHANGES
@@ -189,5 +189,9 @@ def test_the_rest_runs_in_every_architecture(net: Architecture) -> None:
 def test_a_recipe_keeps_all_else() -> None:
     changed = ablated(demo(), "no-norm")
     assert replace(changed, architecture=demo().architecture) == demo()
+    assert ablated(demo(), None) == demo()
+    assert ablated(paper(), "no-colour") == replace(paper(), colour=None)
+    with pytest.raises(UserError, match="--ablation no-colour: changes nothing"):
+        ablated(demo(), "no-colour")
     with pytest.raises(UserError, match="--ablation no-nrm: there is no such ablation; choose one of no-norm, "):
         ablated(demo(), "no-nrm")
