@@ -58,8 +58,9 @@ class TrainingOptions:
 
     recipe: Annotated[RecipeName | None, _default("paper", "|".join(get_args(RecipeName)))] = None
     """The architecture and how it is trained; see alexnet_torch/recipes.py."""
-    ablation: Annotated[AblationName | None, _default("none", "|".join(get_args(AblationName)))] = None
-    """One thing of the recipe changed, as in the paper's comparisons; see alexnet_torch/ablations.py."""
+    ablation: Annotated[AblationName | None, _default("none", "NAME")] = None
+    """One thing of the recipe changed, as in the paper's comparisons: no-norm, plain-pooling, one-tower,
+    never-meet, no-colour, no-dropout, tanh, no-conv4 or sixth-conv; see alexnet_torch/ablations.py."""
     epochs: Annotated[int | None, _default("the recipe's", "N")] = None
     """Passes over the training images."""
     max_steps: Annotated[int | None, _default("none", "N")] = None

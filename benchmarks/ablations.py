@@ -148,7 +148,7 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
         if "diverged" in str(failed):
             return None, None
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = {record["split"]: record["top1_error"] for record in records}
+    last = {record["split"]: record["top1_error"] for record in records if record.get("crops", 1) == 1}
     return last["val"], last["train"]
 
 
