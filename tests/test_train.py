@@ -408,8 +408,9 @@ def test_the_options_that_are_promised_are_there() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     promised = (
-        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --epochs --max-steps --batch-size --lr "
-        "--seed --devices --split --output --resume --config --log-every --val-every --save-every --help"
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
+        "--batch-size --lr --seed --devices --split --output --resume --config "
+        "--log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
