@@ -1,6 +1,7 @@
 """The paper's Figure 1: training error by epoch of a four-layer net with ReLU and with tanh.
 
     python -m benchmarks.figure1 ../shared/data/tiny-imagenet-10
+    python -m benchmarks.figure1 ../shared/data/tiny-imagenet-10 --init lecun --output runs/lecun
 
 The paper's images are CIFAR-10's; here they are a folder's, at 32 pixels. As in the paper nothing
 regularises: no crops, mirrors, colour noise, decay or dropout; and each activation has the best of its rates.
@@ -12,7 +13,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import matplotlib.pyplot as plt
 import torch
@@ -32,23 +33,36 @@ from alexnet_torch.evaluate import count_wrong
 from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.randomness import stream
 
+Start = Literal["2012", "lecun"]
 SIDE = 32  # CIFAR-10's
-PIXEL_STD = 64.0  # about that of natural images: scales them so that tanh does not start saturated
-_LECUN = Init(1.0, 0.0, by_fan_in=True)
 
 FOUR_LAYERS = Architecture(
     name="four_layers",
     convs=tuple(
-        Conv(f"conv{i}", channels, 5, padding=(2, 2, 2, 2), after=("relu", "pool"), init=_LECUN)
-        for i, channels in ((1, 32), (2, 32), (3, 64))
+        Conv(f"conv{i}", channels, 5, padding=(2, 2, 2, 2), after=("relu", "pool"), init=Init(std))
+        for i, channels, std in ((1, 32, 0.0001), (2, 32, 0.01), (3, 64, 0.01))
     ),
-    linears=(Linear("fc4", None, init=_LECUN),),
+    linears=(Linear("fc4", None, init=Init(0.01)),),
     towers=1,
     pool_ceil=True,
     dropout=(),
 )
-"""The layers of the 2012 source's CIFAR-10 net, three convolutions and a linear one, without its norms and
-with maximum pooling in place of average. The paper says of its own net that it has four layers, no more."""
+"""The layers and initial weights of the 2012 source's CIFAR-10 net, of three convolutions and a linear layer,
+without its norms and with maximum for average pooling. The paper does not say more of its own than four layers."""
+
+
+def network(activation: str, start: Start) -> Architecture:
+    """The net with an activation; from "lecun", unit variance goes in and through, and no tanh starts saturated.
+
+    Args:
+        activation: "relu" or "tanh".
+        start: the initial weights: the 2012 source's, or LeCun's with pixels of about unit variance.
+    """
+    net = with_tanh(FOUR_LAYERS) if activation == "tanh" else FOUR_LAYERS
+    if start == "2012":
+        return net
+    lecun = Init(1.0, 0.0, by_fan_in=True)
+    return replace(net.with_init(**dict.fromkeys(net.stage_names, lecun)), input_scale=1 / 64)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,9 @@ class Options:
     """A folder of images, or "digits"."""
     epochs: int = 24
     """Of each training."""
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    init: Start = "2012"
+    """Initial weights: those of the 2012 source's CIFAR-10 net, or LeCun's rule with scaled pixels."""
+    rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01)
     """Each activation is trained with each."""
     target: float = 0.25
     """Training error, a fraction, to count the epochs to."""
@@ -77,6 +93,7 @@ class Curve:
 
     data: str
     epochs: int
+    init: str
     activation: str
     rate: float
     errors: list[float]
@@ -92,23 +109,18 @@ class Curve:
 
 
 def images_of(prepared: Prepared) -> tuple[Tensor, Tensor]:
-    """All training images (N, 3, 32, 32), about of unit variance, and their labels (N,)."""
+    """All training images (N, 3, 32, 32), less their mean, and their labels (N,)."""
     # the loader gives validation images in order, each by its centre
     loader = Loader(replace(prepared, val=prepared.train), "val", SIDE, batch_size=500)
     mean = torch.from_numpy(prepared.mean)
     batches = list(loader.epoch(0))
     images = torch.cat([to_float(batch.images, batch.crops, mean) for batch in batches])
-    return images / PIXEL_STD, torch.cat([batch.labels for batch in batches])
+    return images, torch.cat([batch.labels for batch in batches])
 
 
 def train(options: Options, prepared: Prepared, activation: str, rate: float) -> Curve:
     """One training. Should it diverge, errors of chance follow, which no table takes for success."""
-    net = AlexNet(
-        with_tanh(FOUR_LAYERS) if activation == "tanh" else FOUR_LAYERS,
-        len(prepared.classes),
-        SIDE,
-        seed=options.seed,
-    )
+    net = AlexNet(network(activation, options.init), len(prepared.classes), SIDE, seed=options.seed)
     optimizer = PaperSGD(parameter_groups(net, 0.0, 0.0))
     set_rates(optimizer, rate, 1.0, {})
     images, labels = images_of(prepared)
@@ -123,20 +135,22 @@ def train(options: Options, prepared: Prepared, activation: str, rate: float) ->
             optimizer.step()
             wrong += int(count_wrong(logits.detach(), labels[batch], 1))
         errors.append(wrong / len(labels))
-    return Curve(options.data, options.epochs, activation, rate, errors)
+    return Curve(options.data, options.epochs, options.init, activation, rate, errors)
 
 
 def curves(options: Options) -> list[Curve]:
     """All trainings: those that are there, and what is missing, which is trained and kept.
 
     Raises:
-        UserError: there are curves of other images or another number of epochs.
+        UserError: there are curves of other images, epochs or initial weights.
     """
     file = options.output / "figure1.jsonl"
     found = [Curve(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
     for curve in found:
-        if (curve.data, curve.epochs) != (options.data, options.epochs):
-            raise UserError(f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs")
+        if (curve.data, curve.epochs, curve.init) != (options.data, options.epochs, options.init):
+            raise UserError(
+                f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs, init {curve.init}"
+            )
     prepared = prepare(resolve(options.data), cached_side(SIDE))
     options.output.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:

@@ -8,11 +8,11 @@ import torch
 from alexnet_torch import AlexNet
 from alexnet_torch.data.cache import prepare
 from benchmarks import figure1
-from benchmarks.figure1 import FOUR_LAYERS, SIDE, Curve, Options, best, draw, images_of, table
+from benchmarks.figure1 import FOUR_LAYERS, SIDE, Curve, Options, best, draw, images_of, network, table
 
 
 def curve(activation: str, rate: float, *errors: float) -> Curve:
-    return Curve("photos", len(errors), activation, rate, list(errors))
+    return Curve("photos", len(errors), "2012", activation, rate, list(errors))
 
 
 FOUND = [
@@ -59,13 +59,22 @@ def test_the_net_has_four_layers_and_halves_its_maps_as_the_sources() -> None:
     assert AlexNet(FOUR_LAYERS, 10, SIDE)(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 10)
 
 
+def test_lecuns_rule_keeps_tanh_out_of_saturation() -> None:
+    pixels = 64 * torch.randn(8, 3, SIDE, SIDE)
+    for stage in FOUR_LAYERS.stage_names[:3]:
+        out = AlexNet(network("tanh", "lecun"), 10, SIDE, seed=0).features(pixels, stage)
+        assert out.min() < 0
+        assert 0.3 < out.abs().mean() < 0.9
+    assert network("relu", "2012") == FOUR_LAYERS
+
+
 def test_images_are_all_there_once_without_augmentation(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
     prepared = prepare(image_folder(tmp_path / "images"), 37)
     images, labels = images_of(prepared)
     assert labels.tolist() == prepared.train.labels.tolist()
     assert prepared.train.images is not None
     centre = prepared.train.images[prepared.train.rows][:, 2:34, 2:34].astype("float32")
-    expected = torch.from_numpy((centre - prepared.mean[2:34, 2:34]) / 64).permute(0, 3, 1, 2)
+    expected = torch.from_numpy(centre - prepared.mean[2:34, 2:34]).permute(0, 3, 1, 2)
     torch.testing.assert_close(images, expected)
 
 
@@ -73,7 +82,7 @@ def test_both_learn_and_what_is_there_is_not_trained_again(
     tmp_path: Path, image_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = image_folder(tmp_path / "images", classes=2, train=8)
-    options = Options(str(data), epochs=4, rates=(0.01,), batch_size=4, output=tmp_path / "out")
+    options = Options(str(data), 4, "lecun", (0.01,), batch_size=4, output=tmp_path / "out")
     assert figure1.main(options) == 0
     lines = (tmp_path / "out/figure1.jsonl").read_text()
     found = figure1.curves(options)
@@ -81,4 +90,4 @@ def test_both_learn_and_what_is_there_is_not_trained_again(
     assert all(c.errors[-1] < c.errors[0] for c in found)
     assert (tmp_path / "out/figure1.jsonl").read_text() == lines
     assert figure1.main(replace(options, epochs=3)) == 2
-    assert "has curves of" in capsys.readouterr().err
+    assert f"has curves of {data}, 4 epochs, init lecun" in capsys.readouterr().err
