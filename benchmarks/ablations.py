@@ -9,17 +9,17 @@ folder that --output names: the same command goes on after what is there.
 
 import json
 import math
-import multiprocessing
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 import tyro
 
 from alexnet_torch.ablations import ablated
@@ -110,7 +110,6 @@ def recipe(net: str, epochs: int) -> Recipe:
 def train(options: Options, net: str, seed: int) -> Result:
     """One training from its start, in this process; what it prints goes to log.txt in its folder."""
     started, folder = time.monotonic(), options.output / f"{net}-{seed}"
-    torch.set_num_threads(max(1, cores() // options.jobs))
     shutil.rmtree(folder, ignore_errors=True)  # of a training that was cut off
     folder.mkdir(parents=True)
     with (folder / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
@@ -167,21 +166,35 @@ def kept(options: Options) -> list[Result]:
 
 
 def train_missing(options: Options) -> None:
-    """Trains what there is no result of, several at a time; keeps each result as it comes."""
+    """Trains what there is no result of, and keeps each result as it comes."""
     done = {(result.net, result.seed) for result in kept(options)}
     missing = [(net, seed) for seed in options.seeds for net in options.nets if (net, seed) not in done]
+    missing.sort(key=lambda job: job[0] in CONTINUED)  # those that continue others come after them
     options.output.mkdir(parents=True, exist_ok=True)
-    # torch's threads do not survive a fork
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, spawn) as pool, (options.output / "results.jsonl").open("a") as file:
-        for group in (  # those that continue others come after them
-            [job for job in missing if job[0] not in CONTINUED],
-            [job for job in missing if job[0] in CONTINUED],
-        ):
-            for ended in as_completed([pool.submit(train, options, *job) for job in group]):
-                file.write(json.dumps(asdict(ended.result())) + "\n")
-                file.flush()
-                print(ended.result(), flush=True)
+    if options.jobs > 1:
+        _train_apart(options, missing)
+        return
+    for net, seed in missing:
+        line = json.dumps(asdict(train(options, net, seed))) + "\n"
+        with (options.output / "results.jsonl").open("a") as file:
+            file.write(line)
+
+
+def _train_apart(options: Options, missing: list[tuple[str, int]]) -> None:
+    """Runs this command for each training, several at a time, in processes that end with it."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // options.jobs))}
+    command = [sys.executable, "-m", "benchmarks.ablations", options.data, "--jobs", "1"]
+    command += ["--epochs", str(options.epochs), "--output", str(options.output)]
+
+    def run(job: tuple[str, int]) -> None:
+        net, seed = job
+        line = [*command, "--nets", net, "--seeds", str(seed)]
+        subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
+        print(f"{net}, seed {seed}: done", flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for continued in (False, True):  # whose models the second group needs
+            list(pool.map(run, [job for job in missing if (job[0] in CONTINUED) == continued]))
 
 
 def _spread(values: list[float], signed: bool = False) -> str:
@@ -215,9 +228,11 @@ def table(results: list[Result]) -> str:
             continue
         trained = [result.training_error for result in found if result.training_error is not None]
         top1 = _spread(list(errors[net].values())) if errors[net] else "diverged"
-        of_full = "" if net == FULL else difference(errors[net], errors[FULL])
+        compared = "" if net == FULL else difference(errors[net], errors[FULL])
         seeds = f"{len(errors[net])} of {len(found)}" if len(errors[net]) < len(found) else str(len(found))
-        lines.append(f"| {net} | {seeds} | {top1} | {_spread(trained) if trained else ''} | {of_full} | {PAPER[net]} |")
+        lines.append(
+            f"| {net} | {seeds} | {top1} | {_spread(trained) if trained else ''} | {continued} | {PAPER[net]} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,9 +1,9 @@
 import json
+import subprocess
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -50,24 +50,6 @@ def test_the_table_has_means_spreads_and_what_diverged() -> None:
     ]
 
 
-class InThisProcess:
-    """A pool of no processes: spawned ones would train the whole net, and import torch anew."""
-
-    def __init__(self, *given: Any) -> None:
-        self.given = given
-
-    def __enter__(self) -> "InThisProcess":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        pass
-
-    def submit(self, call: Callable[..., Result], *given: Any) -> "Future[Result]":
-        future: Future[Result] = Future()
-        future.set_result(call(*given))
-        return future
-
-
 def narrow() -> Recipe:
     net = demo().architecture
     convs = tuple(replace(conv, channels=16) for conv in net.convs)
@@ -81,7 +63,6 @@ def test_what_is_there_is_not_trained_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ablations, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(ablations, "demo", narrow)
     data, output = image_folder(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0, 1), (FULL,), 1, output)
@@ -99,9 +80,20 @@ def test_what_is_there_is_not_trained_again(
     assert (output / "full-0/model.pt").exists()
     assert not (output / "full-0/checkpoints").exists()
     assert "| full | 2 |" in capsys.readouterr().out
-    assert ablations.main(options) == 0
+    assert ablations.main(replace(options, jobs=2)) == 0
     assert kept(options) == results
     assert ablations.main(replace(options, epochs=2)) == 2
     assert f"--output {output}: has results of {data}, 1 epochs" in capsys.readouterr().err
     assert ablations.main(replace(options, nets=("no-nrm",))) == 2
     assert "--nets: there is no ['no-nrm'], only full, no-norm" in capsys.readouterr().err
+
+
+def test_each_training_is_a_process_and_those_that_continue_others_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda line, **_: ran.append(line[line.index("--nets") :]))
+    options = Options("photos", 1, (3, 5), ("sixth-conv-init", FULL), 2, tmp_path)
+    ablations.train_missing(options)
+    assert sorted(ran[:2]) == [["--nets", FULL, "--seeds", seed] for seed in "35"]
+    assert sorted(ran[2:]) == [["--nets", "sixth-conv-init", "--seeds", seed] for seed in "35"]
