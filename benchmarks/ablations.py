@@ -197,9 +197,9 @@ def _train_apart(options: Options, missing: list[tuple[str, int]]) -> None:
             list(pool.map(run, [job for job in missing if (job[0] in CONTINUED) == continued]))
 
 
-def _spread(values: list[float], signed: bool = False) -> str:
-    """Mean and standard deviation in percent, or points."""
-    mean = f"{100 * statistics.fmean(values):{'+' if signed else ''}.1f}"
+def _spread(values: list[float]) -> str:
+    """Mean and standard deviation, in percent."""
+    mean = f"{100 * statistics.fmean(values):.1f}"
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
@@ -230,9 +230,8 @@ def table(results: list[Result]) -> str:
         top1 = _spread(list(errors[net].values())) if errors[net] else "diverged"
         compared = "" if net == FULL else difference(errors[net], errors[FULL])
         seeds = f"{len(errors[net])} of {len(found)}" if len(errors[net]) < len(found) else str(len(found))
-        lines.append(
-            f"| {net} | {seeds} | {top1} | {_spread(trained) if trained else ''} | {continued} | {PAPER[net]} |"
-        )
+        training = _spread(trained) if trained else ""
+        lines.append(f"| {net} | {seeds} | {top1} | {training} | {compared} | {PAPER[net]} |")
     return "\n".join(lines)
 
 
