@@ -102,7 +102,7 @@ def recipe(net: str, epochs: int) -> Recipe:
     """How a net is trained: recipe demo with colour noise, its schedule cut in proportion to the epochs."""
     base = demo()
     assert isinstance(base.schedule, Steps)
-    factors = tuple((round(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
+    factors = tuple((math.ceil(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
     full = replace(base, schedule=Steps(factors), epochs=epochs, colour=Colour("paper"))
     return ablated(full, {FULL: None, **CONTINUED}.get(net, net))
 

@@ -29,7 +29,7 @@ def test_every_ablation_is_compared() -> None:
 
 def test_the_schedule_is_cut_in_proportion() -> None:
     assert recipe("full", 24).schedule == demo().schedule
-    assert recipe("full", 8).schedule == Steps(((3, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
+    assert recipe("full", 8).schedule == Steps(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
 
 
 def test_differences_are_of_equal_seeds() -> None:
