@@ -32,6 +32,7 @@ from alexnet_torch.optim import Steps
 from alexnet_torch.placement import choose_devices
 from alexnet_torch.recipes import Recipe, demo
 from alexnet_torch.settings import resolve
+from alexnet_torch.signals import Stopped
 from alexnet_torch.trainer import Trainer
 
 FULL = "full"
@@ -244,6 +245,11 @@ def main(options: Options) -> int:
     except UserError as error:
         print(f"benchmarks.ablations: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print("benchmarks.ablations: stopped; the same command starts this training again", file=sys.stderr)
+        return stopped.status
+    except subprocess.CalledProcessError as failed:  # which has said why
+        return failed.returncode
     print(table(kept(options)))
     return 0
 

@@ -30,7 +30,7 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.samples import resolve
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluate import count_wrong
-from alexnet_torch.optim import PaperSGD, parameter_groups, set_rates
+from alexnet_torch.optim import PaperSGD, Rates, parameter_groups, set_rates
 from alexnet_torch.randomness import stream
 
 Start = Literal["2012", "lecun"]
@@ -122,7 +122,7 @@ def train(options: Options, prepared: Prepared, activation: str, rate: float) ->
     """One training. Should it diverge, errors of chance follow, which no table takes for success."""
     net = AlexNet(network(activation, options.init), len(prepared.classes), SIDE, seed=options.seed)
     optimizer = PaperSGD(parameter_groups(net, 0.0, 0.0))
-    set_rates(optimizer, rate, 1.0, {})
+    set_rates(optimizer, Rates(rate, rate, {}))
     images, labels = images_of(prepared)
     errors: list[float] = []
     for epoch in range(options.epochs):
