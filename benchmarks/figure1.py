@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 import tyro
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from alexnet_torch import AlexNet, Architecture
@@ -202,7 +203,8 @@ def draw(found: list[Curve], target: float, file: Path) -> None:
     axes.set(xlabel="Epochs", ylabel="Training error", xlim=(0, None), ylim=(0, None))
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, title="each with its best rate; thin, its others")
     figure.savefig(file.with_suffix(".png"), dpi=150)
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # the same bytes each time
         figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
