@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parent / "native" / "response_norm.cpp"
 _FLAGS = ["-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-w"]
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def available() -> bool:
     """Whether `torch.ops.alexnet_torch` has the kernels; the first call builds and loads them.
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_torch.architecture import PAPER, Architecture, Conv, Linear, Norm
-from alexnet_torch.layers import dropout_mask, initialise, spatial_response_norm
+from alexnet_torch.architecture import PAPER, Architecture, Conv, Linear, Norm, Operation
+from alexnet_torch.layers import FullyConnected, dropout_mask, initialise, spatial_response_norm
 from alexnet_torch.placement import Exchange, TowerParts, tower_devices
 from alexnet_torch.randomness import key
-from alexnet_torch.response_norm import response_norm
+from alexnet_torch.response_norm import response_norm, response_norm_pool
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Tower(nn.Module):
             inputs = channels if linear.meet else read
             # the first towers take what does not divide, as torch.tensor_split does
             channels, read = width, width // towers + (index < width % towers)
-            self.add_module(linear.name, _on(device, nn.Linear(inputs, read, device="meta")))
+            self.add_module(linear.name, _on(device, FullyConnected(inputs, read, device="meta")))
 
     def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
         """The convolution or linear layer of a stage."""
@@ -193,22 +193,33 @@ class AlexNet(nn.Module):
     def _conv_stage(self, conv: Conv, parts: TowerParts) -> TowerParts:
         if conv.meet:
             parts = self.exchange.join(parts)
-        parts = [tower.layer(conv.name)(_pad_odd(part, conv)) for tower, part in self._each(parts)]
+        padded = {id(part): _pad_odd(part, conv) for part in parts}  # once where towers share their input
+        parts = [tower.layer(conv.name)(padded[id(part)]) for tower, part in self._each(parts)]
+        return self._after(list(conv.after), parts)
+
+    def _after(self, operations: list[Operation], parts: TowerParts) -> TowerParts:
+        """What follows a convolution; a norm takes in the ReLU before it and the pooling after it."""
         a = self.architecture
-        for operation, following in zip(conv.after, (*conv.after[1:], None), strict=True):
-            if (operation, following) == ("relu", "norm"):
-                continue  # the norm rectifies its input, for a pass over the map and a saved one less
-            if operation == "relu":
-                # in place would overwrite what a norm before it saved for its backward pass
-                parts = [F.relu(part) for part in parts]
-            elif operation == "tanh":
-                parts = [torch.tanh(part) for part in parts]
-            elif operation == "norm":
-                parts = self._norm(parts, a.norm, "relu" in conv.after[: conv.after.index("norm")])
-            elif operation == "spatial_norm":
-                parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
-            else:
-                parts = [F.max_pool2d(part, a.pool_size, a.pool_stride, ceil_mode=a.pool_ceil) for part in parts]
+        pool = (a.pool_size, a.pool_stride, a.pool_ceil)
+        while operations:
+            match operations:
+                case ["relu", "norm", "pool", *operations] if not a.norm.across_towers:
+                    parts = [response_norm_pool(part, a.norm, True, *pool) for part in parts]
+                case ["norm", "pool", *operations] if not a.norm.across_towers:
+                    parts = [response_norm_pool(part, a.norm, False, *pool) for part in parts]
+                case ["relu", "norm", *operations]:
+                    parts = self._norm(parts, a.norm, relu=True)
+                case ["norm", *operations]:
+                    parts = self._norm(parts, a.norm, relu=False)
+                case ["relu", *operations]:
+                    # in place would change what hooks on the layers saw
+                    parts = [F.relu(part) for part in parts]
+                case ["tanh", *operations]:
+                    parts = [torch.tanh(part) for part in parts]
+                case ["spatial_norm", *operations]:
+                    parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
+                case ["pool", *operations]:
+                    parts = [F.max_pool2d(part, pool[0], pool[1], ceil_mode=pool[2]) for part in parts]
         return parts
 
     def _linear_stage(self, linear: Linear, parts: TowerParts) -> TowerParts:

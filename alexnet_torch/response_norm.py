@@ -37,37 +37,82 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
     return _ResponseNorm.apply(x, norm, relu)  # type: ignore[no-any-return]
 
 
+def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int, ceil: bool) -> Tensor:
+    """Response normalisation, then max-pooling, with the normalised map kept for neither's backward pass.
+
+    Args:
+        x, norm, relu: as for `response_norm`.
+        size, stride, ceil: of the pooling, as for `torch.nn.functional.max_pool2d`.
+    """
+    if torch.compiler.is_exporting():
+        return F.max_pool2d(response_norm(x, norm, relu), size, stride, ceil_mode=ceil)
+    return _ResponseNormPool.apply(x, norm, relu, (size, stride, ceil))  # type: ignore[no-any-return]
+
+
 class _ResponseNorm(torch.autograd.Function):
     """Saves its input alone: the sum over neighbours is cheaper to redo than to keep."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool) -> Tensor:
-        if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous()
+        x = _dense(x)
         ctx.save_for_backward(x)
         ctx.norm, ctx.relu = norm, relu
-        if _native(x):
-            out: Tensor = torch.ops.alexnet_torch.norm(x, norm.window, norm.alpha, norm.beta, norm.k, relu)
-            return out
-        if _by_triton(x):
-            return _compiled(_forward)(x, norm, relu)
-        return _in_chunks(_forward, (x,), norm, relu)
+        return _normalise(x, norm, relu)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        norm, relu = ctx.norm, ctx.relu
-        if _native(x):
-            numbers = (norm.window, norm.alpha, norm.beta, norm.k, relu)
-            return torch.ops.alexnet_torch.norm_backward(*grads, x, *numbers), None, None
-        if _by_triton(x):
-            return _compiled(_backward)(*grads, x, norm, relu), None, None
-        return _in_chunks(_backward, (*grads, x), norm, relu), None, None
+        return _gradient(grads[0], x, ctx.norm, ctx.relu), None, None
+
+
+class _ResponseNormPool(torch.autograd.Function):
+    """Saves its input, and of each pooling window which element won."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool, pool: tuple[int, int, bool]) -> Tensor:
+        x, (size, stride, ceil) = _dense(x), pool
+        pooled, winners = F.max_pool2d(_normalise(x, norm, relu), size, stride, ceil_mode=ceil, return_indices=True)
+        if x.shape[2] * x.shape[3] < 1 << 15:  # a quarter of the bytes of torch's own int64
+            winners = winners.to(torch.int16)
+        ctx.save_for_backward(x, winners)
+        ctx.norm, ctx.relu, ctx.pool = norm, relu, pool
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        x, winners = ctx.saved_tensors
+        size, stride, ceil = ctx.pool
+        # of the map that was pooled this takes the shape and format alone, which x has too
+        grad = torch.ops.aten.max_pool2d_with_indices_backward(
+            grads[0], x, [size, size], [stride, stride], [0, 0], [1, 1], ceil, winners.long()
+        )
+        return _gradient(grad, x, ctx.norm, ctx.relu), None, None, None
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+
+
+def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    """By the fastest way that there is for x."""
+    if _native(x):
+        out: Tensor = torch.ops.alexnet_torch.norm(_wide(x), norm.window, norm.alpha, norm.beta, norm.k, relu)
+        return out.to(x.dtype)
+    return _compiled(_forward)(x, norm, relu) if _by_triton(x) else _in_chunks(_forward, (x,), norm, relu)
+
+
+def _gradient(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    """With respect to x, from that of the result."""
+    if _native(x):
+        numbers = (norm.window, norm.alpha, norm.beta, norm.k, relu)
+        out: Tensor = torch.ops.alexnet_torch.norm_backward(_wide(grad), _wide(x), *numbers)
+        return out.to(x.dtype)
+    return _compiled(_backward)(grad, x, norm, relu) if _by_triton(x) else _in_chunks(_backward, (grad, x), norm, relu)
 
 
 def _native(x: Tensor) -> bool:
     plain = torch.compiler.is_compiling() or type(x) is Tensor or isinstance(x, torch.nn.Parameter)  # not a fake one
-    return plain and x.is_cpu and x.dtype in (torch.float32, torch.float64) and kernels.available()
+    return plain and x.is_cpu and kernels.available()
 
 
 def _by_triton(x: Tensor) -> bool:

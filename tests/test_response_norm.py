@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet_torch import kernels
 from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, Norm
-from alexnet_torch.response_norm import response_norm
+from alexnet_torch.response_norm import response_norm, response_norm_pool
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0), Norm(1, 1.0, 0.75)]
@@ -163,6 +163,36 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(
         kernels._loaded.cache_clear()
 
 
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 5, 7, 7), (1, 3, 200, 200)], ids=str)
+def test_with_pooling_it_is_the_two_of_them(
+    ceil: bool, relu: bool, layout: torch.memory_format, shape: tuple[int, ...]
+) -> None:
+    x = (30 * torch.randn(shape, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
+    ours = response_norm_pool(x, PAPER.norm, relu, 3, 2, ceil)
+    theirs = F.max_pool2d(response_norm(x, PAPER.norm, relu), 3, 2, ceil_mode=ceil)
+    assert torch.equal(ours, theirs)
+    assert ours.is_contiguous(memory_format=layout)
+    g = torch.randn_like(theirs)
+    assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)))
+
+
+def test_with_pooling_the_normalised_map_is_not_kept() -> None:
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        response_norm_pool(x, PAPER.norm, True, 3, 2, False)
+    assert [(t.data_ptr() == x.data_ptr(), t.dtype) for t in saved] == [(True, torch.float32), (False, torch.int16)]
+
+
+@pytest.mark.slow
 def test_it_compiles_as_a_part_of_what_surrounds_it() -> None:
     x = (30 * torch.randn(2, 16, 5, 5)).requires_grad_()
     plain = response_norm(2 * x, PAPER.norm, relu=True).sin()
