@@ -1,6 +1,6 @@
 """What each of the paper's choices is worth: the full net and its ablations, trained alike on some seeds.
 
-    python -m benchmarks.ablations ../shared/data/tiny-imagenet-10 --epochs 8
+    python -m benchmarks.ablations ../shared/data/tiny-imagenet-10 --epochs 4
 
 Trains at 64 pixels by recipe demo, its schedule cut to the epochs, with the paper's colour noise so that it
 can be taken away. Prints a table in markdown. Each training is kept as a line of JSON when it ends, in the
