@@ -220,7 +220,7 @@ def table(found: list[Curve], target: float) -> str:
         lines.append(f"| {curve.activation} | {curve.rate:g} | {epochs} | {curve.errors[-1]:.1%} |")
     relu, tanh = (curve.epochs_to(target) for curve in best(found, target).values())
     if relu is not None and tanh is not None:
-        lines.append(f"\nReLU's best is there {tanh / relu:.1f} times sooner than tanh's; in the paper, 6 times.")
+        lines.append(f"\ntanh's best takes {tanh / relu:.1f} times as many epochs as ReLU's; in the paper, 6 times.")
     return "\n".join(lines)
 
 
