@@ -3,6 +3,10 @@
     python train.py --data imagenet/                                 one device, or two GPUs if visible
     python train.py --data imagenet/ --devices cuda:0,cuda:1         one tower on each, as in the paper
     python train.py --output runs/mine --resume                      go on with a run that was stopped
+    python train.py --data photos/ --init runs/imagenet              start from a run's weights, or a file's
+
+A run starts from its own checkpoint with --resume, else from the weights of --init, else from weights
+that it draws.
 
 All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 the input was wrong;
 130 or 143 stopped by SIGINT or SIGTERM after saving.
@@ -45,6 +49,7 @@ def run(settings: Settings) -> int:
     from alexnet_torch.ablations import ablated
     from alexnet_torch.data.cache import cached_side, prepare
     from alexnet_torch.data.samples import resolve as resolve_data
+    from alexnet_torch.finetune import check
     from alexnet_torch.placement import choose_devices
     from alexnet_torch.recipes import RECIPES
     from alexnet_torch.signals import Stopped
@@ -54,12 +59,13 @@ def run(settings: Settings) -> int:
         # each process would train a run of its own, all into one folder
         raise UserError("torchrun: runs of several processes are not supported yet; start one with python train.py")
     recipe, output = ablated(RECIPES[settings.recipe](), settings.ablation), Path(settings.output)
-    if not settings.resume and (output / "config.json").exists():
+    if not settings.resume and any((output / kept).exists() for kept in ("config.json", "model.pt")):
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     try:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
+    check(settings, recipe.architecture)
     named = settings.devices.split(",") if settings.devices else None
     devices, why = choose_devices(named, recipe.architecture.towers, settings.split)
     print(f"towers on {', '.join(map(str, devices))} ({why})", flush=True)
@@ -75,8 +81,8 @@ def run(settings: Settings) -> int:
         "commit": _commit(),
     }
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        # which refuses to resume another run, before its config.json is written over
+        # which refuses weights that do not fit before there is a folder, and another run's before its config.json
+        # is written over
         trainer = Trainer(settings, recipe, prepared, devices)
         text = json.dumps(config, indent=1).encode()
         atomic_write(output / "config.json", lambda file: file.write(text))

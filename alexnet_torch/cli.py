@@ -2,8 +2,10 @@
 
 import json as json_format
 import sys
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -81,15 +83,172 @@ def evaluate_command(
     print(table(runs, {c: found for c, found in tested.items() if crops in (None, c)}))
 
 
+def import_command(
+    file: tyro.conf.Positional[str],
+    output: Annotated[str, tyro.conf.arg(metavar="RUN")],
+    classes: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: found out)")] = None,
+    architecture: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: found out)")
+    ] = None,
+    inputs: Annotated[
+        str | None, tyro.conf.arg(metavar="rgb|caffe|imagenet", help_behavior_hint="(default: found out)")
+    ] = None,
+    mean: Annotated[
+        str | None, tyro.conf.arg(metavar="R,G,B|FILE", help_behavior_hint="(default: ImageNet's, but for rgb)")
+    ] = None,
+    image_size: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: found out)")] = None,
+) -> None:
+    """Make a run's folder of a file of weights: Caffe's, ONNX's, torchvision's, another state dict, safetensors.
+
+    Args:
+        file: .caffemodel, .onnx, .safetensors, or what torch.load reads without unpickling.
+        output: The folder to make, with model.pt and model.json.
+        classes: A file with a class's name on each line.
+        architecture: paper, source_2012, caffe, tensorflow_post or torchvision.
+        inputs: What images the weights read: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
+        mean: What they were less: a colour of 0..255, a .binaryproto or a .npy file.
+        image_size: Height and width of the network's images, in pixels.
+    """
+    # not at the top: torch takes seconds that --help can do without
+    from alexnet_torch.importing import Reading, import_model
+    from alexnet_torch.weights import save_new
+
+    reading = Reading(architecture, inputs, mean, image_size)
+    model, said = import_model(Path(file), reading, Path(classes) if classes else None)
+    save_new(Path(output), model)
+    print("\n".join([*said, f"the model is in {output}"]))
+
+
+def export_command(
+    run: tyro.conf.Positional[str],
+    file: tyro.conf.Positional[str],
+    format: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="safetensors|grouped|torchvision|onnx|pt2", help_behavior_hint="(default: by the ending)"
+        ),
+    ] = None,
+) -> None:
+    """Write a run's model to a file for other programs.
+
+    Args:
+        run: A run's folder, with model.pt and model.json.
+        file: .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
+        format: The file's format.
+    """
+    # not at the top: torch takes seconds that --help can do without
+    from alexnet_torch.exporting import export_model
+    from alexnet_torch.weights import load_model
+
+    reads = export_model(load_model(Path(run), ["cpu"]), Path(file), format)
+    print(f"{file}: reads {reads}")
+
+
+def features_command(
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    output: Annotated[str, tyro.conf.arg(metavar="FILE.npy|FILE.safetensors")],
+    stage: Annotated[str, tyro.conf.arg(metavar="NAME")] = "fc7",
+    skip_bad: bool = False,
+    batch_size: int = 64,
+    devices: Devices = None,
+) -> None:
+    """Write a stage's output for all images of a folder into one file.
+
+    Args:
+        run: A run's folder, with model.pt and model.json.
+        folder: A folder of images, nested in any way.
+        output: The file to write; a .npy file gets a .json with file and class names beside it.
+        stage: The stage's name, from conv1 to fc8 in the paper's network.
+        skip_bad: Leave out files that cannot be read, instead of stopping with their list.
+        batch_size: Images in a batch.
+        devices: Devices, one for all towers or one for each: cpu, cuda:0 or cuda:0,cuda:1.
+    """
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: must be 1 or more")
+    from alexnet_torch.features import save_features
+    from alexnet_torch.weights import load_model
+
+    model = load_model(Path(run), devices.split(",") if devices else None)
+    listing, row = save_features(model, Path(folder), stage, Path(output), skip_bad, batch_size)
+    print(f"{output}: {stage} of {len(listing.files)} images, float32 {(len(listing.files), *row)}")
+
+
+def figures_command(
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+    ],
+    output: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: RUN/figures)")] = None,
+    data: Annotated[
+        str | None, tyro.conf.arg(metavar="DIR|digits|none", help_behavior_hint="(default: the run's)")
+    ] = None,
+    image: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]", help_behavior_hint="(default: none)")
+    ] = (),
+    seed: int = 0,
+    devices: Devices = None,
+) -> None:
+    """Draw the paper's figures of runs: filters, labels, neighbours, and curves; measure filters' colourfulness.
+
+    Args:
+        runs: Runs' folders; their curves are drawn together.
+        output: Where PNG and SVG files go.
+        data: The images that the run was trained on; none: draw what takes no images.
+        image: Image files to show in place of eight validation images.
+        seed: Of the choice of validation images.
+        devices: Devices, one for all towers or one for each: cpu, cuda:0 or cuda:0,cuda:1.
+    """
+    if not runs:
+        raise UserError("figures: name at least one run's folder")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: must be 0 or more")
+    from alexnet_torch.figures.draw import Order, draw
+
+    draw(
+        Order(
+            tuple(map(Path, runs)),
+            Path(output) if output else None,
+            data,
+            tuple(map(Path, image)),
+            seed,
+            tuple(devices.split(",")) if devices else None,
+        )
+    )
+
+
+def _deferred(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The command, parsed but not run yet: what it says to stderr must not be taken for a wrong command line."""
+
+    @wraps(command)
+    def parsed(*given: Any, **options: Any) -> Callable[[], None]:
+        return partial(command, *given, **options)
+
+    return parsed
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "predict": predict_command,
+    "evaluate": evaluate_command,
+    "import": import_command,
+    "export": export_command,
+    "figures": figures_command,
+    "features": features_command,
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     app = tyro.extras.SubcommandApp()
-    app.command(name="predict")(predict_command)
-    app.command(name="evaluate")(evaluate_command)
+    for name, command in COMMANDS.items():
+        app.command(name=name)(_deferred(command))
     try:
         with one_line_errors(PROGRAM):
-            app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+            work = app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+        work()
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        return 130
     return 0

@@ -1,7 +1,8 @@
 """Files that appear complete or not at all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +12,9 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to fill, which appears under `path` when the block ends well: complete, or not at all.
 
     Raises:
         OSError: the disk is full, the folder gone, or the like; nothing is left behind.
@@ -22,16 +24,26 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            try:
-                write(file)
-            except RuntimeError as error:  # what torch.save makes of a failed write
-                raise OSError(f"{path}: {error}") from error
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
+
+    Raises:
+        OSError: the disk is full, the folder gone, or the like; nothing is left behind.
+    """
+    with replacing(path) as file:
+        try:
+            write(file)
+        except RuntimeError as error:  # what torch.save makes of a failed write
+            raise OSError(f"{path}: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:

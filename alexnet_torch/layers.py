@@ -45,16 +45,18 @@ class _Linear(torch.autograd.Function):
 
 
 class FullyConnected(nn.Linear):
-    """nn.Linear, in training on a CPU by the faster way."""
+    """nn.Linear, on a CPU by the faster way."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, outputs) of x (N, inputs)."""
-        return _Linear.apply(x, self.weight, self.bias) if self._by_one_dnn(x) else super().forward(x)  # type: ignore[no-any-return]
+        return _Linear.apply(x, self.weight, self.bias) if self._by_one_dnn(x) else super().forward(x)
 
     def _by_one_dnn(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling():  # first: torch.export would fix a batch's size that it sees compared
+            return False
         # below 32 rows or outputs, bringing the weights into oneDNN's layout costs more than it saves
-        worth = len(x) >= 32 and self.out_features >= 32 and torch.is_grad_enabled() and self.weight.requires_grad
-        plain = type(x) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+        worth = len(x) >= 32 and self.out_features >= 32
+        plain = type(x) is Tensor and not torch.is_autocast_enabled("cpu")
         there = x.is_cpu and x.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         return worth and plain and there
 
@@ -71,7 +73,7 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ (bits >> 16)
 
 
-def dropout_mask(shape: torch.Size, rate: float, key: int, first_row: int, device: torch.device) -> Tensor:
+def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int) -> Tensor:
     """Which elements of a batch's activations to keep: True at probability 1 - rate.
 
     A hash of (key, row in the global batch, element), so that a rank that holds rows of the batch
@@ -80,15 +82,15 @@ def dropout_mask(shape: torch.Size, rate: float, key: int, first_row: int, devic
     Args:
         shape: (n, ...) of the activations.
         rate: probability of dropping an element.
-        key: non-negative, below 2^62: one for each step, tower and layer.
+        key: 0-d int64, non-negative, below 2^62: one for each step, tower and layer. A tensor, on the device
+            where the mask is wanted, so that a compiled network is not compiled anew for each step.
         first_row: the first of these rows in the global batch.
-        device: where the mask is wanted.
 
     Returns:
         bool, of `shape`.
     """
-    rows = torch.arange(first_row, first_row + shape[0], device=device)
-    elements = torch.arange(shape[1:].numel(), device=device)
+    rows = torch.arange(first_row, first_row + shape[0], device=key.device)
+    elements = torch.arange(shape[1:].numel(), device=key.device)
     low, high = key & 0xFFFFFFFF, key >> 32
     rows = _mix(_mix(rows ^ low) + high & 0xFFFFFFFF)  # (n,)
     bits = _mix(_mix(elements) ^ rows[:, None])  # (n, elements)

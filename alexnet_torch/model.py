@@ -145,7 +145,12 @@ class AlexNet(nn.Module):
             images: (N, 3, H, W) floating-point, mean image subtracted, from values in 0..255.
             dropout: in training mode, the step's key; without it masks come from torch's generator.
         """
-        return self._walk(images, self.architecture.stage_names[-1], dropout)
+        keys = None if dropout is None or not self.training else self._dropout_keys(dropout)
+        return self._walk(images, self.architecture.stage_names[-1], keys, dropout.first_row if dropout else 0)
+
+    def compile_walk(self) -> None:
+        """Has torch compile the walk over the stages; names of parameters and results stay as they are."""
+        self._walk = torch.compile(self._walk)  # type: ignore[method-assign]
 
     def features(self, images: Tensor, stage: str) -> Tensor:
         """One stage's output of all towers together, on the first device.
@@ -160,7 +165,7 @@ class AlexNet(nn.Module):
         """
         if stage not in self.architecture.stage_names:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(self.architecture.stage_names)}")
-        return self._walk(images, stage, None)
+        return self._walk(images, stage, None, 0)
 
     def stage_weights(self, stage: str) -> list[Tensor]:
         """A stage's weights, one tensor a tower, each on its tower's device."""
@@ -169,7 +174,17 @@ class AlexNet(nn.Module):
     def _towers(self) -> list[Tower]:
         return [tower for tower in self.towers if isinstance(tower, Tower)]
 
-    def _walk(self, images: Tensor, last: str, dropout: DropoutKey | None) -> Tensor:
+    def _dropout_keys(self, dropout: DropoutKey) -> list[Tensor]:
+        """A key for each stage (stages,) int64, on each tower's device."""
+        stages = range(len(self.architecture.stages))
+        return [
+            torch.tensor([key(dropout.seed, "dropout", dropout.step, tower, stage) for stage in stages]).to(
+                device, non_blocking=True
+            )
+            for tower, device in enumerate(self.exchange.devices)
+        ]
+
+    def _walk(self, images: Tensor, last: str, keys: list[Tensor] | None, first_row: int) -> Tensor:
         size = self.image_size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
@@ -177,7 +192,7 @@ class AlexNet(nn.Module):
         parts = self.exchange.scatter(images * a.input_scale if a.input_scale != 1 else images)
         for conv in a.convs:
             parts = self._conv_stage(conv, parts)
-            parts = self._drop(conv.name, parts, dropout)
+            parts = self._drop(conv.name, parts, keys, first_row)
             if conv.name == last:
                 return self.exchange.gather(parts)
         if a.adaptive_pool is not None:
@@ -185,7 +200,7 @@ class AlexNet(nn.Module):
         parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
         for linear in a.linears:
             parts = self._linear_stage(linear, parts)
-            parts = self._drop(linear.name, parts, dropout)
+            parts = self._drop(linear.name, parts, keys, first_row)
             if linear.name == last:
                 break
         return self.exchange.gather(parts)
@@ -193,8 +208,11 @@ class AlexNet(nn.Module):
     def _conv_stage(self, conv: Conv, parts: TowerParts) -> TowerParts:
         if conv.meet:
             parts = self.exchange.join(parts)
-        padded = {id(part): _pad_odd(part, conv) for part in parts}  # once where towers share their input
-        parts = [tower.layer(conv.name)(padded[id(part)]) for tower, part in self._each(parts)]
+        if all(part is parts[0] for part in parts):  # towers that share their input share its padding
+            parts = [_pad_odd(parts[0], conv)] * len(parts)
+        else:
+            parts = [_pad_odd(part, conv) for part in parts]
+        parts = [tower.layer(conv.name)(part) for tower, part in self._each(parts)]
         return self._after(list(conv.after), parts)
 
     def _after(self, operations: list[Operation], parts: TowerParts) -> TowerParts:
@@ -240,19 +258,15 @@ class AlexNet(nn.Module):
             for part, (wide, before) in zip(parts, widened, strict=True)
         ]
 
-    def _drop(self, stage: str, parts: TowerParts, dropout: DropoutKey | None) -> TowerParts:
+    def _drop(self, stage: str, parts: TowerParts, keys: list[Tensor] | None, first_row: int) -> TowerParts:
         a = self.architecture
         if not self.training or stage not in a.dropout or a.dropout_rate == 0:
             return parts
-        if dropout is None:
+        if keys is None:
             return [F.dropout(part, a.dropout_rate) for part in parts]
-        dropped = []
-        for tower, part in enumerate(parts):
-            layer = a.stage_names.index(stage)
-            k = key(dropout.seed, "dropout", dropout.step, tower, layer)
-            mask = dropout_mask(part.shape, a.dropout_rate, k, dropout.first_row, part.device)
-            dropped.append(part * mask * (1 / (1 - a.dropout_rate)))
-        return dropped
+        index = a.stage_names.index(stage)
+        masks = [dropout_mask(p.shape, a.dropout_rate, k[index], first_row) for p, k in zip(parts, keys, strict=True)]
+        return [part * mask * (1 / (1 - a.dropout_rate)) for part, mask in zip(parts, masks, strict=True)]
 
     def _each(self, parts: TowerParts) -> list[tuple[Tower, Tensor]]:
         return list(zip(self._towers(), parts, strict=True))

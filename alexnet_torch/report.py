@@ -83,7 +83,7 @@ class Board:
         net.train()
 
     def filters(self, net: AlexNet, step: int) -> None:
-        """The first stage's filters, one picture a tower, each filter stretched to the full range."""
+        """The first stage's filters, one picture a tower."""
         first = net.architecture.convs[0].name
         for index, weights in enumerate(net.stage_weights(first)):
             self._writer.add_image(f"{first}/tower{index}", filter_grid(weights), step)
@@ -102,18 +102,21 @@ class Board:
         self._writer.close()
 
 
-def filter_grid(weights: Tensor) -> Tensor:
-    """Filters side by side as one picture (3, rows, columns) in [0, 1], eight in a row.
+def filter_grid(weights: Tensor, columns: int = 8) -> Tensor:
+    """Filters side by side as one picture (3, height, width) in [0, 1].
+
+    Each is scaled by itself, so that its largest weight is at the end of the range and 0 is mid-grey.
 
     Args:
         weights: (filters, 3, height, width), of any range.
+        columns: filters in a row.
     """
     w = weights.detach().float().cpu()
-    low, high = w.amin((1, 2, 3), keepdim=True), w.amax((1, 2, 3), keepdim=True)
-    w = torch.nn.functional.pad((w - low) / (high - low).clamp_min(1e-12), (1, 1, 1, 1), value=1.0)
-    missing = -len(w) % 8
+    largest = w.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    w = torch.nn.functional.pad(0.5 + 0.5 * w / largest, (1, 1, 1, 1), value=1.0)
+    missing = -len(w) % columns
     w = torch.cat([w, w.new_ones(missing, *w.shape[1:])])
-    rows = w.reshape(-1, 8, *w.shape[1:])  # (rows, 8, 3, height, width)
+    rows = w.reshape(-1, columns, *w.shape[1:])  # (rows, columns, 3, height, width)
     return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from alexnet_torch import kernels
 from alexnet_torch.architecture import Norm
 
-# elements of a map in hand at a time: their temporaries stay in a CPU's cache, which is worth a factor of two
-_CHUNK = 400_000
+# elements of a map in hand at a time on a CPU: what is in cache goes through the formulas twice as fast,
+# and a normalised map that is in cache is pooled without having been in memory
+_CHUNK, _POOLED = 400_000, 1_000_000
 
 
 def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
@@ -32,8 +33,8 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
         norm: window, alpha, beta and k; `across_towers` is the caller's concern.
         relu: rectify x first, at no cost: one pass and one saved map less.
     """
-    if torch.compiler.is_exporting():  # plain operations, which every format knows
-        return _forward(F.relu(x) if relu else x, norm, False)
+    if torch.compiler.is_exporting():  # plain operations; ours would be written as dozens of scattered slices
+        return F.local_response_norm(F.relu(x) if relu else x, norm.window, norm.alpha, norm.beta, norm.k)
     return _ResponseNorm.apply(x, norm, relu)  # type: ignore[no-any-return]
 
 
@@ -46,6 +47,10 @@ def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int
     """
     if torch.compiler.is_exporting():
         return F.max_pool2d(response_norm(x, norm, relu), size, stride, ceil_mode=ceil)
+    if not (x.requires_grad and torch.is_grad_enabled()):  # winners are for the backward pass
+        some = _dense(x).split(_images_at_a_time(x, _POOLED))
+        pooled = [F.max_pool2d(_normalise(part, norm, relu), size, stride, ceil_mode=ceil) for part in some]
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled)
     return _ResponseNormPool.apply(x, norm, relu, (size, stride, ceil))  # type: ignore[no-any-return]
 
 
@@ -66,27 +71,46 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 class _ResponseNormPool(torch.autograd.Function):
-    """Saves its input, and of each pooling window which element won."""
+    """Saves its input, and of each pooling window which element won.
+
+    On a CPU it goes a few images at a time: the normalised map is in cache when it is pooled, and there
+    is never more of it, nor of its gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool, pool: tuple[int, int, bool]) -> Tensor:
         x, (size, stride, ceil) = _dense(x), pool
-        pooled, winners = F.max_pool2d(_normalise(x, norm, relu), size, stride, ceil_mode=ceil, return_indices=True)
-        if x.shape[2] * x.shape[3] < 1 << 15:  # a quarter of the bytes of torch's own int64
-            winners = winners.to(torch.int16)
-        ctx.save_for_backward(x, winners)
+        # below 2^15 places, a quarter of the bytes of torch's own int64
+        kind = torch.int16 if x.shape[2] * x.shape[3] < 1 << 15 else torch.int64
+        pooled, winners = [], []
+        for some in x.split(_images_at_a_time(x, _POOLED)):
+            y = _normalise(some, norm, relu)
+            values, places = F.max_pool2d(y, size, stride, ceil_mode=ceil, return_indices=True)
+            pooled.append(values)
+            winners.append(places.to(kind))
+        ctx.save_for_backward(x, torch.cat(winners))
         ctx.norm, ctx.relu, ctx.pool = norm, relu, pool
-        return pooled
+        return torch.cat(pooled)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, winners = ctx.saved_tensors
         size, stride, ceil = ctx.pool
-        # of the map that was pooled this takes the shape and format alone, which x has too
-        grad = torch.ops.aten.max_pool2d_with_indices_backward(
-            grads[0], x, [size, size], [stride, stride], [0, 0], [1, 1], ceil, winners.long()
-        )
-        return _gradient(grad, x, ctx.norm, ctx.relu), None, None, None
+        out = torch.empty_like(x)
+        images = _images_at_a_time(x, _POOLED)
+        for to, some, places, above in zip(*(m.split(images) for m in (out, x, winners, grads[0])), strict=True):
+            # of the map that was pooled this takes the shape and format alone, which x has too
+            grad = torch.ops.aten.max_pool2d_with_indices_backward(
+                above, some, [size, size], [stride, stride], [0, 0], [1, 1], ceil, places.long()
+            )
+            to.copy_(_gradient(grad, some, ctx.norm, ctx.relu))
+        return out, None, None, None
+
+
+def _images_at_a_time(x: Tensor, elements: int) -> int:
+    """All on a GPU; on a CPU so few that their temporaries stay in its cache."""
+    whole = not x.is_cpu or torch.compiler.is_compiling()
+    return max(1, len(x) if whole else elements // max(1, x[:1].numel()))
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -127,8 +151,8 @@ def _compiled(formula: Any) -> Any:
 
 def _in_chunks(formula: Any, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
     """The formula, on a CPU a few images at a time."""
-    images = max(1, _CHUNK // max(1, maps[0][:1].numel()))
-    if not maps[0].is_cpu or len(maps[0]) <= images or torch.compiler.is_compiling():
+    images = _images_at_a_time(maps[0], _CHUNK)
+    if len(maps[0]) <= images:
         result: Tensor = formula(*maps, norm, relu)
         return result
     out = torch.empty_like(maps[-1])

@@ -74,6 +74,19 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
+class StartOptions:
+    """What to start from: with --resume the run's own checkpoint, else --init, else weights drawn anew."""
+
+    init: Annotated[str | None, _default("none", "RUN|FILE")] = None
+    """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. With
+    another number of classes, the last stage is drawn anew."""
+    init_stages: Annotated[str | None, _default("all", "STAGES")] = None
+    """Take only these stages from --init: conv1,conv2 or conv1..conv5, say; the others are drawn anew."""
+    freeze: Annotated[str | None, _default("none", "STAGES")] = None
+    """Stages whose weights and biases do not change: conv1..conv5, say."""
+
+
+@dataclass(frozen=True)
 class PlacementOptions:
     """Where the towers live."""
 
@@ -108,6 +121,7 @@ class Options:
 
     data: DataOptions = field(default_factory=DataOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    start: StartOptions = field(default_factory=StartOptions)
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -129,6 +143,9 @@ class Settings:
     batch_size: int
     lr: float
     seed: int
+    init: str | None
+    init_stages: str | None
+    freeze: str | None
     devices: str | None
     split: str
     output: str
@@ -146,6 +163,7 @@ class Settings:
         self._require("save_every", self.save_every > 0, "positive")
         self._require("colour", self.colour in get_args(ColourName), f"one of {get_args(ColourName)}")
         self._require("colour", self.ablation != "no-colour" or self.colour == "none", "none for --ablation no-colour")
+        self._require("init_stages", self.init_stages is None or self.init is not None, "given with --init")
 
     def _require(self, name: str, holds: bool, must: str) -> None:
         if not holds:
@@ -188,6 +206,9 @@ def resolve(given: dict[str, Any]) -> Settings:
         "batch_size": recipe.batch_size,
         "lr": recipe.lr,
         "seed": 0,
+        "init": None,
+        "init_stages": None,
+        "freeze": None,
         "devices": None,
         "split": "auto",
         "output": f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}",

@@ -1,9 +1,17 @@
-"""How far a run is, and which run it is."""
+"""How far a run is, and which run it is; saved, and loaded again."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from alexnet_torch import checkpoint
+from alexnet_torch.data.cache import Prepared
 from alexnet_torch.errors import UserError
+from alexnet_torch.model import AlexNet
+from alexnet_torch.recipes import Recipe
+from alexnet_torch.settings import Settings
 
 
 @dataclass
@@ -36,6 +44,74 @@ class State:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
         return asdict(self)
+
+
+def identity(settings: Settings, recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+    """What decides a run's course: with anything of it changed, resuming would make a run that no command makes."""
+    s = settings
+    return {
+        "architecture": repr(recipe.architecture),
+        "optimizer": recipe.optimizer,
+        "data set": prepared.fingerprint,
+        "classes": list(prepared.classes),
+        "--image-size": s.image_size,
+        "--batch-size": s.batch_size,
+        "--seed": s.seed,
+        "--no-mirror": s.no_mirror,
+        "--colour": s.colour,
+        "--init": s.init,
+        "--init-stages": s.init_stages,
+        "--freeze": s.freeze,
+    }
+
+
+def save(folder: Path, identity: dict[str, Any], state: State, net: AlexNet, optimizer: torch.optim.Optimizer) -> None:
+    """Saves a checkpoint of all that resuming needs.
+
+    Args:
+        folder: of checkpoints.
+        identity: the run's, of the function of this name.
+        state, net, optimizer: the run's.
+    """
+    kept = {
+        "identity": identity,
+        "state": state.to_dict(),
+        "weights": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    checkpoint.save(folder, state.step, kept, state.best_step)
+
+
+def load(
+    folder: Path, identity: dict[str, Any], net: AlexNet, optimizer: torch.optim.Optimizer
+) -> tuple[State, str] | None:
+    """Continues from the newest intact checkpoint.
+
+    Args:
+        folder: of checkpoints.
+        identity: of the run that is to go on.
+        net, optimizer: given the checkpoint's weights and velocities.
+
+    Returns:
+        how far the run is, and the checkpoint's path; None if there has been no checkpoint.
+
+    Raises:
+        UserError: there were checkpoints and none is intact, or they are another run's.
+    """
+
+    def damaged(path: Path) -> None:
+        print(f"{path} is damaged (its checksum does not hold): passed over")
+
+    newest = checkpoint.newest_intact(folder, damaged)
+    if newest is None:
+        if checkpoint.found(folder):
+            raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
+        return None
+    path, loaded = newest
+    refuse_another_run(loaded["identity"], identity)
+    net.load_state_dict(loaded["weights"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    return State.from_dict(loaded["state"]), str(path)
 
 
 def refuse_another_run(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -13,15 +13,16 @@ from alexnet_torch import checkpoint
 from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.errors import TrainingError
 from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
+from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.model import AlexNet, DropoutKey
 from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.report import Board, Metrics, Progress
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
-from alexnet_torch.state import State, Window, refuse_another_run
+from alexnet_torch.state import State, Window, identity, load, save
 from alexnet_torch.weights import load_model, save_model
 
 
@@ -64,7 +65,8 @@ class Trainer:
         devices: one for each tower.
 
     Raises:
-        UserError: the run to resume is of another architecture or data set, or nothing is intact.
+        UserError: the run to resume is of another architecture or data set, or nothing is intact; or
+            the weights to start from do not fit.
     """
 
     def __init__(self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]) -> None:
@@ -79,23 +81,19 @@ class Trainer:
         self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size)
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
-        self.identity = {
-            "architecture": repr(recipe.architecture),
-            "optimizer": recipe.optimizer,
-            "data set": prepared.fingerprint,
-            "classes": list(prepared.classes),
-            "--image-size": s.image_size,
-            "--batch-size": s.batch_size,
-            "--seed": s.seed,
-            "--no-mirror": s.no_mirror,
-            "--colour": s.colour,
-        }
-        self.state, self.saved = State(), -1
-        started_from = self._load() if s.resume else "scratch"
+        self.identity = identity(s, recipe, prepared)
+        frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
+        freeze(self.net, frozen)
+        resumed = load(self.output / "checkpoints", self.identity, self.net, self.optimizer) if s.resume else None
+        self.state, started_from = resumed or (State(), begin(self.net, s))
+        self.saved = self.state.step if resumed else -1
+        self.output.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
         self.board = Board(self.output / "tensorboard", self.state.step)
         self.progress = Progress(self.last_step, self.state.step, self.batches)
         self.progress.say(f"starting from {started_from}")
+        if frozen:
+            self.progress.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
         self.stop = Stop()
         self.last_save = time.monotonic()
 
@@ -260,33 +258,8 @@ class Trainer:
     def _save(self) -> None:
         self._check_weights()
         self.state.metrics_size = self.metrics.sync()
-        state = {
-            "identity": self.identity,
-            "state": self.state.to_dict(),
-            "weights": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        checkpoint.save(self.output / "checkpoints", self.state.step, state, self.state.best_step)
+        save(self.output / "checkpoints", self.identity, self.state, self.net, self.optimizer)
         self.saved, self.last_save = self.state.step, time.monotonic()
-
-    def _load(self) -> str:
-        folder = self.output / "checkpoints"
-
-        def damaged(path: Path) -> None:
-            print(f"{path} is damaged (its checksum does not hold): passed over")
-
-        newest = checkpoint.newest_intact(folder, damaged)
-        if newest is None:
-            if checkpoint.found(folder):
-                raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
-            return "scratch: the run stopped before its first checkpoint"
-        path, loaded = newest
-        refuse_another_run(loaded["identity"], self.identity)
-        self.net.load_state_dict(loaded["weights"])
-        self.optimizer.load_state_dict(loaded["optimizer"])
-        self.state = State.from_dict(loaded["state"])
-        self.saved = self.state.step
-        return str(path)
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""

@@ -2,13 +2,14 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alexnet_torch.architecture import Architecture
 from alexnet_torch.errors import UserError
@@ -34,6 +35,66 @@ class Model:
     mirror: bool = True
 
 
+def describe(model: Model) -> dict[str, Any]:
+    """All that a model is besides its weights, as plain values: what model.json holds."""
+    net, mean = model.net, model.mean
+    return {
+        "architecture": asdict(net.architecture),
+        "classes": list(model.classes),
+        "image_size": net.image_size,
+        "mirror": model.mirror,
+        "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
+        # exact, and a quarter of the size of its numbers as text
+        "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
+    }
+
+
+def to_strings(description: dict[str, Any]) -> dict[str, str]:
+    """A description as files of other formats carry it in their metadata: a string of JSON for each key."""
+    return {name: json.dumps(value) for name, value in description.items()}
+
+
+def from_strings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The description in a file's metadata; None if there is none of ours.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
+        return None
+    return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own
+
+
+def build(description: dict[str, Any], weights: dict[str, Tensor], devices: Sequence[str] | None = None) -> Model:
+    """The model that `describe` described, with its weights.
+
+    Args:
+        description: read from a file, so anything.
+        weights: under their one name everywhere, `towers.0.conv1.weight` and so on.
+        devices: one for all towers or one for each; a GPU if there is one, else the CPU, by default.
+
+    Raises:
+        UserError: the machine lacks a device.
+        ValueError: the description is none, or is of other weights; the message says in what.
+    """
+    try:
+        architecture = Architecture.from_dict(description["architecture"])
+        classes = tuple(description["classes"])
+        side = description["mean"]["side"]
+        mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
+        placed, _ = choose_devices(devices, architecture.towers, "auto" if devices else "none")
+        net = AlexNet(architecture, len(classes), description["image_size"], placed, seed=0)
+        net.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:  # torch's message goes on with a line for each tensor
+        raise ValueError(" ".join(str(error).split("\n")[:2])) from error
+    return Model(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
+
+
+def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
+    """A network's weights under their one name everywhere, as contiguous CPU tensors."""
+    return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+
+
 def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray, mirror: bool = True) -> None:
     """Writes model.json and model.pt, each whole or not at all.
 
@@ -44,18 +105,43 @@ def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.nd
         mean: (S, S, 3) float32, 0..255.
         mirror: whether it was trained on mirror images, too.
     """
-    description = {
-        "architecture": asdict(net.architecture),
-        "classes": list(classes),
-        "image_size": net.image_size,
-        "mirror": mirror,
-        "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
-        # exact, and a quarter of the size of its numbers as text
-        "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
-    }
-    atomic_write(folder / "model.json", lambda file: _write_text(file, json.dumps(description)))
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    text = json.dumps(describe(Model(net, classes, mean, mirror))).encode()
+    atomic_write(folder / "model.json", lambda file: file.write(text))
+    weights = cpu_weights(net)
     atomic_write(folder / "model.pt", lambda file: torch.save(weights, file))
+
+
+def save_new(folder: Path, model: Model) -> None:
+    """Writes a model into a folder that holds none yet, made if need be.
+
+    Raises:
+        UserError: it holds a run, or cannot be written.
+    """
+    if any((folder / kept).exists() for kept in ("config.json", "model.pt")):
+        raise UserError(f"--output {folder}: holds a run already; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(folder, model.net, model.classes, model.mean, model.mirror)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a run's folder says of its model, and its weights on the CPU; not yet held against each other.
+
+    Raises:
+        UserError: there is no model, or a file is damaged.
+    """
+    try:
+        description = json.loads((folder / "model.json").read_text())
+        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no model here ({Path(error.filename).name} is missing); name a run's folder"
+        ) from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes
+        raise UserError(f"{folder}: its model cannot be read ({type(error).__name__}); train it again") from error
+    return description, weights
 
 
 def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
@@ -69,28 +155,8 @@ def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
         UserError: there is no model, its files are damaged or do not fit each other, or the machine
             lacks a device.
     """
+    description, weights = read_model(folder)
     try:
-        description = json.loads((folder / "model.json").read_text())
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: no model here ({Path(error.filename).name} is missing); name a run's folder"
-        ) from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise UserError(f"{folder}: its model cannot be read ({type(error).__name__}); train it again") from error
-    try:
-        architecture = Architecture.from_dict(description["architecture"])
-        classes = tuple(description["classes"])
-        side = description["mean"]["side"]
-        mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
-        placed, _ = choose_devices(devices, architecture.towers, "auto" if devices else "none")
-        net = AlexNet(architecture, len(classes), description["image_size"], placed, seed=0)
-        net.load_state_dict(weights)
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder}: model.json and model.pt do not fit each other ({reason})") from error
-    return Model(net.eval(), classes, mean.astype(np.float32), description.get("mirror", True))
-
-
-def _write_text(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
+        return build(description, weights, devices)
+    except ValueError as error:
+        raise UserError(f"{folder}: model.json and model.pt do not fit each other ({error})") from error

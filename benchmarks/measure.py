@@ -1,12 +1,16 @@
 """What measurements share: alternating rounds, medians, the machine's description, kept tables."""
 
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -49,6 +53,42 @@ def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dic
             if turn:
                 times[name].append(taken)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Apart:
+    """A contender in a process of its own, as its user would run it.
+
+    Args:
+        make: runs there, and returns what can be asked for, by name; picklable.
+    """
+
+    def __init__(self, make: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, theirs))
+        self._process.start()
+
+    def ask(self, name: str) -> Any:
+        """What the contender returns for a name."""
+        self._pipe.send(name)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """Ends its process."""
+        self._pipe.send(None)
+        self._process.join()
+
+
+def _serve(make: Callable[[], Mapping[str, Callable[[], Any]]], pipe: Connection) -> None:
+    answers = make()
+    while (name := pipe.recv()) is not None:
+        pipe.send(answers[name]())
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in GiB."""
+    kibibytes = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibytes / 2**30
 
 
 def best_rates() -> dict[str, float]:

@@ -7,11 +7,9 @@ memory (memory.py), as train.py does; the peers are also measured with that, whi
 Prints images/s, ratios, peak memory, the share of the machine's best rate, and where our step's time goes.
 """
 
-import multiprocessing
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 
 import torch
 import tyro
@@ -19,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from alexnet_torch.memory import keep_freed
-from benchmarks.measure import GFLOP_AN_IMAGE, alternate, best_rates, keep, seconds, table
+from benchmarks.measure import GFLOP_AN_IMAGE, Apart, alternate, best_rates, keep, peak_memory, seconds, table
 
 Step = Callable[[Tensor, Tensor], None]
 PLAIN, LAST, NORM_FREE = "plain paper net", "plain paper net, channels_last", "plain net without norm, channels_last"
@@ -69,9 +67,11 @@ def groups(work: Callable[[], object]) -> list[tuple[str, float]]:
     places = {
         "convolution": "convolutions",
         "alexnet_torch::": "response normalisation",
+        "_ResponseNorm": "response normalisation",
         "addmm": "fully connected products",
         "aten::mm": "fully connected products",
         "linear": "fully connected products",
+        "_Linear": "fully connected products",
         "max_pool": "pooling",
         "relu": "ReLU",
         "threshold": "ReLU",
@@ -91,8 +91,8 @@ def groups(work: Callable[[], object]) -> list[tuple[str, float]]:
     return sorted(((name, time / total) for name, time in shares.items()), key=lambda pair: -pair[1])
 
 
-def serve(name: str, options: Options, pipe: Connection) -> None:
-    """A contender's process: a step for each "step", its time sent back."""
+def contender(name: str, options: Options) -> dict[str, Callable[[], object]]:
+    """A net in a process of its own: what it can be asked for."""
     if name == OURS or name.endswith(TUNED):
         keep_freed()
     torch.set_num_threads(options.threads)
@@ -101,37 +101,22 @@ def serve(name: str, options: Options, pipe: Connection) -> None:
     if "channels_last" in name or name == OURS:
         images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(options.batch_size)
-    while (word := pipe.recv()) != "end":
-        if word == "step":
-            pipe.send(seconds(lambda: step(images, labels)))
-        elif word == "peak":
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-        else:
-            pipe.send(groups(lambda: step(images, labels)))
+    run = partial(step, images, labels)
+    return {"step": partial(seconds, run), "peak": peak_memory, "groups": partial(groups, run)}
 
 
 def main(options: Options) -> None:
     """Measures and prints."""
     names = [OURS, PLAIN, LAST, NORM_FREE, TORCHVISION, NORM_FREE + TUNED, TORCHVISION + TUNED]
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for name in names:
-        pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(name, options, theirs), daemon=True).start()
-
-    def ask(name: str, word: str) -> object:
-        pipes[name].send(word)
-        return pipes[name].recv()
-
+    nets = {name: Apart(partial(contender, name, options)) for name in names}
     torch.set_num_threads(options.threads)
     rates = [best_rates()]
-    times = alternate({name: lambda name=name: float(ask(name, "step")) for name in names}, options.rounds)  # type: ignore[misc, arg-type]
+    times = alternate({name: partial(net.ask, "step") for name, net in nets.items()}, options.rounds)
     rates.append(best_rates())
-    peaks = {name: float(ask(name, "peak")) for name in names}  # type: ignore[arg-type]
-    shares = ask(OURS, "groups")
-    assert isinstance(shares, list)
-    for pipe in pipes.values():
-        pipe.send("end")
+    peaks = {name: net.ask("peak") for name, net in nets.items()}
+    shares = nets[OURS].ask("groups")
+    for net in nets.values():
+        net.end()
     rows: list[tuple[object, ...]] = [
         (
             name,

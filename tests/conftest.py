@@ -1,11 +1,17 @@
 """Folders of images that tests make, and those that they may find beside the project."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from alexnet_torch.model import AlexNet
+from alexnet_torch.recipes import RECIPES
+from alexnet_torch.weights import save_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -53,3 +59,33 @@ def shared_data() -> Callable[[str], Path]:
         return SHARED / name
 
     return find
+
+
+def narrow_net(num_classes: int = 3, image_size: int = 64, seed: int = 0) -> AlexNet:
+    """The paper's two towers with few channels, for tests of what surrounds the network."""
+    architecture = RECIPES["demo"]().architecture
+    convs = tuple(replace(conv, channels=16) for conv in architecture.convs)
+    linears = (*(replace(linear, width=64) for linear in architecture.linears[:-1]), architecture.linears[-1])
+    return AlexNet(replace(architecture, convs=convs, linears=linears), num_classes, image_size, seed=seed)
+
+
+def make_run(folder: Path) -> Path:
+    """A run as training leaves it, of a narrow untrained network on images of noise; the images are beside it."""
+    images, run = make_folder(folder / "images"), folder / "run"
+    run.mkdir()
+    mean = np.random.default_rng(1).uniform(100, 150, (73, 73, 3)).astype(np.float32)
+    save_model(run, narrow_net(), ("class0", "class1", "class2"), mean)
+    settings = {"data": str(images), "cache": str(folder / "cache"), "skip_bad": False}
+    (run / "config.json").write_text(json.dumps({"settings": settings}))
+    reports = [
+        {"split": split, "step": step, "epoch": step / 3, "loss": 3 / step, "top1_error": 0.9 / step}
+        for step in (1, 2, 3)
+        for split in ("train", "val")
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(report) + "\n" for report in reports))
+    return run
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return make_run(tmp_path)

@@ -1,8 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops, to_float
+from alexnet_torch.data.augment import Crops, _at_once, _image_by_image, centre_crops, cut, random_crops, to_float
 
 
 def test_crops_are_a_function_of_seed_epoch_and_sample() -> None:
@@ -39,20 +41,60 @@ def test_the_centre() -> None:
     assert not crops.mirrored.any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_mean_is_cut_and_mirrored_as_the_image_is(dtype: torch.dtype) -> None:
-    random = np.random.default_rng(0)
+def crops_of(images: np.ndarray, size: int, crops: Crops) -> torch.Tensor:
+    batch = torch.empty((len(images), size, size, 3), dtype=torch.uint8)
+    for i, image in enumerate(images):
+        cut(image, crops.top[i], crops.left[i], bool(crops.mirrored[i]), batch[i])
+    return batch
+
+
+def some(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Crops]:
+    """Six images (12, 12, 3), a mean image, and crops of 9 pixels."""
     images = random.integers(0, 256, (6, 12, 12, 3), np.uint8)
     mean = random.uniform(0, 255, (12, 12, 3))
-    crops = Crops(np.arange(6) % 4, np.array([0, 3, 1, 2, 3, 0]), np.arange(6) % 2 == 1)
-    cuts = [cut(images[i], crops.top[i], crops.left[i], 9, bool(crops.mirrored[i])) for i in range(6)]
-    batch = to_float(torch.from_numpy(np.stack(cuts)), crops, torch.from_numpy(mean).to(dtype))
-    assert batch.shape == (6, 3, 9, 9)
+    return images, mean, Crops(np.arange(6) % 4, np.array([0, 3, 1, 2, 3, 0]), np.arange(6) % 2 == 1)
+
+
+def test_a_cut_is_the_slice_mirrored() -> None:
+    images, _, crops = some(np.random.default_rng(0))
+    for image, top, left, mirrored, out in zip(
+        images, crops.top, crops.left, crops.mirrored, crops_of(images, 9, crops).numpy(), strict=True
+    ):
+        crop = image[top : top + 9, left : left + 9]
+        assert np.array_equal(out, crop[:, ::-1] if mirrored else crop)
+
+
+@pytest.mark.parametrize("how", [to_float, _image_by_image, _at_once], ids=lambda how: how.__name__)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_mean_is_cut_and_mirrored_as_the_image_is(
+    how: Callable[..., torch.Tensor], dtype: torch.dtype, scale: float, shifted: bool
+) -> None:
+    random = np.random.default_rng(0)
+    images, mean, crops = some(random)
+    shift = random.normal(0, 10, (6, 3)) if shifted else np.zeros((6, 3))
+    given = torch.from_numpy(shift).to(dtype) if shifted else None
+    batch = how(crops_of(images, 9, crops), crops, torch.from_numpy(mean).to(dtype), given, scale)
+    if how is to_float:
+        assert batch.shape == (6, 3, 9, 9)
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        batch = batch.permute(0, 2, 3, 1)
     assert batch.dtype == dtype
-    assert batch.is_contiguous(memory_format=torch.channels_last)
     for i in range(6):
-        whole = images[i] - mean  # subtracted first, then cut, then mirrored: the order cannot matter
+        # subtracted first, then cut, then mirrored: the order cannot matter
+        whole = (images[i] - mean + shift[i]) * scale
         expected = whole[crops.top[i] :][:9, crops.left[i] :][:, :9]
         if crops.mirrored[i]:
             expected = expected[:, ::-1]
-        np.testing.assert_allclose(batch[i].permute(1, 2, 0).numpy(), expected, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(batch[i].numpy(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_gpus_way_gives_the_same_bits() -> None:
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (40, 73, 73, 3), np.uint8)
+    crops = random_crops(40, 73, 64, 0, 0, True)
+    mean, shift = torch.rand(73, 73, 3) * 255, torch.randn(40, 3)
+    batch = crops_of(images, 64, crops)
+    for given in ((None, 1.0), (shift, 0.25)):
+        assert _at_once(batch, crops, mean, *given).equal(_image_by_image(batch, crops, mean, *given))

@@ -45,12 +45,25 @@ def test_ordinary_photographs_are_those_of_the_usual_pipeline(shared_data: Calla
         assert difference < max(1.0, 0.5 * moved), file
 
 
+def test_pixels_are_pillows_resize(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    image = Image.fromarray(noise).resize((350, 450), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "x.jpg", quality=90)
+    for side in (150, 256, 500):  # at 116 and less it would be decoded at half of its size
+        square = Image.open(tmp_path / "x.jpg").crop((0, 50, 350, 400))
+        whole = square.resize((side, side), Image.Resampling.BICUBIC)
+        difference = np.abs(decode(tmp_path / "x.jpg", side).astype(int) - np.asarray(whole))
+        assert difference.mean() < 0.02
+        assert difference.max() <= 2
+
+
 def test_scaled_decoding_of_a_large_jpeg_stays_within_a_grey_level(tmp_path: Path) -> None:
-    y, x = np.mgrid[:1600, :1600]
-    waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], axis=2)
-    Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "x.jpg", quality=92)
-    whole = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
-    assert np.abs(decode(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
+    for size in (770, 1000, 1600):  # decoded at 1/2, 1/2 and 1/4
+        y, x = np.mgrid[:size, :size]
+        waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], axis=2)
+        Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "x.jpg", quality=92)
+        whole = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
+        assert np.abs(decode(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
 
 
 def test_grey_and_palette(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_the_spatial_norm_is_its_loop() -> None:
 def mask(
     rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = 123456789012345678, first: int = 0
 ) -> Tensor:
-    return dropout_mask(torch.Size((rows, width)), rate, key, first, torch.device("cpu"))
+    return dropout_mask(torch.Size((rows, width)), rate, torch.tensor(key), first)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])

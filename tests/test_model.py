@@ -223,7 +223,7 @@ def test_ranks_rows_of_the_global_batch_are_the_whole_batch() -> None:
 def test_dropout_keeps_the_mean() -> None:
     net = small().train()
     x = torch.ones(512, 2048)
-    dropped = net._drop("fc6", [x, x], DropoutKey(0, 0))
+    dropped = net._drop("fc6", [x, x], net._dropout_keys(DropoutKey(0, 0)), 0)
     for part in dropped:
         assert part.unique().tolist() == [0.0, 2.0]
         assert part.mean().item() == pytest.approx(1.0, abs=0.01)

@@ -7,12 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from caffe_files import caffemodel, narrow, weights_of_caffe
 
 import train as train_script
-from alexnet_torch import cli
+from alexnet_torch import CAFFE, cli
+from alexnet_torch.architecture import PRESETS
+from alexnet_torch.recipes import RECIPES, paper
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -61,6 +67,16 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     return None
 
 
+def given_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the files of weights that the README imports into this folder."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in torchvision.models.alexnet().state_dict().items()}
+    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, "alexnet-owt-7be5be79.pth")
+    monkeypatch.setitem(PRESETS, "caffe", narrow(CAFFE))  # the whole of it takes half a minute to write and read
+    weights = {**weights_of_caffe(), "fc6.weight": torch.randn(48, 16 * 6 * 6)}
+    Path("bvlc_alexnet.caffemodel").write_bytes(caffemodel(weights))
+
+
 def test_every_command_and_example_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -73,6 +89,9 @@ def test_every_command_and_example_runs(
             (photos / split / old).rename(photos / split / new)
     shutil.copy(photos / "val/ants/000.png", photos / "val/ants/0.png")
     monkeypatch.chdir(tmp_path)
+    at_224 = replace(paper(), architecture=narrow(paper().architecture))
+    monkeypatch.setitem(RECIPES, "paper", lambda: at_224)  # what takes the time here is writing 61 million weights
+    given_weights(monkeypatch)
     commands = [line for block in blocks("sh") for line in block.splitlines() if line]
     assert len(commands) >= 9
     for command in commands:
@@ -83,11 +102,12 @@ def test_every_command_and_example_runs(
 
 
 def test_files_and_options_that_it_names_are_there() -> None:
-    shown = subprocess.run(
-        [sys.executable, "train.py", "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    options = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout)) | {"--json", "--logdir", "--batch-sizes"}
-    options |= {"--crops"}
+    programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
+    options = {"--logdir", "--batch-sizes"}
+    for program in programs:
+        line = [sys.executable, *program, "--help"]
+        shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
+        options |= set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout))
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     assert named <= options
     for file in re.findall(r"\]\(([^#)]+)\)", README):

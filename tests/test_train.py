@@ -398,7 +398,7 @@ def test_help_answers_in_seconds_with_options_grouped() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     assert time.monotonic() - started < 4
-    for group in ("data options", "training options", "placement options", "run options"):
+    for group in ("data options", "training options", "start options", "placement options", "run options"):
         assert group in done.stdout
 
 
@@ -409,7 +409,7 @@ def test_the_options_that_are_promised_are_there() -> None:
     )
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
-        "--batch-size --lr --seed --devices --split --output --resume --config "
+        "--batch-size --lr --seed --init --init-stages --freeze --devices --split --output --resume --config "
         "--log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())

@@ -1,7 +1,6 @@
 """The one pass over all files: decoded on all cores into memory maps, with the training sums.
 
 A pass works in a folder of its own, under a lock, and goes on from its journal when it was cut off.
-Runs in worker processes too, and so imports neither torch nor anything that does.
 """
 
 import concurrent.futures as futures
@@ -17,19 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import islice
+from itertools import combinations_with_replacement, islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.files import atomic_write
+from alexnet_torch.memory import keep_freed
 
 CHUNK = 64  # images that a worker takes at a time
 JOURNAL_SECONDS = 5.0
-SERIAL_CHUNKS = 3  # so few are decoded sooner than workers start
+SERIAL_CHUNKS = 16  # so few are decoded sooner than workers start, which import torch
 
 
 def cores() -> int:
@@ -98,7 +99,7 @@ class Sums:
     """Exact integer sums over training pixels: the same whatever the order, and however often cut off.
 
     Attributes:
-        pixels: (side, side, 3) int64, over images.
+        pixels: (side, side, 3) int64 or uint32, over images.
         products: (3, 3) int64, of the channels' products over all pixels.
         images: how many.
         bad: (split, row, reason) of each file that could not be read.
@@ -110,9 +111,17 @@ class Sums:
     bad: list[tuple[str, int, str]] = field(default_factory=list)
 
     @classmethod
-    def zero(cls, side: int) -> "Sums":
-        """Of no images."""
-        return cls(np.zeros((side, side, 3), np.int64), np.zeros((3, 3), np.int64))
+    def zero(cls, side: int, dtype: type[np.integer[Any]] = np.int64) -> "Sums":
+        """Of no images; uint32 pixels do for a chunk, and are half as much to add and to send."""
+        return cls(np.zeros((side, side, 3), dtype), np.zeros((3, 3), np.int64))
+
+    def include(self, image: np.ndarray) -> None:
+        """Adds an image (side, side, 3) uint8."""
+        self.pixels += image
+        planes = np.ascontiguousarray(image.reshape(-1, 3).T, np.float64)  # sums stay below 2^53, and so exact
+        for a, b in combinations_with_replacement(range(3), 2):  # a product of matrices so thin takes far longer
+            self.products[a, b] = self.products[b, a] = self.products[a, b] + int(planes[a] @ planes[b])
+        self.images += 1
 
     def add(self, other: "Sums") -> None:
         """Adds another's."""
@@ -135,7 +144,7 @@ class Sums:
 
 def run_chunk(chunk: Chunk) -> Sums:
     """Decodes a chunk's files, writes them into the map, returns their sums."""
-    side, sums = chunk.side, Sums.zero(chunk.side)
+    side, sums = chunk.side, Sums.zero(chunk.side, np.uint32)
     target = os.open(chunk.into, os.O_WRONLY) if chunk.into else None
     try:
         for row, path in enumerate(chunk.paths, chunk.first):
@@ -145,12 +154,9 @@ def run_chunk(chunk: Chunk) -> Sums:
                 sums.bad.append((chunk.split, row, error.reason))
                 continue
             if target is not None:
-                os.pwrite(target, image.tobytes(), row * image.nbytes)
+                os.pwrite(target, image.data, row * image.nbytes)
             if chunk.summed:
-                sums.pixels += image
-                flat = image.reshape(-1, 3).astype(np.float64)  # sums stay below 2^53, and so exact
-                sums.products += (flat.T @ flat).astype(np.int64)
-                sums.images += 1
+                sums.include(image)
     finally:
         if target is not None:
             os.close(target)
@@ -190,9 +196,10 @@ def _numbered(chunk: Chunk) -> tuple[int, Sums]:
 
 
 def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Sums]]:
-    # spawn: forking a process that has torch's threads can hang
-    context = multiprocessing.get_context("spawn")
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_live_with_parent)
+    # forking a process that has torch's threads can hang; the server imports what workers need once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent)
     with pool:
         waiting = iter(chunks)
         running = {pool.submit(_numbered, chunk) for chunk in islice(waiting, 4 * workers)}
@@ -207,8 +214,9 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
             pool.shutdown(cancel_futures=True)
 
 
-def _live_with_parent() -> None:
+def live_with_parent() -> None:
     """Control-C is for the parent to act on; and workers of one that was killed would wait for work for ever."""
+    keep_freed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

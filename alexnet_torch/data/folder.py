@@ -1,5 +1,6 @@
-"""A folder of images in ImageFolder's layout: train/<class>/* and val/<class>/*."""
+"""A folder of images in ImageFolder's layout: train/<class>/* and val/<class>/*; or nested in any way."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,30 @@ def scan(root: Path) -> Folder:
     if len(classes) < 2:
         raise UserError(f"--data {root}: there is one class, {classes[0]}, and so nothing to tell apart; add another")
     return Folder(root, classes, train, val)
+
+
+def nested_images(root: Path) -> tuple[str, ...]:
+    """The images of a folder and of all folders in it, relative to it, with "/" between folders, sorted.
+
+    Files whose names do not end as ImageFolder's do are none.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; name a folder of images")
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to") from error
+
+    for folder, _, names in os.walk(root, followlinks=True, onerror=refuse):
+        inside = Path(folder).relative_to(root).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [prefix + name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+    if not found:
+        raise UserError(f"{root}: holds no images; their names must end in {', '.join(IMG_EXTENSIONS)}")
+    return tuple(sorted(found))
 
 
 def _split(root: Path, name: str) -> tuple[tuple[str, ...], Split]:

@@ -71,6 +71,7 @@ class Loader:
         mirror: whether training images are mirrored at random.
         colour: noise of training images.
         workers: processes that decode where there is no map; all cores by default.
+        pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
     """
 
     def __init__(
@@ -83,11 +84,12 @@ class Loader:
         mirror: bool = True,
         colour: Colour | None = None,
         workers: int | None = None,
+        pinned: bool = False,
     ) -> None:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._colour, self._workers = colour, workers or cores()
+        self._colour, self._workers, self._pinned = colour, workers or cores(), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -111,7 +113,7 @@ class Loader:
         plan = _Plan([order[i : i + self._batch_size] for i in starts], crops, self._size, shifts)
         if not plan.batches:
             return iter(())
-        images = self._streamed(plan) if self._samples.images is None else _ahead(_cut(self._samples, plan))
+        images = self._streamed(plan) if self._samples.images is None else _ahead(self._cut(plan))
         return self._labelled(plan, images)
 
     def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
@@ -123,6 +125,19 @@ class Loader:
             shift = torch.from_numpy(plan.shifts[indices])
             yield Batch(batch, labels, plan.crops[indices], indices, shift, self._colour.scale)
 
+    def _cut(self, plan: _Plan) -> Iterator[Tensor]:
+        """Each batch's crops (N, H, W, 3), from the map."""
+        assert self._samples.images is not None
+        images = np.asarray(self._samples.images)  # a memmap is slower to index
+        for indices in plan.batches:
+            shape = (len(indices), plan.size, plan.size, 3)
+            batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+            crops = plan.crops[indices]
+            places = zip(batch, self._samples.rows[indices], crops.top, crops.left, crops.mirrored, strict=True)
+            for out, row, top, left, mirrored in places:
+                cut(images[row], top, left, mirrored, out)
+            yield batch
+
     def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
         files = _Files(self._prepared.root, self._samples.paths, self._prepared.side, plan)
         # forking a process that has torch's threads can hang; the server imports what workers need once
@@ -133,6 +148,7 @@ class Loader:
             batch_sampler=[batch.tolist() for batch in plan.batches],
             num_workers=min(self._workers, len(plan.batches)),
             collate_fn=_as_it_is,
+            pin_memory=self._pinned,
             worker_init_fn=_start_worker,
             multiprocessing_context=context,
         )
@@ -140,18 +156,6 @@ class Loader:
             if isinstance(batch, str):
                 raise UserError(f"{batch}; the files changed during the run: restore it, then --resume")
             yield batch
-
-
-def _cut(samples: Samples, plan: _Plan) -> Iterator[Tensor]:
-    """Each batch's crops (N, H, W, 3), from the map."""
-    assert samples.images is not None
-    for indices in plan.batches:
-        out = np.empty((len(indices), plan.size, plan.size, 3), np.uint8)
-        crops = plan.crops[indices]
-        places = zip(samples.rows[indices], crops.top, crops.left, crops.mirrored, strict=True)
-        for i, (row, top, left, mirrored) in enumerate(places):
-            out[i] = cut(samples.images[row], top, left, plan.size, mirrored)
-        yield torch.from_numpy(out)
 
 
 def _ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -196,15 +200,15 @@ class _Files(Dataset[Tensor]):
 
     def __getitems__(self, indices: list[int]) -> Tensor | str:
         """(N, H, W, 3) uint8; or what is wrong with a file, which an exception would bury in a traceback."""
-        out = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        out = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
         for i, index in enumerate(indices):
             try:
                 image = decode(self._root / self._paths[index], self._side)
             except UnreadableImage as error:
                 return str(error)
             top, left = int(self._crops.top[index]), int(self._crops.left[index])
-            out[i] = cut(image, top, left, self._size, bool(self._crops.mirrored[index]))
-        return torch.from_numpy(out)
+            cut(image, top, left, bool(self._crops.mirrored[index]), out[i])
+        return out
 
 
 def _start_worker(index: int) -> None:
