@@ -28,6 +28,7 @@ ORDER = [
     "data.loader",
     "optim",
     "recipes",
+    "ablations",
     "settings",
     "checkpoint",
     "weights",
