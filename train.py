@@ -48,6 +48,7 @@ def run(settings: Settings) -> int:
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
     import torch
 
+    from alexnet_torch.ablations import ablated
     from alexnet_torch.data.cache import cached_side, prepare
     from alexnet_torch.data.samples import resolve as resolve_data
     from alexnet_torch.finetune import check
@@ -59,7 +60,7 @@ def run(settings: Settings) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # each process would train a run of its own, all into one folder
         raise UserError("torchrun: runs of several processes are not supported yet; start one with python train.py")
-    recipe, output = RECIPES[settings.recipe](), Path(settings.output)
+    recipe, output = ablated(RECIPES[settings.recipe](), settings.ablation), Path(settings.output)
     if not settings.resume and any((output / kept).exists() for kept in ("config.json", "model.pt")):
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     try:

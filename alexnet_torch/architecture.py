@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-Operation = Literal["relu", "norm", "spatial_norm", "pool"]
+Activation = Literal["relu", "tanh"]
+Operation = Literal["relu", "tanh", "norm", "spatial_norm", "pool"]
 Distribution = Literal["normal", "truncated_normal", "uniform"]
 
 
@@ -114,7 +115,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A whole network: `convs` in order, then `linears`; ReLU after each linear but the last.
+    """A whole network: `convs` in order, then `linears`.
 
     Attributes:
         towers: parts that every stage's output channels are divided among.
@@ -126,6 +127,7 @@ class Architecture:
         adaptive_pool: if given, average-pools the last convolution stage to this side whatever the
             image size, as torchvision does.
         input_scale: what images of 0..255, less their mean, are multiplied by before conv1.
+        linear_activation: after each linear but the last; convolutions name theirs in `after`.
     """
 
     name: str
@@ -141,6 +143,7 @@ class Architecture:
     dropout_rate: float = 0.5
     adaptive_pool: int | None = None
     input_scale: float = 1.0
+    linear_activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         _require(self.towers >= 1, self, "towers", "at least 1")
@@ -152,6 +155,8 @@ class Architecture:
         _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
         _require(self.input_scale > 0, self, "input_scale", "positive")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
+        known = get_args(Activation)
+        _require(self.linear_activation in known, self, "linear_activation", f"one of {known}")
         names = self.stage_names
         if len(set(names)) != len(names):
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")

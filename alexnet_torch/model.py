@@ -232,6 +232,8 @@ class AlexNet(nn.Module):
                 case ["relu", *operations]:
                     # in place would change what hooks on the layers saw
                     parts = [F.relu(part) for part in parts]
+                case ["tanh", *operations]:
+                    parts = [torch.tanh(part) for part in parts]
                 case ["spatial_norm", *operations]:
                     parts = [spatial_response_norm(part, a.spatial_norm) for part in parts]
                 case ["pool", *operations]:
@@ -242,7 +244,10 @@ class AlexNet(nn.Module):
         if linear.meet:
             parts = self.exchange.join(parts)
         parts = [tower.layer(linear.name)(part) for tower, part in self._each(parts)]
-        return parts if linear is self.architecture.linears[-1] else [F.relu(part) for part in parts]
+        if linear is self.architecture.linears[-1]:
+            return parts
+        activation = torch.tanh if self.architecture.linear_activation == "tanh" else F.relu
+        return [activation(part) for part in parts]
 
     def _norm(self, parts: TowerParts, norm: Norm, relu: bool) -> TowerParts:
         if not norm.across_towers:

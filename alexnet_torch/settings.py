@@ -20,6 +20,9 @@ from alexnet_torch.errors import UserError
 
 RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
 ColourName = Literal["none", "paper", "source"]
+AblationName = Literal[
+    "no-norm", "plain-pooling", "one-tower", "never-meet", "no-colour", "no-dropout", "tanh", "no-conv4", "sixth-conv"
+]
 Split = Literal["auto", "none", "devices"]
 Amp = Literal["bf16", "fp16"]
 
@@ -56,6 +59,9 @@ class TrainingOptions:
 
     recipe: Annotated[RecipeName | None, _default("paper", "|".join(get_args(RecipeName)))] = None
     """The architecture and how it is trained; see alexnet_torch/recipes.py."""
+    ablation: Annotated[AblationName | None, _default("none", "NAME")] = None
+    """One thing of the recipe changed, as in the paper's comparisons: no-norm, plain-pooling, one-tower,
+    never-meet, no-colour, no-dropout, tanh, no-conv4 or sixth-conv; see alexnet_torch/ablations.py."""
     epochs: Annotated[int | None, _default("the recipe's", "N")] = None
     """Passes over the training images."""
     max_steps: Annotated[int | None, _default("none", "N")] = None
@@ -136,6 +142,7 @@ class Settings:
     no_mirror: bool
     colour: str
     recipe: str
+    ablation: str | None
     epochs: int
     max_steps: int | None
     batch_size: int
@@ -162,6 +169,7 @@ class Settings:
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
         self._require("save_every", self.save_every > 0, "positive")
         self._require("colour", self.colour in get_args(ColourName), f"one of {get_args(ColourName)}")
+        self._require("colour", self.ablation != "no-colour" or self.colour == "none", "none for --ablation no-colour")
         self._require("init_stages", self.init_stages is None or self.init is not None, "given with --init")
 
     def _require(self, name: str, holds: bool, must: str) -> None:
@@ -182,14 +190,15 @@ def resolve(given: dict[str, Any]) -> Settings:
     Raises:
         UserError: a value is impossible, or there is no run to resume or repeat.
     """
-    from alexnet_torch.recipes import RECIPES  # imports torch
+    from alexnet_torch.ablations import ablated  # imports torch, as recipes does
+    from alexnet_torch.recipes import RECIPES
 
     option = "--config" if "config" in given else "--resume"
     chosen = {**_earlier(given), **{name: value for name, value in given.items() if name != "config"}}
     name = chosen.get("recipe", "paper")
     if name not in RECIPES:
         raise UserError(f"{option}: config.json names recipe {name!r}, which there is not; name one with --recipe")
-    recipe = RECIPES[name]()
+    recipe = ablated(RECIPES[name](), chosen.get("ablation"))
     defaults = {
         "data": "digits",
         "cache": "auto",
@@ -198,6 +207,7 @@ def resolve(given: dict[str, Any]) -> Settings:
         "no_mirror": not recipe.mirror,
         "colour": recipe.colour.convention if recipe.colour else "none",
         "recipe": name,
+        "ablation": None,
         "epochs": recipe.epochs,
         "max_steps": None,
         "batch_size": recipe.batch_size,

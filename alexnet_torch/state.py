@@ -140,6 +140,6 @@ def refuse_another_run(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         if what.startswith("--"):
             differ = f"the run has {what} {theirs.get(what)}, not {value}"
         else:
-            named = "--recipe" if what in ("architecture", "optimizer") else "--data"
-            differ = f"the run is of another {what} than {named} names"
+            named = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
+            differ = f"the run is of another {what} than {named.get(what, '--data names')}"
         raise UserError(f"--resume: {differ}; resume with what the run had, or start a new one")

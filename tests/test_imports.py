@@ -29,6 +29,7 @@ ORDER = [
     "optim",
     "precision",
     "recipes",
+    "ablations",
     "settings",
     "checkpoint",
     "weights",

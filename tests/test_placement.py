@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.ablations import never_meet
 from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture
 from alexnet_torch.errors import UserError
 from alexnet_torch.placement import Exchange, choose_devices, tower_devices
@@ -62,6 +63,17 @@ def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool)
     assert Counter(counter.copies) == expected
     for index, tower in enumerate(net.towers):
         assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
+
+
+def test_towers_that_never_meet_exchange_what_fc8_reads_alone() -> None:
+    _, _, counter = walk(never_meet(PAPER), 224, True)
+    expected = [
+        ("cuda:0", "cuda:1", (3, 224, 224)),
+        ("cuda:0", "cuda:1", (2048,)),
+        ("cuda:1", "cuda:0", (2048,)),
+        ("cuda:1", "cuda:0", (5,)),
+    ]
+    assert Counter(counter.copies) == Counter(expected)
 
 
 def test_each_towers_activations_stay_on_its_device() -> None:

@@ -21,7 +21,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train as train_script
-from alexnet_torch import AlexNet, checkpoint, cli, trainer
+from alexnet_torch import AlexNet, checkpoint, cli, load_model, trainer
+from alexnet_torch.ablations import one_tower
 from alexnet_torch.recipes import RECIPES, Recipe, demo
 
 PROJECT = Path(__file__).parents[1]
@@ -233,6 +234,11 @@ def one_line(done: Done, message: str) -> None:
         (["--lr", "-1"], "--lr -1.0: must be positive"),
         (["--lr", "nan"], "--lr nan: must be positive"),
         (["--seed", "-1"], "--seed -1: must be 0 or more"),
+        (["--ablation", "no-colour"], "--ablation no-colour: changes nothing in this recipe; choose another"),
+        (
+            ["--ablation", "no-colour", "--recipe", "paper", "--colour", "paper"],
+            "--colour paper: must be none for --ablation no-colour",
+        ),
         (["--recipe", "papr"], "invalid choice 'papr' for argument '--recipe'"),
         (["--image-size", "63"], "--image-size: image_size 63 leaves nothing of .* smallest that works is 64"),
         (["--devices", "gpu"], "--devices: 'gpu' is no device"),
@@ -275,11 +281,25 @@ def test_a_run_is_not_written_over(finished: Path) -> None:
         (["--image-size", "67"], "the run is of another data set|the run has --image-size 64, not 67"),
         (["--no-mirror"], "the run has --no-mirror False, not True"),
         (["--colour", "paper"], "the run has --colour source, not paper"),
-        (["--recipe", "source-2012", "--image-size", "64"], "the run is of another architecture than --recipe names"),
+        (["--recipe", "source-2012", "--image-size", "64"], "the run is of another architecture than --recipe"),
+        (["--ablation", "no-norm"], "the run is of another architecture than --recipe and --ablation name"),
     ],
 )
 def test_another_run_is_not_resumed(options: list[str], message: str, finished: Path) -> None:
     one_line(call(["--output", str(finished), "--resume", *options]), f"--resume: {message}")
+
+
+def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = train(root, run, "--ablation", "one-tower", "--max-steps", "1")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["ablation"] == "one-tower"
+    assert config["devices"] == ["cpu"] or config["devices"][0].startswith("cuda")
+    assert config["architecture"]["towers"] == 1
+    assert load_model(run).net.architecture == one_tower(narrow().architecture)
+    assert call(["--output", str(run), "--resume", "--max-steps", "2"]).returncode == 0
+    one_line(call(["--output", str(run), "--resume", "--ablation", "tanh"]), "another architecture than --recipe and")
 
 
 @pytest.mark.parametrize(
@@ -405,9 +425,9 @@ def test_the_options_that_are_promised_are_there() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     promised = (
-        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --epochs --max-steps --batch-size --lr "
-        "--seed --init --init-stages --freeze --devices --split --output --resume --config --log-every --val-every "
-        "--save-every --help"
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
+        "--batch-size --lr --seed --init --init-stages --freeze --devices --split --output --resume --config "
+        "--log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
