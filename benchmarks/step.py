@@ -36,14 +36,14 @@ class Options:
     """That count."""
 
 
-def our_step() -> Step:
+def our_step(image_size: int = 224) -> Step:
     """The paper's architecture and update, as train.py runs them."""
     from alexnet_torch import AlexNet, DropoutKey
     from alexnet_torch.optim import PaperSGD, Rates, parameter_groups, set_rates
     from alexnet_torch.precision import Precision
     from alexnet_torch.trainer import train_step
 
-    net = AlexNet(seed=0).train()
+    net = AlexNet(image_size=image_size, seed=0).train()
     optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
     set_rates(optimizer, Rates(1e-3, 1e-3, {}))
     precision = Precision(None, torch.device("cpu"))
