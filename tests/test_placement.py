@@ -72,6 +72,7 @@ def test_towers_that_never_meet_exchange_what_fc8_reads_alone() -> None:
         ("cuda:0", "cuda:1", (2048,)),
         ("cuda:1", "cuda:0", (2048,)),
         ("cuda:1", "cuda:0", (5,)),
+        *(("cpu", device, ()) for device in TWO),  # the step's dropout keys
     ]
     assert Counter(counter.copies) == Counter(expected)
 

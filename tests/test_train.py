@@ -426,8 +426,8 @@ def test_the_options_that_are_promised_are_there() -> None:
     )
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
-        "--batch-size --lr --seed --init --init-stages --freeze --devices --split --amp --compile --output --resume --config "
-        "--log-every --val-every --save-every --help"
+        "--batch-size --lr --seed --init --init-stages --freeze --devices --split --output --resume --config "
+        "--amp --compile --log-every --val-every --save-every --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
