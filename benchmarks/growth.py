@@ -74,7 +74,7 @@ def plot(series: list[tuple[str, list[tuple[int, float, float]], str]]) -> None:
         memory.plot(places, [peak for _, _, peak in points], "s--", color="#D55E00", label="peak memory (right)")
         memory.set(ylabel="GiB", ylim=(0, None))
         handles = [*axes.get_lines(), *memory.get_lines()]
-        axes.legend(handles, [str(handle.get_label()) for handle in handles], loc="lower right", frameon=False)
+    figure.legend(handles, [str(handle.get_label()) for handle in handles], loc="outside lower center", ncols=2)
     for ending in ("png", "svg"):
         figure.savefig(RESULTS / f"growth.{ending}", dpi=150)
 
@@ -135,7 +135,12 @@ def main(options: Options) -> None:
         + table((label, "images/s", "peak memory"), [(n, f"{r:.1f}", f"{p:.2f} GiB") for n, r, p in points])
         for title, points, label in series
     ]
-    keep("growth", "python -m benchmarks.growth", cores, "\n\n".join([*parts, "![growth](growth.png)"]))
+    keep(
+        "growth",
+        f"python -m benchmarks.growth --rounds {options.rounds}",
+        cores,
+        "\n\n".join([*parts, "![growth](growth.png)"]),
+    )
 
 
 if __name__ == "__main__":

@@ -243,3 +243,20 @@ def test_seeds_decide_the_weights_and_no_seed_means_torchs_generator() -> None:
     assert not torch.equal(first, weights(None))
     a, b = AlexNet(PAPER, 4, 64, seed=3).stage_weights("conv2")
     assert not torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_compiled_it_is_the_same_network_for_every_step() -> None:
+    images, labels = 60 * torch.randn(4, 3, 64, 64), torch.arange(4)
+    nets = [small().train(), small().train()]
+    nets[1].compile_walk()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(3):
+            logits = [net(images, DropoutKey(0, step)) for net in nets]
+            torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
+            for net, values in zip(nets, logits, strict=True):
+                net.zero_grad()
+                F.cross_entropy(values, labels).backward()
+    assert list(nets[0].state_dict()) == list(nets[1].state_dict())
+    for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
