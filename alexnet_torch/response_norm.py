@@ -3,8 +3,8 @@
     b_i = a_i s_i^-beta,   s_i = k + c sum_j a_j^2,   c = alpha / window, j over i's window
     grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
 
-It is bound by memory: torch's own makes nine passes over the map where two suffice, and takes half of a
-training step. Three ways to the same numbers: kernels of our own on a CPU (kernels.py), the formulas below
+It is bound by memory: torch's own makes many passes over the map where one each way suffices, and takes
+half of a training step. Three ways to the same numbers: kernels of our own on a CPU (kernels.py), the formulas below
 compiled by torch on a GPU, and the formulas as they stand where there is no compiler.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from alexnet_torch import kernels
 from alexnet_torch.architecture import Norm
@@ -65,6 +66,7 @@ class _ResponseNorm(torch.autograd.Function):
         return _normalise(x, norm, relu)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return _gradient(grads[0], x, ctx.norm, ctx.relu), None, None
@@ -93,6 +95,7 @@ class _ResponseNormPool(torch.autograd.Function):
         return torch.cat(pooled)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, winners = ctx.saved_tensors
         size, stride, ceil = ctx.pool

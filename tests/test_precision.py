@@ -20,7 +20,7 @@ def updated(scaler: torch.amp.GradScaler, factor: float = 1.0) -> tuple[PaperSGD
     p = nn.Parameter(torch.linspace(-1, 1, 7))
     optimizer = PaperSGD([{"params": [p], "lr": 0.1}])
     for times in (1.0, factor):
-        scaler.scale((p**2).sum() * times).backward()  # type: ignore[no-untyped-call]
+        scaler.scale((p**2).sum() * times).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
