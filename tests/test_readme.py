@@ -103,7 +103,7 @@ def test_every_command_and_example_runs(
 
 def test_files_and_options_that_it_names_are_there() -> None:
     programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
-    options = {"--logdir", "--batch-sizes"}
+    options = {"--logdir", "--batch-sizes", "--startup"}
     for program in programs:
         line = [sys.executable, *program, "--help"]
         shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
