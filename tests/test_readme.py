@@ -111,6 +111,6 @@ def test_files_and_options_that_it_names_are_there() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     assert named <= options
     for file in re.findall(r"\]\(([^#)]+)\)", README):
-        assert (PROJECT / file).is_file()
+        assert (PROJECT / file).exists()  # a file, or a folder of results
     for heading in re.findall(r"\]\(#([a-z-]+)\)", README):
         assert re.search(rf"^#+ {heading.replace('-', '[ -]')}$", README, re.M | re.I)
