@@ -73,7 +73,7 @@ def paper() -> Recipe:
     Source: the paper, but for the initial weights and the rate's fall, there by hand, here after 6
     validations without a better one.
     Command: `python train.py --data imagenet/`
-    Cost: 90 epochs; about 27 images/s at 224 pixels on 2 CPU cores.
+    Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
     Expected: the paper's own net has 40.7 / 18.2% with ten crops, 1.5 points more with the centre crop.
     """
     return Recipe(_fan_in(PAPER), Plateau(), colour=Colour("paper"))
@@ -92,7 +92,7 @@ def demo() -> Recipe:
 
     Source: ours.
     Command: `make demo`, or `python train.py --data FOLDER --recipe demo`
-    Cost: 3 minutes on 2 CPU cores for the digits; 14 to 21 on one core for 5,000 images.
+    Cost: 2 minutes on 2 CPU cores for the digits; 14 to 21 on one core for 5,000 images.
     Expected: digits 0.6% top-1 error; ten classes of Tiny ImageNet 16.6% (median of 3 seeds).
     """
     schedule = Steps(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
