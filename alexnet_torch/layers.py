@@ -37,13 +37,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         grad = grads[0].contiguous()  # (N, outputs)
         inner = None
         if ctx.needs_input_grad[0]:
             inner = torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], "")
-        return inner, grad.t() @ x, grad.sum(0)
+        weights = grad.t() @ x if ctx.needs_input_grad[1] else None  # --freeze wants none
+        return inner, weights, grad.sum(0)
 
 
 class FullyConnected(nn.Linear):

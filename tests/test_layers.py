@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_torch.architecture import SOURCE_2012, Init
-from alexnet_torch.layers import dropout_mask, initialise, spatial_response_norm
+from alexnet_torch.layers import FullyConnected, dropout_mask, initialise, spatial_response_norm
 
 
 def test_the_spatial_norm_is_its_loop() -> None:
@@ -86,3 +86,26 @@ def test_initialisation_draws_from_the_generator_that_it_is_given() -> None:
     assert not torch.equal(a, weights(torch.Generator().manual_seed(2)))
     torch.manual_seed(1)
     assert torch.equal(a, weights(None))
+
+
+@pytest.mark.parametrize("rows", [8, 64])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_faster_linear_layer_is_torchs_in_value_and_gradient(rows: int, frozen: bool) -> None:
+    torch.manual_seed(0)
+    layer = FullyConnected(96, 40)
+    assert layer._by_one_dnn(torch.empty(rows, 96)) == (rows == 64 and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+    exact = nn.Linear(96, 40).double()
+    exact.load_state_dict(layer.state_dict())
+    layer.weight.requires_grad_(not frozen)
+    x, g = torch.randn(rows, 96, requires_grad=True), torch.randn(rows, 40)
+    wide = x.detach().double().requires_grad_()
+    y, expected = layer(x), exact(wide)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    y.backward(g)
+    expected.backward(g.double())
+    pairs = [(x, wide), (layer.bias, exact.bias), *([] if frozen else [(layer.weight, exact.weight)])]
+    for ours, theirs in pairs:
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-4)
+    assert (layer.weight.grad is None) == frozen

@@ -1,5 +1,5 @@
-// Response normalisation on CPUs, forward and backward, alone or with the ReLU before it and the
-// max-pooling after it. response_norm.py has the formulas, and compiles this on first use.
+// Response normalisation on CPUs, forward and backward, alone or with the ReLU before it.
+// response_norm.py has the formulas; kernels.py compiles this on first use.
 //
 // Each output is one pass over memory: a pixel's channels (channels_last) or a block of pixels (contiguous)
 // go through small buffers that stay in the first-level cache. Every element's sum runs in one fixed
