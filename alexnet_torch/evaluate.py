@@ -17,6 +17,8 @@ from alexnet_torch.model import AlexNet
 from alexnet_torch.weights import Model
 
 Stopped = Callable[[], bool]
+Total = Callable[[Tensor], Tensor]
+"""Adds up what processes have counted, each in its slices of the batches: see `Ranks.total`."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class _Tally:
         self._wrong5 += int(count_wrong(log_probabilities, labels, 5))
         self._images += len(labels)
 
-    def errors(self) -> Errors:
-        """The means over the images so far."""
-        return Errors(math.fsum(self._losses) / self._images, self._wrong1 / self._images, self._wrong5 / self._images)
+    def errors(self, total: Total) -> Errors:
+        """The means over the images so far of all processes, each image counted once."""
+        counted = [math.fsum(self._losses), self._wrong1, self._wrong5, self._images]
+        loss, wrong1, wrong5, images = total(torch.tensor(counted, dtype=torch.float64)).tolist()
+        return Errors(loss / images, wrong1 / images, wrong5 / images)
 
 
 def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -59,7 +63,9 @@ def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(net: AlexNet, loader: Loader, mean: Tensor, stopped: Stopped = lambda: False) -> Errors | None:
+def evaluate(
+    net: AlexNet, loader: Loader, mean: Tensor, stopped: Stopped = lambda: False, total: Total = lambda counts: counts
+) -> Errors | None:
     """Loss and errors of a network over a split, in evaluation mode, with the centre crop.
 
     Args:
@@ -67,6 +73,7 @@ def evaluate(net: AlexNet, loader: Loader, mean: Tensor, stopped: Stopped = lamb
         loader: of the split.
         mean: (S, S, 3) float32 mean image, on the network's first device.
         stopped: asked before each batch; when it says True the evaluation is given up.
+        total: adds up the counts of processes that have a slice of each batch.
 
     Returns:
         the errors, or None when it was given up.
@@ -79,10 +86,11 @@ def evaluate(net: AlexNet, loader: Loader, mean: Tensor, stopped: Stopped = lamb
             if stopped():
                 return None
             logits = net(to_float(batch.images.to(mean.device), batch.crops, mean))  # (N, classes)
-            tally.add(logits.log_softmax(dim=1), batch.labels.to(mean.device))
+            labels = batch.every_label if net.exchange.whole_batch else batch.labels
+            tally.add(logits.log_softmax(dim=1), labels.to(mean.device))
     finally:
         net.train(training)
-    return tally.errors()
+    return tally.errors(total)
 
 
 def views(squares: Tensor, size: int, crops: int) -> Iterator[Tensor]:
@@ -118,7 +126,7 @@ def log_probabilities(model: Model, batch: Batch, crops: int) -> dict[int, Tenso
         by the number of crops, (N, classes) float64 on the CPU: the logarithm of the crops' mean softmax.
     """
     device = model.net.exchange.devices[0]
-    mean = torch.from_numpy(model.mean).to(device)
+    mean = torch.from_numpy(model.mean).to(device, torch.get_default_dtype())
     squares = to_float(batch.images.to(device), batch.crops, mean)  # (N, 3, S, S)
     each = [model.net(view).cpu().double().log_softmax(dim=1) for view in views(squares, model.net.image_size, crops)]
     return {1: each[0]} if crops == 1 else {1: each[0], crops: _mean(each)}
@@ -148,6 +156,8 @@ def evaluate_models(
     crops: int,
     batch_size: int = 64,
     stopped: Stopped = lambda: False,
+    slices: tuple[int, int] = (0, 1),
+    total: Total = lambda counts: counts,
 ) -> dict[int, Tested] | None:
     """Tests models on the validation images, every image once, each alone and all averaged.
 
@@ -160,15 +170,17 @@ def evaluate_models(
         crops: 1; or 5 or 10, for these and the centre crop.
         batch_size: images read together; each crop of them is a batch for a network.
         stopped: asked before each batch; when it says True the evaluation is given up.
+        slices: which slice of each batch this process tests, and of how many.
+        total: adds up the counts of these processes.
 
     Returns:
         by the number of crops; None when it was given up.
     """
-    loaders = {side: Loader(data, "val", side, batch_size) for side, data in prepared.items()}
+    loaders = {side: Loader(data, "val", side, batch_size, slices=slices) for side, data in prepared.items()}
     tallies = {c: [_Tally() for _ in range(len(models) + 1)] for c in sorted({1, crops})}
-    total = next(iter(loaders.values())).batches_per_epoch
+    steps = next(iter(loaders.values())).batches_per_epoch
     epochs = zip(*(loader.epoch(0) for loader in loaders.values()), strict=True)
-    for batches in tqdm(epochs, total=total, unit="batch", disable=None, leave=False):
+    for batches in tqdm(epochs, total=steps, unit="batch", disable=None, leave=False):
         if stopped():
             return None
         at = dict(zip(loaders, batches, strict=True))
@@ -177,7 +189,7 @@ def evaluate_models(
             every = [f[c] for f in found]
             for tally, values in zip(counted, [*every, _mean(every)], strict=True):
                 tally.add(values, batches[0].labels)
-    return {c: Tested(tuple(t.errors() for t in ts[:-1]), ts[-1].errors()) for c, ts in tallies.items()}
+    return {c: Tested(tuple(t.errors(total) for t in ts[:-1]), ts[-1].errors(total)) for c, ts in tallies.items()}
 
 
 def require_same_classes(named: Mapping[str, Sequence[str]]) -> None:

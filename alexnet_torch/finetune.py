@@ -59,9 +59,9 @@ def freeze(net: AlexNet, stages: Sequence[str]) -> None:
     """
     if set(stages) == set(net.architecture.stage_names):
         raise UserError("--freeze: names all stages, which leaves nothing to learn; leave one out")
-    for tower in net.towers:
-        for stage in stages:
-            tower.get_submodule(stage).requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        if name.split(".")[2] in stages:
+            parameter.requires_grad_(False)
 
 
 def begin(net: AlexNet, settings: Settings) -> str:
@@ -109,7 +109,7 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
     if first in copied:
         scale = _scale(foreign) / net.architecture.input_scale
         copied[first] = reading_ours(copied[first], _inputs(foreign)) * scale
-    net.load_state_dict(towered(copied, net.architecture.towers), strict=False)
+    net.take(towered(copied, net.architecture.towers))
     return f"the weights of {source}: {', '.join(stages)}{said}"
 
 

@@ -76,7 +76,7 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ (bits >> 16)
 
 
-def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int) -> Tensor:
+def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int, first_element: int = 0) -> Tensor:
     """Which elements of a batch's activations to keep: True at probability 1 - rate.
 
     A hash of (key, row in the global batch, element), so that a rank that holds rows of the batch
@@ -88,28 +88,38 @@ def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int) ->
         key: 0-d int64, non-negative, below 2^62: one for each step, tower and layer. A tensor, on the device
             where the mask is wanted, so that a compiled network is not compiled anew for each step.
         first_row: the first of these rows in the global batch.
+        first_element: the first of these elements in the tower's row.
 
     Returns:
         bool, of `shape`.
     """
     rows = torch.arange(first_row, first_row + shape[0], device=key.device)
-    elements = torch.arange(shape[1:].numel(), device=key.device)
+    elements = torch.arange(first_element, first_element + shape[1:].numel(), device=key.device)
     low, high = key & 0xFFFFFFFF, key >> 32
     rows = _mix(_mix(rows ^ low) + high & 0xFFFFFFFF)  # (n,)
     bits = _mix(_mix(elements) ^ rows[:, None])  # (n, elements)
     return (bits >= int(rate * 2**32)).view(shape)
 
 
-def initialise(layer: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator | None = None) -> None:
+def initialise(
+    layer: nn.Conv2d | nn.Linear,
+    init: Init,
+    generator: torch.Generator | None = None,
+    outputs: int | None = None,
+    rows: slice = slice(None),
+) -> None:
     """Draws a layer's weights and biases.
 
     Args:
         layer: on any device; the numbers are drawn on the CPU, so that they are the same on all.
         init: how.
         generator: of the CPU; None for torch's own.
+        outputs: of the whole layer, of which this one is a piece; None for what it has.
+        rows: of the whole layer's outputs, those that this one has.
     """
     std = init.std * (layer.weight[0].numel() ** -0.5 if init.by_fan_in else 1.0)
-    values = torch.empty(layer.weight.shape, dtype=layer.weight.dtype)
+    outputs = len(layer.weight) if outputs is None else outputs
+    values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype)
     if init.distribution == "uniform":
         values.uniform_(-std, std, generator=generator)
     elif init.distribution == "truncated_normal":
@@ -118,9 +128,9 @@ def initialise(layer: nn.Conv2d | nn.Linear, init: Init, generator: torch.Genera
         values.normal_(0.0, std, generator=generator)
     assert layer.bias is not None
     with torch.no_grad():
-        layer.weight.copy_(values)
+        layer.weight.copy_(values[rows])
         if init.bias is not None:
             layer.bias.fill_(init.bias)
         else:
-            biases = torch.empty(layer.bias.shape, dtype=layer.bias.dtype)
-            layer.bias.copy_(biases.uniform_(-std, std, generator=generator))
+            biases = torch.empty(outputs, dtype=layer.bias.dtype)
+            layer.bias.copy_(biases.uniform_(-std, std, generator=generator)[rows])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.architecture import PAPER, Architecture
+from alexnet_torch.exchange import Share
 from alexnet_torch.model import Tower
 
 _OURS = re.compile(r"towers\.(\d+)\.(.+)")
@@ -76,7 +77,7 @@ def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for index in range(architecture.towers):
-        tower = Tower(architecture, index, num_classes, image_size, torch.device("meta"))
+        tower = Tower(architecture, Share(index, torch.device("meta")), num_classes, image_size)
         for name, value in tower.state_dict().items():
             outputs = shapes[name][0] if name in shapes else 0
             shapes[name] = (outputs + value.shape[0], *value.shape[1:])

@@ -4,7 +4,7 @@ Every stage runs on each tower; where it must see all towers, the exchange turns
 into each tower's next input. Where towers live is the exchange's business alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.architecture import PAPER, Architecture, Conv, Linear, Norm, Operation
+from alexnet_torch.devices import tower_devices
+from alexnet_torch.exchange import Exchange, Share, TowerParts, split
 from alexnet_torch.layers import FullyConnected, dropout_mask, initialise, spatial_response_norm
-from alexnet_torch.placement import Exchange, TowerParts, tower_devices
 from alexnet_torch.randomness import key
 from alexnet_torch.response_norm import response_norm, response_norm_pool
 
@@ -28,31 +29,49 @@ class DropoutKey:
 
 
 class Tower(nn.Module):
-    """One tower's layers by stage name: its share of every stage's output channels."""
+    """One tower's layers by stage name: its share of every stage's output channels.
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        index: int,
-        num_classes: int,
-        image_size: int,
-        device: torch.device,
-    ) -> None:
+    Args:
+        architecture: of the network.
+        share: what of the tower is to be made.
+        num_classes: of all towers.
+        image_size: in pixels.
+    """
+
+    def __init__(self, architecture: Architecture, share: Share, num_classes: int, image_size: int) -> None:
         super().__init__()
+        self.share = share
+        self._rows: dict[str, slice] = {}
         channels, towers = 3, architecture.towers  # what the towers put out together
         read = 3  # what one tower puts out; the images are whole in each
         for conv in architecture.convs:
             inputs = channels if conv.meet else read
             channels, read = conv.channels, conv.channels // towers
-            self.add_module(conv.name, _on(device, _conv2d(conv, inputs, read)))
+            self._add(conv.name, _conv2d(conv, inputs, read), slice(0, read))
         side = architecture.final_side(image_size)
         channels, read = channels * side * side, read * side * side
+        if share.piece is None:
+            return
         for linear in architecture.linears:
             width = linear.width or num_classes
             inputs = channels if linear.meet else read
-            # the first towers take what does not divide, as torch.tensor_split does
-            channels, read = width, width // towers + (index < width % towers)
-            self.add_module(linear.name, _on(device, FullyConnected(inputs, read, device="meta")))
+            channels, read = width, split(width, towers)[share.tower]
+            pieces = split(read, share.pieces)
+            first = sum(pieces[: share.piece])
+            rows = slice(first, first + pieces[share.piece])
+            self._add(linear.name, FullyConnected(inputs, rows.stop - rows.start, device="meta"), rows)
+
+    def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
+        self.add_module(stage, _on(self.share.device, layer))
+        self._rows[stage] = rows
+
+    def rows(self, stage: str) -> slice:
+        """Which of the tower's output channels of a stage are here, and so which rows of its weights and biases."""
+        return self._rows[stage]
+
+    def __contains__(self, stage: str) -> bool:
+        """Whether anything of a stage is here."""
+        return stage in self._rows
 
     def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
         """The convolution or linear layer of a stage."""
@@ -100,6 +119,7 @@ class AlexNet(nn.Module):
         devices: one device for all towers, or one for each; the first takes the images' labels and
             returns logits. The CPU by default.
         seed: of the initial weights; by default they are drawn from torch's generator.
+        exchange: between the towers; by default the one of `devices`, which has all of them in this process.
 
     Raises:
         ValueError: `image_size` or `num_classes` is too small; the message names what works.
@@ -113,15 +133,15 @@ class AlexNet(nn.Module):
         image_size: int = 224,
         devices: Sequence[str | torch.device] | None = None,
         seed: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
         if num_classes < architecture.towers:
             raise ValueError(f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}")
         self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
-        self.exchange = Exchange(tower_devices(devices, architecture.towers))
-        self.towers = nn.ModuleList(
-            Tower(architecture, index, num_classes, image_size, device)
-            for index, device in enumerate(self.exchange.devices)
+        self.exchange = exchange or Exchange(tower_devices(devices, architecture.towers))
+        self.towers = nn.ModuleDict(
+            {str(share.tower): Tower(architecture, share, num_classes, image_size) for share in self.exchange.shares}
         )
         self.reset_parameters(seed)
 
@@ -129,14 +149,32 @@ class AlexNet(nn.Module):
         """Draws all weights anew, as the architecture's `Init`s say.
 
         Args:
-            seed: each layer's are a function of (seed, tower, stage); None draws from torch's generator.
+            seed: each layer's are a function of (seed, tower, stage), of which a piece takes its rows; None draws
+                from torch's generator.
         """
-        for tower_index, tower in enumerate(self._towers()):
+        for tower in self._towers():
             for stage_index, stage in enumerate(self.architecture.stages):
+                if stage.name not in tower:
+                    continue
                 generator = None
                 if seed is not None:
-                    generator = torch.Generator().manual_seed(key(seed, "init", tower_index, stage_index))
-                initialise(tower.layer(stage.name), stage.init, generator)
+                    generator = torch.Generator().manual_seed(key(seed, "init", tower.share.tower, stage_index))
+                outputs = split(self._channels(stage.name), self.architecture.towers)[tower.share.tower]
+                initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.rows(stage.name))
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Copies, of whole towers' weights by their names everywhere, what is here; others stay as they are."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name][self.rows(name)])
+
+    def rows(self, name: str) -> slice:
+        """Which rows of a tower's whole parameter, by its name everywhere, are in this process."""
+        _, index, stage, _ = name.split(".")
+        tower = self.towers[index]
+        assert isinstance(tower, Tower)
+        return tower.rows(stage)
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Logits (N, classes) on the first device.
@@ -168,54 +206,65 @@ class AlexNet(nn.Module):
         return self._walk(images, stage, None, 0)
 
     def stage_weights(self, stage: str) -> list[Tensor]:
-        """A stage's weights, one tensor a tower, each on its tower's device."""
-        return [tower.layer(stage).weight for tower in self._towers()]
+        """A stage's weights that are in this process, one tensor a tower, each on its tower's device."""
+        return [tower.layer(stage).weight for tower in self._towers() if stage in tower]
 
     def _towers(self) -> list[Tower]:
-        return [tower for tower in self.towers if isinstance(tower, Tower)]
+        return [tower for tower in self.towers.values() if isinstance(tower, Tower)]
+
+    def _channels(self, stage: str) -> int:
+        """What all towers put out together in a stage, at one position of its map."""
+        a = self.architecture
+        widths = {linear.name: linear.width or self.num_classes for linear in a.linears}
+        return (widths | {conv.name: conv.channels for conv in a.convs})[stage]
 
     def _dropout_keys(self, dropout: DropoutKey) -> list[Tensor]:
         """A key for each stage (stages,) int64, on each tower's device."""
         stages = range(len(self.architecture.stages))
         return [
-            torch.tensor([key(dropout.seed, "dropout", dropout.step, tower, stage) for stage in stages]).to(
-                device, non_blocking=True
+            torch.tensor([key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]).to(
+                share.device, non_blocking=True
             )
-            for tower, device in enumerate(self.exchange.devices)
+            for share in self.exchange.shares
         ]
 
     def _walk(self, images: Tensor, last: str, keys: list[Tensor] | None, first_row: int) -> Tensor:
         size = self.image_size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
-        a = self.architecture
-        parts = self.exchange.scatter(images * a.input_scale if a.input_scale != 1 else images)
+        a, exchange, channels = self.architecture, self.exchange, 3
+        parts = exchange.scatter(images * a.input_scale if a.input_scale != 1 else images)
         for conv in a.convs:
-            parts = self._conv_stage(conv, parts)
-            parts = self._drop(conv.name, parts, keys, first_row)
+            if conv is not a.convs[0]:
+                parts = (exchange.join if conv.meet else exchange.apart)(parts, channels, conv.name)
+            parts = self._drop(conv.name, self._conv_stage(conv, parts), keys, first_row)
+            channels = conv.channels
             if conv.name == last:
-                return self.exchange.gather(parts)
+                return exchange.gather(parts, channels, "the output")
         if a.adaptive_pool is not None:
             parts = [F.adaptive_avg_pool2d(part, a.adaptive_pool) for part in parts]
+        channels *= parts[0].shape[2] * parts[0].shape[3]
         parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
+        parts = exchange.turn(parts, a.linears[0].name)
+        if exchange.whole_batch:
+            first_row = 0
         for linear in a.linears:
-            parts = self._linear_stage(linear, parts)
-            parts = self._drop(linear.name, parts, keys, first_row)
+            parts = (exchange.join if linear.meet else exchange.apart)(parts, channels, linear.name)
+            parts = self._drop(linear.name, self._linear_stage(linear, parts), keys, first_row)
+            channels = self._channels(linear.name)
             if linear.name == last:
                 break
-        return self.exchange.gather(parts)
+        return exchange.gather(parts, channels, "the output")
 
     def _conv_stage(self, conv: Conv, parts: TowerParts) -> TowerParts:
-        if conv.meet:
-            parts = self.exchange.join(parts)
         if all(part is parts[0] for part in parts):  # towers that share their input share its padding
             parts = [_pad_odd(parts[0], conv)] * len(parts)
         else:
             parts = [_pad_odd(part, conv) for part in parts]
-        parts = [tower.layer(conv.name)(part) for tower, part in self._each(parts)]
-        return self._after(list(conv.after), parts)
+        parts = [tower.layer(conv.name)(part) for tower, part in self._each(conv.name, parts)]
+        return self._after(list(conv.after), parts, conv.name)
 
-    def _after(self, operations: list[Operation], parts: TowerParts) -> TowerParts:
+    def _after(self, operations: list[Operation], parts: TowerParts, stage: str) -> TowerParts:
         """What follows a convolution; a norm takes in the ReLU before it and the pooling after it."""
         a = self.architecture
         pool = (a.pool_size, a.pool_stride, a.pool_ceil)
@@ -226,9 +275,9 @@ class AlexNet(nn.Module):
                 case ["norm", "pool", *operations] if not a.norm.across_towers:
                     parts = [response_norm_pool(part, a.norm, False, *pool) for part in parts]
                 case ["relu", "norm", *operations]:
-                    parts = self._norm(parts, a.norm, relu=True)
+                    parts = self._norm(parts, a.norm, True, stage)
                 case ["norm", *operations]:
-                    parts = self._norm(parts, a.norm, relu=False)
+                    parts = self._norm(parts, a.norm, False, stage)
                 case ["relu", *operations]:
                     # in place would change what hooks on the layers saw
                     parts = [F.relu(part) for part in parts]
@@ -241,18 +290,16 @@ class AlexNet(nn.Module):
         return parts
 
     def _linear_stage(self, linear: Linear, parts: TowerParts) -> TowerParts:
-        if linear.meet:
-            parts = self.exchange.join(parts)
-        parts = [tower.layer(linear.name)(part) for tower, part in self._each(parts)]
+        parts = [tower.layer(linear.name)(part) for tower, part in self._each(linear.name, parts)]
         if linear is self.architecture.linears[-1]:
             return parts
         activation = torch.tanh if self.architecture.linear_activation == "tanh" else F.relu
         return [activation(part) for part in parts]
 
-    def _norm(self, parts: TowerParts, norm: Norm, relu: bool) -> TowerParts:
+    def _norm(self, parts: TowerParts, norm: Norm, relu: bool, stage: str) -> TowerParts:
         if not norm.across_towers:
             return [response_norm(part, norm, relu) for part in parts]
-        widened = self.exchange.halo(parts, norm.window // 2)
+        widened = self.exchange.halo(parts, norm.window // 2, f"{stage}'s norm")
         return [
             response_norm(wide, norm, relu)[:, before : before + part.shape[1]]
             for part, (wide, before) in zip(parts, widened, strict=True)
@@ -264,12 +311,18 @@ class AlexNet(nn.Module):
             return parts
         if keys is None:
             return [F.dropout(part, a.dropout_rate) for part in parts]
-        index = a.stage_names.index(stage)
-        masks = [dropout_mask(p.shape, a.dropout_rate, k[index], first_row) for p, k in zip(parts, keys, strict=True)]
-        return [part * mask * (1 / (1 - a.dropout_rate)) for part, mask in zip(parts, masks, strict=True)]
+        index, dropped = a.stage_names.index(stage), []
+        for (tower, part), k in zip(self._each(stage, parts), self._having(stage, keys), strict=True):
+            mask = dropout_mask(part.shape, a.dropout_rate, k[index], first_row, tower.rows(stage).start)
+            dropped.append(part * mask * (1 / (1 - a.dropout_rate)))
+        return dropped
 
-    def _each(self, parts: TowerParts) -> list[tuple[Tower, Tensor]]:
-        return list(zip(self._towers(), parts, strict=True))
+    def _having(self, stage: str, of_shares: list[Tensor]) -> list[Tensor]:
+        """Of a list with one for each share, those of shares that have something of a stage."""
+        return [one for tower, one in zip(self._towers(), of_shares, strict=True) if stage in tower]
+
+    def _each(self, stage: str, parts: TowerParts) -> list[tuple[Tower, Tensor]]:
+        return list(zip([tower for tower in self._towers() if stage in tower], parts, strict=True))
 
 
 def count_parameters(net: nn.Module) -> int:

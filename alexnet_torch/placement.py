@@ -1,118 +1,151 @@
-"""Where towers live: devices, and the exchange between them."""
+"""Where the towers of a run live: which devices, in which processes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from alexnet_torch.devices import tower_devices
 from alexnet_torch.errors import UserError
-
-TowerParts = list[Tensor]
-"""One tensor a tower, each on its tower's device."""
+from alexnet_torch.world import ALONE, World
 
 
-class Exchange:
-    """Moves activations between the towers of one process; the only place where devices meet.
+@dataclass(frozen=True)
+class Placement:
+    """What of the network this process has, and which rows of each batch.
 
-    Args:
-        devices: one for each tower, the first of which takes images and returns logits; the same
-            device twice makes every move a concatenation.
+    Attributes:
+        split: "none": all towers on one device of the process; "devices": on one each; "ranks": one in each of
+            as many processes; "hybrid": all convolutions in every process, and a piece of each linear stage.
+        devices: of the towers of this process.
+        world: the processes.
+        towers: the architecture's number.
+        why: in words, this one.
     """
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self.devices = list(devices)
+    split: str
+    devices: list[torch.device]
+    world: World
+    towers: int
+    why: str
 
-    def scatter(self, images: Tensor) -> TowerParts:
-        """Gives all towers the images (N, 3, H, W): each sees the whole of them."""
-        return [images.to(device, non_blocking=True) for device in self.devices]
+    @property
+    def slices(self) -> tuple[int, int]:
+        """Which slice of each batch is this process's, and of how many: tower ranks share one."""
+        rank, size = self.world.rank, self.world.size
+        return (rank // self.towers, size // self.towers) if self.split == "ranks" else (rank, size)
 
-    def join(self, parts: TowerParts) -> TowerParts:
-        """Gives each tower the parts of all, concatenated along channels."""
-        if len(parts) == 1:
-            return parts
-        joined: dict[torch.device, Tensor] = {}  # towers on one device share one copy
-        for device in self.devices:
-            if device not in joined:
-                joined[device] = self._cat(parts, device)
-        return [joined[device] for device in self.devices]
+    def describe(self) -> str:
+        """In a line, with what it is chosen for."""
+        where = ", ".join(map(str, dict.fromkeys(self.devices)))
+        count, (_, slices) = self.world.size, self.slices
+        if count == 1:
+            return f"{self.towers} tower(s) on {where} ({self.why})"
+        what = {
+            "none": "all towers in each",
+            "devices": f"{self.towers} towers on {where} in each",
+            "ranks": "one tower in each",
+            "hybrid": "all convolutions and a piece of each linear stage in each",
+        }[self.split]
+        return f"{count} processes, {what}, {slices} slice(s) of each batch ({self.why})"
 
-    def gather(self, parts: TowerParts) -> Tensor:
-        """All parts concatenated along channels, on the first device."""
-        return parts[0] if len(parts) == 1 else self._cat(parts, self.devices[0])
-
-    def halo(self, parts: TowerParts, width: int) -> list[tuple[Tensor, int]]:
-        """Gives each tower the nearest `width` channels of its neighbours, around its own.
-
-        What normalisation across towers needs: a window that reaches past the tower's last channel.
-
-        Returns:
-            for each tower, (N, before + C + after, H, W), and `before`.
-        """
-        widened = []
-        for tower, part in enumerate(parts):
-            device = self.devices[tower]
-            before = [p[:, -width:] for p in parts[max(tower - 1, 0) : tower] if width]
-            after = [p[:, :width] for p in parts[tower + 1 : tower + 2] if width]
-            pieces = [*before, part, *after]
-            widened.append((self._cat(pieces, device), sum(p.shape[1] for p in before)))
-        return widened
-
-    @staticmethod
-    def _cat(parts: TowerParts, device: torch.device) -> Tensor:
-        return torch.cat([part.to(device, non_blocking=True) for part in parts], dim=1)
+    def name(self, rank: int) -> str:
+        """A rank with what it has, for messages."""
+        if self.split == "ranks":
+            return f"rank {rank} (tower {rank % self.towers}, batch slice {rank // self.towers})"
+        return f"rank {rank} (batch slice {rank})"
 
 
-def tower_devices(devices: Sequence[str | torch.device] | None, towers: int) -> list[torch.device]:
-    """One device for each tower, from what the user named.
+def place(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
+    """The placement of a run.
 
     Args:
-        devices: None for the CPU; one device for all towers, or one for each.
+        named: what `--devices` named, or None to choose.
         towers: the architecture's number.
+        split: `--split`.
+        world: the processes.
 
     Raises:
-        UserError: another number of devices, or one that this machine lacks.
+        UserError: the processes do not fit the split, or the machine lacks a device.
     """
-    named = [_device(d) for d in devices] if devices else [torch.device("cpu")]
-    if len(named) == 1:
-        return named * towers
-    if len(named) != towers:
-        raise UserError(f"--devices: {towers} tower(s) go on 1 device or {towers}, not on {len(named)}")
-    return named
+    _check_size(towers, split, world)
+    if named and world.local_size > 1 and any(name != "cpu" for name in named):
+        raise UserError(
+            f"--devices {','.join(named)}: {world.local_size} processes of this machine would share it; leave it "
+            "out, and each takes the GPUs of its rank, or name cpu"
+        )
+    if split in ("ranks", "hybrid"):
+        device, why = _one_device(named, world, split)
+        return Placement(split, [device] * (1 if split == "ranks" else towers), world, towers, why)
+    devices, why = choose_devices(named, towers, split, world)
+    apart = "devices" if len(set(devices)) > 1 else "none"
+    return Placement(apart, devices, world, towers, why)
 
 
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--devices: {name!r} is no device; try cpu, cuda:0 or cuda:0,cuda:1") from error
-    return torch.device("cuda", 0) if device == torch.device("cuda") else device
+def _check_size(towers: int, split: str, world: World) -> None:
+    if split not in ("ranks", "hybrid"):
+        return
+    launch = "torchrun --nproc_per_node=N"
+    if split == "ranks" and towers == 1:
+        raise UserError("--split ranks: this architecture has one tower, which one process holds; use --split none")
+    if world.size == 1:
+        least = max(2, towers)
+        raise UserError(f"--split {split}: takes several processes, not one; start it by {launch}, N {least} or more")
+    if world.size % towers:
+        fitting = f"{towers}, {2 * towers}, {3 * towers}, ..."
+        raise UserError(
+            f"--split {split}: {world.size} processes do not divide among {towers} towers; start {fitting} of them"
+        )
 
 
-def choose_devices(named: Sequence[str] | None, towers: int, split: str) -> tuple[list[torch.device], str]:
-    """The devices of a run and, in words, why these.
+def _one_device(named: Sequence[str] | None, world: World, split: str) -> tuple[torch.device, str]:
+    """This process's device, and why."""
+    gpus = torch.cuda.device_count()
+    if named:
+        if len(named) > 1:
+            raise UserError(f"--devices {','.join(named)}: with --split {split} a process has one device; name one")
+        devices, why = choose_devices(named, 1, "none", world)
+        return devices[0], why
+    if not gpus:
+        return torch.device("cpu"), f"--split {split}, no GPU is visible"
+    _require_gpus(gpus, world)
+    return torch.device("cuda", world.local_rank), f"--split {split}, {gpus} GPU(s) visible"
+
+
+def _require_gpus(gpus: int, world: World) -> None:
+    if gpus < world.local_size:
+        raise UserError(
+            f"torchrun: {world.local_size} processes on this machine, which shows {gpus} GPU(s); start "
+            f"--nproc_per_node={gpus}, or name --devices cpu"
+        )
+
+
+def choose_devices(
+    named: Sequence[str] | None, towers: int, split: str, world: World = ALONE
+) -> tuple[list[torch.device], str]:
+    """The devices of a process that has all towers and, in words, why these.
 
     Args:
         named: what `--devices` named, or None to choose.
         towers: the architecture's number.
         split: `--split`: "none" keeps all towers on one device, "devices" wants one for each,
-            "auto" uses one for each where that many GPUs are visible.
+            "auto" uses one for each where this process has that many GPUs to itself.
+        world: the processes; those of a machine share its GPUs.
 
     Raises:
         UserError: the machine lacks a device that was named, or `split` and `devices` disagree.
     """
     gpus = torch.cuda.device_count()
+    own, first = gpus // world.local_size, world.local_rank
+    each = f", {own} a process" if world.local_size > 1 else ""
     if named:
-        devices = tower_devices(named, towers)
-        for device in devices:
-            if device.type == "cuda" and (device.index or 0) >= gpus:
-                raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu")
-            if device.type not in ("cpu", "cuda"):
-                raise UserError(f"--devices {device}: only cpu and cuda devices are supported")
-        why = "as named"
-    elif gpus >= towers > 1 and split != "none":
-        devices, why = [torch.device("cuda", i) for i in range(towers)], f"{gpus} GPUs are visible"
+        devices, why = _named(named, towers, gpus), "as named"
+    elif own >= towers > 1 and split != "none":
+        devices = [torch.device("cuda", first * towers + i) for i in range(towers)]
+        why = f"{gpus} GPUs are visible{each}"
     elif gpus and split != "devices":
-        devices, why = [torch.device("cuda", 0)] * towers, f"{gpus} GPU(s) visible, --split {split}"
+        _require_gpus(gpus, world)
+        devices, why = [torch.device("cuda", first)] * towers, f"{gpus} GPU(s) visible{each}, --split {split}"
     else:
         devices, why = [torch.device("cpu")] * towers, "no GPU is visible"
     distinct = len(set(devices))
@@ -121,3 +154,13 @@ def choose_devices(named: Sequence[str] | None, towers: int, split: str) -> tupl
     if split == "none" and distinct > 1:
         raise UserError(f"--split none: keeps the towers together, but --devices names {distinct} devices")
     return devices, why
+
+
+def _named(named: Sequence[str], towers: int, gpus: int) -> list[torch.device]:
+    devices = tower_devices(named, towers)
+    for device in devices:
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu")
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"--devices {device}: only cpu and cuda devices are supported")
+    return devices

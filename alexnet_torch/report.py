@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,15 @@ class Board:
             self._writer.add_graph(net, image, use_strict_trace=False)
         net.train()
 
-    def filters(self, net: AlexNet, step: int) -> None:
-        """The first stage's filters, one picture a tower."""
-        first = net.architecture.convs[0].name
-        for index, weights in enumerate(net.stage_weights(first)):
-            self._writer.add_image(f"{first}/tower{index}", filter_grid(weights), step)
+    def filters(self, filters: Mapping[str, Tensor], step: int) -> None:
+        """The first stage's filters, one picture a tower.
+
+        Args:
+            filters: a tower's (filters, 3, height, width), by a name for its picture, such as "conv1/tower0".
+            step: that they are of.
+        """
+        for name, weights in filters.items():
+            self._writer.add_image(name, filter_grid(weights), step)
 
     def samples(self, images: Tensor, step: int) -> None:
         """The first images of a batch as the network sees them before the mean is subtracted.

@@ -23,7 +23,7 @@ ColourName = Literal["none", "paper", "source"]
 AblationName = Literal[
     "no-norm", "plain-pooling", "one-tower", "never-meet", "no-colour", "no-dropout", "tanh", "no-conv4", "sixth-conv"
 ]
-Split = Literal["auto", "none", "devices"]
+Split = Literal["auto", "none", "devices", "ranks", "hybrid"]
 Amp = Literal["bf16", "fp16"]
 
 
@@ -93,9 +93,13 @@ class PlacementOptions:
 
     devices: Annotated[str | None, _default("the GPUs there are", "NAME[,NAME]")] = None
     """Devices, one for all towers or one for each: cpu, cuda:0 or cuda:0,cuda:1."""
-    split: Annotated[Split | None, _default("auto", "auto|none|devices")] = None
-    """Put towers on one device each ("devices"), together ("none"), or apart where there are as many
-    GPUs ("auto")."""
+    split: Annotated[Split | None, _default("auto", "auto|none|devices|ranks|hybrid")] = None
+    """Put towers on one device each ("devices"), together ("none"), or apart where a process has as many
+    GPUs ("auto"); under torchrun, one in each process ("ranks"), or the linear stages cut over all
+    processes and the convolutions in each ("hybrid")."""
+    timeout: Annotated[float | None, _default("600", "SECONDS")] = None
+    """How long processes of torchrun wait for one another before they give up: longer than a step takes,
+    or a checkpoint."""
     amp: Annotated[Amp | None, _default("none", "bf16|fp16")] = None
     """Convolutions and products in 16 bits, for GPUs; weights, normalisation and loss stay in 32."""
     compile: bool = False
@@ -153,6 +157,7 @@ class Settings:
     freeze: str | None
     devices: str | None
     split: str
+    timeout: float
     amp: str | None
     compile: bool
     output: str
@@ -167,6 +172,7 @@ class Settings:
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more")
         self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
+        self._require("timeout", self.timeout > 0 and math.isfinite(self.timeout), "positive")
         self._require("save_every", self.save_every > 0, "positive")
         self._require("colour", self.colour in get_args(ColourName), f"one of {get_args(ColourName)}")
         self._require("colour", self.ablation != "no-colour" or self.colour == "none", "none for --ablation no-colour")
@@ -218,6 +224,7 @@ def resolve(given: dict[str, Any]) -> Settings:
         "freeze": None,
         "devices": None,
         "split": "auto",
+        "timeout": 600.0,
         "amp": None,
         "compile": False,
         "output": f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}",

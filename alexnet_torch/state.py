@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from alexnet_torch import checkpoint
+from alexnet_torch import checkpoint, shards
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.errors import UserError
 from alexnet_torch.model import AlexNet
+from alexnet_torch.ranks import Ranks
 from alexnet_torch.recipes import Recipe
 from alexnet_torch.settings import Settings
 
@@ -75,53 +76,67 @@ class Parts:
     scaler: torch.amp.GradScaler
 
 
-def save(folder: Path, identity: dict[str, Any], state: State, parts: Parts) -> None:
-    """Saves a checkpoint of all that resuming needs.
+def save(folder: Path, identity: dict[str, Any], state: State, parts: Parts, whole: shards.Held) -> None:
+    """Saves a checkpoint of all that resuming needs, in any placement.
 
     Args:
         folder: of checkpoints.
         identity: the run's, of the function of this name.
         state, parts: the run's.
+        whole: of `shards.gather`.
     """
     kept = {
         "identity": identity,
         "state": state.to_dict(),
-        "weights": parts.net.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
+        "weights": shards.weights(whole),
+        "optimizer": {name: {key: v for key, v in one.items() if key != "value"} for name, one in whole.items()},
         "scaler": parts.scaler.state_dict(),
     }
     checkpoint.save(folder, state.step, kept, state.best_step)
 
 
-def load(folder: Path, identity: dict[str, Any], parts: Parts) -> tuple[State, str] | None:
-    """Continues from the newest intact checkpoint.
+def load(folder: Path, identity: dict[str, Any], parts: Parts, ranks: Ranks) -> tuple[State, str] | None:
+    """Continues from the newest intact checkpoint, which the first rank alone reads.
 
     Args:
         folder: of checkpoints.
         identity: of the run that is to go on.
-        parts: given the checkpoint's weights, velocities and scale.
+        parts: given what of the checkpoint's weights, velocities and scale lives here.
+        ranks: the run's.
 
     Returns:
         how far the run is, and the checkpoint's path; None if there has been no checkpoint.
 
     Raises:
         UserError: there were checkpoints and none is intact, or they are another run's.
+        Elsewhere: the same, on ranks that are not the first.
     """
+    found: tuple[Path, dict[str, Any]] | None = None
+    with ranks.only_first() as (first, said):
+        if first and (found := _newest(folder, identity)):
+            said.append(str(found[0]))
+    if ranks.alone:
+        loaded = found[1] if found else None
+    else:
+        packed = ranks.spread(shards.pack(found[1]) if found else None)
+        loaded = None if packed is None else shards.unpack(packed)
+    if loaded is None:
+        return None
+    shards.take(parts.net, parts.optimizer, loaded["weights"], loaded["optimizer"])
+    parts.scaler.load_state_dict(loaded["scaler"])
+    return State.from_dict(loaded["state"]), said[0]
 
+
+def _newest(folder: Path, identity: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
     def damaged(path: Path) -> None:
         print(f"{path} is damaged (its checksum does not hold): passed over")
 
     newest = checkpoint.newest_intact(folder, damaged)
-    if newest is None:
-        if checkpoint.found(folder):
-            raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
-        return None
-    path, loaded = newest
-    refuse_another_run(loaded["identity"], identity)
-    parts.net.load_state_dict(loaded["weights"])
-    parts.optimizer.load_state_dict(loaded["optimizer"])
-    parts.scaler.load_state_dict(loaded["scaler"])
-    return State.from_dict(loaded["state"]), str(path)
+    if newest is None and checkpoint.found(folder):
+        raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
+    if newest is not None:
+        refuse_another_run(newest[1]["identity"], identity)
+    return newest
 
 
 def refuse_another_run(theirs: dict[str, Any], ours: dict[str, Any]) -> None:

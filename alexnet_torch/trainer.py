@@ -3,65 +3,67 @@
 import math
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from alexnet_torch import checkpoint
+from alexnet_torch import checkpoint, shards, state
 from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
 from alexnet_torch.finetune import begin, freeze, stages_named
+from alexnet_torch.meter import Meter
 from alexnet_torch.model import AlexNet, DropoutKey
 from alexnet_torch.optim import optimizer_of, parameter_groups, set_rates
+from alexnet_torch.peers import waiting
+from alexnet_torch.placement import Placement
 from alexnet_torch.precision import Precision
+from alexnet_torch.ranks import Ranks
 from alexnet_torch.recipes import Recipe
-from alexnet_torch.report import Board, Metrics, Progress
+from alexnet_torch.record import Record, filters_of
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
-from alexnet_torch.state import Parts, State, Window, identity, load, save
-from alexnet_torch.weights import load_model, save_model
+from alexnet_torch.state import Parts, State, identity
+from alexnet_torch.weights import Model, save_model
 
 
 def train_step(
-    net: AlexNet,
+    net: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
     dropout: DropoutKey,
     precision: Precision,
+    rows: int,
 ) -> tuple[Tensor, Tensor]:
     """One step of the paper's training: forward, loss, backward, update. Waits for no GPU.
 
     Args:
-        net: in training mode.
+        net: an AlexNet in training mode, or what `Ranks.replicate` made of it.
         optimizer: its rates set for this step.
-        images: (N, 3, H, W) float, mean image subtracted, on the network's first device.
-        labels: (N,) int64, on the same.
+        images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
+        labels: (n,) int64, on the same.
         dropout: the step's masks.
         precision: in which it computes.
+        rows: of the whole batch, whose mean loss is minimised; n, unless other processes have more of it.
 
     Returns:
-        the batch's mean loss in nats, and its number of top-1 errors: both 0-d, on the device.
+        these rows' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
     with precision.autocast():
-        logits = net(images, dropout).float()  # (N, classes)
-        loss = F.cross_entropy(logits, labels)
+        logits = net(images, dropout)  # (n, classes)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits, labels, reduction="sum") / rows
     precision.scaler.scale(loss).backward()
     precision.scaler.step(optimizer)
     precision.scaler.update()
     optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward one
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
-
-
-_AT_CHANCE = (
-    "the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: weights too small or too "
-    "large to carry the images through, or a rate too high; try --recipe paper, another --lr, or check the labels"
-)
 
 
 class Trainer:
@@ -71,47 +73,51 @@ class Trainer:
         settings: resolved.
         recipe: which `settings` names.
         prepared: the images.
-        devices: one for each tower.
+        placement: of the network.
+        ranks: the processes of `placement`, connected here; by default this one alone.
 
     Raises:
         UserError: the run to resume is of another architecture or data set, or nothing is intact; or
             the weights to start from do not fit.
     """
 
-    def __init__(self, settings: Settings, recipe: Recipe, prepared: Prepared, devices: list[torch.device]) -> None:
+    def __init__(
+        self, settings: Settings, recipe: Recipe, prepared: Prepared, placement: Placement, ranks: Ranks | None = None
+    ) -> None:
         s = self.settings = settings
         self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
-        self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, devices, s.seed)
+        self.ranks, self.slices = ranks or Ranks(placement.world), placement.slices
+        exchange, device = self.ranks.connect(placement, s.timeout), placement.devices[0]
+        self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, seed=s.seed, exchange=exchange)
+        self.stepped: nn.Module = self.net
         groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
         self.optimizer = optimizer_of(recipe.optimizer, groups, recipe.momentum)
-        self.precision = Precision(s.amp, devices[0])
-        self.mean = torch.from_numpy(prepared.mean).to(devices[0])  # (S, S, 3)
-        colour, pinned = recipe.coloured(s.colour), devices[0].type == "cuda"
-        self.train_loader = Loader(
-            prepared, "train", s.image_size, s.batch_size, s.seed, not s.no_mirror, colour, pinned=pinned
-        )
-        self.val_loader = Loader(prepared, "val", s.image_size, s.batch_size, pinned=pinned)
+        self.precision = Precision(s.amp, device)
+        self.mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
+        self.train_loader, self.val_loader = self._loaders(pinned=device.type == "cuda")
         self.batches = self.train_loader.batches_per_epoch
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
         self.identity = identity(s, recipe, prepared)
         frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
-        freeze(self.net, frozen)
-        parts = Parts(self.net, self.optimizer, self.precision.scaler)
-        resumed = load(self.output / "checkpoints", self.identity, parts) if s.resume else None
-        self.state, started_from = resumed or (State(), begin(self.net, s))
-        self.saved = self.state.step if resumed else -1
-        self.parts = parts
-        w = self.state.window
-        self.sums = torch.tensor([w.loss, w.wrong], dtype=torch.float64, device=devices[0])  # read when reported
-        self.output.mkdir(parents=True, exist_ok=True)
-        self.metrics = Metrics(self.output / "metrics.jsonl", self.state.metrics_size)
-        self.board = Board(self.output / "tensorboard", self.state.step)
-        self.progress = Progress(self.last_step, self.state.step, self.batches)
-        self.progress.say(f"starting from {started_from}")
+        self.ranks.all_do(lambda: freeze(self.net, frozen))
+        self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
+        found = state.load(self.output / "checkpoints", self.identity, self.parts, self.ranks) if s.resume else None
+        self.state, started_from = found or (State(), self.ranks.all_do(lambda: begin(self.net, s)))
+        self.saved = self.state.step if found else -1
+        self.meter = Meter(self.state, device, len(prepared.classes), self.batches)
+        self.record = Record(self.output, self.ranks, self.state, self.last_step, self.batches)
+        self.record.say(f"starting from {started_from}")
         if frozen:
-            self.progress.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
-        self.stop = Stop()
+            self.record.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
+        self.stop, self.stopped_by = Stop(), 0
         self.last_save = time.monotonic()
+
+    def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
+        s = self.settings
+        loader = partial(Loader, self.prepared, pinned=pinned, slices=self.slices)
+        mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
+        train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
+        return train, loader("val", s.image_size, s.batch_size)
 
     def fit(self) -> None:
         """Trains to the last step, or until a signal comes; saves; says what came of it.
@@ -119,83 +125,135 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite, the network is stuck at chance, or the run's
                 folder cannot be written.
+            Lost: another process is gone, or silent.
             Stopped: by SIGINT or SIGTERM, after saving.
         """
         try:
             if self.state.step == 0:
-                self.board.graph(self.net)
-                self.board.filters(self.net, 0)
+                filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
+                self.record.begin(self.net if self.ranks.alone else self._new_net(), filters)
             if self.settings.compile:
                 self.net.compile_walk()
-            while self._validated() and self.state.step < self.last_step and not self.stop.wished():
+            self.stepped = self.ranks.replicate(self.net)
+            if self.stepped is not self.net:
+                self._rehearse()
+            while self._validated() and self.state.step < self.last_step and not self._stopped():
                 self._train_epoch()
             if self.saved != self.state.step:
-                self._save()
+                self._save(self._whole())
             if self.state.step == self.last_step:
                 self._test()
         except OSError as error:
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         finally:
-            self.progress.close()
-            self.board.close()
-            self.metrics.close()
-        if self.stop.signal is not None:
-            raise Stopped(self.stop.signal, f"stopped after step {self.state.step}; continue with --resume")
-        if self._at_chance_for_long():
-            raise TrainingError(_AT_CHANCE.format(steps=self.state.at_chance))
+            self.record.close()
+        if self.stopped_by:
+            raise Stopped(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
+        if stuck := self.meter.stuck():
+            raise TrainingError(stuck)
+
+    def _stopped(self) -> bool:
+        """Whether a signal has come, to any rank: all ask together."""
+        self.stopped_by = max(self.stopped_by, self.ranks.largest(self.stop.signal or 0))
+        return self.stopped_by > 0
+
+    def _new_net(self) -> AlexNet:
+        """All towers in this process, their weights as a run starts with them."""
+        net, devices = self.net, self.net.exchange.devices
+        here = devices if len(devices) == net.architecture.towers else devices[:1]
+        return AlexNet(net.architecture, net.num_classes, net.image_size, here, self.settings.seed)
+
+    def _rehearse(self) -> None:
+        """A step that changes nothing: after its first one DistributedDataParallel lays out its buckets anew.
+
+        Sums over three ranks or more depend on the layout in their last bits, and a run that goes on from a
+        checkpoint must add up as the uninterrupted one does.
+        """
+        size = self.net.image_size
+        self.net.train()
+        image = torch.zeros(1, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
+        with waiting("the rehearsal"):
+            self.stepped(image, DropoutKey(self.settings.seed, 0)).sum().backward()
+        self.optimizer.zero_grad()
 
     def _test(self) -> None:
         """The paper's test of the best weights, with the corner and mirrored crops, beside the centre crop's."""
         step = self.state.best_step
         if step is None:
             return
-        model = load_model(self.output, [str(device) for device in self.net.exchange.devices])
-        crops = most_crops([model])
-        tested = evaluate_models([model], {self.prepared.side: self.prepared}, crops, stopped=self.stop.wished)
+        model = self._best_model()
+        crops, world = most_crops([model]), self.ranks.world
+        tested = evaluate_models(
+            [model],
+            {self.prepared.side: self.prepared},
+            crops,
+            stopped=self._stopped,
+            slices=(world.rank, world.size),
+            total=self.ranks.total_of_all,
+        )
         if tested is None:  # another --resume tests it
             return
         centre, mean = tested[1].averaged, tested[crops].averaged
-        record = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
+        values = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
         # after the last checkpoint: a run that goes on for more epochs is tested at its own end
-        self.metrics.write(record)
-        self.board.scalars(record)
-        self.progress.say(
+        self.record.test(
+            values,
             f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
-            f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}"
+            f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}",
         )
+
+    def _best_model(self) -> Model:
+        """All towers in this process; the first rank alone reads them."""
+        weights: dict[str, Tensor] | None = None
+        with self.ranks.only_first() as (first, _):
+            if first:
+                weights = torch.load(self.output / "model.pt", weights_only=True)
+        if not self.ranks.alone:
+            packed = self.ranks.spread(shards.pack(weights) if weights else None)
+            assert packed is not None
+            weights = shards.unpack(packed)
+        net = self._new_net()
+        net.load_state_dict(weights or {})
+        return Model(net.eval(), self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
 
     def _train_epoch(self) -> None:
         """The rest of an epoch; less if the last step or a wish to stop comes first."""
         epoch, first = divmod(self.state.step, self.batches)
         self.net.train()
-        self._clock()
+        self.meter.start()
         batches = self.train_loader.epoch(epoch, first)
         asked = time.perf_counter()
         for batch in batches:
-            self.waited += time.perf_counter() - asked
+            self.meter.wait(time.perf_counter() - asked)
             self._train_batch(batch)
-            if self.state.step == self.last_step or self.stop.wished():
+            if self.state.step == self.last_step:
                 break
-            if time.monotonic() - self.last_save > 60 * self.settings.save_every:
-                self._save()
+            due = self.ranks.first and time.monotonic() - self.last_save > 60 * self.settings.save_every
+            stopped_by, save = self.ranks.soon(self.stop.signal or 0, int(due))
+            if stopped_by:
+                self.stopped_by = stopped_by
+                break
+            if save and self.saved != self.state.step:
+                self._save(self._whole())
             asked = time.perf_counter()
 
     def _train_batch(self, batch: Batch) -> None:
-        s, step = self.state, self.state.step
-        pixels = batch.images.to(self.mean.device, non_blocking=True)
-        images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (N, 3, H, W)
-        labels = batch.labels.to(self.mean.device, non_blocking=True)
-        rate = self._set_rates()
-        key = DropoutKey(self.settings.seed, step)
-        loss, wrong = train_step(self.net, self.optimizer, images, labels, key, self.precision)
-        self.sums += torch.stack([loss.double() * len(labels), wrong.double()])
+        s, step, device = self.state, self.state.step, self.mean.device
+        pixels = batch.images.to(device, non_blocking=True)
+        images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (n, 3, H, W)
+        labels = batch.every_label if self.net.exchange.whole_batch else batch.labels
+        rate, rows = self._set_rates(), len(batch.every_label)
+        key = DropoutKey(self.settings.seed, step, batch.first_row)
+        with waiting(f"the sum of gradients of step {step + 1}"):
+            loss, wrong = train_step(
+                self.stepped, self.optimizer, images, labels.to(device, non_blocking=True), key, self.precision, rows
+            )
+        loss, wrong = self.ranks.total(torch.stack([loss.double() * rows, wrong.double()]))
+        self.meter.add(loss, wrong, rows)
         if step == 0:
-            self.board.samples(batch.images, 1)
+            self.record.samples(batch.images)
         s.step += 1
-        w = s.window
-        w.images, w.steps = w.images + len(labels), w.steps + 1
-        self.clocked += len(labels)
-        self.progress.advance()
+        self.record.advance()
         if s.step % self.settings.log_every == 0 or s.step == self.last_step:
             self._report(rate)
 
@@ -204,47 +262,16 @@ class Trainer:
         set_rates(self.optimizer, rates)
         return rates.weights
 
-    def _clock(self) -> None:
-        """Starts the stop-watch, which runs in training alone, not in validation."""
-        self.started, self.waited, self.clocked = time.perf_counter(), 0.0, 0
-
     def _report(self, rate: float) -> None:
-        s, w = self.state, self._window()
-        elapsed = time.perf_counter() - self.started
-        loss = w.loss / w.images
-        if not math.isfinite(loss):
-            raise TrainingError(self._diverged(f"the mean loss of the {w.steps} step(s) up to step {s.step} is {loss}"))
-        record = {
-            "split": "train",
-            "step": s.step,
-            "epoch": s.step / self.batches,
-            "loss": loss,
-            "top1_error": w.wrong / w.images,
-            "lr": rate,
-            "images_per_second": self.clocked / elapsed,
-            "data_wait": self.waited / elapsed,
-        }
-        chance = math.log(len(self.prepared.classes))
-        was_long = self._at_chance_for_long()
-        s.at_chance = s.at_chance + w.steps if abs(loss - chance) < 0.01 * chance else 0
-        if self._at_chance_for_long() and not was_long:
-            self.progress.say(_AT_CHANCE.format(steps=s.at_chance))
-        s.window = Window()
-        self.sums.zero_()
-        self.metrics.write(record)
-        self.board.scalars(record)
-        self.progress.train(record)
-        self._clock()
-
-    def _window(self) -> Window:
-        """The sums since the last report, read back from the device: here alone does training wait for it."""
-        loss, wrong = self.sums.tolist()
-        self.state.window.loss, self.state.window.wrong = loss, int(wrong)
-        return self.state.window
-
-    def _at_chance_for_long(self) -> bool:
-        """Longer than networks that do learn stay there: 2,000 steps, or 10 epochs of a small folder."""
-        return self.state.at_chance >= min(2000, max(100, 10 * self.batches))
+        was_stuck = self.meter.stuck()
+        values = self.meter.report(rate)
+        if not math.isfinite(values["loss"]):
+            what = f"the mean loss of the step(s) up to step {self.state.step} is {values['loss']}"
+            raise TrainingError(self._diverged(what))
+        if (stuck := self.meter.stuck()) and not was_stuck:
+            self.record.say(stuck)
+        self.record.train(values)
+        self.meter.start()
 
     def _validated(self) -> bool:
         """Validates if it is time to; False when a wish to stop cut it short."""
@@ -255,42 +282,49 @@ class Trainer:
             return True
         self._check_weights()
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.mean, self.stop.wished)
+            errors = evaluate(self.net, self.val_loader, self.mean, self._stopped, self.ranks.total)
         if errors is None:
             return False
-        record = {
-            "split": "val",
-            "step": s.step,
-            "epoch": s.step / self.batches,
-            **asdict(errors),
-            "crops": 1,
-        }
+        values = {"split": "val", "step": s.step, "epoch": s.step / self.batches, **asdict(errors), "crops": 1}
         best = errors.top1_error < min(s.errors, default=math.inf)
         s.errors.append(errors.top1_error)
         s.validated = s.step
+        whole = self._whole()
         if best:
             s.best_step = s.step
             # before the checkpoint: killed between the two, the run comes here again with the same weights
-            p, mirror = self.prepared, not self.settings.no_mirror
-            save_model(self.output, self.net, p.classes, p.mean, mirror)
-        self.metrics.write(record)
-        self.board.scalars(record)
-        self.board.filters(self.net, s.step)
-        self.progress.validation(record, best)
-        self._save()
+            self._save_best(whole)
+        self.record.validation(values, best, filters_of(whole, self.recipe.architecture.convs[0].name))
+        self._save(whole)
         return True
 
-    def _save(self) -> None:
+    def _whole(self) -> shards.Held:
+        """All towers' weights and velocities, on the first rank."""
+        return shards.gather(self.net, self.optimizer, self.ranks)
+
+    def _save_best(self, whole: shards.Held) -> None:
+        p, mirror = self.prepared, not self.settings.no_mirror
+        weights = {name: value.contiguous() for name, value in shards.weights(whole).items()}
+        with self.ranks.only_first() as (first, _):
+            if first:
+                save_model(self.output, self.net, p.classes, p.mean, mirror, weights)
+
+    def _save(self, whole: shards.Held) -> None:
         self._check_weights()
-        self._window()
-        self.state.metrics_size = self.metrics.sync()
-        save(self.output / "checkpoints", self.identity, self.state, self.parts)
+        self.meter.window()
+
+        def save(metrics_size: int) -> None:
+            self.state.metrics_size = metrics_size
+            state.save(self.output / "checkpoints", self.identity, self.state, self.parts, whole)
+
+        self.record.saved(save)
         self.saved, self.last_save = self.state.step, time.monotonic()
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""
         # a sum is one pass, and not finite if any of its terms is not
-        if not all(bool(p.sum().isfinite()) for p in self.net.parameters()):
+        infinite = not all(bool(p.sum().isfinite()) for p in self.net.parameters())
+        if self.ranks.largest(int(infinite)):
             raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
 
     def _diverged(self, what: str) -> str:

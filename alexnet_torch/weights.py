@@ -95,7 +95,14 @@ def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
 
 
-def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.ndarray, mirror: bool = True) -> None:
+def save_model(
+    folder: Path,
+    net: AlexNet,
+    classes: tuple[str, ...],
+    mean: np.ndarray,
+    mirror: bool = True,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
     """Writes model.json and model.pt, each whole or not at all.
 
     Args:
@@ -104,10 +111,11 @@ def save_model(folder: Path, net: AlexNet, classes: tuple[str, ...], mean: np.nd
         classes: in the order of the logits.
         mean: (S, S, 3) float32, 0..255.
         mirror: whether it was trained on mirror images, too.
+        weights: of all towers, contiguous, on the CPU, where `net` has not all of them.
     """
     text = json.dumps(describe(Model(net, classes, mean, mirror))).encode()
     atomic_write(folder / "model.json", lambda file: file.write(text))
-    weights = cpu_weights(net)
+    weights = cpu_weights(net) if weights is None else weights
     atomic_write(folder / "model.pt", lambda file: torch.save(weights, file))
 
 

@@ -29,11 +29,12 @@ from alexnet_torch.data.colour import Colour
 from alexnet_torch.data.samples import resolve as resolve_data
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.optim import Steps
-from alexnet_torch.placement import choose_devices
+from alexnet_torch.placement import place
 from alexnet_torch.recipes import Recipe, demo
 from alexnet_torch.settings import resolve
 from alexnet_torch.signals import Stopped
 from alexnet_torch.trainer import Trainer
+from alexnet_torch.world import ALONE
 
 FULL = "full"
 CONTINUED = {"full-init": None, "sixth-conv-init": "sixth-conv"}
@@ -140,9 +141,9 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    devices, _ = choose_devices(None, chosen.architecture.towers, "none")
+    placement = place(None, chosen.architecture.towers, "none", ALONE)
     try:
-        Trainer(resolve(given), chosen, prepared, devices).fit()
+        Trainer(resolve(given), chosen, prepared, placement).fit()
     except TrainingError as failed:
         print(failed)
         if "diverged" in str(failed):

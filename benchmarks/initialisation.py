@@ -20,11 +20,12 @@ from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, Architecture
 from alexnet_torch.data.cache import cached_side, prepare
 from alexnet_torch.data.samples import resolve
 from alexnet_torch.errors import TrainingError
-from alexnet_torch.placement import choose_devices
+from alexnet_torch.placement import place
 from alexnet_torch.recipes import paper
 from alexnet_torch.settings import Settings
 from alexnet_torch.settings import resolve as resolve_settings
 from alexnet_torch.trainer import Trainer
+from alexnet_torch.world import ALONE
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def run(net: Architecture, settings: Settings) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
     prepared = prepare(resolve(settings.data), cached_side(settings.image_size))
     recipe = replace(paper(), architecture=net)
-    devices, _ = choose_devices(None, net.towers, "auto")
+    placement = place(None, net.towers, "auto", ALONE)
     try:
-        Trainer(settings, recipe, prepared, devices).fit()
+        Trainer(settings, recipe, prepared, placement).fit()
     except TrainingError as failed:
         print(f"    {failed}")
         return math.nan, math.nan

@@ -23,9 +23,11 @@ from torchvision.transforms import v2
 
 from alexnet_torch.data.cache import cached_side, prepare
 from alexnet_torch.memory import keep_freed
+from alexnet_torch.placement import place
 from alexnet_torch.recipes import paper
 from alexnet_torch.settings import resolve
 from alexnet_torch.trainer import Trainer
+from alexnet_torch.world import ALONE
 from benchmarks.input import photographs
 from benchmarks.measure import Apart, alternate, keep, seconds, table
 from benchmarks.peers import plain, plain_step
@@ -53,7 +55,7 @@ def ours(data: Path, folder: Path, options: Options) -> dict[str, Callable[[], f
     given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
     settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
     prepared = prepare(data, cached_side(224), str(folder / "cache"))
-    trainer = Trainer(settings, paper(), prepared, [torch.device("cpu")] * 2)
+    trainer = Trainer(settings, paper(), prepared, place(["cpu"], 2, "none", ALONE))
     return {"epoch": partial(seconds, trainer._train_epoch)}
 
 

@@ -95,7 +95,7 @@ def test_towers_are_the_grouped_net_in_logits_and_every_gradient(
 def test_the_papers_parameters_half_in_each_tower_each_with_a_gradient() -> None:
     net = AlexNet()
     assert count_parameters(net) == 60_965_224
-    assert [count_parameters(tower) for tower in net.towers] == [30_482_612] * 2
+    assert [count_parameters(tower) for tower in net.towers.values()] == [30_482_612] * 2
     lively(net)
     net(60 * torch.randn(1, 3, 224, 224), DropoutKey(0, 0)).square().sum().backward()
     without = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]

@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.ablations import never_meet
 from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture
+from alexnet_torch.devices import tower_devices
 from alexnet_torch.errors import UserError
-from alexnet_torch.placement import Exchange, choose_devices, tower_devices
+from alexnet_torch.exchange import Exchange
+from alexnet_torch.placement import choose_devices
 
 TWO = ["cuda:0", "cuda:1"]
 
@@ -61,7 +63,7 @@ def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool)
         ]
     )
     assert Counter(counter.copies) == expected
-    for index, tower in enumerate(net.towers):
+    for index, tower in enumerate(net.towers.values()):
         assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
 
 
@@ -81,7 +83,7 @@ def test_each_towers_activations_stay_on_its_device() -> None:
     seen: dict[int, set[torch.device]] = {0: set(), 1: set()}
     with FakeTensorMode():
         net = AlexNet(PAPER, 10, 224, TWO)
-        for index, tower in enumerate(net.towers):
+        for index, tower in enumerate(net.towers.values()):
             for layer in tower.children():
                 layer.register_forward_hook(lambda _m, i, o, k=index: seen[k].update({i[0].device, o.device}))
         net(torch.empty(2, 3, 224, 224, device="cuda:0"))
@@ -118,7 +120,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
     whole = torch.cat(parts, dim=1)
     exchange = Exchange([torch.device("cpu")] * 3)
     for width in (0, 1, 2):
-        for tower, (wide, before) in enumerate(exchange.halo(parts, width)):
+        for tower, (wide, before) in enumerate(exchange.halo(parts, width, "conv1")):
             low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
             assert torch.equal(wide, whole[:, low:high])
             assert before == 6 * tower - low
@@ -126,7 +128,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
 
 def test_towers_on_one_device_share_one_joined_input() -> None:
     parts = [torch.randn(2, 4), torch.randn(2, 4)]
-    a, b = Exchange([torch.device("cpu")] * 2).join(parts)
+    a, b = Exchange([torch.device("cpu")] * 2).join(parts, 8, "fc6")
     assert a is b
     assert torch.equal(a, torch.cat(parts, dim=1))
 

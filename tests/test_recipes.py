@@ -122,7 +122,7 @@ def test_the_posts_defect_and_our_loss() -> None:
         given = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-        losses.append(train_step(net, optimizer, *given, DropoutKey(0, 0), full)[0].item())
+        losses.append(train_step(net, optimizer, *given, DropoutKey(0, 0), full, 4 * copies)[0].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     with torch.no_grad():
         p = net(images).double().softmax(1)

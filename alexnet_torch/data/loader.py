@@ -5,7 +5,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ AHEAD = 2  # batches assembled before they are asked for
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of a split.
+    """Some samples of a split: a batch, or a slice of one.
 
     Attributes:
-        images: (N, H, W, 3) uint8, cut and mirrored.
-        labels: (N,) int64.
+        images: (n, H, W, 3) uint8, cut and mirrored.
+        labels: (n,) int64.
         crops: how each was cut, for the mean image to be cut alike.
-        indices: (N,) which samples they are.
-        shift: (N, 3) float32, colour noise to add to each image's RGB, if there is any.
+        indices: (n,) which samples they are.
+        first_row: where they are in the whole batch.
+        every_label: (N,) int64, of the whole batch.
+        shift: (n, 3) float32, colour noise to add to each image's RGB, if there is any.
         scale: what the images are then to be multiplied by.
     """
 
@@ -42,14 +44,17 @@ class Batch:
     labels: Tensor
     crops: Crops
     indices: np.ndarray
+    first_row: int
+    every_label: Tensor
     shift: Tensor | None = None
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """An epoch: which samples make each batch, how each sample is cut, and its colour noise if any."""
+    """An epoch: which samples make each batch, our slice of it, how each sample is cut, and its colour noise if any."""
 
+    wholes: list[np.ndarray]
     batches: list[np.ndarray]
     crops: Crops
     size: int
@@ -72,6 +77,8 @@ class Loader:
         colour: noise of training images.
         workers: processes that decode where there is no map; all cores by default.
         pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
+        slices: which slice of each batch to yield, and of how many: the first ones are larger by one image
+            where a batch does not divide, and some are empty where it has fewer.
     """
 
     def __init__(
@@ -85,7 +92,9 @@ class Loader:
         colour: Colour | None = None,
         workers: int | None = None,
         pinned: bool = False,
+        slices: tuple[int, int] = (0, 1),
     ) -> None:
+        self._slices = slices
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
@@ -110,20 +119,24 @@ class Loader:
         else:
             order, crops = np.arange(n), centre_crops(n, side, self._size)
         starts = range(first_batch * self._batch_size, n, self._batch_size)
-        plan = _Plan([order[i : i + self._batch_size] for i in starts], crops, self._size, shifts)
-        if not plan.batches:
+        wholes = [order[i : i + self._batch_size] for i in starts]
+        index, count = self._slices
+        batches = [np.array_split(whole, count)[index] for whole in wholes]
+        plan = _Plan(wholes, batches, crops, self._size, shifts)
+        if not wholes:
             return iter(())
         images = self._streamed(plan) if self._samples.images is None else _ahead(self._cut(plan))
         return self._labelled(plan, images)
 
     def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
-        for indices, batch in zip(plan.batches, images, strict=True):
-            labels = torch.from_numpy(self._samples.labels[indices])
-            if self._colour is None or plan.shifts is None:
-                yield Batch(batch, labels, plan.crops[indices], indices)
-                continue
-            shift = torch.from_numpy(plan.shifts[indices])
-            yield Batch(batch, labels, plan.crops[indices], indices, shift, self._colour.scale)
+        index, count = self._slices
+        for whole, indices, batch in zip(plan.wholes, plan.batches, images, strict=True):
+            labels, every = (torch.from_numpy(self._samples.labels[which]) for which in (indices, whole))
+            first_row = sum(len(part) for part in np.array_split(whole, count)[:index])
+            ours = Batch(batch, labels, plan.crops[indices], indices, first_row, every)
+            if self._colour is not None and plan.shifts is not None:
+                ours = replace(ours, shift=torch.from_numpy(plan.shifts[indices]), scale=self._colour.scale)
+            yield ours
 
     def _cut(self, plan: _Plan) -> Iterator[Tensor]:
         """Each batch's crops (N, H, W, 3), from the map."""
@@ -212,9 +225,10 @@ class _Files(Dataset[Tensor]):
 
 
 def _start_worker(index: int) -> None:
-    """Leaves Ctrl-C to the parent, which finishes its step first."""
+    """Leaves Ctrl-C to the parent, which finishes its step first; and SIGTERM, which torchrun sends to all."""
     del index
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:
