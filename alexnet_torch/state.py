@@ -89,7 +89,7 @@ def save(folder: Path, identity: dict[str, Any], state: State, parts: Parts, who
         "identity": identity,
         "state": state.to_dict(),
         "weights": shards.weights(whole),
-        "optimizer": {name: {key: v for key, v in one.items() if key != "value"} for name, one in whole.items()},
+        "optimizer": shards.kept(whole),
         "scaler": parts.scaler.state_dict(),
     }
     checkpoint.save(folder, state.step, kept, state.best_step)
