@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch import checkpoint, shards, state
+from alexnet_torch.best import test_best, whole_net
 from alexnet_torch.data.augment import to_float
+from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.errors import TrainingError
-from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
+from alexnet_torch.evaluate import count_wrong, evaluate
+from alexnet_torch.exchange import PartnerExchange
 from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.meter import Meter
 from alexnet_torch.model import AlexNet, DropoutKey
@@ -29,7 +32,7 @@ from alexnet_torch.record import Record, filters_of
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
 from alexnet_torch.state import Parts, State, identity
-from alexnet_torch.weights import Model, save_model
+from alexnet_torch.weights import save_model
 
 
 def train_step(
@@ -113,8 +116,11 @@ class Trainer:
         self.last_save = time.monotonic()
 
     def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
-        s = self.settings
-        loader = partial(Loader, self.prepared, pinned=pinned, slices=self.slices)
+        s, exchange = self.settings, self.net.exchange
+        workers = max(1, cores() // self.ranks.world.local_size)
+        loader = partial(Loader, self.prepared, workers=workers, pinned=pinned, slices=self.slices)
+        if isinstance(exchange, PartnerExchange):
+            loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
         mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
         train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
         return train, loader("val", s.image_size, s.batch_size)
@@ -131,7 +137,7 @@ class Trainer:
         try:
             if self.state.step == 0:
                 filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
-                self.record.begin(self.net if self.ranks.alone else self._new_net(), filters)
+                self.record.begin(self.net if self.ranks.alone else whole_net(self.net), filters)
             if self.settings.compile:
                 self.net.compile_walk()
             self.stepped = self.ranks.replicate(self.net)
@@ -157,12 +163,6 @@ class Trainer:
         self.stopped_by = max(self.stopped_by, self.ranks.largest(self.stop.signal or 0))
         return self.stopped_by > 0
 
-    def _new_net(self) -> AlexNet:
-        """All towers in this process, their weights as a run starts with them."""
-        net, devices = self.net, self.net.exchange.devices
-        here = devices if len(devices) == net.architecture.towers else devices[:1]
-        return AlexNet(net.architecture, net.num_classes, net.image_size, here, self.settings.seed)
-
     def _rehearse(self) -> None:
         """A step that changes nothing: after its first one DistributedDataParallel lays out its buckets anew.
 
@@ -181,18 +181,12 @@ class Trainer:
         step = self.state.best_step
         if step is None:
             return
-        model = self._best_model()
-        crops, world = most_crops([model]), self.ranks.world
-        tested = evaluate_models(
-            [model],
-            {self.prepared.side: self.prepared},
-            crops,
-            stopped=self._stopped,
-            slices=(world.rank, world.size),
-            total=self.ranks.total_of_all,
+        tested = test_best(
+            self.output, self.net, self.prepared, not self.settings.no_mirror, self.ranks, self._stopped
         )
         if tested is None:  # another --resume tests it
             return
+        crops = max(tested)
         centre, mean = tested[1].averaged, tested[crops].averaged
         values = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
         # after the last checkpoint: a run that goes on for more epochs is tested at its own end
@@ -201,20 +195,6 @@ class Trainer:
             f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
             f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}",
         )
-
-    def _best_model(self) -> Model:
-        """All towers in this process; the first rank alone reads them."""
-        weights: dict[str, Tensor] | None = None
-        with self.ranks.only_first() as (first, _):
-            if first:
-                weights = torch.load(self.output / "model.pt", weights_only=True)
-        if not self.ranks.alone:
-            packed = self.ranks.spread(shards.pack(weights) if weights else None)
-            assert packed is not None
-            weights = shards.unpack(packed)
-        net = self._new_net()
-        net.load_state_dict(weights or {})
-        return Model(net.eval(), self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
 
     def _train_epoch(self) -> None:
         """The rest of an epoch; less if the last step or a wish to stop comes first."""

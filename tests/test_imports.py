@@ -54,6 +54,7 @@ ORDER = [
     "report",
     "signals",
     "state",
+    "best",
     "meter",
     "record",
     "trainer",

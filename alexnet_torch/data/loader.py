@@ -4,7 +4,7 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from alexnet_torch.data.colour import Colour
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import stream
+
+Merge = Callable[[Tensor], Tensor]
 
 AHEAD = 2  # batches assembled before they are asked for
 
@@ -79,6 +81,10 @@ class Loader:
         pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
         slices: which slice of each batch to yield, and of how many: the first ones are larger by one image
             where a batch does not divide, and some are empty where it has fewer.
+        partners: processes that share this slice, and which of them this is. Where files are decoded each epoch,
+            each decodes its part and `merge` brings them together. All read the map where there is one: that is
+            sooner done than sent.
+        merge: gives all partners the rows of each, in their order.
     """
 
     def __init__(
@@ -93,8 +99,10 @@ class Loader:
         workers: int | None = None,
         pinned: bool = False,
         slices: tuple[int, int] = (0, 1),
+        partners: tuple[int, int] = (0, 1),
+        merge: Merge | None = None,
     ) -> None:
-        self._slices = slices
+        self._slices, self._partners, self._merge = slices, partners, merge
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
@@ -130,7 +138,8 @@ class Loader:
 
     def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
         index, count = self._slices
-        for whole, indices, batch in zip(plan.wholes, plan.batches, images, strict=True):
+        for whole, indices, part in zip(plan.wholes, plan.batches, images, strict=True):
+            batch = self._merge(part) if self._merge and self._samples.images is None else part
             labels, every = (torch.from_numpy(self._samples.labels[which]) for which in (indices, whole))
             first_row = sum(len(part) for part in np.array_split(whole, count)[:index])
             ours = Batch(batch, labels, plan.crops[indices], indices, first_row, every)
@@ -152,14 +161,16 @@ class Loader:
             yield batch
 
     def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
+        index, count = self._partners
+        ours = [np.array_split(batch, count)[index] for batch in plan.batches]
         files = _Files(self._prepared.root, self._samples.paths, self._prepared.side, plan)
         # forking a process that has torch's threads can hang; the server imports what workers need once
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         loader = DataLoader(
             files,
-            batch_sampler=[batch.tolist() for batch in plan.batches],
-            num_workers=min(self._workers, len(plan.batches)),
+            batch_sampler=[batch.tolist() for batch in ours],
+            num_workers=min(self._workers, len(ours)),
             collate_fn=_as_it_is,
             pin_memory=self._pinned,
             worker_init_fn=_start_worker,
