@@ -258,9 +258,7 @@ class Ranks:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, alone)
             if not any(p.requires_grad for name, p in net.named_parameters() if name not in alone):
                 return net
-        replicated = DistributedDataParallel(
-            net, process_group=group, gradient_as_bucket_view=True
-        )
+        replicated = DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True)
         replicated.register_comm_hook(group, _sum)
         return replicated
 
@@ -270,6 +268,12 @@ class Ranks:
         Returns:
             a message, for one of the ranks to print; None for the others.
         """
+        try:
+            return self._called(lost)
+        except dist.DistError:  # the store is gone with the machine that had it
+            return str(lost)
+
+    def _called(self, lost: Lost) -> str | None:
         mine, store = self.world.rank, self._store
         assert store is not None
         store.set(f"lost/{mine}", lost.what)

@@ -16,7 +16,7 @@ from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.errors import TrainingError
+from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.evaluate import count_wrong, evaluate
 from alexnet_torch.exchange import PartnerExchange
 from alexnet_torch.finetune import begin, freeze, stages_named
@@ -150,6 +150,10 @@ class Trainer:
             if self.state.step == self.last_step:
                 self._test()
         except OSError as error:
+            if not self.ranks.first:  # which writes nothing
+                raise UserError(
+                    f"rank {self.ranks.world.rank}: {error}; mend it, then continue with --resume"
+                ) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         finally:
             self.record.close()
@@ -181,9 +185,7 @@ class Trainer:
         step = self.state.best_step
         if step is None:
             return
-        tested = test_best(
-            self.output, self.net, self.prepared, not self.settings.no_mirror, self.ranks, self._stopped
-        )
+        tested = test_best(self.output, self.net, self.prepared, not self.settings.no_mirror, self.ranks, self._stopped)
         if tested is None:  # another --resume tests it
             return
         crops = max(tested)

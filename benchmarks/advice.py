@@ -16,13 +16,13 @@ import torch
 import tyro
 
 from benchmarks.measure import GFLOP_AN_IMAGE, Apart, alternate, keep, seconds, table
-from benchmarks.placements import CONTENDERS, ONE, Together, free_port
+from benchmarks.placements import CONTENDERS, ONE, free_port, processes
 from benchmarks.traffic import sent, weights
 
 LINKS = {"NVLink, 300 GB/s": 300e9, "PCIe, 20 GB/s": 20e9, "100 Gb/s, 11 GB/s": 11e9}
 """What a GPU is taken to send a second, of what the links are named for: not measured here."""
-LINEAR_SHARE = 0.086
-"""Of an image's multiplications and additions, those of the linear stages: 58.6 of 714 million weights' uses."""
+LINEAR_SHARE = 6 * 58_621_952 / (GFLOP_AN_IMAGE * 1e9)
+"""Of an image's operations, those of the linear stages: each weight is multiplied and added three times."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def check(options: Options) -> tuple[str, str]:
 
     link_rates = rates()
     half = options.batch_size // 2
-    groups = {name: Together(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
-    groups["half"] = Together(ONE, half)
+    groups = {name: processes(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
+    groups["half"] = processes(ONE, half)
     times = alternate({name: group.turn for name, group in groups.items()}, options.rounds)
     for group in groups.values():
         group.end()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,12 +99,19 @@ def train(split: str, batch: int) -> Callable[[], object]:
 
 
 class Together:
-    """The processes of a contender."""
+    """The processes of a contender.
 
-    def __init__(self, name: str, batch: int) -> None:
-        split, size = CONTENDERS[name]
+    Args:
+        make: what a process can be asked for, "step" among it, given its rank, their number, a port and `batch`.
+        size: processes.
+        batch: images of all of them.
+    """
+
+    def __init__(
+        self, make: Callable[[int, int, int, int], dict[str, Callable[[], Any]]], size: int, batch: int
+    ) -> None:
         port = free_port()
-        self._ranks = [Apart(partial(rank, split, index, size, port, batch)) for index in range(size)]
+        self._ranks = [Apart(partial(make, index, size, port, batch)) for index in range(size)]
 
     def turn(self) -> float:
         """Seconds of a step, after one that does not count: systems take back memory of processes that wait."""
@@ -112,8 +120,12 @@ class Together:
 
     def step(self) -> float:
         """Seconds that a step took the last to end."""
+        return self.largest("step")
+
+    def largest(self, name: str) -> float:
+        """Asks all for a number at once."""
         for one in self._ranks:
-            one.send("step")
+            one.send(name)
         return max(float(one.receive()) for one in self._ranks)
 
     def end(self) -> None:
@@ -131,6 +143,12 @@ def loopback() -> int:
     raise RuntimeError("/proc/net/dev has no loopback device")
 
 
+def processes(name: str, batch: int) -> Together:
+    """Those of a contender, by name."""
+    split, size = CONTENDERS[name]
+    return Together(partial(rank, split), size, batch)
+
+
 def count_bytes(contender: Together, ranks: int, steps: int) -> float:
     """Bytes a step and rank."""
     contender.step()
@@ -145,12 +163,12 @@ def main(options: Options) -> None:
     from alexnet_torch import PAPER
 
     # more processes than cores would tell nothing of time
-    timed = {name: Together(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
+    timed = {name: processes(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
     times = alternate({name: group.turn for name, group in timed.items()}, options.rounds)
     rows: list[tuple[object, ...]] = []
     for name, (split, size) in CONTENDERS.items():
         predicted = sent(split, size, options.batch_size, PAPER)
-        group = timed.get(name) or Together(name, options.batch_size)
+        group = timed.get(name) or processes(name, options.batch_size)
         measured = count_bytes(group, size, options.bytes_steps) if size > 1 else 0.0
         group.end()
         speed = f"{options.batch_size / times[name]:.1f}" if name in times else ""

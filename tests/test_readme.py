@@ -52,6 +52,11 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         assert "conv1/tower1" in shown
         return None
+    if program == "torchrun":
+        script = given.index("train.py")
+        line = [*given[:script], str(PROJECT / "train.py"), *given[script + 1 :], "--max-steps", "1"]
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", *line], check=True)
+        return None
     assert program == "python"
     if given[0] == "train.py":
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -104,6 +109,7 @@ def test_every_command_and_example_runs(
 def test_files_and_options_that_it_names_are_there() -> None:
     programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
     options = {"--logdir", "--batch-sizes", "--startup"}
+    options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
     for program in programs:
         line = [sys.executable, *program, "--help"]
         shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
