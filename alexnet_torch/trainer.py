@@ -106,7 +106,7 @@ class Trainer:
         self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
         found = state.load(self.output / "checkpoints", self.identity, self.parts, self.ranks) if s.resume else None
         self.state, started_from = found or (State(), self.ranks.all_do(lambda: begin(self.net, s)))
-        self.saved = self.state.step if found else -1
+        self.saved, self.saves = self.state.step if found else -1, 0
         self.meter = Meter(self.state, device, len(prepared.classes), self.batches)
         self.record = Record(self.output, self.ranks, self.state, self.last_step, self.batches)
         self.record.say(f"starting from {started_from}")
@@ -137,7 +137,7 @@ class Trainer:
         try:
             if self.state.step == 0:
                 filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
-                self.record.begin(self.net if self.ranks.alone else whole_net(self.net), filters)
+                self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
             if self.settings.compile:
                 self.net.compile_walk()
             self.stepped = self.ranks.replicate(self.net)
@@ -211,11 +211,11 @@ class Trainer:
             if self.state.step == self.last_step:
                 break
             due = self.ranks.first and time.monotonic() - self.last_save > 60 * self.settings.save_every
-            stopped_by, save = self.ranks.soon(self.stop.signal or 0, int(due))
+            stopped_by, save = self.ranks.soon(self.stop.signal or 0, self.saves + 1 if due else 0)
             if stopped_by:
                 self.stopped_by = stopped_by
                 break
-            if save and self.saved != self.state.step:
+            if save > self.saves:  # the word is of the step before, and may have been heard
                 self._save(self._whole())
             asked = time.perf_counter()
 
@@ -300,7 +300,7 @@ class Trainer:
             state.save(self.output / "checkpoints", self.identity, self.state, self.parts, whole)
 
         self.record.saved(save)
-        self.saved, self.last_save = self.state.step, time.monotonic()
+        self.saved, self.saves, self.last_save = self.state.step, self.saves + 1, time.monotonic()
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""

@@ -157,9 +157,9 @@ def check(options: Options) -> tuple[str, str]:
             predicted = step_time(split, size, options.batch_size, here)
             rows.append((name, f"{predicted:.2f} s", f"{times[name]:.2f} s", f"{predicted / times[name]:.2f}"))
     said = (
-        f"One process: {1e3 * image:.2f} ms an image and {1e9 * parameter:.2f} ns to update a weight. Each of two sends "
-        f"{link_rates['activations'] / 1e9:.2f} GB/s in exchanges and {link_rates['gradients'] / 1e9:.2f} GB/s in sums "
-        "of gradients; no core is idle to do so meanwhile."
+        f"One process: {1e3 * image:.2f} ms an image and {1e9 * parameter:.2f} ns to update a weight. Each of two "
+        f"sends {link_rates['activations'] / 1e9:.2f} GB/s in exchanges and {link_rates['gradients'] / 1e9:.2f} GB/s "
+        "in sums of gradients; no core is idle to do so meanwhile."
     )
     return table(("placement", "predicted", "measured", "predicted / measured"), rows), said
 
@@ -168,9 +168,9 @@ def main(options: Options) -> None:
     """Measures, predicts and prints."""
     checked, said = check(options)
     assumed = (
-        f"GPUs are taken to sustain {options.gpu_teraflops:g} TFLOP/s and {options.gpu_terabytes:g} TB/s, and to add up "
-        f"gradients while convolutions go backward; {options.batch_each} images a GPU and step. Not measured: no GPU "
-        "was at hand."
+        f"GPUs are taken to sustain {options.gpu_teraflops:g} TFLOP/s and {options.gpu_terabytes:g} TB/s, and to add "
+        f"up gradients while convolutions go backward; {options.batch_each} images a GPU and step. Not measured: no "
+        "GPU was at hand."
     )
     text = "\n\n".join([said, checked, assumed, advise(options)])
     keep("advice", f"python -m benchmarks.advice --batch-size {options.batch_size}", 1, text)

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any
 
 import tyro
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.measure import alternate, keep, peak_memory, table
 from benchmarks.placements import Together, rank
@@ -39,8 +41,10 @@ def contender(settings: dict[str, Any], index: int, size: int, port: int, batch:
     """One of two processes with a slice each, of settings of its own."""
     from alexnet_torch import ranks
 
-    made = ranks.DistributedDataParallel
-    ranks.DistributedDataParallel = lambda net, **given: made(net, **(given | settings))  # type: ignore[assignment, misc]
+    def made(net: nn.Module, **given: Any) -> nn.Module:
+        return DistributedDataParallel(net, **(given | settings))
+
+    setattr(ranks, DistributedDataParallel.__name__, made)
     return {**rank("none", index, size, port, batch), "peak": peak_memory}
 
 

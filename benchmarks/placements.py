@@ -19,6 +19,8 @@ import torch
 import tyro
 from torch import Tensor
 
+from alexnet_torch.data.augment import centre_crops, cut, to_float
+from alexnet_torch.exchange import Exchange, PartnerExchange
 from benchmarks.measure import Apart, alternate, keep, seconds, table
 from benchmarks.traffic import sent
 
@@ -58,14 +60,31 @@ def rank(split: str, index: int, size: int, port: int, batch: int) -> dict[str, 
     names = {"RANK": index, "WORLD_SIZE": size, "LOCAL_RANK": index, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"})
     torch.set_num_threads(1)
-    step = train(split, batch)
-    return {"step": partial(seconds, step)}
+    step, exchange = train(split, batch)
+    asked: dict[str, Callable[[], object]] = {"step": partial(seconds, step)}
+    if isinstance(exchange, PartnerExchange):
+        halves = np.array_split(np.arange(batch // (size // exchange.partners[1])), exchange.partners[1])
+        every = np.concatenate(halves)
+        images = np.random.default_rng(0).integers(0, 256, (len(every), 256, 256, 3), dtype=np.uint8)
+        mine, merge = halves[exchange.partners[0]], exchange.merge
+        asked |= {
+            "read all": partial(seconds, lambda: read(images, every)),
+            "read halves": partial(seconds, lambda: merge(read(images, mine))),
+        }
+    return asked
 
 
-def train(split: str, batch: int) -> Callable[[], object]:
-    """The step of train.py in this process."""
+def read(images: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Crops (n, 224, 224, 3) uint8 of some rows of a map (N, 256, 256, 3) uint8, as the loader cuts them."""
+    out = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
+    for crop, row in zip(out, rows, strict=True):
+        cut(images[row], 16, 16, bool(row % 2), crop)
+    return out
+
+
+def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
+    """The step of train.py in this process, and what its network exchanges by."""
     from alexnet_torch import PAPER, AlexNet, DropoutKey
-    from alexnet_torch.data.augment import centre_crops, to_float
     from alexnet_torch.memory import keep_freed
     from alexnet_torch.optim import PaperSGD, Rates, parameter_groups, set_rates
     from alexnet_torch.placement import place
@@ -95,7 +114,7 @@ def train(split: str, batch: int) -> Callable[[], object]:
         loss, _ = train_step(stepped, optimizer, images, labels, key, precision, batch)
         return ranks.total(loss)
 
-    return step
+    return step, net.exchange
 
 
 class Together:
@@ -165,6 +184,13 @@ def main(options: Options) -> None:
     # more processes than cores would tell nothing of time
     timed = {name: processes(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
     times = alternate({name: group.turn for name, group in timed.items()}, options.rounds)
+    towers = timed["2 tower ranks"]
+    ways = ("read all", "read halves")
+    reading = alternate({way: partial(towers.largest, way) for way in ways}, 4 * options.rounds)
+    said = (
+        f"Two tower ranks share a batch of {options.batch_size}: for each to read all of it from the map takes "
+        f"{1e3 * reading[ways[0]]:.1f} ms, half of it and send that to the other {1e3 * reading[ways[1]]:.1f} ms."
+    )
     rows: list[tuple[object, ...]] = []
     for name, (split, size) in CONTENDERS.items():
         predicted = sent(split, size, options.batch_size, PAPER)
@@ -176,7 +202,12 @@ def main(options: Options) -> None:
         parts = ", ".join(f"{what} {value / 1e6:.1f}" for what, value in predicted.items() if value)
         rows.append((name, speed, gain, parts, f"{measured / 1e6:.1f}"))
     heads = ("placement", "images/s", "times 1 process", "MB sent a step and rank: predicted", "measured")
-    keep("placements", f"python -m benchmarks.placements --batch-size {options.batch_size}", 1, table(heads, rows))
+    keep(
+        "placements",
+        f"python -m benchmarks.placements --batch-size {options.batch_size}",
+        1,
+        f"{table(heads, rows)}\n\n{said}",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What placements send, predicted by benchmarks.traffic: against figures worked out by hand, and against a run's own."""
+"""What benchmarks.traffic and benchmarks.advice predict, against figures worked out by hand."""
 
 from dataclasses import replace
 
