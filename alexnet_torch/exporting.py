@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from alexnet_torch.architecture import TORCHVISION, Architecture, Init
+from alexnet_torch.architecture import Architecture, Init
 from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
@@ -18,6 +18,7 @@ from alexnet_torch.foreign import extra_packages
 from alexnet_torch.inputs import INPUTS, reading_theirs
 from alexnet_torch.layouts import grouped
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.weights import Model, cpu_weights, describe, to_strings
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}

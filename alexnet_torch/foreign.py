@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from alexnet_torch import caffe
-from alexnet_torch.architecture import TORCHVISION
 from alexnet_torch.errors import UserError
 from alexnet_torch.layouts import Layer, by_stage, grouped, grouped_shapes, is_towered, layers_of
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.weights import from_strings, read_model
 
 

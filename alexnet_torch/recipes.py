@@ -8,17 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from alexnet_torch.architecture import (
-    CAFFE,
-    PAPER,
-    SOURCE_2012,
-    TENSORFLOW_POST,
-    TORCHVISION,
-    Architecture,
-    Init,
-)
+from alexnet_torch.architecture import PAPER, Architecture, Init
 from alexnet_torch.data.colour import Colour, Convention
 from alexnet_torch.optim import Plateau, Rates, Rule, Schedule, Steps
+from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 
 
 @dataclass(frozen=True)

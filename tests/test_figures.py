@@ -22,7 +22,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import alexnet_torch
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.architecture import TORCHVISION
 from alexnet_torch.data.cache import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.features import stage_output
@@ -32,6 +31,7 @@ from alexnet_torch.figures.curves import Curve, read_history
 from alexnet_torch.figures.draw import distinct_names
 from alexnet_torch.figures.examples import choose, nearest_training_images
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.report import filter_grid
 from alexnet_torch.weights import save_model
 

@@ -15,9 +15,10 @@ import torchvision
 
 import train as train_script
 from alexnet_torch import AlexNet, checkpoint, finetune, trainer
-from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture, Conv
+from alexnet_torch.architecture import PAPER, Architecture, Conv
 from alexnet_torch.errors import UserError
 from alexnet_torch.finetune import freeze, stages_named, start_from
+from alexnet_torch.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes import RECIPES, demo
 from alexnet_torch.weights import save_model
 

@@ -33,8 +33,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.architecture import PRESETS
 from alexnet_torch.layouts import grouped_shapes
+from alexnet_torch.presets import PRESETS
 from alexnet_torch.weights import Model
 
 BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)

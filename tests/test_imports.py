@@ -12,6 +12,7 @@ ORDER = [
     "files",
     "memory",
     "architecture",
+    "presets",
     "kernels",
     "response_norm",
     "layers",
