@@ -62,8 +62,7 @@ def _per_channel(inputs: Inputs) -> Tensor:
 
 def mean_image(mean: tuple[float, float, float], image_size: int) -> np.ndarray:
     """(S, S, 3) float32, the same colour everywhere; S is the side that crops are cut from."""
-    # Caffe's 227 pixels, too, are cut from 256
-    side = 256 if image_size in (224, 227) else cached_side(image_size)
+    side = cached_side(image_size)
     return np.full((side, side, 3), mean, np.float32)
 
 

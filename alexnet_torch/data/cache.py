@@ -65,8 +65,8 @@ class Prepared:
 
 
 def cached_side(image_size: int) -> int:
-    """The side that images are decoded to for crops of a size: 256 for 224, as in the paper."""
-    return round(image_size * 256 / 224)
+    """The side that images are decoded to for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
+    return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
 def _to_stderr(text: str) -> None:
