@@ -29,6 +29,7 @@ ORDER = [
     "data.samples",
     "data.build",
     "data.stream",
+    "data.location",
     "data.cache",
     "data.colour",
     "data.augment",
