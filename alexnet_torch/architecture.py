@@ -237,6 +237,20 @@ class Architecture:
             linears=tuple(replace(f, init=inits.get(f.name, f.init)) for f in self.linears),
         )
 
+    def computing(self) -> "Architecture":
+        """What decides what given weights compute, and nothing else: no name, dropout, initial weights, norms that
+        no stage has, or scale of the images, which can be taken into conv1's weights."""
+        used = {operation for conv in self.convs for operation in conv.after}
+        return replace(
+            self.with_init(**dict.fromkeys(self.stage_names, Init())),
+            name="",
+            dropout=(),
+            dropout_rate=0.0,
+            input_scale=1.0,
+            norm=self.norm if "norm" in used else Norm(),
+            spatial_norm=self.spatial_norm if "spatial_norm" in used else Norm(),
+        )
+
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> "Architecture":
         """The architecture that `dataclasses.asdict` described, from JSON say.
