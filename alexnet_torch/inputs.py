@@ -92,6 +92,8 @@ def named_mean(text: str, image_size: int) -> np.ndarray:
 def _colour(text: str) -> tuple[float, float, float]:
     try:
         red, green, blue = (float(part) for part in text.split(","))
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError("out of range")
     except ValueError as error:
         raise UserError(f"--mean {text}: must be R,G,B of 0..255, or a .binaryproto or .npy file") from error
     return red, green, blue

@@ -260,7 +260,8 @@ def test_what_nobody_can_guess_is_asked_for(tmp_path: Path, capsys: pytest.Captu
     assert "say with --inputs what images it reads: rgb" in refusal(capsys, file, *options)
     options += ["--inputs", "rgb"]
     assert "name with --mean what its images were less" in refusal(capsys, file, *options)
-    assert "--mean 1,2: must be R,G,B" in refusal(capsys, file, *options, "--mean", "1,2")
+    for mean in ("1,2", "1,2,x", "1,nan,3", "1,2,256"):
+        assert f"--mean {mean}: must be R,G,B" in refusal(capsys, file, *options, "--mean", mean)
     assert "--inputs grey: there is none; there are rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
     assert "--architecture vgg: there is none; there are paper" in refusal(capsys, file, "--architecture", "vgg")
     assert "fits no image of 0 pixels" in refusal(capsys, file, "--image-size", "0")
