@@ -10,8 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, TORCHVISION, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.model import count_parameters
+from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 
 
 class GroupedNet(nn.Module):

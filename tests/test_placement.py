@@ -12,11 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.ablations import never_meet
-from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.devices import tower_devices
 from alexnet_torch.errors import UserError
 from alexnet_torch.exchange import Exchange
 from alexnet_torch.placement import choose_devices
+from alexnet_torch.presets import CAFFE, TORCHVISION
 
 TWO = ["cuda:0", "cuda:1"]
 

@@ -17,7 +17,7 @@ from caffe_files import caffemodel, narrow, weights_of_caffe
 
 import train as train_script
 from alexnet_torch import CAFFE, cli
-from alexnet_torch.architecture import PRESETS
+from alexnet_torch.presets import PRESETS
 from alexnet_torch.recipes import RECIPES, paper
 
 PROJECT = Path(__file__).parents[1]
