@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet_torch.ablations import ablated
 from alexnet_torch.data.cache import Prepared, cached_side, prepare
 from alexnet_torch.data.samples import resolve as resolve_data
@@ -99,7 +101,7 @@ def _config(settings: Settings, recipe: Recipe, prepared: Prepared, placement: P
         "classes": list(prepared.classes),
         "devices": [str(device) for device in placement.devices],
         "placement": placement.describe(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "versions": {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "commit": _commit(),

@@ -237,12 +237,12 @@ class AlexNet(nn.Module):
         for conv in a.convs:
             if conv is not a.convs[0]:
                 parts = (exchange.join if conv.meet else exchange.apart)(parts, channels, conv.name)
-            parts = self._drop(conv.name, self._conv_stage(conv, parts), keys, first_row)
-            channels = conv.channels
+            parts, channels = self._conv_stage(conv, parts), conv.channels
+            if conv is a.convs[-1] and conv.name != last and a.adaptive_pool is not None:
+                parts = [F.adaptive_avg_pool2d(part, a.adaptive_pool) for part in parts]
+            parts = self._drop(conv.name, parts, keys, first_row)
             if conv.name == last:
                 return exchange.gather(parts, channels, "the output")
-        if a.adaptive_pool is not None:
-            parts = [F.adaptive_avg_pool2d(part, a.adaptive_pool) for part in parts]
         channels *= parts[0].shape[2] * parts[0].shape[3]
         parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
         parts = exchange.turn(parts, a.linears[0].name)

@@ -245,10 +245,10 @@ class Trainer:
         return rates.weights
 
     def _report(self, rate: float) -> None:
-        was_stuck = self.meter.stuck()
+        was_stuck, steps = self.meter.stuck(), self.state.window.steps
         values = self.meter.report(rate)
         if not math.isfinite(values["loss"]):
-            what = f"the mean loss of the step(s) up to step {self.state.step} is {values['loss']}"
+            what = f"the mean loss of the {steps} step(s) up to step {self.state.step} is {values['loss']}"
             raise TrainingError(self._diverged(what))
         if (stuck := self.meter.stuck()) and not was_stuck:
             self.record.say(stuck)
