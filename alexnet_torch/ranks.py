@@ -258,9 +258,10 @@ class Ranks:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, alone)
             if not any(p.requires_grad for name, p in net.named_parameters() if name not in alone):
                 return net
-        replicated = DistributedDataParallel(
-            net, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with waiting("the start of training"):
+            replicated = DistributedDataParallel(
+                net, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         replicated.register_comm_hook(group, _sum)
         return replicated
 
