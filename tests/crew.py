@@ -73,6 +73,8 @@ class Crew:
     """
 
     def __init__(self, size: int) -> None:
+        # torch asks for loopback's name at each connection; where no server answers, that takes five seconds each
+        os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")
         spawn = multiprocessing.get_context("spawn")
         pipes = [spawn.Pipe() for _ in range(size)]
         self.members = [spawn.Process(target=_serve, args=(theirs,), daemon=True) for _, theirs in pipes]
