@@ -1,12 +1,13 @@
 """Folders of images that tests make, and those that they may find beside the project."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crew import Crew
 from PIL import Image
 
 from alexnet_torch.model import AlexNet
@@ -49,6 +50,14 @@ def make_folder(
 @pytest.fixture(scope="session")
 def image_folder() -> Callable[..., Path]:
     return make_folder
+
+
+@pytest.fixture(scope="session")
+def crew() -> Iterator[Crew]:
+    """Four processes, for all tests of several."""
+    members = Crew(4)
+    yield members
+    members.end()
 
 
 @pytest.fixture

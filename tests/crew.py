@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -42,11 +43,12 @@ class _Job:
 
 
 def _serve(jobs: Connection) -> None:
-    """A member's life."""
+    """A member's life: until pytest ends it, or is gone itself."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is pytest's, which ends us
-    while (job := jobs.recv()) is not None:
-        jobs.send(_do(job))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError):
+        while True:
+            jobs.send(_do(jobs.recv()))
 
 
 def _do(job: _Job) -> Done:
@@ -66,20 +68,25 @@ def _do(job: _Job) -> Done:
 
 
 class Crew:
-    """Processes that do one job together at a time, as torchrun would start them for it.
+    """Processes that do one job together at a time, as torchrun would start them for it; started when needed.
 
     Args:
         size: processes, at most which a job can have.
     """
 
     def __init__(self, size: int) -> None:
+        self._size = size
+        self._members: list[SpawnProcess] = []
+        self._jobs: list[Connection] = []
+
+    def _start(self) -> None:
         # torch asks for loopback's name at each connection; where no server answers, that takes five seconds each
         os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")
         spawn = multiprocessing.get_context("spawn")
-        pipes = [spawn.Pipe() for _ in range(size)]
-        self.members = [spawn.Process(target=_serve, args=(theirs,), daemon=True) for _, theirs in pipes]
+        pipes = [spawn.Pipe() for _ in range(self._size)]
+        self._members = [spawn.Process(target=_serve, args=(theirs,)) for _, theirs in pipes]
         self._jobs = [ours for ours, _ in pipes]
-        for member in self.members:
+        for member in self._members:
             member.start()
 
     def do(
@@ -99,11 +106,13 @@ class Crew:
             ranks: of the job.
             double: whether float64 is torch's default type for it.
             environment: besides this process's and torchrun's.
-            absent: a rank that is not waited for: it is killed when the others are done.
+            absent: a rank that is not waited for; all members are ended, and new ones do the next job.
 
         Returns:
             what came of it on each rank that was waited for.
         """
+        if not self._members:
+            self._start()
         # in this process, as torchrun's agent has it: it outlives all ranks
         store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
         shared = {**os.environ, **(environment or {})}
@@ -121,14 +130,15 @@ class Crew:
                 raise TimeoutError(f"rank {rank} of {ranks} is not done with {call.__name__}{arguments}")
             done.append(jobs.recv())
         if absent is not None:
-            self.members[absent].kill()
+            self.end()
         return done
 
     def end(self) -> None:
         """Ends all members, also those that hang or are stopped."""
-        for member in self.members:
+        for member in self._members:
             member.kill()
             member.join()
+        self._members, self._jobs = [], []
 
 
 def values(done: list[Done]) -> list[Any]:

@@ -22,17 +22,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train as train_script
 from alexnet_torch.data.loader import Batch
-from alexnet_torch.recipes import RECIPES, Recipe, demo
+from alexnet_torch.recipes import RECIPES, Recipe, demo, tensorflow_post
 from alexnet_torch.trainer import Trainer
 from alexnet_torch.world import World
 
 
-def narrow() -> Recipe:
-    """The demo recipe with few channels, and layers that no number of processes divides."""
-    net = demo().architecture
+def narrow(recipe: Recipe | None = None) -> Recipe:
+    """The demo recipe, or another, with few channels, and with layers that 4 processes do not divide."""
+    recipe = recipe or demo()
+    net = recipe.architecture
     convs = tuple(replace(conv, channels=16) for conv in net.convs)
     linears = (*(replace(linear, width=54) for linear in net.linears[:-1]), net.linears[-1])
-    return replace(demo(), architecture=replace(net, convs=convs, linears=linears))
+    return replace(recipe, architecture=replace(net, convs=convs, linears=linears))
 
 
 def _raise(number: int) -> Callable[[Trainer], None]:
@@ -90,6 +91,7 @@ def train(arguments: list[str]) -> int:
     """train.py's exit status for these options."""
     with pytest.MonkeyPatch.context() as patch, _mishap(patch):
         patch.setitem(RECIPES, "demo", narrow)
+        patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()
 

@@ -27,13 +27,6 @@ from alexnet_torch.world import World
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
-    members = Crew(4)
-    yield members
-    members.end()
-
-
 @contextmanager
 def connected(towers: int, how: str) -> Iterator[tuple[Ranks, Any]]:
     """The processes of a placement and, of this one, the exchange."""
@@ -198,7 +191,9 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
         (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
         for name, parameter in net.named_parameters():
             expected = wanted[name][net.rows(name)]
-            torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                parameter.grad, expected, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
+            )
         with torch.no_grad():
             torch.testing.assert_close(net.eval()(images[mine]), whole.eval()(images)[seen])
 
@@ -267,7 +262,9 @@ def test_networks_of_several_processes_are_the_one_of_one(crew: Crew, name: str,
     everywhere(crew, ranks, networks_agree, architecture, size, 5, 6, how)
 
 
-@pytest.mark.parametrize(("ranks", "how", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)])
+@pytest.mark.parametrize(
+    ("ranks", "how", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
+)
 def test_processes_without_a_row_take_part(crew: Crew, ranks: int, how: str, classes: int, rows: int) -> None:
     everywhere(crew, ranks, networks_agree, narrow().architecture, 64, classes, rows, how)
 
