@@ -259,9 +259,7 @@ class Ranks:
             if not any(p.requires_grad for name, p in net.named_parameters() if name not in alone):
                 return net
         with waiting("the start of training"):
-            replicated = DistributedDataParallel(
-                net, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            replicated = DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True)
         replicated.register_comm_hook(group, _sum)
         return replicated
 
