@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from alexnet_torch import kernels
 from alexnet_torch.ablations import ablated
 from alexnet_torch.data.cache import Prepared, cached_side, prepare
 from alexnet_torch.data.samples import resolve as resolve_data
@@ -38,8 +39,8 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
     recipe, placement = ranks.all_do(lambda: _plan(settings, ranks.world))
     if ranks.first:
         print(placement.describe(), flush=True)
-    # a process of each machine decodes; the others then find that it is done
-    prepared = ranks.all_do(lambda: _images(settings) if ranks.world.local_rank == 0 else None)
+    # a process of each machine compiles and decodes; the others then find that it is done
+    prepared = ranks.all_do(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
     prepared = ranks.all_do(lambda: prepared or _images(settings))
     output = Path(settings.output)
     try:
@@ -84,6 +85,12 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     if settings.batch_size < placement.slices[1]:
         raise UserError(f"--batch-size {settings.batch_size}: must be {placement.slices[1]} or more, an image a slice")
     return recipe, placement
+
+
+def _first_of_machine(settings: Settings, placement: Placement) -> Prepared:
+    if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
+        kernels.available()
+    return _images(settings)
 
 
 def _images(settings: Settings) -> Prepared:
