@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 _LONGEST = 100.0  # seconds that a job may take
 
@@ -114,7 +114,7 @@ class Crew:
         if not self._members:
             self._start()
         # in this process, as torchrun's agent has it: it outlives all ranks
-        store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
+        store = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
         shared = {**os.environ, **(environment or {})}
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
         for rank, jobs in enumerate(self._jobs[:ranks]):

@@ -37,7 +37,7 @@ def narrow(recipe: Recipe | None = None) -> Recipe:
 
 
 def _raise(number: int) -> Callable[[Trainer], None]:
-    return lambda trainer: os.kill(os.getpid(), number)
+    return lambda _: os.kill(os.getpid(), number)
 
 
 def _end_agent(trainer: Trainer) -> None:

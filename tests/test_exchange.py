@@ -191,9 +191,7 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
         (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
         for name, parameter in net.named_parameters():
             expected = wanted[name][net.rows(name)]
-            torch.testing.assert_close(
-                parameter.grad, expected, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
-            )
+            torch.testing.assert_close({name: parameter.grad}, {name: expected}, rtol=1e-9, atol=1e-12)
         with torch.no_grad():
             torch.testing.assert_close(net.eval()(images[mine]), whole.eval()(images)[seen])
 

@@ -189,7 +189,7 @@ def test_adam_in_three_pieces_resumes_in_one(images: Path, crew: Crew, tmp_path:
     given = options(images, tmp_path / "run", *more, "--split", "hybrid")
     stopped = crew.do(train, given, ranks=3, double=True, environment={"MISHAP": "2:6:terminate"})
     assert values(stopped) == [143] * 3
-    trained(crew.do(train, options(images, tmp_path / "run", "--resume", "--split", "none"), ranks=1, double=True))
+    trained(crew.do(train, [*given, "--split", "none", "--resume"], ranks=1, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
