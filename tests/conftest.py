@@ -25,10 +25,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> None:
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    (cache / "alexnet_torch").mkdir()
-    (cache / "alexnet_torch/native").symlink_to(compiled)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache(tmp_path_factory.mktemp("cache"), compiled)))
+
+
+def _cache(folder: Path, compiled: Path) -> Path:
+    (folder / "alexnet_torch").mkdir()
+    (folder / "alexnet_torch/native").symlink_to(compiled)
+    return folder
 
 
 def make_folder(
@@ -53,9 +56,9 @@ def image_folder() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def crew() -> Iterator[Crew]:
+def crew(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """Four processes, for all tests of several."""
-    members = Crew(4)
+    members = Crew(4, _cache(tmp_path_factory.mktemp("cache"), compiled))
     yield members
     members.end()
 

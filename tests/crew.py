@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,10 +73,11 @@ class Crew:
 
     Args:
         size: processes, at most which a job can have.
+        cache: their XDG_CACHE_HOME.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, cache: Path) -> None:
+        self._size, self._cache = size, str(cache)
         self._members: list[SpawnProcess] = []
         self._jobs: list[Connection] = []
 
@@ -115,7 +117,7 @@ class Crew:
             self._start()
         # in this process, as torchrun's agent has it: it outlives all ranks
         store = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
-        shared = {**os.environ, **(environment or {})}
+        shared = {**os.environ, "XDG_CACHE_HOME": self._cache, **(environment or {})}
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
         for rank, jobs in enumerate(self._jobs[:ranks]):
             own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
