@@ -63,6 +63,12 @@ def crew(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     members.end()
 
 
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5 classes, which neither 2 nor 4 divides; 35 images, of which batches of 8 leave 3; 15 to validate on."""
+    return make_folder(tmp_path_factory.mktemp("same") / "images", classes=5, train=7, val=3)
+
+
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
     def find(name: str) -> Path:

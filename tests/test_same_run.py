@@ -1,93 +1,14 @@
 """The same run in any placement: losses step by step, validation, final weights; and from any into any other."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from crew import Crew, Done, values
+from crew import Crew, values
 from narrow_train import train
-from torch import Tensor
+from runs import PLACEMENTS, Run, options, torchrun, trained
 
-from alexnet_torch import checkpoint
-
-SCRIPT = Path(__file__).parent / "narrow_train.py"
-PLACEMENTS = {
-    "two towers": (2, "ranks"),
-    "two slices": (2, "none"),
-    "four slices": (4, "auto"),
-    "two by two": (4, "ranks"),
-    "hybrid at two": (2, "hybrid"),
-    "hybrid at four": (4, "hybrid"),
-}
 ANYWHERE = pytest.mark.parametrize("placement", PLACEMENTS)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[..., Path]) -> Path:
-    """5 classes, which neither 2 nor 4 divides; 35 images in batches of 8, the last of 3; 15 to validate on."""
-    return image_folder(tmp_path_factory.mktemp("same") / "images", classes=5, train=7, val=3)
-
-
-def options(images: Path, output: Path, *more: str) -> list[str]:
-    """With dropout, crops, mirror images and colour noise, and every step's loss in metrics.jsonl."""
-    given = ["--data", str(images), "--cache", str(images.parent / "cache"), "--output", str(output)]
-    given += ["--recipe", "demo", "--colour", "paper", "--lr", "0.02", "--batch-size", "8", "--log-every", "1"]
-    return [*given, *more]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's numbers: reports of training and validation, and the last checkpoint's weights and velocities."""
-
-    reports: list[dict[str, Any]]
-    weights: dict[str, Tensor]
-    velocities: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, output: Path) -> "Run":
-        reports = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-        measured = ("images_per_second", "data_wait")
-        reports = [{name: value for name, value in report.items() if name not in measured} for report in reports]
-        newest = checkpoint.newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
-        assert newest is not None
-        kept = newest[1]
-        velocities = {f"{name}.{key}": v for name, one in kept["optimizer"].items() for key, v in one.items()}
-        return cls(reports, kept["weights"], velocities)
-
-    def is_like(self, other: "Run", tolerance: float) -> None:
-        """Fails unless all losses, weights and velocities are within a relative tolerance, all errors equal."""
-        assert len(self.reports) == len(other.reports)
-        for one, another in zip(self.reports, other.reports, strict=True):
-            where = f"{one['split']} of step {one['step']}"
-            assert {**one, "loss": 0} == {**another, "loss": 0}, where
-            if "loss" in one:
-                assert one["loss"] == pytest.approx(another["loss"], rel=tolerance, abs=0), where
-        for ours, theirs in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(ours) == list(theirs)
-            for name, value in ours.items():
-                assert value.dtype == theirs[name].dtype
-                assert float((value - theirs[name]).norm()) <= tolerance * float(theirs[name].norm()), name
-
-    def is_bitwise(self, other: "Run") -> None:
-        assert self.reports == other.reports
-        for ours, theirs in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(ours) == list(theirs)
-            assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
-
-
-def trained(done: list[Done]) -> list[Done]:
-    """All ranks, which have ended well."""
-    assert values(done) == [0] * len(done), "".join(one.stderr for one in done)
-    return done
-
 
 # tolerances, relative: sums over rows in another order differ in a number's last bits, 1e-16 or 6e-8 of it, which
 # some steps make a few times as large; a wrong mask, crop or weight of a gradient differs in the second digit
@@ -223,22 +144,11 @@ def test_images_decoded_by_worker_processes_are_the_same(
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
-def machines(count: int, processes: int, output: Path, given: list[str], *launch: str) -> list[subprocess.Popen[str]]:
-    """torchrun, once for each machine; all but the first name another folder, which their machine has."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
-    for machine in range(count):
-        line = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={count}", f"--nproc_per_node={processes}"]
-        line += [one.format(machine=machine, port=port) for one in launch]
-        own = output if machine == 0 else output.with_name(f"machine{machine}")
-        line += [str(SCRIPT), *given, "--output", str(own)]
-        environment = {**os.environ, "DOUBLE": "1", "OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    return started
+        port: int = free.getsockname()[1]
+    return port
 
 
 @pytest.mark.parametrize(
@@ -252,10 +162,15 @@ def machines(count: int, processes: int, output: Path, given: list[str], *launch
 def test_two_agents_as_two_machines(
     processes: int, split: str, launch: tuple[str, ...], images: Path, in_double: Run, tmp_path: Path
 ) -> None:
-    output = tmp_path / "machine0"
-    agents = machines(2, processes, output, options(images, output, *LONG, "--split", split), *launch)
+    """All but the first name another folder, which is their own machine's: nothing is written there."""
+    port, agents = free_port(), []
+    for machine in range(2):
+        given = options(images, tmp_path / f"machine{machine}", *LONG, "--split", split)
+        nodes = ["--nnodes=2", f"--nproc_per_node={processes}"]
+        nodes += [one.format(machine=machine, port=port) for one in launch]
+        agents.append(torchrun(nodes, given, {"DOUBLE": "1"}))
     said = [agent.communicate(timeout=150) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
-    Run.of(output).is_like(in_double, IN_DOUBLE)
+    Run.of(tmp_path / "machine0").is_like(in_double, IN_DOUBLE)
     assert sum(out.count("starting from") for out, _ in said) == 1
     assert not (tmp_path / "machine1").exists()
