@@ -6,8 +6,8 @@ In the environment, DOUBLE=1 makes float64 torch's default type, and MISHAP=<ran
 the rank before that step, the first time that torchrun starts it: see MISHAPS.
 """
 
+import contextlib
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -46,16 +46,21 @@ def _end_agent(trainer: Trainer) -> None:
 
 
 def _fill_disk(trainer: Trainer) -> None:
-    """No file may grow beyond what metrics.jsonl takes: the system's own error comes, as of a full disk."""
-    del trainer
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    """Of a disk of the run's own."""
+    with (trainer.output.parent / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
 
 
-def _move_checkpoints(trainer: Trainer) -> None:
-    """What is left in the folder's place is a file."""
+def _replace_checkpoints(trainer: Trainer) -> None:
+    """By a file."""
     folder = trainer.output / "checkpoints"
-    folder.rename(trainer.output / "moved")
+    folder.rename(trainer.output.parent / "moved")
     folder.touch()
+
+
+def _move_output(trainer: Trainer) -> None:
+    trainer.output.rename(trainer.output.parent / "moved")
 
 
 MISHAPS: dict[str, Callable[[Trainer], None]] = {
@@ -64,7 +69,8 @@ MISHAPS: dict[str, Callable[[Trainer], None]] = {
     "terminate": _raise(signal.SIGTERM),
     "end-agent": _end_agent,
     "full-disk": _fill_disk,
-    "vanished-folder": _move_checkpoints,
+    "no-checkpoints": _replace_checkpoints,
+    "no-output": _move_output,
 }
 
 
@@ -80,11 +86,7 @@ def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
     if world.rank == int(rank) and not world.restarts:
         patch.setattr(Trainer, "_train_batch", befallen)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    yield
 
 
 def train(arguments: list[str]) -> int:
