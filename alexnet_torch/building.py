@@ -35,7 +35,7 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         Elsewhere: that one is another.
     """
     # by the first process: others, on other machines, may not see the run's folder
-    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.world))))
+    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.again))))
     recipe, placement = ranks.all_do(lambda: _plan(settings, ranks.world))
     if ranks.first:
         print(placement.describe(), flush=True)
@@ -56,11 +56,11 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
     return trainer
 
 
-def _settings(given: dict[str, Any], world: World) -> Settings:
+def _settings(given: dict[str, Any], again: bool) -> Settings:
     """What was given, resolved; torchrun's processes go on by themselves when it starts them again."""
     output = Path(given.get("output", ""))
     begun = "output" in given and any((output / kept).exists() for kept in ("config.json", "model.pt"))
-    if begun and world.restarts:
+    if begun and again:
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
     if begun and not settings.resume:

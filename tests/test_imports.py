@@ -21,6 +21,7 @@ ORDER = [
     "exchange",
     "model",
     "placement",
+    "rendezvous",
     "ranks",
     "shards",
     "data.decode",
