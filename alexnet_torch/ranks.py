@@ -169,10 +169,10 @@ class Ranks:
         for axis in ("data", "tower"):
             dist.set_timeout(self._patience, mesh.get_group(axis))
         if placement.split == "hybrid":  # whose linear stages see all rows: their losses are one
-            return HybridExchange(Peers(mesh.get_group("data")), device, placement.towers)
+            return HybridExchange(Peers(mesh.get_group("data"), self._patience), device, placement.towers)
         self._data = mesh.get_group("data")
         if placement.split == "ranks":
-            return PartnerExchange(Peers(mesh.get_group("tower")), device)
+            return PartnerExchange(Peers(mesh.get_group("tower"), self._patience), device)
         return Exchange(placement.devices)
 
     def total(self, values: Tensor) -> Tensor:
