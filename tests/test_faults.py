@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crew import Crew, Done, values
@@ -180,8 +179,9 @@ def test_a_vanished_folder_stops_all_with_one_message(
 
 def test_an_output_that_cannot_be_made_is_one_line(images: Path, crew: Crew, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = crew.do(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
-    assert f"--output {tmp_path}/file/run: cannot be written" in message(done, 2)
+    first, second = crew.do(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
+    assert f"--output {tmp_path}/file/run: cannot be written" in message([first], 2)
+    assert (second.value, second.stderr) == (1, "")
 
 
 # it is stopped
@@ -248,7 +248,7 @@ def test_under_torchrun_the_folder_is_named(images: Path, crew: Crew) -> None:
 
 
 def test_a_run_is_not_written_over(images: Path, crew: Crew, uninterrupted: Uninterrupted) -> None:
-    given: list[Any] = options(images, uninterrupted("two by two"), *LONG)
+    given = options(images, uninterrupted("two by two"), *LONG)
     assert "holds a run already; continue it with --resume" in message(crew.do(train, given, ranks=2), 2)
 
 
