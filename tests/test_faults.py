@@ -17,6 +17,7 @@ from alexnet_torch import checkpoint
 LONG = ("--max-steps", "17")  # 3 epochs of 5 steps, and two steps
 OFTEN = ("--save-every", "0.0001")  # minutes: after each step
 STANDALONE = "--standalone"
+SLOW = pytest.mark.slow
 
 Uninterrupted = Callable[[str], Path]
 
@@ -56,12 +57,12 @@ def message(done: list[Done], status: int) -> str:
     ("placement", "launch", "mishap"),
     [
         ("two towers", [], "1:12:kill"),  # a tower; torchrun as it comes
-        pytest.param("two slices", [STANDALONE], "1:12:kill", marks=pytest.mark.slow),
-        pytest.param("two slices", [], "0:12:kill", marks=pytest.mark.slow),  # the one that writes
-        pytest.param("two towers", [STANDALONE], "1:2:kill", marks=pytest.mark.slow),  # nothing is saved yet
-        pytest.param("two by two", [STANDALONE], "2:12:kill", marks=pytest.mark.slow),
-        pytest.param("four slices", [], "3:12:kill", marks=pytest.mark.slow),
-        pytest.param("hybrid at four", [STANDALONE], "1:12:kill", marks=pytest.mark.slow),
+        pytest.param("two slices", [STANDALONE], "1:12:kill", marks=SLOW),
+        pytest.param("two slices", [], "0:12:kill", marks=SLOW),  # the one that writes
+        pytest.param("two towers", [STANDALONE], "1:2:kill", marks=SLOW),  # nothing is saved yet
+        pytest.param("two by two", [STANDALONE], "2:12:kill", marks=SLOW),
+        pytest.param("four slices", [], "3:12:kill", marks=SLOW),
+        pytest.param("hybrid at four", [STANDALONE], "1:12:kill", marks=SLOW),
     ],
 )
 def test_killed_it_starts_by_itself_and_ends_the_same(
@@ -104,24 +105,32 @@ def test_four_slices_go_on_as_two(images: Path, crew: Crew, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("placement", "mishap", "missing"),
+    ("placement", "mishap", "missing", "what", "near"),
     [
-        ("two by two", "3:7:hang", r"rank 3 \(tower 1, batch slice 1\) did not come to the exchange before .*, where rank 2"),
-        pytest.param("two towers", "1:7:hang", r"rank 1 \(tower 1, batch slice 0\) did not come to the exchange before .*, where rank 0", marks=pytest.mark.slow),
-        pytest.param("two towers", "0:7:hang", r"rank 0 \(tower 0, batch slice 0\) did not come to the exchange before .*, where rank 1", marks=pytest.mark.slow),
-        pytest.param("two slices", "1:7:hang", r"rank 1 \(batch slice 1\) did not come to the sum of gradients of step 8, where rank 0", marks=pytest.mark.slow),
-        pytest.param("hybrid at four", "2:7:hang", r"rank 2 \(batch slice 2\) did not come to ", marks=pytest.mark.slow),
-        pytest.param("two by two", "2:7:kill", r"rank 2 \(tower 0, batch slice 1\) did not come to the exchange before .*, where rank 3", marks=pytest.mark.slow),
-        pytest.param("four slices", "0:7:kill", r"rank 0 \(batch slice 0\) did not come to ", marks=pytest.mark.slow),
+        ("two by two", "3:7:hang", r"rank 3 \(tower 1, batch slice 1\)", "the exchange before conv[1-5], forward", 2),
+        pytest.param(
+            "two towers", "1:7:hang", r"rank 1 \(tower 1, batch slice 0\)", "the exchange before ", 0, marks=SLOW
+        ),
+        pytest.param(
+            "two towers", "0:7:hang", r"rank 0 \(tower 0, batch slice 0\)", "the exchange before ", 1, marks=SLOW
+        ),
+        pytest.param(
+            "two slices", "1:7:hang", r"rank 1 \(batch slice 1\)", "the sum of gradients of step 8", 0, marks=SLOW
+        ),
+        pytest.param("hybrid at four", "2:7:hang", r"rank 2 \(batch slice 2\)", "", 0, marks=SLOW),
+        pytest.param(
+            "two by two", "2:7:kill", r"rank 2 \(tower 0, batch slice 1\)", "the exchange before ", 3, marks=SLOW
+        ),
+        pytest.param("four slices", "0:7:kill", r"rank 0 \(batch slice 0\)", "", 1, marks=SLOW),
     ],
-)  # fmt: skip
+)
 def test_a_lost_process_is_named_with_the_stage(
-    placement: str, mishap: str, missing: str, images: Path, crew: Crew, tmp_path: Path
+    placement: str, mishap: str, missing: str, what: str, near: int, images: Path, crew: Crew, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
     given = options(images, tmp_path / "run", *LONG, *OFTEN, "--split", split, "--timeout", "5")
     done = crew.do(train, given, ranks=ranks, environment={"MISHAP": mishap}, absent=int(mishap[0]))
-    assert re.search(missing, message(done, 1))
+    assert re.search(f"{missing} did not come to {what}.*, where rank {near} waited", message(done, 1))
     assert "Traceback" not in "".join(one.stdout for one in done)
     assert checkpoint.found(tmp_path / "run/checkpoints")
 
@@ -213,14 +222,18 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_pa
 @pytest.mark.parametrize(
     ("ranks", "more", "said"),
     [
-        (1, ["--split", "ranks"], "--split ranks: takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more"),
+        (
+            1,
+            ["--split", "ranks"],
+            "takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more",
+        ),
         (1, ["--split", "hybrid"], "--split hybrid: takes several processes, not one"),
-        (3, ["--split", "ranks"], "--split ranks: 3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
+        (3, ["--split", "ranks"], "3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
         (3, ["--split", "hybrid"], "--split hybrid: 3 processes do not divide among 2 towers"),
         (2, ["--split", "ranks", "--ablation", "one-tower"], "--split ranks: this architecture has one tower"),
         (2, ["--split", "devices"], "--split devices: needs 2 devices for 2 towers"),
         (2, ["--devices", "cuda:0"], "--devices cuda:0: 2 processes of this machine would share it"),
-        (2, ["--devices", "cpu,cpu", "--split", "ranks"], "--devices cpu,cpu: with --split ranks a process has one device"),
+        (2, ["--devices", "cpu,cpu", "--split", "ranks"], "--devices cpu,cpu: with --split ranks a process has one"),
         (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, an image a slice"),
         (4, ["--batch-size", "1", "--split", "ranks"], "--batch-size 1: must be 2 or more"),
         (2, ["--split", "ranks", "--compile"], "--compile: not with --split ranks"),
@@ -231,7 +244,7 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_pa
         (2, ["--freeze", "conv9"], "--freeze"),
         (2, ["--split", "three"], "invalid choice"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_start_is_one_line_and_status_2(
     ranks: int, more: list[str], said: str, images: Path, crew: Crew, tmp_path: Path
 ) -> None:
