@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alexnet_torch import kernels
 from alexnet_torch.ablations import ablated
 from alexnet_torch.data.cache import Prepared, cached_side, prepare
 from alexnet_torch.data.samples import resolve as resolve_data
@@ -36,12 +37,12 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         Elsewhere: that one is another.
     """
     # by the first process: others, on other machines, may not see the run's folder
-    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.world))))
+    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.again))))
     recipe, placement = ranks.all_do(lambda: _plan(settings, ranks.world))
     if ranks.first:
         print(placement.describe(), flush=True)
-    # a process of each machine decodes; the others then find that it is done
-    prepared = ranks.all_do(lambda: _images(settings) if ranks.world.local_rank == 0 else None)
+    # a process of each machine compiles and decodes; the others then find that it is done
+    prepared = ranks.all_do(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
     prepared = ranks.all_do(lambda: prepared or _images(settings))
     output = Path(settings.output)
     try:
@@ -57,11 +58,11 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
     return trainer
 
 
-def _settings(given: dict[str, Any], world: World) -> Settings:
+def _settings(given: dict[str, Any], again: bool) -> Settings:
     """What was given, resolved; torchrun's processes go on by themselves when it starts them again."""
     output = Path(given.get("output", ""))
     begun = "output" in given and any((output / kept).exists() for kept in ("config.json", "model.pt"))
-    if begun and world.restarts:
+    if begun and again:
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
     if begun and not settings.resume:
@@ -86,6 +87,12 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     if settings.batch_size < placement.slices[1]:
         raise UserError(f"--batch-size {settings.batch_size}: must be {placement.slices[1]} or more, an image a slice")
     return recipe, placement
+
+
+def _first_of_machine(settings: Settings, placement: Placement) -> Prepared:
+    if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
+        kernels.available()
+    return _images(settings)
 
 
 def _images(settings: Settings) -> Prepared:

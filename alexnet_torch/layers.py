@@ -117,7 +117,7 @@ def initialise(
         outputs: of the whole layer, of which this one is a piece; None for what it has.
         rows: of the whole layer's outputs, those that this one has.
     """
-    std = init.std * (layer.weight[0].numel() ** -0.5 if init.by_fan_in else 1.0)
+    std = init.std * (layer.weight.shape[1:].numel() ** -0.5 if init.by_fan_in else 1.0)
     outputs = len(layer.weight) if outputs is None else outputs
     values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype)
     if init.distribution == "uniform":

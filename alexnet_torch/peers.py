@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -15,10 +16,11 @@ class Peers:
 
     Args:
         group: whose ranks have, in order, the towers or the pieces of towers.
+        patience: how long one waits for another. On GPUs it is the group's own.
     """
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
+    def __init__(self, group: dist.ProcessGroup, patience: timedelta) -> None:
+        self._group, self.patience = group, patience
         self.index, self.size = dist.get_rank(group), dist.get_world_size(group)
 
     def swap(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> "Swap":
@@ -70,7 +72,10 @@ class Swap:
         """
         with waiting(self._what):
             for work in self._works:
-                work.wait()
+                if self._incoming[0].is_cpu:  # gloo's own patience is of when the group was formed
+                    work.wait(self._peers.patience)
+                else:  # given a time, NCCL would hold up this process, not the GPU alone
+                    work.wait()
         return self._incoming
 
 

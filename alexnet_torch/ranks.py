@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import GradBucket, PrefixStore, Store
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_torch.errors import Elsewhere, Lost, UserError
@@ -20,21 +19,24 @@ from alexnet_torch.exchange import Exchange, HybridExchange, PartnerExchange
 from alexnet_torch.model import AlexNet
 from alexnet_torch.peers import Peers, waiting
 from alexnet_torch.placement import Placement
+from alexnet_torch.rendezvous import LONG, meet
 from alexnet_torch.world import World
 
 T = TypeVar("T")
 
-_LONG = timedelta(days=30)  # preparing ImageNet takes hours, and who has died is torchrun's to notice
 _ROLL_CALL = 5.0  # seconds in which other ranks time out, too
 
 
 class Ranks:
     """The processes of a run, as one of them sees them; alone, it agrees with itself at once.
 
-    Until `connect` they have torchrun's store in common, which waits for as long as it takes.
+    Until `connect` they have a store in common, which waits for as long as it takes.
 
     Args:
         world: who they are.
+
+    Attributes:
+        again: whether torchrun has started them before; known to the first rank.
     """
 
     def __init__(self, world: World) -> None:
@@ -42,9 +44,9 @@ class Ranks:
         self._pending: tuple[Any, Tensor] | None = None  # an answer on its way
         self._data: dist.ProcessGroup | None = None
         self._store: Store | None = None
-        self._patience = _LONG
+        self._patience, self.again = LONG, world.restarts > 0
         if world.size > 1:
-            self._store, _, _ = next(rendezvous("env://", world.rank, world.size))
+            self._store, self.again = meet(world)
 
     @property
     def alone(self) -> bool:
@@ -124,10 +126,10 @@ class Ranks:
         self._store.set(f"{name}/{self.world.rank}", "2" if error else "0")
         if self.first:
             every = [f"{name}/{rank}" for rank in range(self.world.size)]
-            self._store.wait(every, _LONG)
+            self._store.wait(every, LONG)
             failed_ranks = [rank for rank, one in enumerate(every) if int(self._store.get(one))]
             self._store.set(name, json.dumps(failed_ranks))
-        self._store.wait([name], _LONG)
+        self._store.wait([name], LONG)
         failed_ranks = json.loads(self._store.get(name))
         if error and failed_ranks[0] == self.world.rank:  # the others would say the same
             raise error
@@ -167,10 +169,10 @@ class Ranks:
         for axis in ("data", "tower"):
             dist.set_timeout(self._patience, mesh.get_group(axis))
         if placement.split == "hybrid":  # whose linear stages see all rows: their losses are one
-            return HybridExchange(Peers(mesh.get_group("data")), device, placement.towers)
+            return HybridExchange(Peers(mesh.get_group("data"), self._patience), device, placement.towers)
         self._data = mesh.get_group("data")
         if placement.split == "ranks":
-            return PartnerExchange(Peers(mesh.get_group("tower")), device)
+            return PartnerExchange(Peers(mesh.get_group("tower"), self._patience), device)
         return Exchange(placement.devices)
 
     def total(self, values: Tensor) -> Tensor:
@@ -258,7 +260,8 @@ class Ranks:
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, alone)
             if not any(p.requires_grad for name, p in net.named_parameters() if name not in alone):
                 return net
-        replicated = DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True)
+        with waiting("the start of training"):
+            replicated = DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True)
         replicated.register_comm_hook(group, _sum)
         return replicated
 

@@ -26,19 +26,24 @@ class Metrics:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._path, self._file = path, path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(size)
         self._file.seek(size)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record."""
+        self._require_path()
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> int:
         """Makes sure that what was written is on the disk; returns its size in bytes."""
+        self._require_path()
         os.fsync(self._file.fileno())
         return self._file.tell()
+
+    def _require_path(self) -> None:
+        self._path.stat()  # an open file takes what is written to it, though its folder has been removed
 
     def close(self) -> None:
         """Closes the file."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -135,28 +136,27 @@ class Trainer:
             Stopped: by SIGINT or SIGTERM, after saving.
         """
         try:
-            if self.state.step == 0:
-                filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
-                self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
-            if self.settings.compile:
-                self.net.compile_walk()
-            self.stepped = self.ranks.replicate(self.net)
-            if self.stepped is not self.net:
-                self._rehearse()
-            while self._validated() and self.state.step < self.last_step and not self._stopped():
-                self._train_epoch()
-            if self.saved != self.state.step:
-                self._save(self._whole())
-            if self.state.step == self.last_step:
-                self._test()
+            with closing(self.record):
+                if self.state.step == 0:
+                    filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
+                    self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
+                if self.settings.compile:
+                    self.net.compile_walk()
+                self.stepped = self.ranks.replicate(self.net)
+                if self.stepped is not self.net:
+                    self._rehearse()
+                while self._validated() and self.state.step < self.last_step and not self._stopped():
+                    self._train_epoch()
+                if self.saved != self.state.step:
+                    self._save(self._whole())
+                if self.state.step == self.last_step:
+                    self._test()
         except OSError as error:
             if not self.ranks.first:  # which writes nothing
                 raise UserError(
                     f"rank {self.ranks.world.rank}: {error}; mend it, then continue with --resume"
                 ) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
-        finally:
-            self.record.close()
         if self.stopped_by:
             raise Stopped(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.meter.stuck():

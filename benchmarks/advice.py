@@ -10,6 +10,7 @@ measured beside. The same model, given GPUs and links in place of those, says wh
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import torch
@@ -90,7 +91,11 @@ def link(index: int, port: int) -> dict[str, Callable[[], object]]:
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     dist.init_process_group("gloo", rank=index, world_size=2)
     assert dist.group.WORLD is not None
-    peers, maps, gradients = Peers(dist.group.WORLD), torch.zeros(2_768_896), torch.zeros(6_250_000)
+    peers, maps, gradients = (
+        Peers(dist.group.WORLD, timedelta(minutes=1)),
+        torch.zeros(2_768_896),
+        torch.zeros(6_250_000),
+    )
 
     def swap() -> object:
         return peers.swap([maps] * 2, [maps.shape] * 2, "a test").wait()

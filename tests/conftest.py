@@ -1,12 +1,13 @@
 """Folders of images that tests make, and those that they may find beside the project."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crew import Crew
 from PIL import Image
 
 from alexnet_torch.model import AlexNet
@@ -24,10 +25,13 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> None:
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    (cache / "alexnet_torch").mkdir()
-    (cache / "alexnet_torch/native").symlink_to(compiled)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache(tmp_path_factory.mktemp("cache"), compiled)))
+
+
+def _cache(folder: Path, compiled: Path) -> Path:
+    (folder / "alexnet_torch").mkdir()
+    (folder / "alexnet_torch/native").symlink_to(compiled)
+    return folder
 
 
 def make_folder(
@@ -49,6 +53,20 @@ def make_folder(
 @pytest.fixture(scope="session")
 def image_folder() -> Callable[..., Path]:
     return make_folder
+
+
+@pytest.fixture(scope="session")
+def crew(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Four processes, for all tests of several."""
+    members = Crew(4, _cache(tmp_path_factory.mktemp("cache"), compiled))
+    yield members
+    members.end()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5 classes, which neither 2 nor 4 divides; 35 images, of which batches of 8 leave 3; 15 to validate on."""
+    return make_folder(tmp_path_factory.mktemp("same") / "images", classes=5, train=7, val=3)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A file imports only from files before it in this order, and nobody imports what is slow too early."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ ORDER = [
     "exchange",
     "model",
     "placement",
+    "rendezvous",
     "ranks",
     "shards",
     "data.decode",
@@ -95,6 +97,15 @@ def test_imports_go_one_way() -> None:
     for name, path in modules().items():
         later = {other for other in imported(path) if ORDER.index(other) >= ORDER.index(name)}
         assert not later, f"{name} imports {later}"
+
+
+def test_processes_are_the_business_of_three() -> None:
+    names = re.compile(r"torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
+    assert {name for name, path in modules().items() if names.search(path.read_text())} == {
+        "peers",
+        "rendezvous",
+        "ranks",
+    }
 
 
 def test_help_needs_no_torch() -> None:

@@ -1,4 +1,5 @@
-"""Two devices without a GPU: fake tensors carry real devices, and any implicit mix of them raises."""
+"""Which devices, in which processes; and two devices without a GPU: fake tensors carry real devices, and any
+implicit mix of them raises."""
 
 from collections import Counter
 from dataclasses import replace
@@ -16,8 +17,9 @@ from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.devices import tower_devices
 from alexnet_torch.errors import UserError
 from alexnet_torch.exchange import Exchange
-from alexnet_torch.placement import choose_devices
+from alexnet_torch.placement import Placement, choose_devices, place
 from alexnet_torch.presets import CAFFE, TORCHVISION
+from alexnet_torch.world import ALONE, World
 
 TWO = ["cuda:0", "cuda:1"]
 
@@ -192,3 +194,118 @@ def test_placements_that_cannot_be(
 def test_three_towers_on_one_device_are_their_own_placement() -> None:
     net = AlexNet(replace(PAPER, towers=4), 10, 64, seed=0).eval()
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_a_world_is_what_torchrun_says() -> None:
+    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, restarts=0)
+    said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
+    assert World.of(said) == World(5, 8, 1, 4, 0)
+    assert World.of({**said, "TORCHELASTIC_RESTART_COUNT": "2"}) == World(5, 8, 1, 4, 2)
+
+
+def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:
+    patch.setattr(torch.cuda, "device_count", lambda: gpus)
+    return place(named, 2, split, world)
+
+
+ON_ONE = World(1, 4, 1, 4)  # the second of a machine's four
+ON_TWO = World(5, 8, 1, 4)  # the same of the second machine
+
+
+@pytest.mark.parametrize(
+    ("gpus", "split", "world", "devices", "becomes", "slices"),
+    [
+        (0, "auto", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
+        (4, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),
+        (4, "auto", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (7, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # not two to each process
+        (8, "auto", ON_ONE, ["cuda:2", "cuda:3"], "devices", (1, 4)),
+        (8, "devices", ON_TWO, ["cuda:2", "cuda:3"], "devices", (5, 8)),
+        (8, "none", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (2, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # a process a machine
+        (1, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:0"], "none", (3, 4)),
+        (0, "ranks", ON_TWO, ["cpu"], "ranks", (2, 4)),
+        (4, "ranks", ON_TWO, ["cuda:1"], "ranks", (2, 4)),
+        (8, "ranks", World(0, 2, 0, 2), ["cuda:0"], "ranks", (0, 1)),
+        (4, "hybrid", ON_TWO, ["cuda:1", "cuda:1"], "hybrid", (5, 8)),
+    ],
+)
+def test_each_process_takes_its_own_devices_and_slice(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    split: str,
+    world: World,
+    devices: list[str],
+    becomes: str,
+    slices: tuple[int, int],
+) -> None:
+    found = placed(gpus, split, world, monkeypatch)
+    assert [str(device) for device in found.devices] == devices
+    assert (found.split, found.slices) == (becomes, slices)
+
+
+def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpus, split in ((4, "auto"), (8, "auto"), (9, "devices"), (4, "ranks"), (5, "hybrid")):
+        taken = [set(placed(gpus, split, World(r, 4, r, 4), monkeypatch).devices) for r in range(4)]
+        assert len(set.union(*taken)) == sum(map(len, taken))
+
+
+def test_processes_on_a_machine_with_gpus_may_be_kept_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("auto", "none", "ranks", "hybrid"):
+        assert {str(device) for device in placed(2, split, ON_ONE, monkeypatch, ["cpu"]).devices} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "split", "named", "message"),
+    [
+        (
+            2,
+            "auto",
+            None,
+            "torchrun: 4 processes on this machine, which shows 2 GPU.*start --nproc_per_node=2, or name",
+        ),
+        (3, "ranks", None, "torchrun: 4 processes on this machine, which shows 3 GPU"),
+        (1, "hybrid", None, "torchrun: 4 processes on this machine, which shows 1 GPU"),
+        (7, "devices", None, "--split devices: needs 2 devices for 2 towers"),
+        (8, "auto", ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would share it"),
+        (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process has one device; name one"),
+    ],
+)
+def test_processes_that_find_no_place(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, split: str, named: list[str] | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        placed(gpus, split, ON_ONE, monkeypatch, named)
+
+
+@pytest.mark.parametrize(
+    ("towers", "split", "size", "message"),
+    [
+        (2, "ranks", 1, "takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more"),
+        (4, "hybrid", 1, "N 4 or more"),
+        (1, "hybrid", 1, "N 2 or more"),
+        (2, "ranks", 3, "3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
+        (4, "ranks", 6, "6 processes do not divide among 4 towers; start 4, 8, 12, ... of them"),
+        (1, "ranks", 2, "this architecture has one tower, which one process holds; use --split none"),
+    ],
+)
+def test_numbers_of_processes_that_do_not_fit_are_refused_with_those_that_do(
+    towers: int, split: str, size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^--split {split}: .*{message}"):
+        place(None, towers, split, World(0, size, 0, size))
+
+
+def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        (0, "auto", ALONE): "2 tower(s) on cpu (no GPU is visible)",
+        (2, "auto", ALONE): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
+        (8, "auto", ON_ONE): "4 processes, 2 towers on cuda:2, cuda:3 in each, 4 slice(s) of each batch "
+        "(8 GPUs are visible, 2 a process)",
+        (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch "
+        "(--split ranks, no GPU is visible)",
+    }
+    for (gpus, split, world), text in said.items():
+        assert placed(gpus, split, world, monkeypatch).describe() == text
+    assert placed(0, "ranks", ON_TWO, monkeypatch).name(5) == "rank 5 (tower 1, batch slice 2)"
+    assert placed(0, "hybrid", ON_TWO, monkeypatch).name(5) == "rank 5 (batch slice 5)"
