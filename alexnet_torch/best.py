@@ -41,7 +41,7 @@ def test_best(
     model.net.eval()
     slices = ranks.world.rank, ranks.world.size
     crops, by_side = most_crops([model]), {prepared.side: prepared}
-    return evaluate_models([model], by_side, crops, stopped=stopped, slices=slices, total=ranks.total_of_all)
+    return evaluate_models([model], by_side, crops, 64, stopped, slices, ranks.total_of_all)
 
 
 def _read(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
@@ -50,9 +50,8 @@ def _read(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
     with ranks.only_first() as (first, _):
         if first:
             weights = torch.load(folder / "model.pt", weights_only=True)
-    if weights and ranks.alone:
-        return weights
-    packed = ranks.spread(shards.pack(weights) if weights else None)
-    assert packed is not None  # the first rank has read them, or raised
-    spread: dict[str, Tensor] = shards.unpack(packed)
-    return spread
+    if not ranks.alone:
+        packed = ranks.spread(shards.pack(weights) if weights else None)
+        assert packed is not None  # the first rank has read them, or raised
+        weights = weights or shards.unpack(packed)
+    return weights or {}

@@ -130,7 +130,7 @@ def _swapped(peers: Peers, outgoing: list[Tensor], sizes: list[int], dim: int, w
     wires = [_wire(x, dim) for x in outgoing]
     shape = wires[peers.index].shape
     shapes = [(*shape[:-1], size) if dim == 1 else (size, *shape[1:]) for size in sizes]
-    incoming = peers.swap(wires, shapes, what).wait()
+    incoming = peers.swap(wires, shapes, what)
     return [x.movedim(-1, 1) if dim == 1 else x for x in incoming]
 
 
@@ -186,7 +186,7 @@ class PartnerExchange(Exchange):
         """The rows (n, ...) of every partner, on each, in the partners' order."""
         sizes = self._peers.counts(len(rows))
         shapes = [(size, *rows.shape[1:]) for size in sizes]
-        return torch.cat(self._peers.swap([rows] * len(sizes), shapes, "the decoded images").wait())
+        return torch.cat(self._peers.swap([rows] * len(sizes), shapes, "the decoded images"))
 
     def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather`, on every partner: all must go on to compute the same loss."""

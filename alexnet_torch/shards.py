@@ -27,11 +27,10 @@ def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
 
 def gather(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
     """Everything whole, on the first rank; on the others nothing. All ranks call it together."""
-    mine = held(net, optimizer, ranks)
     if ranks.alone:
-        return mine
-    brought = ranks.bring_to_first(pack(mine))
-    return merge([mine, *(unpack(part) for part in brought[1:])]) if brought else {}
+        return held(net, optimizer, ranks)
+    brought = ranks.bring_to_first(lambda: pack(held(net, optimizer, ranks)))
+    return merge([held(net, optimizer, ranks), *map(unpack, brought)]) if ranks.first else {}
 
 
 def merge(parts: list[Held]) -> Held:

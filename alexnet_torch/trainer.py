@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from alexnet_torch import checkpoint, shards, state
 from alexnet_torch.best import test_best, whole_net
 from alexnet_torch.data.augment import to_float
-from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.evaluate import count_wrong, evaluate
-from alexnet_torch.exchange import PartnerExchange
+from alexnet_torch.exchange import PartnerExchange, split
 from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.meter import Meter
 from alexnet_torch.model import AlexNet, DropoutKey
@@ -118,9 +117,9 @@ class Trainer:
 
     def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
         s, exchange = self.settings, self.net.exchange
-        workers = max(1, cores() // self.ranks.world.local_size)
-        loader = partial(Loader, self.prepared, workers=workers, pinned=pinned, slices=self.slices)
-        if isinstance(exchange, PartnerExchange):
+        loader = partial(Loader, self.prepared, pinned=pinned, slices=self.slices)
+        streamed = self.ranks.largest(int(self.prepared.train.images is None))  # on any machine
+        if streamed and isinstance(exchange, PartnerExchange):
             loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
         mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
         train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
@@ -173,11 +172,12 @@ class Trainer:
         Sums over three ranks or more depend on the layout in their last bits, and a run that goes on from a
         checkpoint must add up as the uninterrupted one does.
         """
-        size = self.net.image_size
+        size, (index, count) = self.net.image_size, self.slices
+        rows = split(self.settings.batch_size, count)[index]  # as in training: --compile is for a size
         self.net.train()
-        image = torch.zeros(1, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
-        with waiting("the rehearsal"):
-            self.stepped(image, DropoutKey(self.settings.seed, 0)).sum().backward()
+        images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
+        with waiting("the rehearsal"), self.precision.autocast():
+            self.stepped(images, DropoutKey(self.settings.seed, 0)).sum().backward()
         self.optimizer.zero_grad()
 
     def _test(self) -> None:

@@ -91,14 +91,11 @@ def link(index: int, port: int) -> dict[str, Callable[[], object]]:
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     dist.init_process_group("gloo", rank=index, world_size=2)
     assert dist.group.WORLD is not None
-    peers, maps, gradients = (
-        Peers(dist.group.WORLD, timedelta(minutes=1)),
-        torch.zeros(2_768_896),
-        torch.zeros(6_250_000),
-    )
+    peers = Peers(dist.group.WORLD, timedelta(minutes=1))
+    maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)
 
     def swap() -> object:
-        return peers.swap([maps] * 2, [maps.shape] * 2, "a test").wait()
+        return peers.swap([maps] * 2, [maps.shape] * 2, "a test")
 
     def rate(work: Callable[[], object], size: float) -> float:
         return size / min(seconds(work) for _ in range(7))

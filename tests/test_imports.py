@@ -21,14 +21,17 @@ ORDER = [
     "devices",
     "peers",
     "exchange",
+    "tower",
     "model",
     "placement",
     "rendezvous",
+    "roll_call",
     "ranks",
     "shards",
     "data.decode",
     "data.folder",
     "data.samples",
+    "data.workers",
     "data.build",
     "data.stream",
     "data.location",
@@ -104,6 +107,7 @@ def test_processes_are_the_business_of_three() -> None:
     assert {name for name, path in modules().items() if names.search(path.read_text())} == {
         "peers",
         "rendezvous",
+        "roll_call",
         "ranks",
     }
 

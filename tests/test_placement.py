@@ -197,10 +197,10 @@ def test_three_towers_on_one_device_are_their_own_placement() -> None:
 
 
 def test_a_world_is_what_torchrun_says() -> None:
-    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, restarts=0)
+    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
     said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
-    assert World.of(said) == World(5, 8, 1, 4, 0)
-    assert World.of({**said, "TORCHELASTIC_RESTART_COUNT": "2"}) == World(5, 8, 1, 4, 2)
+    assert World.of(said) == World(5, 8, 1, 4)
+    assert World.of({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
 
 
 def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:

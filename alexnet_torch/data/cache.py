@@ -67,7 +67,8 @@ def cached_side(image_size: int) -> int:
     return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Announces in a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -77,7 +78,7 @@ def prepare(
     cache: str = "auto",
     skip_bad: bool = False,
     workers: int | None = None,
-    announce: Announce = _to_stderr,
+    announce: Announce = to_stderr,
 ) -> Prepared:
     """Decodes a folder's images, or finds that it has been done.
 
