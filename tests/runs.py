@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -78,6 +79,14 @@ def trained(done: list[Done]) -> list[Done]:
     """All ranks, which have ended well."""
     assert values(done) == [0] * len(done), "".join(one.stderr for one in done)
     return done
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def torchrun(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from crew import Crew, Done, values
 from narrow_train import train
-from runs import PLACEMENTS, Run, options, torchrun, trained
+from runs import PLACEMENTS, Run, free_port, options, torchrun, trained
 
 from alexnet_torch import checkpoint
 
@@ -79,6 +79,21 @@ def test_killed_it_starts_by_itself_and_ends_the_same(
     assert "step-" not in first
     assert ("step-0000001" in second) == bool(often)  # of step 10, 11 or 12
     same(tmp_path / "run", uninterrupted(placement))
+
+
+@SLOW
+@pytest.mark.parametrize("mishap", ["0:12:kill", "1:12:kill"])
+def test_killed_on_one_of_two_machines_it_goes_on_on_both(
+    mishap: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    """The other machine's agent need not count this as a start."""
+    nodes = ["--nnodes=2", "--nproc_per_node=1", "--max-restarts=2", "--rdzv_backend=c10d"]
+    nodes.append(f"--rdzv_endpoint=127.0.0.1:{free_port()}")
+    given = options(images, tmp_path / "run", *LONG, *OFTEN)
+    agents = [torchrun(nodes, given, {"MISHAP": mishap}) for _ in range(2)]
+    said = [agent.communicate(timeout=150) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    same(tmp_path / "run", uninterrupted("two slices"))
 
 
 def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, crew: Crew, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """The same run in any placement: losses step by step, validation, final weights; and from any into any other."""
 
-import socket
 from pathlib import Path
 
 import pytest
 from crew import Crew, values
 from narrow_train import train
-from runs import PLACEMENTS, Run, options, torchrun, trained
+from runs import PLACEMENTS, Run, free_port, options, torchrun, trained
 
 ANYWHERE = pytest.mark.parametrize("placement", PLACEMENTS)
 
@@ -142,13 +141,6 @@ def test_images_decoded_by_worker_processes_are_the_same(
     given = options(images, tmp_path / "run", *more, "--split", split, "--cache", "none")
     trained(crew.do(train, given, ranks=ranks, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize(
