@@ -3,24 +3,29 @@
     torchrun --nproc_per_node=2 tests/narrow_train.py --data DIR --output DIR --split ranks ...
 
 In the environment, DOUBLE=1 makes float64 torch's default type, and MISHAP=<rank>:<step>:<what> has what befall
-the rank before that step, the first time that torchrun starts it: see MISHAPS.
+the rank before that step, the first time that torchrun starts it: see MISHAPS. SLOW_DECODING=1 makes images take
+0.1 s each.
 """
 
 import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train as train_script
+from alexnet_torch.data import loader
+from alexnet_torch.data.decode import decode
 from alexnet_torch.data.loader import Batch
 from alexnet_torch.recipes import RECIPES, Recipe, demo, tensorflow_post
 from alexnet_torch.trainer import Trainer
@@ -97,6 +102,14 @@ def train(arguments: list[str]) -> int:
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()
 
+
+def _slowly(path: Path, side: int) -> np.ndarray:
+    time.sleep(0.1)
+    return decode(path, side)
+
+
+if os.environ.get("SLOW_DECODING"):  # here, for processes that decode import this file
+    setattr(loader, decode.__name__, _slowly)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

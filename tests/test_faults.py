@@ -228,6 +228,17 @@ def test_the_agents_sigterm_saves_and_the_run_resumes(
     same(tmp_path / "run", uninterrupted("two towers"))
 
 
+@SLOW
+def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path: Path) -> None:
+    """torchrun sends it to the processes that decode, too."""
+    given = [*options(images, tmp_path / "run", *LONG, "--split", "ranks"), "--cache", "none"]
+    mishap = {"MISHAP": "0:4:end-agent", "SLOW_DECODING": "1"}
+    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, mishap)
+    _, err = agent.communicate(timeout=100)
+    assert err.count("train.py: stopped after step") == 1, err
+    assert checkpoint.found(tmp_path / "run/checkpoints")
+
+
 def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks", "--lr", "1e30")
     done = crew.do(train, given, ranks=4)

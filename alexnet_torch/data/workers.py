@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import ForkServerContext
 
@@ -21,6 +21,7 @@ def context(preload: str) -> ForkServerContext:
     found.set_forkserver_preload([preload])
     # torchrun sends SIGTERM to all processes of a rank, which then saves: for that it needs the batch it is waiting
     # for, and that the server, whose children end with it. What is blocked stays so in the server.
+    resource_tracker.ensure_running()  # which unblocks SIGTERM when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         forkserver.ensure_running()
