@@ -33,7 +33,7 @@ def main() -> int:
     world = World.of()
     try:
         given = parse()
-        if world.size > 1 and "output" not in given:
+        if (world.size > 1 or world.torchrun) and "output" not in given:
             raise UserError("--output: name the run's folder under torchrun, whose restarts would not find it else")
     except UserError as error:
         if world.local_rank == 0:  # the other processes of the machine have the same to say
@@ -67,7 +67,7 @@ def run(given: dict[str, Any], world: World) -> int:
     except Stopped as stopped:
         status, message = stopped.status, str(stopped) if ranks.first else None
     except Lost as lost:
-        status, message = 1, ranks.roll_call(lost)
+        status, message = 1, ranks.missing(lost)
     except TrainingError as error:
         status, message = 1, str(error) if ranks.first else None
     finally:

@@ -4,16 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_torch.architecture import (
-        CAFFE,
-        PAPER,
-        SOURCE_2012,
-        TENSORFLOW_POST,
-        TORCHVISION,
-        Architecture,
-    )
+    from alexnet_torch.architecture import PAPER, Architecture
     from alexnet_torch.model import AlexNet, DropoutKey
     from alexnet_torch.prediction import predict
+    from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights import load_model
 
 __all__ = [
@@ -29,11 +23,18 @@ __all__ = [
     "predict",
 ]
 
-_HOMES = {"AlexNet": "model", "DropoutKey": "model", "load_model": "weights", "predict": "prediction"}
+_HOMES = {
+    "AlexNet": "model",
+    "Architecture": "architecture",
+    "DropoutKey": "model",
+    "PAPER": "architecture",
+    "load_model": "weights",
+    "predict": "prediction",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports public names when first used: torch takes seconds that `--help` can do without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'architecture')}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'presets')}"), name)

@@ -1,8 +1,7 @@
-"""What the network is: frozen dataclasses and the five presets.
+"""What a network is: frozen dataclasses, and the paper's net (Krizhevsky, Sutskever, Hinton, 2012).
 
 An architecture says nothing about where towers live (placement.py) or how they learn
-(recipes.py). Facts are those of the paper (Krizhevsky, Sutskever, Hinton, 2012), of the 2012
-source, of Caffe's bvlc_alexnet, of torchvision and of the TensorFlow post.
+(recipes.py). Other people's nets are in presets.py.
 """
 
 from collections.abc import Iterator
@@ -238,6 +237,20 @@ class Architecture:
             linears=tuple(replace(f, init=inits.get(f.name, f.init)) for f in self.linears),
         )
 
+    def computing(self) -> "Architecture":
+        """What decides what given weights compute, and nothing else: no name, dropout, initial weights, norms that
+        no stage has, or scale of the images, which can be taken into conv1's weights."""
+        used = {operation for conv in self.convs for operation in conv.after}
+        return replace(
+            self.with_init(**dict.fromkeys(self.stage_names, Init())),
+            name="",
+            dropout=(),
+            dropout_rate=0.0,
+            input_scale=1.0,
+            norm=self.norm if "norm" in used else Norm(),
+            spatial_norm=self.spatial_norm if "spatial_norm" in used else Norm(),
+        )
+
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> "Architecture":
         """The architecture that `dataclasses.asdict` described, from JSON say.
@@ -265,21 +278,16 @@ def _stage(kind: Any, description: dict[str, Any]) -> Any:
     return kind(**{**values, "init": Init(**values["init"])})
 
 
-# "224 or 227?" The 2012 source reads 224 pixels with no padding on the left and top and lets the
-# last of 1 + ceil((224 - 11) / 4) = 55 windows reach 3 pixels past the right and bottom edge.
-_PAPER_CONV1_PADDING = (0, 3, 0, 3)
-_ONE_AROUND = (1, 1, 1, 1)
-_TWO_AROUND = (2, 2, 2, 2)
-_RELU_NORM_POOL: tuple[Operation, ...] = ("relu", "norm", "pool")
-
 PAPER = Architecture(
     name="paper",
     convs=(
-        Conv("conv1", 96, 11, 4, _PAPER_CONV1_PADDING, after=_RELU_NORM_POOL, init=Init(0.01, 0.0)),
-        Conv("conv2", 256, 5, 1, _TWO_AROUND, after=_RELU_NORM_POOL, init=Init(0.01, 1.0)),
-        Conv("conv3", 384, 3, 1, _ONE_AROUND, meet=True, init=Init(0.01, 0.0)),
-        Conv("conv4", 384, 3, 1, _ONE_AROUND, init=Init(0.01, 1.0)),
-        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=Init(0.01, 1.0)),
+        # "224 or 227?" The 2012 source reads 224 pixels with no padding on the left and top and lets the
+        # last of 1 + ceil((224 - 11) / 4) = 55 windows reach 3 pixels past the right and bottom edge.
+        Conv("conv1", 96, 11, 4, (0, 3, 0, 3), after=("relu", "norm", "pool"), init=Init(0.01, 0.0)),
+        Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.01, 1.0)),
+        Conv("conv3", 384, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.01, 0.0)),
+        Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=Init(0.01, 1.0)),
+        Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=Init(0.01, 1.0)),
     ),
     linears=(
         Linear("fc6", 4096, init=Init(0.01, 1.0)),
@@ -289,86 +297,3 @@ PAPER = Architecture(
 )
 """The paper's text to the letter, initialisation included (with which small folders stay at chance:
 see recipes.py), and the source's answer to what the text leaves open: conv1's padding."""
-
-
-def _source_2012() -> Architecture:
-    order: dict[str, tuple[Operation, ...]] = {
-        "conv1": ("norm", "pool", "relu"),
-        "conv2": ("relu", "norm", "spatial_norm", "pool"),
-        "conv5": ("pool", "relu"),
-    }
-    convs = tuple(replace(c, after=order.get(c.name, c.after)) for c in PAPER.convs)
-    # scale 1e-4 is divided by the window in the source, as in PyTorch
-    net = replace(PAPER, name="source_2012", convs=convs, norm=Norm(alpha=1e-4))
-    return net.with_init(conv3=Init(0.03, 0.0), conv4=Init(0.03, 1.0), conv5=Init(0.03, 1.0))
-
-
-SOURCE_2012 = _source_2012()
-"""Net 145 of the 2012 source, the paper's net as it was run."""
-
-CAFFE = replace(
-    PAPER,
-    name="caffe",
-    convs=(replace(PAPER.convs[0], padding=(0, 0, 0, 0)), *PAPER.convs[1:]),
-    norm=Norm(alpha=1e-4, k=1.0, across_towers=True),
-).with_init(
-    conv2=Init(0.01, 0.1),
-    conv4=Init(0.01, 0.1),
-    conv5=Init(0.01, 0.1),
-    fc6=Init(0.005, 0.1),
-    fc7=Init(0.005, 0.1),
-)
-"""Caffe's bvlc_alexnet (groups of 2 for towers), meant for 227-pixel crops; biases of 0.1 where the
-paper has 1 ("found necessary")."""
-
-
-def _truncated(n: int) -> Init:
-    return Init(n**-0.5, 0.0, "truncated_normal")
-
-
-TENSORFLOW_POST = Architecture(
-    name="tensorflow_post",
-    convs=(
-        Conv("conv1", 96, 11, 4, (3, 4, 3, 4), after=_RELU_NORM_POOL, init=_truncated(224 * 224)),
-        Conv("conv2", 256, 5, 1, _TWO_AROUND, after=_RELU_NORM_POOL, init=_truncated(96)),
-        Conv("conv3", 384, 3, 1, _ONE_AROUND, init=_truncated(256)),
-        Conv("conv4", 384, 3, 1, _ONE_AROUND, init=_truncated(384)),
-        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=_truncated(384)),
-    ),
-    linears=(
-        Linear("fc6", 4096, init=_truncated(7 * 7 * 256)),
-        Linear("fc7", 4096, init=_truncated(4096)),
-        Linear("fc8", None, init=_truncated(4096)),
-    ),
-    towers=1,
-    # tf.nn.local_response_normalization's defaults: radius 5, bias 1, alpha 1 (not divided by the
-    # 11 channels, hence 11 in PyTorch's convention), beta 0.5
-    norm=Norm(window=11, alpha=11.0, beta=0.5, k=1.0),
-    pool_ceil=True,
-)
-"""The TensorFlow post's net: one tower, SAME padding (56, 28, 14, 7 at 224 px; exact for image sizes
-that are multiples of 32), TensorFlow's normalisation defaults."""
-
-_TORCH_DEFAULT = Init(1.0, None, "uniform", by_fan_in=True)
-
-TORCHVISION = Architecture(
-    name="torchvision",
-    convs=(
-        Conv("conv1", 64, 11, 4, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
-        Conv("conv2", 192, 5, 1, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
-        Conv("conv3", 384, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
-        Conv("conv4", 256, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
-        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
-    ),
-    linears=(
-        Linear("fc6", 4096, init=_TORCH_DEFAULT),
-        Linear("fc7", 4096, init=_TORCH_DEFAULT),
-        Linear("fc8", None, init=_TORCH_DEFAULT),
-    ),
-    towers=1,
-    dropout=("conv5", "fc6"),
-    adaptive_pool=6,
-)
-"""torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), no norm."""
-
-PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, TENSORFLOW_POST, TORCHVISION)}

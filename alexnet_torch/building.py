@@ -3,14 +3,17 @@
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet_torch import kernels
 from alexnet_torch.ablations import ablated
-from alexnet_torch.data.cache import Prepared, cached_side, prepare
+from alexnet_torch.data.cache import Prepared, cached_side, prepare, to_stderr
 from alexnet_torch.data.samples import resolve as resolve_data
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
@@ -35,13 +38,14 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         Elsewhere: that one is another.
     """
     # by the first process: others, on other machines, may not see the run's folder
-    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.again))))
+    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.begun))))
     recipe, placement = ranks.all_do(lambda: _plan(settings, ranks.world))
     if ranks.first:
         print(placement.describe(), flush=True)
     # a process of each machine compiles and decodes; the others then find that it is done
     prepared = ranks.all_do(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
-    prepared = ranks.all_do(lambda: prepared or _images(settings))
+    prepared = ranks.all_do(lambda: prepared or _images(settings, _said_already))
+    _require_same(prepared, ranks)
     output = Path(settings.output)
     try:
         # which refuses weights that do not fit before there is a folder, and another run's before its config.json
@@ -51,19 +55,20 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         with ranks.only_first() as (first, _):
             if first:
                 atomic_write(output / "config.json", lambda file: file.write(text))
+                ranks.begin()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
     return trainer
 
 
-def _settings(given: dict[str, Any], again: bool) -> Settings:
+def _settings(given: dict[str, Any], begun: bool) -> Settings:
     """What was given, resolved; torchrun's processes go on by themselves when it starts them again."""
     output = Path(given.get("output", ""))
-    begun = "output" in given and any((output / kept).exists() for kept in ("config.json", "model.pt"))
-    if begun and again:
+    holds = "output" in given and any((output / kept).exists() for kept in ("config.json", "model.pt"))
+    if holds and begun:
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
-    if begun and not settings.resume:
+    if holds and not settings.resume:
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     return settings
 
@@ -93,9 +98,28 @@ def _first_of_machine(settings: Settings, placement: Placement) -> Prepared:
     return _images(settings)
 
 
-def _images(settings: Settings) -> Prepared:
-    side = cached_side(settings.image_size)
-    return prepare(resolve_data(settings.data), side, settings.cache, settings.skip_bad)
+def _images(settings: Settings, announce: Callable[[str], None] = to_stderr) -> Prepared:
+    side, root = cached_side(settings.image_size), resolve_data(settings.data)
+    return prepare(root, side, settings.cache, settings.skip_bad, announce=announce)
+
+
+def _said_already(text: str) -> None:
+    """Prints nothing: the first process of the machine has."""
+    del text
+
+
+def _require_same(prepared: Prepared, ranks: Ranks) -> None:
+    """Refuses machines whose images differ: their orders and crops would be of different runs."""
+    first = ranks.from_first(lambda: {"fingerprint": prepared.fingerprint})
+
+    def compare() -> None:
+        if prepared.fingerprint != first["fingerprint"]:
+            raise UserError(
+                f"--data: {prepared.root} on the machine of rank {ranks.world.rank} has other images than on that of "
+                "rank 0; copy those"
+            )
+
+    ranks.all_do(compare)
 
 
 def _config(settings: Settings, recipe: Recipe, prepared: Prepared, placement: Placement) -> dict[str, Any]:
@@ -106,7 +130,7 @@ def _config(settings: Settings, recipe: Recipe, prepared: Prepared, placement: P
         "classes": list(prepared.classes),
         "devices": [str(device) for device in placement.devices],
         "placement": placement.describe(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "versions": {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "commit": _commit(),

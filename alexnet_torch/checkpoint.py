@@ -23,7 +23,7 @@ def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) 
     """Saves a checkpoint and removes those that are neither among the newest two nor the best.
 
     Args:
-        folder: made if need be.
+        folder: made if need be, in a run's folder that is there: one that has vanished is not made again.
         step: steps done.
         state: tensors and plain Python values only, so that `weights_only` loads it.
         best_step: the step of the best checkpoint, kept whatever its age.
@@ -31,7 +31,7 @@ def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) 
     Returns:
         the file, named by step and checksum, which one rename makes appear together.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     unnamed = folder / f"step-{step:08d}.unchecked"
     atomic_write(unnamed, lambda file: torch.save(state, file))
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"

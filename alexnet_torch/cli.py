@@ -68,6 +68,8 @@ def evaluate_command(
     """
     if not runs:
         raise UserError("evaluate: name at least one run's folder")
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UserError("evaluate: the same run is named twice, and averaged with itself it is no better")
     # not at the top: torch takes seconds that --help can do without
     from alexnet_torch.data.cache import prepare
     from alexnet_torch.data.samples import resolve

@@ -180,7 +180,7 @@ def evaluate_models(
     tallies = {c: [_Tally() for _ in range(len(models) + 1)] for c in sorted({1, crops})}
     steps = next(iter(loaders.values())).batches_per_epoch
     epochs = zip(*(loader.epoch(0) for loader in loaders.values()), strict=True)
-    for batches in tqdm(epochs, total=steps, unit="batch", disable=None, leave=False):
+    for batches in tqdm(epochs, total=steps, unit="batch", disable=slices[0] > 0 or None, leave=False):
         if stopped():
             return None
         at = dict(zip(loaders, batches, strict=True))

@@ -130,7 +130,7 @@ def _swapped(peers: Peers, outgoing: list[Tensor], sizes: list[int], dim: int, w
     wires = [_wire(x, dim) for x in outgoing]
     shape = wires[peers.index].shape
     shapes = [(*shape[:-1], size) if dim == 1 else (size, *shape[1:]) for size in sizes]
-    incoming = peers.swap(wires, shapes, what).wait()
+    incoming = peers.swap(wires, shapes, what)
     return [x.movedim(-1, 1) if dim == 1 else x for x in incoming]
 
 
@@ -175,11 +175,18 @@ class PartnerExchange(Exchange):
 
     def __init__(self, peers: Peers, device: torch.device) -> None:
         self.shares = [Share(peers.index, device)]
+        self.partners = peers.index, peers.size
         self._peers = peers
 
     def join(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.join`; in the backward pass partners' gradients add up."""
         return [self._joined(parts[0], channels, stage, same_loss=False)]
+
+    def merge(self, rows: Tensor) -> Tensor:
+        """The rows (n, ...) of every partner, on each, in the partners' order."""
+        sizes = self._peers.counts(len(rows))
+        shapes = [(size, *rows.shape[1:]) for size in sizes]
+        return torch.cat(self._peers.swap([rows] * len(sizes), shapes, "the decoded images"))
 
     def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather`, on every partner: all must go on to compute the same loss."""

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from alexnet_torch.architecture import TORCHVISION, Architecture, Init
 from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
@@ -18,6 +16,7 @@ from alexnet_torch.foreign import extra_packages
 from alexnet_torch.inputs import INPUTS, reading_theirs
 from alexnet_torch.layouts import grouped
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.weights import Model, cpu_weights, describe, to_strings
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
@@ -92,7 +91,7 @@ def _grouped(model: Model, path: Path) -> str:
 
 def _torchvision(model: Model, path: Path) -> str:
     """torchvision's names; its kind of images, too, where the mean image is ImageNet's mean colour."""
-    if _computed(model.net.architecture) != _computed(TORCHVISION):
+    if model.net.architecture.computing() != TORCHVISION.computing():
         raise UserError(f"{path}: torchvision has no {model.net.architecture.name}, only its own; use grouped")
     weights = _whole(model)
     theirs = INPUTS["imagenet"]
@@ -105,12 +104,6 @@ def _torchvision(model: Model, path: Path) -> str:
     renamed = dict(zip(names, weights.values(), strict=True))
     atomic_write(path, lambda file: torch.save(renamed, file))
     return "torchvision's images (0..1, standardised by ImageNet's mean and deviation)" if standard else _OUR_IMAGES
-
-
-def _computed(architecture: Architecture) -> Architecture:
-    """An architecture without what `_whole` weights do not depend on: name, dropout, initial weights, scale."""
-    plain = architecture.with_init(**dict.fromkeys(architecture.stage_names, Init()))
-    return replace(plain, name="", dropout=(), dropout_rate=0.0, input_scale=1.0)
 
 
 class PixelNet(nn.Module):

@@ -1,8 +1,9 @@
 """Starting from weights that there are, and keeping some of them as they are."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from alexnet_torch.architecture import Architecture
 from alexnet_torch.errors import UserError
@@ -10,6 +11,7 @@ from alexnet_torch.foreign import Foreign, images_read, misfit, read
 from alexnet_torch.inputs import INPUTS, Inputs, reading_ours
 from alexnet_torch.layouts import grouped_shapes, towered
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import CAFFE, TORCHVISION
 from alexnet_torch.settings import Settings
 
 
@@ -88,7 +90,8 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
         stages: those to copy; None for all.
 
     Returns:
-        what was copied and what was not, in words.
+        what was copied and what was not, in words; and what the weights' own network, if anything tells which that
+        is, computes otherwise, as Caffe's does, which normalises across towers.
 
     Raises:
         UserError: a tensor does not fit, or nothing tells what images the file's weights read.
@@ -105,12 +108,15 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
     wanted = {name: shape for name, shape in shapes.items() if name.split(".")[0] in stages}
     if wrong := misfit(replace(foreign, weights=copied), wanted, "the network to train"):
         raise UserError(f"--init: {wrong[0]}; name other weights, or with --init-stages the stages that fit")
+    theirs = _architecture(foreign)
     first = f"{names[0]}.weight"
     if first in copied:
-        scale = _scale(foreign) / net.architecture.input_scale
+        scale = (theirs.input_scale if theirs else 1.0) / net.architecture.input_scale
         copied[first] = reading_ours(copied[first], _inputs(foreign)) * scale
     net.take(towered(copied, net.architecture.towers))
-    return f"the weights of {source}: {', '.join(stages)}{said}"
+    unlike = list(_differences(theirs, net.architecture, stages)) if theirs else []
+    warned = f"; the network that they were trained in computes otherwise: {', '.join(unlike)}" if unlike else ""
+    return f"the weights of {source}: {', '.join(stages)}{said}{warned}"
 
 
 def _but_other_classes(foreign: Foreign, net: AlexNet) -> tuple[Sequence[str], str]:
@@ -122,14 +128,34 @@ def _but_other_classes(foreign: Foreign, net: AlexNet) -> tuple[Sequence[str], s
     return before, f"; {last} is drawn anew, for {net.num_classes} classes in place of {len(theirs)}"
 
 
-def _scale(foreign: Foreign) -> float:
-    """What the images are multiplied by before the weights read them; in files without a description, nothing."""
+def _architecture(foreign: Foreign) -> Architecture | None:
+    """The network that the weights are of; None where nothing tells."""
     if foreign.description is None:
-        return 1.0
+        return {"caffe": CAFFE, "imagenet": TORCHVISION}.get(images_read(foreign) or "")
     try:
-        return Architecture.from_dict(foreign.description["architecture"]).input_scale
+        return Architecture.from_dict(foreign.description["architecture"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--init {foreign.path}: its description is damaged ({error}); name another") from error
+
+
+def _differences(theirs: Architecture, ours: Architecture, stages: Sequence[str]) -> Iterator[str]:
+    """What two networks compute differently with the same weights of some stages, such as "norm.k 1.0 for 2.0"."""
+    one, other = theirs.computing(), ours.computing()
+    yield from _differing("", one, other)
+    stage_of = {stage.name: stage for stage in other.stages}
+    for stage in one.stages:
+        if stage.name in stages:
+            yield from _differing(f"{stage.name}.", stage, stage_of[stage.name])
+
+
+def _differing(owner: str, theirs: Any, ours: Any) -> Iterator[str]:
+    """Field by field, but for stages and what has shown in the weights' shapes."""
+    for field in fields(theirs):
+        one, other = getattr(theirs, field.name), getattr(ours, field.name)
+        if is_dataclass(one):
+            yield from _differing(f"{owner}{field.name}.", one, other)
+        elif one != other and field.name not in ("convs", "linears", "towers", "channels", "width"):
+            yield f"{owner}{field.name} {one} for {other}"
 
 
 def _inputs(foreign: Foreign) -> Inputs:

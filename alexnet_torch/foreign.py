@@ -5,15 +5,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alexnet_torch import caffe
-from alexnet_torch.architecture import TORCHVISION
 from alexnet_torch.errors import UserError
 from alexnet_torch.layouts import Layer, by_stage, grouped, grouped_shapes, is_towered, layers_of
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.weights import from_strings, read_model
 
 
@@ -110,9 +111,11 @@ def _numerically(name: str) -> list[tuple[int, str]]:
 def _load_pickle(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's message goes on to advise unpickling it all the same
+        raise UserError(f"{path}: is no file of weights, or holds more than tensors, which is not unpickled") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: is damaged, or holds more than tensors, which is not unpickled ({reason})") from error
+        raise UserError(f"{path}: is damaged, or no file of weights ({reason})") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if isinstance(loaded, dict) and "identity" in loaded:

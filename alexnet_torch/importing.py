@@ -1,17 +1,17 @@
 """A file of weights from elsewhere made a model: what it computes, what images it reads, its classes."""
 
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from torchvision.models import AlexNet_Weights
 
-from alexnet_torch.architecture import CAFFE, PRESETS, Architecture
+from alexnet_torch.architecture import Architecture
 from alexnet_torch.errors import UserError
 from alexnet_torch.foreign import Foreign, images_read, misfit, read
 from alexnet_torch.inputs import INPUTS, mean_image, named_mean, reading_ours
 from alexnet_torch.layouts import grouped_shapes, towered
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import CAFFE, PRESETS
 from alexnet_torch.weights import Model, build
 
 
@@ -33,7 +33,7 @@ class Reading:
 
 
 def fit(foreign: Foreign, reading: Reading) -> tuple[Architecture, int]:
-    """The preset whose shapes the weights have, and an image size at which they do.
+    """The preset whose shapes the weights have, and its image size: Caffe's 227 or the others' 224 if none is said.
 
     Raises:
         UserError: there is none, or there are several and nothing tells which.
@@ -41,16 +41,18 @@ def fit(foreign: Foreign, reading: Reading) -> tuple[Architecture, int]:
     if reading.architecture is not None and reading.architecture not in PRESETS:
         raise UserError(f"--architecture {reading.architecture}: there is none; there are {', '.join(PRESETS)}")
     presets = [PRESETS[reading.architecture]] if reading.architecture else list(PRESETS.values())
-    sizes = [224, 227] if reading.image_size is None else [reading.image_size]
     fitting: dict[str, tuple[Architecture, int]] = {}
     nearest: list[str] = []
-    for preset, size in product(presets, sizes):
+    for preset in presets:
+        size = reading.image_size
+        if size is None:
+            size = 227 if preset.name == CAFFE.name else 224
         if not preset.fits(size):
             continue
         classes = max(foreign.classes, preset.towers)
         wrong = misfit(foreign, grouped_shapes(preset, classes, size), f"{preset.name} at {size} pixels")
         if not wrong:
-            fitting.setdefault(preset.name, (preset, size))
+            fitting[preset.name] = preset, size
         elif not nearest or len(wrong) < len(nearest):
             nearest = wrong
     if len(fitting) == 1:

@@ -62,8 +62,7 @@ def _per_channel(inputs: Inputs) -> Tensor:
 
 def mean_image(mean: tuple[float, float, float], image_size: int) -> np.ndarray:
     """(S, S, 3) float32, the same colour everywhere; S is the side that crops are cut from."""
-    # Caffe's 227 pixels, too, are cut from 256
-    side = 256 if image_size in (224, 227) else cached_side(image_size)
+    side = cached_side(image_size)
     return np.full((side, side, 3), mean, np.float32)
 
 
@@ -93,6 +92,8 @@ def named_mean(text: str, image_size: int) -> np.ndarray:
 def _colour(text: str) -> tuple[float, float, float]:
     try:
         red, green, blue = (float(part) for part in text.split(","))
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError("out of range")
     except ValueError as error:
         raise UserError(f"--mean {text}: must be R,G,B of 0..255, or a .binaryproto or .npy file") from error
     return red, green, blue

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.exchange import Share
-from alexnet_torch.model import Tower
+from alexnet_torch.tower import Tower
 
 _OURS = re.compile(r"towers\.(\d+)\.(.+)")
 _STAGE = re.compile(r"(conv|fc)(\d+)")

@@ -90,7 +90,10 @@ def _check_size(towers: int, split: str, world: World) -> None:
         raise UserError("--split ranks: this architecture has one tower, which one process holds; use --split none")
     if world.size == 1:
         least = max(2, towers)
-        raise UserError(f"--split {split}: takes several processes, not one; start it by {launch}, N {least} or more")
+        raise UserError(
+            f"--split {split}: takes several processes, not one; start it by {launch}, N {least} or more, or name "
+            "another --split"
+        )
     if world.size % towers:
         fitting = f"{towers}, {2 * towers}, {3 * towers}, ..."
         raise UserError(

@@ -1,7 +1,6 @@
 """The processes of a run: their groups, what they agree on, and who is missing when one is lost."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,11 +19,10 @@ from alexnet_torch.model import AlexNet
 from alexnet_torch.peers import Peers, waiting
 from alexnet_torch.placement import Placement
 from alexnet_torch.rendezvous import LONG, meet
+from alexnet_torch.roll_call import roll_call
 from alexnet_torch.world import World
 
 T = TypeVar("T")
-
-_ROLL_CALL = 5.0  # seconds in which other ranks time out, too
 
 
 class Ranks:
@@ -34,9 +32,6 @@ class Ranks:
 
     Args:
         world: who they are.
-
-    Attributes:
-        again: whether torchrun has started them before; known to the first rank.
     """
 
     def __init__(self, world: World) -> None:
@@ -44,9 +39,21 @@ class Ranks:
         self._pending: tuple[Any, Tensor] | None = None  # an answer on its way
         self._data: dist.ProcessGroup | None = None
         self._store: Store | None = None
-        self._patience, self.again = LONG, world.restarts > 0
-        if world.size > 1:
-            self._store, self.again = meet(world)
+        self._patience = LONG
+        self._launch: Store | None = None
+        if world.size > 1 or world.torchrun:
+            store, self._launch = meet(world)
+            self._store = store if world.size > 1 else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether this launch of torchrun has begun the run before, and so goes on with it. The first rank asks."""
+        return self._launch is not None and self._launch.check(["begun"])
+
+    def begin(self) -> None:
+        """Notes that this launch has begun the run, for the processes that torchrun starts in place of these."""
+        if self._launch is not None:
+            self._launch.set("begun", "")
 
     @property
     def alone(self) -> bool:
@@ -151,14 +158,16 @@ class Ranks:
         if self._store is None:
             return Exchange(placement.devices)
         self._patience = timedelta(seconds=timeout)
+        patience = self._patience
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            patience += timedelta(minutes=1)  # NCCL ends a process that waits in vain: who speaks is to do so first
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore("groups", self._store),
             rank=self.world.rank,
             world_size=self.world.size,
-            timeout=self._patience,
+            timeout=patience,
         )
         control = dist.new_group(backend="gloo", timeout=self._patience)
         assert isinstance(control, dist.ProcessGroup)
@@ -167,7 +176,7 @@ class Ranks:
         shape = (self.world.size // towers, towers)
         mesh = init_device_mesh(device.type, shape, mesh_dim_names=("data", "tower"))
         for axis in ("data", "tower"):
-            dist.set_timeout(self._patience, mesh.get_group(axis))
+            dist.set_timeout(patience, mesh.get_group(axis))
         if placement.split == "hybrid":  # whose linear stages see all rows: their losses are one
             return HybridExchange(Peers(mesh.get_group("data"), self._patience), device, placement.towers)
         self._data = mesh.get_group("data")
@@ -214,12 +223,17 @@ class Ranks:
             self._pending = dist.all_reduce(words, dist.ReduceOp.MAX, self._control, async_op=True), words
         return answer
 
-    def bring_to_first(self, mine: Tensor) -> list[Tensor]:
-        """Bytes (n,) uint8 of the ranks of the first batch slice, in their order, on the first; elsewhere nothing."""
+    @property
+    def sources(self) -> int:
+        """How many ranks, the first ones, have together everything of the network."""
         _, slices = self.placement.slices
-        sources = self.world.size if self.placement.split == "hybrid" else self.world.size // slices
+        return self.world.size if self.placement.split == "hybrid" else self.world.size // slices
+
+    def bring_to_first(self, make: Callable[[], Tensor]) -> list[Tensor]:
+        """Bytes (n,) uint8 that the other sources make, in their order, on the first rank; elsewhere nothing."""
+        sources = self.sources
         if self.first:
-            brought = [mine]
+            brought = []
             for source in range(1, sources):
                 with waiting(f"the weights of rank {source}"):
                     size = torch.zeros(1, dtype=torch.int64)
@@ -228,6 +242,7 @@ class Ranks:
                     dist.recv(brought[-1], source)
             return brought
         if self.world.rank < sources:
+            mine = make()
             with waiting("rank 0, to save"):
                 dist.send(torch.tensor([len(mine)]), 0)
                 dist.send(mine, 0)
@@ -265,33 +280,13 @@ class Ranks:
         replicated.register_comm_hook(group, _sum)
         return replicated
 
-    def roll_call(self, lost: Lost) -> str | None:
-        """Which ranks are missing, once those that are not have said what they wait for.
-
-        Returns:
-            a message, for one of the ranks to print; None for the others.
-        """
-        mine, store = self.world.rank, self._store
-        assert store is not None
-        store.set(f"lost/{mine}", lost.what)
-        missing, deadline = set(range(self.world.size)) - {mine}, time.monotonic() + _ROLL_CALL
-        while missing and time.monotonic() < deadline:
-            time.sleep(0.1)
-            missing -= {rank for rank in missing if store.check([f"lost/{rank}"])}
-        here = sorted(set(range(self.world.size)) - missing)
-        if mine != here[0]:
-            return None
-        if not missing:
+    def missing(self, lost: Lost) -> str | None:
+        """Which ranks were lost, in a message, on one of the others; None on the rest of them."""
+        assert self._store is not None
+        try:
+            return roll_call(self._store, self.placement, lost, self._patience.total_seconds())
+        except dist.DistError:  # the store is gone with the machine that had it
             return str(lost)
-        # who shares a network with one that is missing knows best what it did not come to
-        near = [rank for rank in here for gone in missing if self._near(rank, gone)] or here
-        what = store.get(f"lost/{near[0]}").decode()
-        names = ", ".join(self.placement.name(rank) for rank in sorted(missing))
-        return f"{names} did not come to {what}, where rank {near[0]} waited; the transport says: {lost.why}"
-
-    def _near(self, one: int, other: int) -> bool:
-        towers = self.placement.towers
-        return self.placement.split == "ranks" and one // towers == other // towers
 
     def leave(self) -> None:
         """Ends the groups."""

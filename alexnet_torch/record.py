@@ -58,16 +58,16 @@ class Record:
         if self._files:
             self._files.progress.say(text)
 
-    def begin(self, net: AlexNet, filters: dict[str, Tensor]) -> None:
+    def begin(self, net: Callable[[], AlexNet], filters: dict[str, Tensor]) -> None:
         """The network's graph and its filters before the first step.
 
         Args:
-            net: all towers, on any devices of this process.
+            net: makes one with all towers in this process, on the first rank.
             filters: as for `Board.filters`.
         """
 
         def work(files: _Files) -> None:
-            files.board.graph(net)
+            files.board.graph(net())
             files.board.filters(filters, 0)
 
         self._write(work)

@@ -13,20 +13,21 @@ from alexnet_torch.world import World
 LONG = timedelta(days=30)  # preparing ImageNet takes hours, and who has died is torchrun's to notice
 
 
-def meet(world: World) -> tuple[Store, bool]:
+def meet(world: World) -> tuple[Store, Store]:
     """The store that all processes have in common, empty, once they are all there.
 
     torchrun keeps one store for all its starts of a run, in which each would find the words of the one before. Its
     count of starts tells them apart on one machine; several machines do not count alike.
 
     Returns:
-        the part of torchrun's store that is this start's alone; and whether there has been another before, which
-        the first rank alone can say.
+        the part of torchrun's store that is this start's alone; and the part that all of its starts have.
     """
     store, _, _ = next(rendezvous("env://", world.rank, world.size))
-    again = world.restarts > 0 or store.check(["start"])
-    name = _named_by_first(store, world) if world.rank == 0 else _heard_from_first(store, world)
-    return PrefixStore(name, store), again
+    if world.size == 1:
+        name = "alone"
+    else:
+        name = _named_by_first(store, world) if world.rank == 0 else _heard_from_first(store, world)
+    return PrefixStore(name, store), PrefixStore("all", store)
 
 
 def _named_by_first(store: Store, world: World) -> str:
@@ -34,7 +35,8 @@ def _named_by_first(store: Store, world: World) -> str:
     store.wait([f"here/{rank}" for rank in others], LONG)
     while not store.check([f"{name}/{rank}" for rank in others]):
         # who wrote some of these may be gone, and its successor not here yet
-        store.set("start", json.dumps([name, *(store.get(f"here/{rank}").decode() for rank in others)]))
+        here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}
+        store.set("start", json.dumps({"name": name, "here": here}))
         time.sleep(0.02)
     return name
 
@@ -43,8 +45,8 @@ def _heard_from_first(store: Store, world: World) -> str:
     mine = uuid.uuid4().hex
     store.set(f"here/{world.rank}", mine)
     store.wait(["start"], LONG)
-    while (start := json.loads(store.get("start")))[world.rank] != mine:  # it is of the start before
+    while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != mine:  # it is of the start before
         time.sleep(0.02)
-    name: str = start[0]
+    name: str = start["name"]
     store.set(f"{name}/{world.rank}", "")
     return name

@@ -244,14 +244,15 @@ def _earlier(given: dict[str, Any]) -> dict[str, Any]:
     if not given.get("resume"):
         if "config" not in given:
             return {}
-        repeated = _settings_in(Path(given["config"]), "--config", "there is no such file; name a run's config.json")
+        config = Path(given["config"])
+        repeated = _settings_in(config, "--config", f" {config}: there is no such file; name a run's config.json")
         return {name: value for name, value in repeated.items() if name not in ("output", "resume")}
     if "config" in given:
         raise UserError("--config: repeats a run in a new folder, --resume continues one; give one of the two")
     if "output" not in given:
         raise UserError("--resume: name the run's folder with --output")
     folder = Path(given["output"])
-    missing = f"{folder} holds no run (no config.json); start one without --resume"
+    missing = f": {folder} holds no run (no config.json); start one without --resume"
     return _settings_in(folder / "config.json", "--resume", missing)
 
 
@@ -259,7 +260,7 @@ def _settings_in(config: Path, option: str, missing: str) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = dict(json.loads(config.read_text())["settings"])
     except FileNotFoundError as error:
-        raise UserError(f"{option}: {missing}") from error
+        raise UserError(f"{option}{missing}") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{option}: {config} cannot be read ({error}); restore it, or start a new run") from error
     if unknown := set(settings) - {f.name for f in fields(Settings)}:

@@ -16,10 +16,10 @@ Held = dict[str, dict[str, Tensor]]
 def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
     """What this process answers for, on the CPU: of what several have, the first of them answers."""
     conv_names = {conv.name for conv in net.architecture.convs}
+    state = optimizer.state
     copied = net.exchange.whole_batch and not ranks.first  # every process has all convolutions then
     return {
-        name: {"value": parameter.detach().cpu()}
-        | {key: kept.cpu() for key, kept in optimizer.state[parameter].items()}
+        name: {"value": parameter.detach().cpu()} | {key: kept.cpu() for key, kept in state.get(parameter, {}).items()}
         for name, parameter in net.named_parameters()
         if not (copied and name.split(".")[2] in conv_names)
     }
@@ -27,11 +27,10 @@ def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
 
 def gather(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
     """Everything whole, on the first rank; on the others nothing. All ranks call it together."""
-    mine = held(net, optimizer, ranks)
     if ranks.alone:
-        return mine
-    brought = ranks.bring_to_first(pack(mine))
-    return merge([mine, *(unpack(part) for part in brought[1:])]) if brought else {}
+        return held(net, optimizer, ranks)
+    brought = ranks.bring_to_first(lambda: pack(held(net, optimizer, ranks)))
+    return merge([held(net, optimizer, ranks), *map(unpack, brought)]) if ranks.first else {}
 
 
 def merge(parts: list[Held]) -> Held:
@@ -53,17 +52,23 @@ def weights(whole: Held) -> dict[str, Tensor]:
     return {name: kept["value"] for name, kept in whole.items()}
 
 
+def kept(whole: Held) -> Held:
+    """What the optimizer keeps alone, of those parameters of which it does."""
+    of_each = {name: {key: v for key, v in one.items() if key != "value"} for name, one in whole.items()}
+    return {name: one for name, one in of_each.items() if one}
+
+
 def take(net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], kept: Held) -> None:
     """Copies what of the whole lives here into the network and its optimizer.
 
     Args:
         net, optimizer: of this process.
         weights: of all towers.
-        kept: what an optimizer kept of each.
+        kept: what an optimizer kept of each; of frozen ones nothing.
     """
     net.take(weights)
     for name, parameter in net.named_parameters():
-        for key, value in kept[name].items():
+        for key, value in kept.get(name, {}).items():
             ours = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value[net.rows(name)])
             optimizer.state[parameter][key] = ours.to(parameter.device)
 

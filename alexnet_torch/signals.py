@@ -24,7 +24,3 @@ class Stop:
         del frame
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
-
-    def wished(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None

@@ -89,7 +89,7 @@ def save(folder: Path, identity: dict[str, Any], state: State, parts: Parts, who
         "identity": identity,
         "state": state.to_dict(),
         "weights": shards.weights(whole),
-        "optimizer": {name: {key: v for key, v in one.items() if key != "value"} for name, one in whole.items()},
+        "optimizer": shards.kept(whole),
         "scaler": parts.scaler.state_dict(),
     }
     checkpoint.save(folder, state.step, kept, state.best_step)
@@ -115,11 +115,10 @@ def load(folder: Path, identity: dict[str, Any], parts: Parts, ranks: Ranks) -> 
     with ranks.only_first() as (first, said):
         if first and (found := _newest(folder, identity)):
             said.append(str(found[0]))
-    if ranks.alone:
-        loaded = found[1] if found else None
-    else:
-        packed = ranks.spread(shards.pack(found[1]) if found else None)
-        loaded = None if packed is None else shards.unpack(packed)
+    loaded = found[1] if found else None
+    if not ranks.alone:
+        packed = ranks.spread(shards.pack(loaded) if loaded else None)
+        loaded = loaded or (None if packed is None else shards.unpack(packed))
     if loaded is None:
         return None
     shards.take(parts.net, parts.optimizer, loaded["weights"], loaded["optimizer"])
@@ -135,7 +134,10 @@ def _newest(folder: Path, identity: dict[str, Any]) -> tuple[Path, dict[str, Any
     if newest is None and checkpoint.found(folder):
         raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
     if newest is not None:
-        refuse_another_run(newest[1]["identity"], identity)
+        path, loaded = newest
+        refuse_another_run(loaded["identity"], identity)
+        if not set(loaded["optimizer"]) <= set(loaded["weights"]):
+            raise UserError(f"--resume: {path} was saved by another version of this project; go on with that one")
     return newest
 
 

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch import checkpoint, shards, state
+from alexnet_torch.best import test_best, whole_net
 from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.cache import Prepared
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.errors import TrainingError
-from alexnet_torch.evaluate import count_wrong, evaluate, evaluate_models, most_crops
+from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.evaluate import count_wrong, evaluate
+from alexnet_torch.exchange import PartnerExchange, split
 from alexnet_torch.finetune import begin, freeze, stages_named
 from alexnet_torch.meter import Meter
 from alexnet_torch.model import AlexNet, DropoutKey
@@ -30,7 +32,7 @@ from alexnet_torch.record import Record, filters_of
 from alexnet_torch.settings import Settings
 from alexnet_torch.signals import Stop, Stopped
 from alexnet_torch.state import Parts, State, identity
-from alexnet_torch.weights import Model, save_model
+from alexnet_torch.weights import save_model
 
 
 def train_step(
@@ -104,7 +106,7 @@ class Trainer:
         self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
         found = state.load(self.output / "checkpoints", self.identity, self.parts, self.ranks) if s.resume else None
         self.state, started_from = found or (State(), self.ranks.all_do(lambda: begin(self.net, s)))
-        self.saved = self.state.step if found else -1
+        self.saved, self.saves = self.state.step if found else -1, 0
         self.meter = Meter(self.state, device, len(prepared.classes), self.batches)
         self.record = Record(self.output, self.ranks, self.state, self.last_step, self.batches)
         self.record.say(f"starting from {started_from}")
@@ -114,8 +116,11 @@ class Trainer:
         self.last_save = time.monotonic()
 
     def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
-        s = self.settings
+        s, exchange = self.settings, self.net.exchange
         loader = partial(Loader, self.prepared, pinned=pinned, slices=self.slices)
+        streamed = self.ranks.largest(int(self.prepared.train.images is None))  # on any machine
+        if streamed and isinstance(exchange, PartnerExchange):
+            loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
         mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
         train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
         return train, loader("val", s.image_size, s.batch_size)
@@ -133,7 +138,7 @@ class Trainer:
             with closing(self.record):
                 if self.state.step == 0:
                     filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
-                    self.record.begin(self.net if self.ranks.alone else self._new_net(), filters)
+                    self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
                 if self.settings.compile:
                     self.net.compile_walk()
                 self.stepped = self.ranks.replicate(self.net)
@@ -146,6 +151,10 @@ class Trainer:
                 if self.state.step == self.last_step:
                     self._test()
         except OSError as error:
+            if not self.ranks.first:  # which writes nothing
+                raise UserError(
+                    f"rank {self.ranks.world.rank}: {error}; mend it, then continue with --resume"
+                ) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         if self.stopped_by:
             raise Stopped(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
@@ -157,23 +166,18 @@ class Trainer:
         self.stopped_by = max(self.stopped_by, self.ranks.largest(self.stop.signal or 0))
         return self.stopped_by > 0
 
-    def _new_net(self) -> AlexNet:
-        """All towers in this process, their weights as a run starts with them."""
-        net, devices = self.net, self.net.exchange.devices
-        here = devices if len(devices) == net.architecture.towers else devices[:1]
-        return AlexNet(net.architecture, net.num_classes, net.image_size, here, self.settings.seed)
-
     def _rehearse(self) -> None:
         """A step that changes nothing: after its first one DistributedDataParallel lays out its buckets anew.
 
         Sums over three ranks or more depend on the layout in their last bits, and a run that goes on from a
         checkpoint must add up as the uninterrupted one does.
         """
-        size = self.net.image_size
+        size, (index, count) = self.net.image_size, self.slices
+        rows = split(self.settings.batch_size, count)[index]  # as in training: --compile is for a size
         self.net.train()
-        image = torch.zeros(1, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
-        with waiting("the rehearsal"):
-            self.stepped(image, DropoutKey(self.settings.seed, 0)).sum().backward()
+        images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
+        with waiting("the rehearsal"), self.precision.autocast():
+            self.stepped(images, DropoutKey(self.settings.seed, 0)).sum().backward()
         self.optimizer.zero_grad()
 
     def _test(self) -> None:
@@ -181,18 +185,10 @@ class Trainer:
         step = self.state.best_step
         if step is None:
             return
-        model = self._best_model()
-        crops, world = most_crops([model]), self.ranks.world
-        tested = evaluate_models(
-            [model],
-            {self.prepared.side: self.prepared},
-            crops,
-            stopped=self._stopped,
-            slices=(world.rank, world.size),
-            total=self.ranks.total_of_all,
-        )
+        tested = test_best(self.output, self.net, self.prepared, not self.settings.no_mirror, self.ranks, self._stopped)
         if tested is None:  # another --resume tests it
             return
+        crops = max(tested)
         centre, mean = tested[1].averaged, tested[crops].averaged
         values = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
         # after the last checkpoint: a run that goes on for more epochs is tested at its own end
@@ -201,20 +197,6 @@ class Trainer:
             f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
             f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}",
         )
-
-    def _best_model(self) -> Model:
-        """All towers in this process; the first rank alone reads them."""
-        weights: dict[str, Tensor] | None = None
-        with self.ranks.only_first() as (first, _):
-            if first:
-                weights = torch.load(self.output / "model.pt", weights_only=True)
-        if not self.ranks.alone:
-            packed = self.ranks.spread(shards.pack(weights) if weights else None)
-            assert packed is not None
-            weights = shards.unpack(packed)
-        net = self._new_net()
-        net.load_state_dict(weights or {})
-        return Model(net.eval(), self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
 
     def _train_epoch(self) -> None:
         """The rest of an epoch; less if the last step or a wish to stop comes first."""
@@ -229,11 +211,11 @@ class Trainer:
             if self.state.step == self.last_step:
                 break
             due = self.ranks.first and time.monotonic() - self.last_save > 60 * self.settings.save_every
-            stopped_by, save = self.ranks.soon(self.stop.signal or 0, int(due))
+            stopped_by, save = self.ranks.soon(self.stop.signal or 0, self.saves + 1 if due else 0)
             if stopped_by:
                 self.stopped_by = stopped_by
                 break
-            if save and self.saved != self.state.step:
+            if save > self.saves:  # the word is of the step before, and may have been heard
                 self._save(self._whole())
             asked = time.perf_counter()
 
@@ -263,10 +245,10 @@ class Trainer:
         return rates.weights
 
     def _report(self, rate: float) -> None:
-        was_stuck = self.meter.stuck()
+        was_stuck, steps = self.meter.stuck(), self.state.window.steps
         values = self.meter.report(rate)
         if not math.isfinite(values["loss"]):
-            what = f"the mean loss of the step(s) up to step {self.state.step} is {values['loss']}"
+            what = f"the mean loss of the {steps} step(s) up to step {self.state.step} is {values['loss']}"
             raise TrainingError(self._diverged(what))
         if (stuck := self.meter.stuck()) and not was_stuck:
             self.record.say(stuck)
@@ -318,7 +300,7 @@ class Trainer:
             state.save(self.output / "checkpoints", self.identity, self.state, self.parts, whole)
 
         self.record.saved(save)
-        self.saved, self.last_save = self.state.step, time.monotonic()
+        self.saved, self.saves, self.last_save = self.state.step, self.saves + 1, time.monotonic()
 
     def _check_weights(self) -> None:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""

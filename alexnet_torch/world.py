@@ -14,21 +14,21 @@ class World:
         size: processes in all.
         local_rank: this process among those of its machine, from 0.
         local_size: processes of its machine.
-        restarts: how often torchrun has started them all again.
+        torchrun: whether it has started them, and starts them again if one fails.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    restarts: int = 0
+    torchrun: bool = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> "World":
         """The world that torchrun describes; one process without it."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
-        defaults = (0, 1, 0, 1, 0)
-        return cls(*(int(environment.get(name, default)) for name, default in zip(names, defaults, strict=True)))
+        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        rank, size, local_rank, local_size = (int(environment.get(name, alone)) for name, alone in names.items())
+        return cls(rank, size, local_rank, local_size, "TORCHELASTIC_RUN_ID" in environment)
 
 
 ALONE = World()

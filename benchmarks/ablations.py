@@ -124,7 +124,11 @@ def train(options: Options, net: str, seed: int) -> Result:
 
 
 def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float | None, float | None]:
-    """Trains; returns the validation and the training error, None for both if it diverged."""
+    """Trains; returns the validation and the training error, None for both if it diverged.
+
+    Raises:
+        TrainingError: it came to no end for another reason, such as a full disk.
+    """
     chosen = recipe(net, options.epochs)
     prepared = prepare(resolve_data(options.data), cached_side(chosen.image_size))
     given = {
@@ -141,13 +145,15 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    placement = place(None, chosen.architecture.towers, "none", ALONE)
+    trainer = Trainer(resolve(given), chosen, prepared, place(None, chosen.architecture.towers, "none", ALONE))
     try:
-        Trainer(resolve(given), chosen, prepared, placement).fit()
+        trainer.fit()
     except TrainingError as failed:
         print(failed)
         if "diverged" in str(failed):
             return None, None
+        if trainer.state.step < trainer.last_step:  # else it is at chance, which is a result
+            raise
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = {record["split"]: record["top1_error"] for record in records if record.get("crops", 1) == 1}
     return last["val"], last["train"]
@@ -246,6 +252,9 @@ def main(options: Options) -> int:
     except UserError as error:
         print(f"benchmarks.ablations: {error}", file=sys.stderr)
         return 2
+    except TrainingError as error:
+        print(f"benchmarks.ablations: {error}", file=sys.stderr)
+        return 1
     except Stopped as stopped:
         print("benchmarks.ablations: stopped; the same command starts this training again", file=sys.stderr)
         return stopped.status

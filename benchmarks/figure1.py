@@ -143,8 +143,10 @@ def curves(options: Options) -> list[Curve]:
     """All trainings: those that are there, and what is missing, which is trained and kept.
 
     Raises:
-        UserError: there are curves of other images, epochs or initial weights.
+        UserError: there are curves of other images, epochs or initial weights; or nothing to train.
     """
+    if options.epochs < 1 or options.batch_size < 1 or not options.rates:
+        raise UserError("--epochs and --batch-size must be 1 or more, and --rates name one rate or more")
     file = options.output / "figure1.jsonl"
     found = [Curve(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
     for curve in found:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.data.cache import cached_side, prepare
 from alexnet_torch.data.samples import resolve
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.placement import place
+from alexnet_torch.presets import CAFFE, SOURCE_2012
 from alexnet_torch.recipes import paper
 from alexnet_torch.settings import Settings
 from alexnet_torch.settings import resolve as resolve_settings

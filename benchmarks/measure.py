@@ -70,7 +70,15 @@ class Apart:
 
     def ask(self, name: str) -> Any:
         """What the contender returns for a name."""
+        self.send(name)
+        return self.receive()
+
+    def send(self, name: str) -> None:
+        """Asks, and does not wait."""
         self._pipe.send(name)
+
+    def receive(self) -> Any:
+        """What was asked for last."""
         return self._pipe.recv()
 
     def end(self) -> None:

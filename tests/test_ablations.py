@@ -11,9 +11,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.ablations import ARCHITECTURES, ablated
-from alexnet_torch.architecture import PAPER, PRESETS, TENSORFLOW_POST, TORCHVISION, Architecture, Init
+from alexnet_torch.architecture import PAPER, Architecture, Init
 from alexnet_torch.errors import UserError
 from alexnet_torch.model import count_parameters
+from alexnet_torch.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes import demo, paper
 from alexnet_torch.settings import AblationName
 

@@ -5,18 +5,8 @@ import pytest
 import torch
 
 from alexnet_torch import AlexNet
-from alexnet_torch.architecture import (
-    CAFFE,
-    PAPER,
-    PRESETS,
-    SOURCE_2012,
-    TENSORFLOW_POST,
-    Architecture,
-    Conv,
-    Init,
-    Linear,
-    Norm,
-)
+from alexnet_torch.architecture import PAPER, Architecture, Conv, Init, Linear, Norm
+from alexnet_torch.presets import CAFFE, PRESETS, SOURCE_2012, TENSORFLOW_POST
 
 
 def sides(net: Architecture, size: int) -> list[int]:
@@ -26,6 +16,12 @@ def sides(net: Architecture, size: int) -> list[int]:
 def test_sides_are_the_papers() -> None:
     assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
     assert sides(CAFFE, 227) == [55, 27, 27, 13, 13, 13, 13, 6]
+
+
+def test_caffe_and_the_source_round_pooled_sides_up() -> None:
+    assert sides(CAFFE, 64) == [14, 7, 7, 3, 3, 3, 3, 1]  # 6 and 2 if rounded down, and nothing left in the end
+    assert sides(SOURCE_2012, 224) == sides(PAPER, 224)
+    assert sides(SOURCE_2012, 100) == [24, 12, 12, 6, 6, 6, 6, 3]
 
 
 def test_sides_of_the_post_are_56_28_14_7() -> None:

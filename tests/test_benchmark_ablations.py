@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+from torch import Tensor
 
 from alexnet_torch.ablations import sixth_conv
+from alexnet_torch.errors import TrainingError
 from alexnet_torch.optim import Steps
 from alexnet_torch.recipes import Recipe, demo
 from alexnet_torch.settings import AblationName
+from alexnet_torch.trainer import Trainer
 from benchmarks import ablations
 from benchmarks.ablations import FULL, PAPER, Options, Result, difference, kept, recipe, table
 
@@ -86,6 +90,55 @@ def test_what_is_there_is_not_trained_again(
     assert f"--output {output}: has results of {data}, 1 epochs" in capsys.readouterr().err
     assert ablations.main(replace(options, nets=("no-nrm",))) == 2
     assert "--nets: there is no ['no-nrm'], only full, no-norm" in capsys.readouterr().err
+
+
+def test_a_net_that_continues_another_starts_with_its_convolutions(
+    tmp_path: Path,
+    image_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    starts: list[dict[str, Tensor]] = []
+
+    class Watched(Trainer):
+        def fit(self) -> None:
+            starts.append({name: value.clone() for name, value in self.net.state_dict().items()})
+            super().fit()
+
+    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(ablations, "Trainer", Watched)
+    data, output = image_folder(tmp_path / "images"), tmp_path / "out"
+    options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
+    assert ablations.main(options) == 0
+    assert [result.net for result in kept(options)] == [FULL, "full-init", "sixth-conv-init"]
+    full = torch.load(output / "full-0/model.pt", weights_only=True)
+    for start in starts[1:]:
+        same = {name.split(".")[2] for name, value in start.items() if torch.equal(value, full.get(name, value + 1))}
+        assert same == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    assert "towers.1.conv6.weight" in starts[2]
+    assert not (output / "full-init-0").exists()
+    assert ablations.main(replace(options, seeds=(0, 1), nets=("full-init",))) == 2
+    assert "full-1: there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("why", "status"), [("training diverged", 0), ("cannot write the run", 1)])
+def test_a_training_that_diverged_is_a_result_and_one_that_broke_off_is_none(
+    why: str,
+    status: int,
+    tmp_path: Path,
+    image_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Trainer) -> None:
+        raise TrainingError(why)
+
+    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(Trainer, "fit", fail)
+    options = Options(str(image_folder(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
+    assert ablations.main(options) == status
+    assert [result.top1_error for result in kept(options)] == ([None] if status == 0 else [])
+    assert (why in capsys.readouterr().err) == (status == 1)
 
 
 def test_each_training_is_a_process_and_those_that_continue_others_come_last(

@@ -91,3 +91,6 @@ def test_both_learn_and_what_is_there_is_not_trained_again(
     assert (tmp_path / "out/figure1.jsonl").read_text() == lines
     assert figure1.main(replace(options, epochs=3)) == 2
     assert f"has curves of {data}, 4 epochs, init lecun" in capsys.readouterr().err
+    for nothing in (replace(options, epochs=0), replace(options, rates=()), replace(options, batch_size=0)):
+        assert figure1.main(nothing) == 2
+        assert "must be 1 or more, and --rates name one rate" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_torch.data import build, cache
+from alexnet_torch.data import build, cache, location
 from alexnet_torch.data.cache import Prepared, cached_side, prepare
 from alexnet_torch.data.decode import decode
 from alexnet_torch.data.loader import Loader
@@ -46,7 +46,7 @@ def same(a: Prepared, b: Prepared) -> bool:
 
 
 def test_sides() -> None:
-    assert [cached_side(size) for size in (224, 64, 227)] == [256, 73, 259]
+    assert [cached_side(size) for size in (224, 64, 227)] == [256, 73, 256]
 
 
 def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> None:
@@ -235,7 +235,7 @@ def test_skipping_a_whole_class_is_refused(root: Path) -> None:
 def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
     add(root)
-    monkeypatch.setattr(cache, "_free", lambda _: 5_000)  # room for the added image alone
+    monkeypatch.setattr(location, "_free", lambda _: 5_000)  # room for the added image alone
     assert len(build_in(root).train.labels) == 25
     for i in range(200):
         shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
@@ -244,7 +244,7 @@ def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytes
 
 
 def test_too_little_disk_is_said_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_free", lambda _: 60_000)  # the maps take 62,208 bytes
+    monkeypatch.setattr(location, "_free", lambda _: 60_000)  # the maps take 62,208 bytes
     monkeypatch.setattr(cache, "run_all", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match=r"--cache .*: decoded images take .* GB are free; make room"):
         build_in(root)
@@ -252,10 +252,10 @@ def test_too_little_disk_is_said_before_the_build(root: Path, monkeypatch: pytes
 
 def test_auto_keeps_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(cache, "_free", lambda _: 100_000)
+    monkeypatch.setattr(location, "_free", lambda _: 100_000)
     assert prepare(root, 24, announce=said.append).train.images is None
     assert "over half of the 0.0 GB free" in said[0]
-    monkeypatch.setattr(cache, "_free", lambda _: 130_000)
+    monkeypatch.setattr(location, "_free", lambda _: 130_000)
     said.clear()
     assert prepare(root, 24, announce=said.append).train.images is not None
     assert "decoding once into " in said[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture
+from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
 from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.cache import Prepared, prepare
 from alexnet_torch.data.loader import Loader
@@ -165,3 +165,11 @@ def test_one_model_has_no_average_row(models: list[Model], images: dict[int, Pre
     found = evaluate_models(models[:1], images, 1)
     assert found is not None
     assert len(table(["a"], found).splitlines()) == 2
+
+
+def test_a_run_is_not_averaged_with_itself(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run_folder)
+    assert cli.main(["evaluate", ".", str(run_folder), "--data", "../images"]) == 2
+    assert "evaluate: the same run is named twice" in capsys.readouterr().err

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.ablations import never_meet, one_tower
-from alexnet_torch.architecture import CAFFE, Architecture, Init
+from alexnet_torch.architecture import Architecture, Init
 from alexnet_torch.errors import Lost
 from alexnet_torch.exchange import Exchange, HybridExchange, PartnerExchange, split
 from alexnet_torch.peers import Peers
 from alexnet_torch.placement import place
+from alexnet_torch.presets import CAFFE
 from alexnet_torch.ranks import Ranks
 from alexnet_torch.world import World
 

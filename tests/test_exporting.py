@@ -15,8 +15,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, cli, exporting, load_model
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, TORCHVISION, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.layouts import grouped, towered
+from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.weights import Model, save_model
 
 CLASSES = ("a", "b", "c", "d", "e")

@@ -96,14 +96,17 @@ def test_killed_on_one_of_two_machines_it_goes_on_on_both(
     same(tmp_path / "run", uninterrupted("two slices"))
 
 
-def test_started_again_it_resumes_unasked(
-    images: Path, crew: Crew, uninterrupted: Uninterrupted, tmp_path: Path
-) -> None:
-    ranks, split = PLACEMENTS["two by two"]
-    given = options(images, tmp_path / "run", *LONG, "--split", split)
-    assert values(crew.do(train, given, ranks=ranks, environment={"MISHAP": "3:6:terminate"})) == [143] * ranks
-    trained(crew.do(train, given, ranks=ranks, environment={"TORCHELASTIC_RESTART_COUNT": "1"}))
-    same(tmp_path / "run", uninterrupted("two by two"))
+def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, crew: Crew, tmp_path: Path) -> None:
+    """Though torchrun starts it twice: that it was refused the first time is no beginning."""
+    output = tmp_path / "run"
+    trained(crew.do(train, options(images, output, "--max-steps", "2", "--split", "ranks"), ranks=2))
+    before = (output / "metrics.jsonl").read_bytes()
+    agent = torchrun([STANDALONE, "--nproc_per_node=2", "--max-restarts=1"], options(images, output, *LONG))
+    out, err = agent.communicate(timeout=100)
+    assert agent.returncode != 0
+    assert "starting from" not in out
+    assert err.count(f"train.py: --output {output}: holds a run already; continue it with --resume") == 2
+    assert (output / "metrics.jsonl").read_bytes() == before
 
 
 def test_four_slices_go_on_as_two(images: Path, crew: Crew, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 import weakref
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -17,25 +18,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_folder, make_run, narrow_net
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import alexnet_torch
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.architecture import TORCHVISION
 from alexnet_torch.data.cache import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.features import stage_output
 from alexnet_torch.figures import album, examples
-from alexnet_torch.figures.album import printable
+from alexnet_torch.figures.album import FALLBACKS, STYLE, families, pixels, printable
 from alexnet_torch.figures.curves import Curve, read_history
-from alexnet_torch.figures.draw import distinct_names
+from alexnet_torch.figures.draw import FIGURES, distinct_names
 from alexnet_torch.figures.examples import choose, nearest_training_images
 from alexnet_torch.model import AlexNet
+from alexnet_torch.presets import TORCHVISION
 from alexnet_torch.report import filter_grid
 from alexnet_torch.weights import save_model
-
-NAMES = ("filters", "labels", "neighbours", "curves")
 
 
 def figures(*given: Any) -> int:
@@ -71,8 +71,8 @@ def test_a_run_gets_all_figures_as_png_svg_and_in_tensorboard(drawn: Drawn) -> N
     run_folder = drawn.run
     events = EventAccumulator(str(run_folder / "tensorboard/figures"), size_guidance={"images": 0})
     events.Reload()
-    assert events.Tags()["images"] == [f"figures/{name}" for name in NAMES]
-    for name in NAMES:
+    assert events.Tags()["images"] == [f"figures/{name}" for name in FIGURES]
+    for name in FIGURES:
         with Image.open(run_folder / f"figures/{name}.png") as image:
             (shown,) = events.Images(f"figures/{name}")
             assert (shown.width, shown.height, shown.step) == (*image.size, 3)
@@ -99,6 +99,15 @@ def test_drawn_again_the_files_are_the_same_and_replace_the_first(run_folder: Pa
     assert figures(*given) == 0
     assert {path.name: path.read_bytes() for path in (run_folder / "figures").iterdir()} == first
     assert len(list((run_folder / "tensorboard/figures").iterdir())) == 1
+
+
+def test_figures_that_are_not_drawn_again_do_not_stay_behind(run_folder: Path) -> None:
+    folder = run_folder / "figures"
+    assert figures(run_folder) == 0
+    (folder / "mine.png").touch()
+    assert figures(run_folder, "--data", "none") == 0
+    assert {path.stem for path in folder.glob("*.[ps][nv]g")} == {"filters", "curves", "mine"}
+    assert json.loads((folder / "figures.json").read_text())["examples"] == []
 
 
 def test_the_numbers_are_the_networks_own(drawn: Drawn) -> None:
@@ -274,3 +283,23 @@ def test_long_and_odd_names_fit() -> None:
     assert printable("n01443537") == "n01443537"
     assert printable("a" * 20 + "b" * 20, 12) == "aaaaaaa…bbbb"
     assert printable("caf\udce9") == "caf?"
+
+
+def test_signs_that_dejavu_lacks_are_of_the_next_font_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib's own DejaVu Sans Mono has the arc, U+2312; DejaVu Sans has not."""
+    assert families(["Unifont", "Comic", "Noto Sans CJK JP"]) == ["DejaVu Sans", "Noto Sans CJK JP", "Unifont"]
+
+    @matplotlib.rc_context(STYLE)
+    def drawn() -> np.ndarray:
+        figure = Figure(figsize=(1, 1))
+        figure.text(0.2, 0.2, "\u2312")
+        return pixels(figure)
+
+    monkeypatch.setitem(STYLE, "font.family", families([]))
+    with pytest.warns(UserWarning, match="Glyph 8978 .* missing from"):
+        box = drawn()
+    monkeypatch.setattr(album, "FALLBACKS", (*FALLBACKS, "DejaVu Sans Mono"))
+    monkeypatch.setitem(STYLE, "font.family", album.families(["DejaVu Sans Mono"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not np.array_equal(drawn(), box)

@@ -15,9 +15,11 @@ import torchvision
 
 import train as train_script
 from alexnet_torch import AlexNet, checkpoint, finetune, trainer
-from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture, Conv
+from alexnet_torch.ablations import with_tanh, without_norm
+from alexnet_torch.architecture import PAPER, Architecture, Conv
 from alexnet_torch.errors import UserError
 from alexnet_torch.finetune import freeze, stages_named, start_from
+from alexnet_torch.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes import RECIPES, demo
 from alexnet_torch.weights import save_model
 
@@ -88,8 +90,11 @@ def test_frozen_stages_stay_bitwise_and_the_others_learn(train: Any, images: Pat
     before, after = drawn(3), weights(run)
     unchanged = {stage(name) for name in before if torch.equal(before[name], after[name])}
     assert unchanged == {"conv1", "conv2", "conv3", "conv5"}
-    state = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["optimizer"]["state"]
-    assert len(state) == 2 * 2 * 4  # velocities of the weights and biases of four stages in two towers
+    state = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["optimizer"]
+    learning = {
+        f"towers.{k}.{s}.{p}" for k in (0, 1) for s in ("conv4", "fc6", "fc7", "fc8") for p in ("weight", "bias")
+    }
+    assert set(state) == learning
 
 
 def test_a_run_with_frozen_stages_resumes_to_the_bit_and_only_as_it_was(
@@ -261,9 +266,29 @@ def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
     weights, file = caffe_files.weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffe_files.caffemodel(weights))
     net = AlexNet(caffe_files.narrow(CAFFE), 3, caffe_files.SIZE)
-    assert "; fc8 is drawn anew, for 3 classes in place of 7" in start_from(net, str(file))
+    assert start_from(net, str(file)).endswith("; fc8 is drawn anew, for 3 classes in place of 7")
     assert torch.equal(torch.cat(net.stage_weights("conv1")), weights["conv1.weight"].flip(1))
     assert torch.equal(torch.cat(net.stage_weights("conv2")), weights["conv2.weight"])
+
+
+def test_what_the_weights_own_network_computes_otherwise_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffe_files.caffemodel(caffe_files.weights_of_caffe()))
+    net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
+    assert start_from(net, str(file)).endswith(
+        "; the network that they were trained in computes otherwise: norm.alpha 0.0001 for 0.0005, norm.k 1.0 for 2.0, "
+        "norm.across_towers True for False, pool_ceil True for False, conv1.padding (0, 0, 0, 0) for (0, 3, 0, 3)"
+    )
+    assert start_from(net, str(file), ("fc6",)).endswith("norm.across_towers True for False, pool_ceil True for False")
+    source = AlexNet(narrow(PAPER), 5, 64)
+    save_model(tmp_path, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+    for change, said in (
+        (with_tanh(PAPER), "linear_activation relu for tanh, conv1.after ('relu', 'norm', 'pool') for ('tanh', "),
+        (without_norm(PAPER), "otherwise: conv1.after ('relu', 'norm', 'pool') for ('relu', 'pool'), conv2.after "),
+    ):
+        assert said in start_from(AlexNet(narrow(change), 5, 64), str(tmp_path))
+    alike = replace(PAPER, dropout=(), input_scale=0.5, name="mine")
+    assert start_from(AlexNet(narrow(alike), 5, 64), str(tmp_path)).endswith("conv5, fc6, fc7, fc8")
 
 
 def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_later_stages_are_not(

@@ -33,8 +33,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.architecture import PRESETS
 from alexnet_torch.layouts import grouped_shapes
+from alexnet_torch.presets import PRESETS
 from alexnet_torch.weights import Model
 
 BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
@@ -53,10 +53,12 @@ def caffes_net(w: dict[str, Tensor], x: Tensor) -> Tensor:
     def conv(stage: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
         return F.relu(F.conv2d(x, w[f"{stage}.weight"], w[f"{stage}.bias"], stride, padding, 1, GROUPS.get(stage, 1)))
 
-    x = F.max_pool2d(F.local_response_norm(conv("conv1", x, 4), 5, 1e-4, 0.75, 1.0), 3, 2)
-    x = F.max_pool2d(F.local_response_norm(conv("conv2", x, 1, 2), 5, 1e-4, 0.75, 1.0), 3, 2)
-    x = conv("conv5", conv("conv4", conv("conv3", x, 1, 1), 1, 1), 1, 1)
-    x = F.max_pool2d(x, 3, 2).flatten(1)
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+    x = pool(F.local_response_norm(conv("conv1", x, 4), 5, 1e-4, 0.75, 1.0))
+    x = pool(F.local_response_norm(conv("conv2", x, 1, 2), 5, 1e-4, 0.75, 1.0))
+    x = pool(conv("conv5", conv("conv4", conv("conv3", x, 1, 1), 1, 1), 1, 1)).flatten(1)
     for stage in ("fc6", "fc7"):
         x = F.relu(F.linear(x, w[f"{stage}.weight"], w[f"{stage}.bias"]))
     return F.linear(x, w["fc8.weight"], w["fc8.bias"])
@@ -114,6 +116,14 @@ def test_a_caffemodel_computes_what_caffe_computes(numbers: Names, blob: Blob | 
     computes_as(model, images, caffes_net(weights, images.flip(1) - BGR_MEAN))
     wrong = caffes_net(weights, images - BGR_MEAN)
     assert (wrong - caffes_net(weights, images.flip(1) - BGR_MEAN)).abs().max() > 0.1  # order does matter
+
+
+def test_sides_that_do_not_halve_are_pooled_as_caffe_pools_them(tmp_path: Path) -> None:
+    """At 64 pixels conv1's 14 become 7, the last window reaching past the edge."""
+    weights, file = weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffemodel(weights))
+    images = rgb_images()[:, :, :64, :64]
+    computes_as(imported(file, "--image-size", "64"), images, caffes_net(weights, images.flip(1) - BGR_MEAN))
 
 
 def test_227_pixels_are_found_out_and_cut_from_256(tmp_path: Path) -> None:
@@ -260,7 +270,8 @@ def test_what_nobody_can_guess_is_asked_for(tmp_path: Path, capsys: pytest.Captu
     assert "say with --inputs what images it reads: rgb" in refusal(capsys, file, *options)
     options += ["--inputs", "rgb"]
     assert "name with --mean what its images were less" in refusal(capsys, file, *options)
-    assert "--mean 1,2: must be R,G,B" in refusal(capsys, file, *options, "--mean", "1,2")
+    for mean in ("1,2", "1,2,x", "1,nan,3", "1,2,256"):
+        assert f"--mean {mean}: must be R,G,B" in refusal(capsys, file, *options, "--mean", mean)
     assert "--inputs grey: there is none; there are rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
     assert "--architecture vgg: there is none; there are paper" in refusal(capsys, file, "--architecture", "vgg")
     assert "fits no image of 0 pixels" in refusal(capsys, file, "--image-size", "0")

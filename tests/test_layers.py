@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alexnet_torch.architecture import SOURCE_2012, Init
+from alexnet_torch.architecture import Init
 from alexnet_torch.layers import FullyConnected, dropout_mask, initialise, spatial_response_norm
+from alexnet_torch.presets import SOURCE_2012
 
 
 def test_the_spatial_norm_is_its_loop() -> None:

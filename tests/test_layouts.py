@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from alexnet_torch import AlexNet
-from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION
+from alexnet_torch.architecture import PAPER
 from alexnet_torch.layouts import by_stage, grouped, grouped_shapes, layers_of, towered
+from alexnet_torch.presets import CAFFE, TORCHVISION
 
 
 def test_grouped_and_towered_are_inverse_with_an_odd_number_of_classes() -> None:

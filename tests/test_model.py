@@ -10,8 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, TORCHVISION, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.model import count_parameters
+from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 
 
 class GroupedNet(nn.Module):
@@ -260,3 +261,17 @@ def test_compiled_it_is_the_same_network_for_every_step() -> None:
     assert list(nets[0].state_dict()) == list(nets[1].state_dict())
     for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_torchvisions_dropout_comes_after_its_adaptive_pooling() -> None:
+    """At 64 pixels a map of 1x1 is spread over 6x6, of which each place is dropped by itself."""
+    net = AlexNet(TORCHVISION, 10, 64, seed=0).train()
+    seen: list[Tensor] = []
+    net.towers["0"].get_submodule("fc6").register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
+    net(torch.randn(2, 3, 64, 64), DropoutKey(0, 0))
+    places = seen[0].view(2, 256, 36)
+    alive = places[(places != 0).any(2)]  # channels that ReLU has not switched off
+    assert len(alive) > 50
+    kept = (alive != 0).float().mean(1)
+    assert 0.4 < kept.mean() < 0.6
+    assert kept.max() < 1

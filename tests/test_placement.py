@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.ablations import never_meet
-from alexnet_torch.architecture import CAFFE, PAPER, TORCHVISION, Architecture
+from alexnet_torch.architecture import PAPER, Architecture
 from alexnet_torch.devices import tower_devices
 from alexnet_torch.errors import UserError
 from alexnet_torch.exchange import Exchange
 from alexnet_torch.placement import Placement, choose_devices, place
+from alexnet_torch.presets import CAFFE, TORCHVISION
 from alexnet_torch.world import ALONE, World
 
 TWO = ["cuda:0", "cuda:1"]
@@ -196,10 +197,10 @@ def test_three_towers_on_one_device_are_their_own_placement() -> None:
 
 
 def test_a_world_is_what_torchrun_says() -> None:
-    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, restarts=0)
+    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
     said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
-    assert World.of(said) == World(5, 8, 1, 4, 0)
-    assert World.of({**said, "TORCHELASTIC_RESTART_COUNT": "2"}) == World(5, 8, 1, 4, 2)
+    assert World.of(said) == World(5, 8, 1, 4)
+    assert World.of({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
 
 
 def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:

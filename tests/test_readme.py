@@ -17,7 +17,7 @@ from caffe_files import caffemodel, narrow, weights_of_caffe
 
 import train as train_script
 from alexnet_torch import CAFFE, cli
-from alexnet_torch.architecture import PRESETS
+from alexnet_torch.presets import PRESETS
 from alexnet_torch.recipes import RECIPES, paper
 
 PROJECT = Path(__file__).parents[1]
@@ -51,6 +51,11 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         line = [sys.executable, "-m", "tensorboard.main", "--inspect", *given]
         shown = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         assert "conv1/tower1" in shown
+        return None
+    if program == "torchrun":
+        script = given.index("train.py")
+        line = [*given[:script], str(PROJECT / "train.py"), *given[script + 1 :], "--max-steps", "1"]
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", *line], check=True)
         return None
     assert program == "python"
     if given[0] == "train.py":
@@ -104,6 +109,7 @@ def test_every_command_and_example_runs(
 def test_files_and_options_that_it_names_are_there() -> None:
     programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
     options = {"--logdir", "--batch-sizes", "--startup"}
+    options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
     for program in programs:
         line = [sys.executable, *program, "--help"]
         shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)

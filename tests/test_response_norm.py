@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_torch import kernels
-from alexnet_torch.architecture import CAFFE, PAPER, SOURCE_2012, TENSORFLOW_POST, Norm
+from alexnet_torch.architecture import PAPER, Norm
+from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST
 from alexnet_torch.response_norm import response_norm, response_norm_pool
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]

@@ -6,18 +6,14 @@ A pass works in a folder of its own, under a lock, and goes on from its journal 
 import concurrent.futures as futures
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import combinations_with_replacement, islice
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.data.workers import context, live_with_parent
 from alexnet_torch.files import atomic_write
-from alexnet_torch.memory import keep_freed
 
 CHUNK = 64  # images that a worker takes at a time
 JOURNAL_SECONDS = 5.0
@@ -196,10 +192,7 @@ def _numbered(chunk: Chunk) -> tuple[int, Sums]:
 
 
 def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Sums]]:
-    # forking a process that has torch's threads can hang; the server imports what workers need once
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent)
+    pool = futures.ProcessPoolExecutor(workers, context(__name__), initializer=live_with_parent)
     with pool:
         waiting = iter(chunks)
         running = {pool.submit(_numbered, chunk) for chunk in islice(waiting, 4 * workers)}
@@ -212,20 +205,6 @@ def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, 
                     yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def live_with_parent() -> None:
-    """Control-C is for the parent to act on; and workers of one that was killed would wait for work for ever."""
-    keep_freed()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class Journal:

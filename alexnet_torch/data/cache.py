@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import re
 import shutil
 import sys
-from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,11 +15,11 @@ import numpy as np
 from alexnet_torch.data import decode
 from alexnet_torch.data.build import CHUNK, Chunk, Sums, allocate, cores, locked, open_partial, run_all
 from alexnet_torch.data.folder import Folder, Split, scan
+from alexnet_torch.data.location import Announce, choose, map_bytes, partial_of, wrong_map
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, cache_home, sync_folder
+from alexnet_torch.files import atomic_write, sync_folder
 
 FORMAT = 2
-Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,12 @@ class Prepared:
 
 
 def cached_side(image_size: int) -> int:
-    """The side that images are decoded to for crops of a size: 256 for 224, as in the paper."""
-    return round(image_size * 256 / 224)
+    """The side that images are decoded to for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
+    return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Announces in a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -79,7 +78,7 @@ def prepare(
     cache: str = "auto",
     skip_bad: bool = False,
     workers: int | None = None,
-    announce: Announce = _to_stderr,
+    announce: Announce = to_stderr,
 ) -> Prepared:
     """Decodes a folder's images, or finds that it has been done.
 
@@ -97,7 +96,7 @@ def prepare(
     """
     folder = scan(root)
     listing = _listing(folder)
-    target, stored = _choose(folder, side, cache, announce)
+    target, stored = choose(folder, side, cache, announce)
     try:
         # a complete folder is only read: it may lie on a disk that this user cannot write
         if _stale(target, folder, listing, side, stored):
@@ -133,49 +132,6 @@ def _listing(folder: Folder) -> str:
     return "\n".join(lines)
 
 
-def _bytes(split: Split, side: int) -> int:
-    return len(split.paths) * side * side * 3
-
-
-def _choose(folder: Folder, side: int, cache: str, announce: Announce) -> tuple[Path, bool]:
-    """Where the prepared folder goes, and whether it holds the images."""
-    resolved = folder.root.resolve()
-    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', resolved.name)}-{hashlib.sha256(bytes(resolved)).hexdigest()[:8]}"
-    home = cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
-    stored, statistics = home / f"{name}-{side}", home / f"{name}-{side}-statistics"
-    if cache == "none":
-        return statistics, False
-    splits = (folder.train, folder.val)
-    need = sum(_bytes(split, side) for split in splits)
-    held = sum(path.stat().st_blocks * 512 for at in (stored, _partial(stored)) for path in at.glob("*.u8"))
-    free = _free(home)
-    if held >= need or not any(_wrong_map(stored, split, side) for split in splits):
-        return stored, True
-    if cache == "auto" and need - held > free / 2:
-        announce(
-            f"decoded images would take {need / 1e9:.1f} GB, over half of the {free / 1e9:.1f} GB free at {home}: "
-            "decoding them again each epoch instead (--cache DIR puts them elsewhere)"
-        )
-        return statistics, False
-    if need - held > free:
-        raise UserError(
-            f"--cache {home}: decoded images take {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "make room, name another folder, or use --cache none"
-        )
-    announce(f"decoding once into {stored}: {need / 1e9:.2f} GB ({free / 1e9:.1f} GB are free)")
-    return stored, True
-
-
-def _free(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def _partial(target: Path) -> Path:
-    return target.with_name(target.name + ".partial")
-
-
 def _stale(target: Path, folder: Folder, listing: str, side: int, stored: bool) -> str | None:
     """Why a prepared folder cannot be used; None if it can."""
     try:
@@ -196,14 +152,9 @@ def _stale(target: Path, folder: Folder, listing: str, side: int, stored: bool) 
     if manifest["classes"] != list(folder.classes):
         return "its classes differ"
     for split in (folder.train, folder.val):
-        if stored and _wrong_map(target, split, side):
+        if stored and wrong_map(target, split, side):
             return f"it is damaged ({split.name}.u8 has the wrong size)"
     return None
-
-
-def _wrong_map(target: Path, split: Split, side: int) -> bool:
-    path = target / f"{split.name}.u8"
-    return not path.exists() or path.stat().st_size != _bytes(split, side)
 
 
 def _build(
@@ -217,14 +168,14 @@ def _build(
     announce: Announce,
 ) -> None:
     """Makes the pass in a folder beside the target, then renames that: the target is never half-written."""
-    partial = _partial(target)
+    partial = partial_of(target)
     digest = hashlib.sha256(f"{FORMAT} {decode.VERSION} {side} {stored}\n{listing}".encode()).hexdigest()
     open_partial(partial, digest, announce)
     chunks: list[Chunk] = []
     for split in (folder.train, folder.val):
         into = partial / f"{split.name}.u8" if stored else None
         if into is not None:
-            allocate(into, _bytes(split, side))
+            allocate(into, map_bytes(split, side))
         for first in range(0, len(split.paths), CHUNK):
             paths = tuple(folder.root / path for path in split.paths[first : first + CHUNK])
             chunks.append(Chunk(len(chunks), split.name, first, paths, side, into, split.name == "train"))

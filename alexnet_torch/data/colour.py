@@ -24,7 +24,7 @@ class Colour:
     - "source": their square roots, the standard deviations, the same in any range; on ImageNet 2, 7 and 15
       times the noise of "paper". The noisy image is then divided by 1 + std, 1.1, in training alone while
       the noise is on: "so that the overall scale of the training data doesn't become too different from the
-      test data" (the author's data provider, convdata.py of cuda-convnet2). Test images are not divided.
+      test data" (its data provider, convdata_jpeg.py). Test images are not divided.
 
     Attributes:
         std: of the a_i; 0.1 in both.

@@ -1,10 +1,9 @@
 """Batches: cut from the memory map by a thread ahead of need, or decoded by worker processes."""
 
-import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,12 @@ from alexnet_torch.data.build import cores
 from alexnet_torch.data.cache import Prepared, Samples
 from alexnet_torch.data.colour import Colour
 from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.data.workers import context
 from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import stream
+from alexnet_torch.world import World
+
+Merge = Callable[[Tensor], Tensor]
 
 AHEAD = 2  # batches assembled before they are asked for
 
@@ -75,10 +78,13 @@ class Loader:
         seed: of the run.
         mirror: whether training images are mirrored at random.
         colour: noise of training images.
-        workers: processes that decode where there is no map; all cores by default.
+        workers: processes that decode where there is no map; by default this process's part of the cores.
         pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
         slices: which slice of each batch to yield, and of how many: the first ones are larger by one image
             where a batch does not divide, and some are empty where it has fewer.
+        partners: which of the processes that share this slice this is, and how many they are.
+        merge: gives all partners the rows of each, in their order; each then makes its part of the slice alone. None
+            where all have a map: that is sooner read than sent.
     """
 
     def __init__(
@@ -93,12 +99,14 @@ class Loader:
         workers: int | None = None,
         pinned: bool = False,
         slices: tuple[int, int] = (0, 1),
+        partners: tuple[int, int] = (0, 1),
+        merge: Merge | None = None,
     ) -> None:
-        self._slices = slices
+        self._slices, self._partners, self._merge = slices, partners, merge
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._colour, self._workers, self._pinned = colour, workers or cores(), pinned
+        self._colour, self._workers, self._pinned = colour, workers or max(1, cores() // World.of().local_size), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -130,7 +138,8 @@ class Loader:
 
     def _labelled(self, plan: _Plan, images: Iterator[Tensor]) -> Iterator[Batch]:
         index, count = self._slices
-        for whole, indices, batch in zip(plan.wholes, plan.batches, images, strict=True):
+        for whole, indices, part in zip(plan.wholes, plan.batches, images, strict=True):
+            batch = self._merge(part) if self._merge else part
             labels, every = (torch.from_numpy(self._samples.labels[which]) for which in (indices, whole))
             first_row = sum(len(part) for part in np.array_split(whole, count)[:index])
             ours = Batch(batch, labels, plan.crops[indices], indices, first_row, every)
@@ -138,11 +147,16 @@ class Loader:
                 ours = replace(ours, shift=torch.from_numpy(plan.shifts[indices]), scale=self._colour.scale)
             yield ours
 
+    def _ours(self, plan: _Plan) -> list[np.ndarray]:
+        """Of each batch, what this process cuts or decodes."""
+        index, count = self._partners if self._merge else (0, 1)
+        return [np.array_split(batch, count)[index] for batch in plan.batches]
+
     def _cut(self, plan: _Plan) -> Iterator[Tensor]:
         """Each batch's crops (N, H, W, 3), from the map."""
         assert self._samples.images is not None
         images = np.asarray(self._samples.images)  # a memmap is slower to index
-        for indices in plan.batches:
+        for indices in self._ours(plan):
             shape = (len(indices), plan.size, plan.size, 3)
             batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
             crops = plan.crops[indices]
@@ -152,18 +166,16 @@ class Loader:
             yield batch
 
     def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
+        ours = self._ours(plan)
         files = _Files(self._prepared.root, self._samples.paths, self._prepared.side, plan)
-        # forking a process that has torch's threads can hang; the server imports what workers need once
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
         loader = DataLoader(
             files,
-            batch_sampler=[batch.tolist() for batch in plan.batches],
-            num_workers=min(self._workers, len(plan.batches)),
+            batch_sampler=[batch.tolist() for batch in ours],
+            num_workers=min(self._workers, len(ours)),
             collate_fn=_as_it_is,
             pin_memory=self._pinned,
             worker_init_fn=_start_worker,
-            multiprocessing_context=context,
+            multiprocessing_context=context(__name__),
         )
         for batch in loader:
             if isinstance(batch, str):

@@ -1,7 +1,6 @@
 """Files decoded ahead of need, in their order, by worker processes."""
 
 import concurrent.futures as futures
-import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.build import SERIAL_CHUNKS, cores, live_with_parent
+from alexnet_torch.data.build import SERIAL_CHUNKS, cores
 from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.data.workers import context, live_with_parent
 from alexnet_torch.errors import UserError
 
 AHEAD = 2  # batches for each worker that are decoded before they are asked for
@@ -62,10 +62,7 @@ def decoded(
     if workers <= 1 or len(starts) <= SERIAL_CHUNKS:
         yield from map(_decode, tasks)
         return
-    # forking a process that has torch's threads can hang; the server imports what workers need once
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with futures.ProcessPoolExecutor(workers, context, initializer=live_with_parent) as pool:
+    with futures.ProcessPoolExecutor(workers, context(__name__), initializer=live_with_parent) as pool:
         running = deque(pool.submit(_decode, task) for task in islice(tasks, AHEAD * workers))
         try:
             while running:

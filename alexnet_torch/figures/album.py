@@ -1,10 +1,12 @@
 """Where figures go: PNG and SVG files, and TensorBoard; and how all of them look."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,9 +28,36 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK = (
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
 MARKERS = "os^Dv*Xp"  # another number of them than of colours: 56 pairs before one comes again
 
+FALLBACKS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK KR",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "IPAGothic",
+    "Hiragino Sans",
+    "Noto Sans Devanagari",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+    "Noto Sans Thai",
+    "Noto Emoji",
+    "Arial Unicode MS",
+    "Unifont",
+)
+"""Fonts with scripts that DejaVu Sans lacks, for class and file names: matplotlib takes each sign from the first that
+has it, and draws a box, with a warning, where none has."""
+
+
+def families(installed: Iterable[str]) -> list[str]:
+    """The fonts to draw with: DejaVu Sans, which comes with matplotlib, then those of FALLBACKS that are there."""
+    there = set(installed)
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in there)]
+
+
 DPI = 150
 STYLE: Any = {  # its keys have a type of their own in newer versions of matplotlib alone
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": families(font_manager.get_font_names()),  # of those alone: matplotlib warns of any other
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
@@ -75,6 +104,13 @@ class Album:
             figure.savefig(svg, dpi=DPI, metadata={"Date": None})  # the same figure is the same file
         self.written += [png, svg]
         self._writer.add_image(f"figures/{name}", image, self._step, dataformats="HWC")
+
+    def remove_earlier(self, names: Iterable[str]) -> None:
+        """Removes figures of these names that an earlier command left and this one has not drawn."""
+        for name in names:
+            for ending in (".png", ".svg"):
+                if (path := self.folder / f"{name}{ending}") not in self.written:
+                    path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Writes what is pending for TensorBoard."""

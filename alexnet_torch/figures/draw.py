@@ -26,6 +26,7 @@ from alexnet_torch.figures.filters import filters_figure
 from alexnet_torch.files import atomic_write
 from alexnet_torch.weights import Model, load_model
 
+FIGURES = ("filters", "labels", "neighbours", "curves")
 NO_DATA = "none"  # what --data says for figures that take no images alone
 MOST_IMAGES = 40  # in rows of 260 pixels each
 
@@ -70,6 +71,7 @@ def draw(order: Order) -> None:
             _draw_run(order, album, name, run, model)
             if place == 0:
                 _draw_curves(album, names, histories)
+            album.remove_earlier(FIGURES)
         except OSError as error:
             raise UserError(f"--output {album.folder}: cannot be written ({error}); make room") from error
         finally:
