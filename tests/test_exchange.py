@@ -154,7 +154,7 @@ def hybrid_maps_stay() -> None:
     """Convolutions are whole in every process: their maps never cross a wire."""
     with connected(2, "hybrid") as (_, exchange):
         maps = drawn(1, (2, 3, 4, 4), (2, 3, 4, 4))
-        exchange.swap = None  # whoever would send could not
+        exchange._peers = None  # whoever would send could not
         assert exchange.apart(maps, 6, "conv2") is maps
         torch.testing.assert_close(exchange.join(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
         torch.testing.assert_close(exchange.gather(maps, 6, "the output"), torch.cat(maps, 1))

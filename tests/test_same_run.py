@@ -166,3 +166,15 @@ def test_two_agents_as_two_machines(
     Run.of(tmp_path / "machine0").is_like(in_double, IN_DOUBLE)
     assert sum(out.count("starting from") for out, _ in said) == 1
     assert not (tmp_path / "machine1").exists()
+
+
+@pytest.mark.slow
+def test_one_process_of_a_machine_compiles_and_says_so(images: Path, tmp_path: Path) -> None:
+    crew = Crew(2, tmp_path / "cache")  # where nothing is compiled yet
+    try:
+        given = options(images, tmp_path / "run", "--max-steps", "1", "--split", "ranks")
+        first, second = trained(crew.do(train, given, ranks=2))
+    finally:
+        crew.end()
+    assert first.stderr.count("compiling response normalisation") == 1
+    assert second.stdout + second.stderr == ""
