@@ -184,9 +184,10 @@ class PartnerExchange(Exchange):
 
     def merge(self, rows: Tensor) -> Tensor:
         """The rows (n, ...) of every partner, on each, in the partners' order."""
-        sizes = self._peers.counts(len(rows))
+        what = "the exchange of decoded images"
+        sizes = self._peers.counts(len(rows), what)
         shapes = [(size, *rows.shape[1:]) for size in sizes]
-        return torch.cat(self._peers.swap([rows] * len(sizes), shapes, "the decoded images"))
+        return torch.cat(self._peers.swap([rows] * len(sizes), shapes, what))
 
     def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather`, on every partner: all must go on to compute the same loss."""
@@ -232,7 +233,7 @@ class HybridExchange(Exchange):
 
     def turn(self, parts: TowerParts, stage: str) -> TowerParts:
         """All rows of all towers' maps (N, C): those of every process, in the processes' order."""
-        rows = self._peers.counts(len(parts[0]))
+        rows = self._peers.counts(len(parts[0]), f"the exchange before {stage}, forward")
         return [_Joined.apply(torch.cat(parts, dim=1), self._peers, rows, 0, stage, False)]
 
     def join(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:

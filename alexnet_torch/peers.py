@@ -53,10 +53,10 @@ class Peers:
                     work.wait()
         return incoming
 
-    def counts(self, count: int) -> list[int]:
-        """Every peer's number: a word to each."""
+    def counts(self, count: int, what: str) -> list[int]:
+        """Every peer's number: a word to each. As `swap`."""
         word = torch.tensor([count])
-        return [int(n) for n in self.swap([word] * self.size, [(1,)] * self.size, "the sizes of the batch's slices")]
+        return [int(n) for n in self.swap([word] * self.size, [(1,)] * self.size, what)]
 
 
 @contextmanager

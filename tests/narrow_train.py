@@ -4,7 +4,7 @@
 
 In the environment, DOUBLE=1 makes float64 torch's default type, and MISHAP=<rank>:<step>:<what> has what befall
 the rank before that step, the first time that torchrun starts it: see MISHAPS. SLOW_DECODING=1 makes images take
-0.1 s each.
+1.5 s each.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def train(arguments: list[str]) -> int:
 
 
 def _slowly(path: Path, side: int) -> np.ndarray:
-    time.sleep(0.1)
+    time.sleep(1.5)
     return decode(path, side)
 
 

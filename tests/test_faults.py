@@ -96,6 +96,7 @@ def test_killed_on_one_of_two_machines_it_goes_on_on_both(
     same(tmp_path / "run", uninterrupted("two slices"))
 
 
+@SLOW
 def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, crew: Crew, tmp_path: Path) -> None:
     """Though torchrun starts it twice: that it was refused the first time is no beginning."""
     output = tmp_path / "run"
@@ -230,9 +231,9 @@ def test_the_agents_sigterm_saves_and_the_run_resumes(
 
 @SLOW
 def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path: Path) -> None:
-    """torchrun sends it to the processes that decode, too."""
+    """torchrun sends it to the processes that decode, too, of which torch would know after 5 s only."""
     given = [*options(images, tmp_path / "run", *LONG, "--split", "ranks"), "--cache", "none"]
-    mishap = {"MISHAP": "0:4:end-agent", "SLOW_DECODING": "1"}
+    mishap = {"MISHAP": "0:1:end-agent", "SLOW_DECODING": "1"}
     agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, mishap)
     _, err = agent.communicate(timeout=100)
     assert err.count("train.py: stopped after step") == 1, err
