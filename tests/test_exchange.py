@@ -298,7 +298,7 @@ def test_peers_know_each_others_numbers(crew: Crew) -> None:
 def count_everybody() -> list[int]:
     with connected(4, "ranks") as (ranks, exchange):
         peers: Peers = exchange._peers
-        return peers.counts(10 + ranks.world.rank)
+        return peers.counts(10 + ranks.world.rank, "a test")
 
 
 @pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])
