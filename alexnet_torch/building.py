@@ -93,6 +93,7 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
 
 
 def _first_of_machine(settings: Settings, placement: Placement) -> Prepared:
+    """What one process of a machine does for all: else each would compile for itself, and say so."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
         kernels.available()
     return _images(settings)

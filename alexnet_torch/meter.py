@@ -34,9 +34,9 @@ class Meter:
         """Adds time that went by without a batch to train on."""
         self._waited += seconds
 
-    def add(self, loss: Tensor, wrong: Tensor, rows: int) -> None:
-        """Adds a step: the sum of its losses and its top-1 errors, 0-d on the device, of so many rows."""
-        self._sums += torch.stack([loss, wrong])
+    def add(self, sums: Tensor, rows: int) -> None:
+        """Adds a step: its losses' sum and its top-1 errors, (2,) float64 on the device, of so many rows."""
+        self._sums += sums
         w = self._state.window
         w.images, w.steps = w.images + rows, w.steps + 1
         self._images += rows

@@ -13,24 +13,33 @@ Held = dict[str, dict[str, Tensor]]
 """By a parameter's name everywhere: its "value", and what the optimizer keeps by its own names."""
 
 
-def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
-    """What this process answers for, on the CPU: of what several have, the first of them answers."""
+def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None) -> Held:
+    """What this process answers for, on the CPU: of what several have, the first of them answers.
+
+    Args:
+        net, optimizer: of this process.
+        ranks: the run's.
+        stage: which alone; None for all.
+    """
     conv_names = {conv.name for conv in net.architecture.convs}
     state = optimizer.state
     copied = net.exchange.whole_batch and not ranks.first  # every process has all convolutions then
     return {
         name: {"value": parameter.detach().cpu()} | {key: kept.cpu() for key, kept in state.get(parameter, {}).items()}
         for name, parameter in net.named_parameters()
-        if not (copied and name.split(".")[2] in conv_names)
+        if stage in (None, name.split(".")[2]) and not (copied and name.split(".")[2] in conv_names)
     }
 
 
-def gather(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks) -> Held:
-    """Everything whole, on the first rank; on the others nothing. All ranks call it together."""
+def gather(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None) -> Held:
+    """Everything whole, on the first rank; on the others nothing.
+
+    All ranks call it together. Arguments as for `held`.
+    """
     if ranks.alone:
-        return held(net, optimizer, ranks)
-    brought = ranks.bring_to_first(lambda: pack(held(net, optimizer, ranks)))
-    return merge([held(net, optimizer, ranks), *map(unpack, brought)]) if ranks.first else {}
+        return held(net, optimizer, ranks, stage)
+    brought = ranks.bring_to_first(lambda: pack(held(net, optimizer, ranks, stage)))
+    return merge([held(net, optimizer, ranks, stage), *map(unpack, brought)]) if ranks.first else {}
 
 
 def merge(parts: list[Held]) -> Held:

@@ -137,7 +137,8 @@ class Trainer:
         try:
             with closing(self.record):
                 if self.state.step == 0:
-                    filters = filters_of(self._whole(), self.recipe.architecture.convs[0].name)
+                    first = self.recipe.architecture.convs[0].name
+                    filters = filters_of(shards.gather(self.net, self.optimizer, self.ranks, first), first)
                     self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
                 if self.settings.compile:
                     self.net.compile_walk()
@@ -230,8 +231,7 @@ class Trainer:
             loss, wrong = train_step(
                 self.stepped, self.optimizer, images, labels.to(device, non_blocking=True), key, self.precision, rows
             )
-        loss, wrong = self.ranks.total(torch.stack([loss.double() * rows, wrong.double()]))
-        self.meter.add(loss, wrong, rows)
+        self.meter.add(self.ranks.total(torch.stack([loss.double() * rows, wrong.double()])), rows)
         if step == 0:
             self.record.samples(batch.images)
         s.step += 1

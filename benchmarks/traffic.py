@@ -1,5 +1,7 @@
 """What each process of a placement sends in a training step, in bytes, from the architecture alone."""
 
+import math
+
 from alexnet_torch.architecture import Architecture
 from alexnet_torch.exchange import split
 
@@ -11,32 +13,20 @@ def weights(architecture: Architecture, classes: int, image_size: int) -> tuple[
     convs = {conv.name for conv in architecture.convs}
     counts = [0, 0]
     for name, shape in grouped_shapes(architecture, classes, image_size).items():
-        size = 1
-        for side in shape:
-            size *= side
-        counts[name.split(".")[0] not in convs] += size
+        counts[name.split(".")[0] not in convs] += math.prod(shape)
     return counts[0], counts[1]
-
-
-def sides(architecture: Architecture, image_size: int) -> list[int]:
-    """The side of each convolution stage's map, after its pooling."""
-    out, side = [], image_size
-    for conv in architecture.convs:
-        side = (side + conv.padding[0] + conv.padding[1] - conv.kernel) // conv.stride + 1
-        if "pool" in conv.after:
-            side = (side - architecture.pool_size) // architecture.pool_stride + 1
-        out.append(side)
-    return out
 
 
 def joined(architecture: Architecture, classes: int, image_size: int) -> list[tuple[int, bool]]:
     """What towers exchange for one image, as numbers of all towers together; and whether gradients come back."""
     found = []
-    previous, maps = 0, sides(architecture, image_size)
-    for conv, side in zip(architecture.convs, maps, strict=True):
+    previous = 0
+    # of each stage the last, after its pooling
+    sides = {what.partition("'")[0]: side for what, side in architecture.stage_sides(image_size)}
+    for conv in architecture.convs:
         if conv.meet:
             found.append((previous, True))
-        previous = conv.channels * side * side
+        previous = conv.channels * sides[conv.name] ** 2
     for linear in architecture.linears:
         if linear.meet:
             found.append((previous, True))
@@ -75,7 +65,7 @@ def sent(
         )
         return {"activations": exchanged, "gradients": ring((convs + linears) / towers, slices)}
     others = (ranks - 1) / ranks
-    first = architecture.convs[-1].channels * sides(architecture, image_size)[-1] ** 2
+    first = architecture.convs[-1].channels * architecture.final_side(image_size) ** 2
     widths = [linear.width or classes for linear in architecture.linears]
     exchanged = 4 * batch * others * (2 * first + 2 * sum(widths[:-1]) + widths[-1])
     return {"activations": exchanged, "gradients": ring(convs, ranks)}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from crew import Crew
 from PIL import Image
+from torch import nn
 
 from alexnet_torch.model import AlexNet
 from alexnet_torch.recipes import RECIPES
@@ -85,6 +87,15 @@ def narrow_net(num_classes: int = 3, image_size: int = 64, seed: int = 0) -> Ale
     convs = tuple(replace(conv, channels=16) for conv in architecture.convs)
     linears = (*(replace(linear, width=64) for linear in architecture.linears[:-1]), architecture.linears[-1])
     return AlexNet(replace(architecture, convs=convs, linears=linears), num_classes, image_size, seed=seed)
+
+
+def lively(net: AlexNet) -> AlexNet:
+    """Weights with which every unit has a say and no tanh is saturated; the paper's leave logits to the biases."""
+    torch.manual_seed(0)
+    for parameter in net.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+        nn.init.normal_(parameter, 0.0, fan_in**-0.5)
+    return net
 
 
 def make_run(folder: Path) -> Path:

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from conftest import lively
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alexnet_torch import AlexNet, DropoutKey
@@ -39,15 +40,6 @@ CHANGES = pytest.mark.parametrize("name", ARCHITECTURES)
 
 def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
-
-
-def lively(net: AlexNet) -> AlexNet:
-    """Weights with which every unit has a say, and no tanh is saturated."""
-    torch.manual_seed(0)
-    for parameter in net.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
-        nn.init.normal_(parameter, 0.0, fan_in**-0.5)
-    return net
 
 
 def test_every_name_is_an_option() -> None:

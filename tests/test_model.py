@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from conftest import lively
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, DropoutKey
@@ -55,15 +56,6 @@ def grouped_weights(net: AlexNet) -> dict[str, Tensor]:
     names = [name.split(".", 2)[2] for name in net.state_dict() if name.startswith("towers.0.")]
     towers = range(net.architecture.towers)
     return {n: torch.cat([net.state_dict()[f"towers.{k}.{n}"] for k in towers]) for n in names}
-
-
-def lively(net: AlexNet) -> AlexNet:
-    """Weights with which every unit has a say: the paper's would leave most logits to the biases."""
-    torch.manual_seed(0)
-    for parameter in net.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
-        nn.init.normal_(parameter, 0.0, fan_in**-0.5)
-    return net
 
 
 @pytest.mark.parametrize(

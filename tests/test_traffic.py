@@ -7,15 +7,14 @@ import pytest
 from alexnet_torch.ablations import never_meet
 from alexnet_torch.architecture import PAPER
 from benchmarks.advice import LINEAR_SHARE, Machine, step_time
-from benchmarks.traffic import ring, sent, sides, weights
+from benchmarks.traffic import ring, sent, weights
 
 CONVS, LINEARS = 2_334_080, 58_631_144
 
 
-def test_weights_and_maps_of_the_paper() -> None:
+def test_weights_of_the_paper() -> None:
     assert weights(PAPER, 1000, 224) == (CONVS, LINEARS)
     assert sum(weights(PAPER, 1000, 224)) == 60_965_224
-    assert sides(PAPER, 224) == [27, 13, 13, 13, 6]
 
 
 def test_batch_slices_send_gradients_in_a_ring() -> None:
