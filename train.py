@@ -21,10 +21,10 @@ All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 t
 import sys
 from typing import Any
 
+from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import Elsewhere, Lost, TrainingError, UserError
-from alexnet_torch.memory import keep_freed
-from alexnet_torch.settings import parse
-from alexnet_torch.world import World
+from alexnet_torch.malloc import keep_freed
+from alexnet_torch.recipes.settings import parse
 
 
 def main() -> int:
@@ -55,9 +55,9 @@ def main() -> int:
 def run(given: dict[str, Any], world: World) -> int:
     """Trains what the options name, as one of the processes; returns the exit status."""
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
-    from alexnet_torch.building import build
-    from alexnet_torch.ranks import Ranks
-    from alexnet_torch.signals import Stopped
+    from alexnet_torch.distributed.ranks import Ranks
+    from alexnet_torch.training.launch import build
+    from alexnet_torch.training.stop_signal import Stopped
 
     ranks = Ranks(world)
     message: str | None

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_torch.architecture import PAPER, Architecture
-    from alexnet_torch.model import AlexNet, DropoutKey
-    from alexnet_torch.prediction import predict
-    from alexnet_torch.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-    from alexnet_torch.weights import load_model
+    from alexnet_torch.evaluation.predict import predict
+    from alexnet_torch.model.alexnet import AlexNet, DropoutKey
+    from alexnet_torch.model.architecture import PAPER, Architecture
+    from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+    from alexnet_torch.weights.model_file import load_model
 
 __all__ = [
     "CAFFE",
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AlexNet": "model",
-    "Architecture": "architecture",
-    "DropoutKey": "model",
-    "PAPER": "architecture",
-    "load_model": "weights",
-    "predict": "prediction",
+    "AlexNet": "model.alexnet",
+    "Architecture": "model.architecture",
+    "DropoutKey": "model.alexnet",
+    "PAPER": "model.architecture",
+    "load_model": "weights.model_file",
+    "predict": "evaluation.predict",
 }
 
 
@@ -37,4 +37,4 @@ def __getattr__(name: str) -> Any:
     """Imports public names when first used: torch takes seconds that `--help` can do without."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'presets')}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model.presets')}"), name)

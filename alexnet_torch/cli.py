@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.memory import keep_freed
-from alexnet_torch.settings import one_line_errors
+from alexnet_torch.malloc import keep_freed
+from alexnet_torch.recipes.settings import one_line_errors
 
 PROGRAM = "python -m alexnet_torch"
 _CROPS = tyro.conf.arg(metavar="1|5|10", help_behavior_hint="(default: 1 and 10; 5 for runs with --no-mirror)")
@@ -35,8 +35,8 @@ def predict_command(
     if not images:
         raise UserError(f"predict: name at least one image file after {run}")
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.prediction import predict
-    from alexnet_torch.weights import load_model
+    from alexnet_torch.evaluation.predict import predict
+    from alexnet_torch.weights.model_file import load_model
 
     model = load_model(Path(run), devices.split(",") if devices else None)
     for file, guesses in predict(model, [Path(image) for image in images]):
@@ -71,10 +71,10 @@ def evaluate_command(
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice, and averaged with itself it is no better")
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.data.cache import prepare
-    from alexnet_torch.data.samples import resolve
-    from alexnet_torch.evaluate import evaluate_models, most_crops, require_same_classes, table
-    from alexnet_torch.weights import load_model
+    from alexnet_torch.data.digits import resolve
+    from alexnet_torch.data.prepare import prepare
+    from alexnet_torch.evaluation.evaluate import evaluate_models, most_crops, require_same_classes, table
+    from alexnet_torch.weights.model_file import load_model
 
     models = [load_model(Path(run), devices.split(",") if devices else None) for run in runs]
     require_same_classes({run: model.classes for run, model in zip(runs, models, strict=True)})
@@ -113,8 +113,8 @@ def import_command(
         image_size: Height and width of the network's images, in pixels.
     """
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.importing import Reading, import_model
-    from alexnet_torch.weights import save_new
+    from alexnet_torch.weights.import_model import Reading, import_model
+    from alexnet_torch.weights.model_file import save_new
 
     reading = Reading(architecture, inputs, mean, image_size)
     model, said = import_model(Path(file), reading, Path(classes) if classes else None)
@@ -140,8 +140,8 @@ def export_command(
         format: The file's format.
     """
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.exporting import export_model
-    from alexnet_torch.weights import load_model
+    from alexnet_torch.weights.export_model import export_model
+    from alexnet_torch.weights.model_file import load_model
 
     reads = export_model(load_model(Path(run), ["cpu"]), Path(file), format)
     print(f"{file}: reads {reads}")
@@ -169,8 +169,8 @@ def features_command(
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be 1 or more")
-    from alexnet_torch.features import save_features
-    from alexnet_torch.weights import load_model
+    from alexnet_torch.evaluation.features import save_features
+    from alexnet_torch.weights.model_file import load_model
 
     model = load_model(Path(run), devices.split(",") if devices else None)
     listing, row = save_features(model, Path(folder), stage, Path(output), skip_bad, batch_size)
@@ -205,7 +205,7 @@ def figures_command(
         raise UserError("figures: name at least one run's folder")
     if seed < 0:
         raise UserError(f"--seed {seed}: must be 0 or more")
-    from alexnet_torch.figures.draw import Order, draw
+    from alexnet_torch.evaluation.figures.draw import Order, draw
 
     draw(
         Order(

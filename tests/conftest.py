@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from crew import Crew
 from PIL import Image
 from torch import nn
 
-from alexnet_torch.model import AlexNet
-from alexnet_torch.recipes import RECIPES
-from alexnet_torch.weights import save_model
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.recipes.catalogue import RECIPES
+from alexnet_torch.weights.model_file import save_model
+from tests.support.rank_pool import Crew
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

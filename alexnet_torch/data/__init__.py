@@ -1,1 +1,1 @@
-"""From a folder of image files to batches."""
+"""From folders of images to batches."""

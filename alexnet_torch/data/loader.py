@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
-from alexnet_torch.data.build import cores
-from alexnet_torch.data.cache import Prepared, Samples
 from alexnet_torch.data.colour import Colour
 from alexnet_torch.data.decode import UnreadableImage, decode
-from alexnet_torch.data.workers import context
+from alexnet_torch.data.decode_pass import cores
+from alexnet_torch.data.prepare import Prepared, Samples
+from alexnet_torch.data.worker_processes import context
 from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import stream
-from alexnet_torch.world import World
 
 Merge = Callable[[Tensor], Tensor]
 
@@ -106,7 +105,7 @@ class Loader:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._colour, self._workers, self._pinned = colour, workers or max(1, cores() // World.of().local_size), pinned
+        self._colour, self._workers, self._pinned = colour, workers or cores(), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:

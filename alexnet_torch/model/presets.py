@@ -1,0 +1,98 @@
+"""Those who built it otherwise: the 2012 source, Caffe's bvlc_alexnet, the TensorFlow post, torchvision.
+
+The paper's own net is architecture.PAPER, whose dataclasses have its norm and pooling for defaults.
+"""
+
+from dataclasses import replace
+
+from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Init, Linear, Norm, Operation
+
+_ONE_AROUND = (1, 1, 1, 1)
+_TWO_AROUND = (2, 2, 2, 2)
+_RELU_NORM_POOL: tuple[Operation, ...] = ("relu", "norm", "pool")
+
+
+def _source_2012() -> Architecture:
+    order: dict[str, tuple[Operation, ...]] = {
+        "conv1": ("norm", "pool", "relu"),
+        "conv2": ("relu", "norm", "spatial_norm", "pool"),
+        "conv5": ("pool", "relu"),
+    }
+    convs = tuple(replace(c, after=order.get(c.name, c.after)) for c in PAPER.convs)
+    # scale 1e-4 is divided by the window in the source, as in PyTorch
+    net = replace(PAPER, name="source_2012", convs=convs, norm=Norm(alpha=1e-4), pool_ceil=True)
+    return net.with_init(conv3=Init(0.03, 0.0), conv4=Init(0.03, 1.0), conv5=Init(0.03, 1.0))
+
+
+SOURCE_2012 = _source_2012()
+"""Net 145 of the 2012 source, the paper's net as it was run. Pooled sides are rounded up, which
+makes no difference at 224 pixels."""
+
+CAFFE = replace(
+    PAPER,
+    name="caffe",
+    convs=(replace(PAPER.convs[0], padding=(0, 0, 0, 0)), *PAPER.convs[1:]),
+    norm=Norm(alpha=1e-4, k=1.0, across_towers=True),
+    pool_ceil=True,
+).with_init(
+    conv2=Init(0.01, 0.1),
+    conv4=Init(0.01, 0.1),
+    conv5=Init(0.01, 0.1),
+    fc6=Init(0.005, 0.1),
+    fc7=Init(0.005, 0.1),
+)
+"""Caffe's bvlc_alexnet (groups of 2 for towers), meant for 227-pixel crops; biases of 0.1 where the
+paper has 1 ("found necessary"). Pooled sides are rounded up, which makes no difference at 227 pixels."""
+
+
+def _truncated(n: int) -> Init:
+    return Init(n**-0.5, 0.0, "truncated_normal")
+
+
+TENSORFLOW_POST = Architecture(
+    name="tensorflow_post",
+    convs=(
+        Conv("conv1", 96, 11, 4, (3, 4, 3, 4), after=_RELU_NORM_POOL, init=_truncated(224 * 224)),
+        Conv("conv2", 256, 5, 1, _TWO_AROUND, after=_RELU_NORM_POOL, init=_truncated(96)),
+        Conv("conv3", 384, 3, 1, _ONE_AROUND, init=_truncated(256)),
+        Conv("conv4", 384, 3, 1, _ONE_AROUND, init=_truncated(384)),
+        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=_truncated(384)),
+    ),
+    linears=(
+        Linear("fc6", 4096, init=_truncated(7 * 7 * 256)),
+        Linear("fc7", 4096, init=_truncated(4096)),
+        Linear("fc8", None, init=_truncated(4096)),
+    ),
+    towers=1,
+    # tf.nn.local_response_normalization's defaults: radius 5, bias 1, alpha 1 (not divided by the
+    # 11 channels, hence 11 in PyTorch's convention), beta 0.5
+    norm=Norm(window=11, alpha=11.0, beta=0.5, k=1.0),
+    pool_ceil=True,
+)
+"""The TensorFlow post's net: one tower, SAME padding (56, 28, 14, 7 at 224 px; exact for image sizes
+that are multiples of 32), TensorFlow's normalisation defaults."""
+
+_TORCH_DEFAULT = Init(1.0, None, "uniform", by_fan_in=True)
+
+TORCHVISION = Architecture(
+    name="torchvision",
+    convs=(
+        Conv("conv1", 64, 11, 4, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
+        Conv("conv2", 192, 5, 1, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
+        Conv("conv3", 384, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
+        Conv("conv4", 256, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
+        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
+    ),
+    linears=(
+        Linear("fc6", 4096, init=_TORCH_DEFAULT),
+        Linear("fc7", 4096, init=_TORCH_DEFAULT),
+        Linear("fc8", None, init=_TORCH_DEFAULT),
+    ),
+    towers=1,
+    dropout=("conv5", "fc6"),
+    adaptive_pool=6,
+)
+"""torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), no norm."""
+
+PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, TENSORFLOW_POST, TORCHVISION)}
+"""Each architecture that this package knows, by its name."""

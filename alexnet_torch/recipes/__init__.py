@@ -1,0 +1,1 @@
+"""Every named way to train, and the options that override it."""

@@ -1,0 +1,141 @@
+"""The paper's ablations: each changes one thing of a recipe, mostly of its architecture.
+
+What the paper's text leaves out is as in the 2012 source's nets: 146 (a sixth convolution), 147 (pooling),
+148 (no normalisation) and 150 (towers that never meet). benchmarks/experiments/ablations.py compares them.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.model.architecture import Architecture, Conv, Init, Operation
+from alexnet_torch.recipes.recipe import Recipe
+
+
+def without_norm(net: Architecture) -> Architecture:
+    """No response normalisation, neither across channels nor in space (net 148)."""
+    return _with_operations(net, {"norm": None, "spatial_norm": None})
+
+
+def plain_pooling(net: Architecture) -> Architecture:
+    """Pooling that does not overlap: 2x2, stride 2, for 3x3, stride 2 (net 147).
+
+    The 2012 source rounds pooled sides up, so that 55 becomes 28, not 27. Net 147 therefore pads conv2 and
+    conv5 by one pixel less, and conv3, conv4 and fc6 read the sides that they read in the full net:
+
+        224 pixels: 55, pooled 28, conv2 26, pooled 13, conv3 and conv4 13, conv5 11, pooled 6
+         64 pixels: 15, pooled  8, conv2  6, pooled  3, conv3 and conv4  3, conv5  1, pooled 1
+
+    At 64 pixels nothing is left for the last pooling to do: conv5 without padding makes 1 of 3.
+    """
+
+    def unpadded(conv: Conv) -> Conv:
+        left, right, top, bottom = conv.padding
+        return replace(conv, padding=(left - 1, right - 1, top - 1, bottom - 1))
+
+    convs = tuple(unpadded(conv) if conv.name in ("conv2", "conv5") else conv for conv in net.convs)
+    return replace(net, convs=convs, pool_size=2, pool_stride=2, pool_ceil=True)
+
+
+def one_tower(net: Architecture) -> Architecture:
+    """One tower: half the kernels in every convolution but the last, and full-width linear stages.
+
+    The last keeps its kernels since fc6, which reads them, has most parameters: 59,798,312 of the full
+    net's 60,965,224 are left (paper, section 3.2's footnote).
+    """
+    if net.towers == 1:
+        return net
+    *convs, last = net.convs
+    halved = (replace(conv, channels=conv.channels // 2) for conv in convs)
+    return replace(net, convs=(*halved, last), towers=1)
+
+
+def never_meet(net: Architecture) -> Architecture:
+    """Towers that read nothing but themselves up to fc7; fc8 reads both (net 150).
+
+    What conv3, fc6 and fc7 lose by it, net 150 makes up for with a wider conv2 (160 kernels a tower for
+    128) and fc6 (4096 units a tower for 2048): 60,714,408 parameters for 60,965,224.
+    """
+    if net.towers == 1:
+        return net
+    convs, linears = [], []
+    for conv in net.convs:
+        channels = conv.channels * 5 // 4 if conv.name == "conv2" else conv.channels
+        convs.append(replace(conv, channels=channels, meet=False))
+    *hidden, last = net.linears
+    for linear in hidden:
+        width = 2 * linear.width if linear.name == "fc6" and linear.width else linear.width
+        linears.append(replace(linear, width=width, meet=False))
+    return replace(net, convs=tuple(convs), linears=(*linears, last))
+
+
+def without_dropout(net: Architecture) -> Architecture:
+    """No dropout."""
+    return replace(net, dropout=())
+
+
+def with_tanh(net: Architecture) -> Architecture:
+    """tanh wherever the net has ReLU (paper, section 3.1)."""
+    return replace(_with_operations(net, {"relu": "tanh"}), linear_activation="tanh")
+
+
+def without_conv4(net: Architecture) -> Architecture:
+    """No conv4: the middle layer whose removal changes no other's width, as it puts out what it reads."""
+    return replace(net, convs=tuple(conv for conv in net.convs if conv.name != "conv4"))
+
+
+def sixth_conv(net: Architecture) -> Architecture:
+    """A sixth convolution over the last pooling layer, 3x3, which reads both towers (net 146, the paper's CNN*).
+
+    The paper trained this net on a larger data set first; net 146 had its convolutions from such trainings,
+    as train.py's --init and --init-stages take them from another run.
+    """
+    last = net.convs[-1]
+    sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
+    return replace(net, convs=(*net.convs, sixth))
+
+
+def _with_operations(net: Architecture, changes: dict[Operation, Operation | None]) -> Architecture:
+    """The net with operations after its convolutions replaced, or dropped where by None."""
+    convs = []
+    for conv in net.convs:
+        after = (changes.get(operation, operation) for operation in conv.after)
+        convs.append(replace(conv, after=tuple(operation for operation in after if operation is not None)))
+    return replace(net, convs=tuple(convs))
+
+
+ARCHITECTURES: dict[str, Callable[[Architecture], Architecture]] = {
+    "no-norm": without_norm,
+    "plain-pooling": plain_pooling,
+    "one-tower": one_tower,
+    "never-meet": never_meet,
+    "no-dropout": without_dropout,
+    "tanh": with_tanh,
+    "no-conv4": without_conv4,
+    "sixth-conv": sixth_conv,
+}
+"""What `--ablation` names, but for "no-colour", which is no matter of the architecture."""
+
+
+def ablated(recipe: Recipe, name: str | None) -> Recipe:
+    """A recipe with one thing of it changed.
+
+    Args:
+        recipe: of any architecture with the paper's stages.
+        name: a key of ARCHITECTURES, or "no-colour"; None for the recipe as it is.
+
+    Raises:
+        UserError: there is no such ablation, or the recipe has nothing to change: no dropout, say.
+    """
+    if name is None:
+        return recipe
+    if name == "no-colour":
+        changed = replace(recipe, colour=None)
+    elif name in ARCHITECTURES:
+        changed = replace(recipe, architecture=ARCHITECTURES[name](recipe.architecture))
+    else:
+        known = ", ".join((*ARCHITECTURES, "no-colour"))
+        raise UserError(f"--ablation {name}: there is no such ablation; choose one of {known}")
+    if changed == recipe:
+        raise UserError(f"--ablation {name}: changes nothing in this recipe; choose another --ablation or --recipe")
+    return changed

@@ -1,0 +1,1 @@
+"""Model files in and out: ours, Caffe's, torchvision's, ONNX."""

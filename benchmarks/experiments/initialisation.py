@@ -1,0 +1,99 @@
+"""Which initial weights learn: the paper's, the source's, Caffe's and ours, at the paper's rate.
+
+    python -m benchmarks.experiments.initialisation digits 4
+    python -m benchmarks.experiments.initialisation ../shared/data/tiny-imagenet-10 3
+    python -m benchmarks.experiments.initialisation ../shared/data/hymenoptera 6 --image-size 224
+
+Prints a line for each batch size: validation top-1 error after some epochs at rate 0.01, and the
+training loss of the last report, beside that of guessing.
+"""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from alexnet_torch.data.digits import resolve
+from alexnet_torch.data.prepare import cached_side, prepare
+from alexnet_torch.distributed.placement import place
+from alexnet_torch.distributed.world import ALONE
+from alexnet_torch.errors import TrainingError
+from alexnet_torch.model.architecture import PAPER, Architecture
+from alexnet_torch.model.presets import CAFFE, SOURCE_2012
+from alexnet_torch.recipes.catalogue import paper
+from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.recipes.settings import resolve as resolve_settings
+from alexnet_torch.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure on."""
+
+    data: tyro.conf.Positional[str]
+    """A folder, or "digits"."""
+    epochs: tyro.conf.Positional[int]
+    """For each network."""
+    image_size: int = 64
+    """In pixels."""
+    batch_sizes: tuple[int, ...] = (32, 128)
+    """Images in a step."""
+    lr: float = 0.01
+    """The paper's."""
+
+
+def inits() -> dict[str, Architecture]:
+    """The paper's network with the initialisation of each source."""
+    return {
+        "paper's text": PAPER,
+        "2012 source": PAPER.with_init(**{stage.name: stage.init for stage in SOURCE_2012.stages}),
+        "Caffe": PAPER.with_init(**{stage.name: stage.init for stage in CAFFE.stages}),
+        "ours (recipe paper)": paper().architecture,
+    }
+
+
+def run(net: Architecture, settings: Settings) -> tuple[float, float]:
+    """Trains; returns the last validation top-1 error and the last reported training loss."""
+    prepared = prepare(resolve(settings.data), cached_side(settings.image_size))
+    recipe = replace(paper(), architecture=net)
+    placement = place(None, net.towers, "auto", ALONE)
+    try:
+        Trainer(settings, recipe, prepared, placement).fit()
+    except TrainingError as failed:
+        print(f"    {failed}")
+        return math.nan, math.nan
+    lines = (Path(settings.output) / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    error = next(r["top1_error"] for r in reversed(records) if r["split"] == "val" and r["crops"] == 1)
+    return error, next(r["loss"] for r in reversed(records) if r["split"] == "train")
+
+
+def main(options: Options) -> None:
+    """Prints the table."""
+    rows = []
+    for batch_size in options.batch_sizes:
+        for name, net in inits().items():
+            with tempfile.TemporaryDirectory() as output:
+                given = {
+                    "data": options.data,
+                    "image_size": options.image_size,
+                    "epochs": options.epochs,
+                    "val_every": options.epochs,
+                    "batch_size": batch_size,
+                    "lr": options.lr,
+                    "log_every": 10,
+                    "colour": "none",
+                    "no_mirror": options.data == "digits",
+                    "output": output,
+                }
+                error, loss = run(net, resolve_settings(given))
+            rows.append(f"| {options.data} | {batch_size} | {name} | {error:.1%} | {loss:.3f} |")
+    print("\n| data | batch | initial weights | top-1 error | training loss |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

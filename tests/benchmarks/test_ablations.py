@@ -1,0 +1,153 @@
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from alexnet_torch.errors import TrainingError
+from alexnet_torch.recipes.ablations import sixth_conv
+from alexnet_torch.recipes.catalogue import demo
+from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.recipes.schedules import Steps
+from alexnet_torch.recipes.settings import AblationName
+from alexnet_torch.training.trainer import Trainer
+from benchmarks.experiments import ablations
+from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, kept, recipe, table
+
+
+def result(net: str, seed: int, error: float | None, training: float | None = 0.1) -> Result:
+    return Result("photos", 8, net, seed, error, training, 1.0)
+
+
+def test_every_ablation_is_compared() -> None:
+    assert set(get_args(AblationName)) < set(PAPER)
+    nets = {net: recipe(net, 8).architecture for net in PAPER}
+    assert nets["full"] == nets["full-init"] == nets["no-colour"] == demo().architecture
+    assert nets["sixth-conv-init"] == nets["sixth-conv"] == sixth_conv(demo().architecture)
+    assert [net for net in PAPER if recipe(net, 8).colour is None] == ["no-colour"]
+
+
+def test_the_schedule_is_cut_in_proportion() -> None:
+    assert recipe("full", 24).schedule == demo().schedule
+    assert recipe("full", 8).schedule == Steps(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
+
+
+def test_differences_are_of_equal_seeds() -> None:
+    full = {0: 0.18, 1: 0.20, 2: 0.22}
+    # 2, 4 and 0 points: their standard deviation is 2, its mean's error 2 / sqrt(3)
+    assert difference({0: 0.20, 1: 0.24, 2: 0.22}, full) == "+2.0 ± 1.2"
+    assert difference({1: 0.15, 5: 0.90}, full) == "-5.0"
+    assert difference({5: 0.90}, full) == ""
+
+
+def test_the_table_has_means_spreads_and_what_diverged() -> None:
+    results = [result("full", 0, 0.18), result("full", 1, 0.22), result("tanh", 0, 0.3), result("tanh", 1, None, None)]
+    lines = table([*results, result("no-norm", 0, None, None)]).splitlines()[2:]
+    assert lines == [
+        "| full | 2 | 20.0 ± 2.8 | 10.0 ± 0.0 |  | 40.7% |",
+        "| no-norm | 0 of 1 | diverged |  |  | +1.4 |",
+        "| tanh | 1 of 2 | 30.0 | 10.0 | +12.0 | 6 times slower (CIFAR-10) |",
+    ]
+
+
+def narrow() -> Recipe:
+    net = demo().architecture
+    convs = tuple(replace(conv, channels=16) for conv in net.convs)
+    linears = (*(replace(linear, width=64) for linear in net.linears[:-1]), net.linears[-1])
+    return replace(demo(), architecture=replace(net, convs=convs, linears=linears))
+
+
+def test_what_is_there_is_not_trained_again(
+    tmp_path: Path,
+    image_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ablations, "demo", narrow)
+    data, output = image_folder(tmp_path / "images"), tmp_path / "out"
+    options = Options(str(data), 1, (0, 1), (FULL,), 1, output)
+    there = Result(str(data), 1, FULL, 1, 0.5, 0.5, 1.0)
+    output.mkdir()
+    (output / "results.jsonl").write_text(json.dumps(asdict(there)) + "\n")
+    (output / "full-0").mkdir()
+    (output / "full-0/metrics.jsonl").write_text("cut off in the middle")
+    assert ablations.main(options) == 0
+    first, trained = results = kept(options)
+    assert first == there
+    assert (trained.net, trained.seed) == (FULL, 0)
+    assert trained.top1_error is not None
+    assert 0 <= trained.top1_error <= 1
+    assert (output / "full-0/model.pt").exists()
+    assert not (output / "full-0/checkpoints").exists()
+    assert "| full | 2 |" in capsys.readouterr().out
+    assert ablations.main(replace(options, jobs=2)) == 0
+    assert kept(options) == results
+    assert ablations.main(replace(options, epochs=2)) == 2
+    assert f"--output {output}: has results of {data}, 1 epochs" in capsys.readouterr().err
+    assert ablations.main(replace(options, nets=("no-nrm",))) == 2
+    assert "--nets: there is no ['no-nrm'], only full, no-norm" in capsys.readouterr().err
+
+
+def test_a_net_that_continues_another_starts_with_its_convolutions(
+    tmp_path: Path,
+    image_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    starts: list[dict[str, Tensor]] = []
+
+    class Watched(Trainer):
+        def fit(self) -> None:
+            starts.append({name: value.clone() for name, value in self.net.state_dict().items()})
+            super().fit()
+
+    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(ablations, "Trainer", Watched)
+    data, output = image_folder(tmp_path / "images"), tmp_path / "out"
+    options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
+    assert ablations.main(options) == 0
+    assert [result.net for result in kept(options)] == [FULL, "full-init", "sixth-conv-init"]
+    full = torch.load(output / "full-0/model.pt", weights_only=True)
+    for start in starts[1:]:
+        same = {name.split(".")[2] for name, value in start.items() if torch.equal(value, full.get(name, value + 1))}
+        assert same == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    assert "towers.1.conv6.weight" in starts[2]
+    assert not (output / "full-init-0").exists()
+    assert ablations.main(replace(options, seeds=(0, 1), nets=("full-init",))) == 2
+    assert "full-1: there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("why", "status"), [("training diverged", 0), ("cannot write the run", 1)])
+def test_a_training_that_diverged_is_a_result_and_one_that_broke_off_is_none(
+    why: str,
+    status: int,
+    tmp_path: Path,
+    image_folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Trainer) -> None:
+        raise TrainingError(why)
+
+    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(Trainer, "fit", fail)
+    options = Options(str(image_folder(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
+    assert ablations.main(options) == status
+    assert [result.top1_error for result in kept(options)] == ([None] if status == 0 else [])
+    assert (why in capsys.readouterr().err) == (status == 1)
+
+
+def test_each_training_is_a_process_and_those_that_continue_others_come_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda line, **_: ran.append(line[line.index("--nets") :]))
+    options = Options("photos", 1, (3, 5), ("sixth-conv-init", FULL), 2, tmp_path)
+    ablations.train_missing(options)
+    assert sorted(ran[:2]) == [["--nets", FULL, "--seeds", seed] for seed in "35"]
+    assert sorted(ran[2:]) == [["--nets", "sixth-conv-init", "--seeds", seed] for seed in "35"]

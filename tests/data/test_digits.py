@@ -1,0 +1,41 @@
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from alexnet_torch.data.digits import digits, resolve
+from alexnet_torch.data.folder import scan
+
+
+def test_all_digits_are_there_once_and_unchanged() -> None:
+    root = digits()
+    assert root == Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch" / "digits"
+    folder = scan(root)
+    assert folder.classes == tuple("0123456789")
+    assert len(folder.train.paths) + len(folder.val.paths) == 1797
+    assert 350 < len(folder.val.paths) < 360
+    images, labels = load_digits(return_X_y=True)
+    expected = sorted(
+        (int(y), np.rint(x * 255 / 16).astype(np.uint8).tobytes()) for x, y in zip(images, labels, strict=True)
+    )
+    found = [
+        (int(label), np.asarray(Image.open(root / path)).tobytes())
+        for split in (folder.train, folder.val)
+        for path, label in zip(split.paths, split.labels, strict=True)
+    ]
+    assert sorted(found) == expected
+
+
+def test_they_are_written_once(tmp_path: Path) -> None:
+    root = digits(tmp_path / "digits")
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*.png")}
+    assert digits(root) == root
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*.png")} == before
+    assert list(tmp_path.iterdir()) == [root]
+
+
+def test_data_names_digits_or_a_folder(tmp_path: Path) -> None:
+    assert resolve("digits").name == "digits"
+    assert resolve(str(tmp_path)) == tmp_path

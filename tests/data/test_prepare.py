@@ -1,0 +1,350 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_torch.data import cache_location as location
+from alexnet_torch.data import decode_pass as build
+from alexnet_torch.data import prepare as cache
+from alexnet_torch.data.decode import decode
+from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.prepare import Prepared, cached_side, prepare
+from alexnet_torch.errors import UserError
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path, image_folder: Make) -> Path:
+    return image_folder(tmp_path / "images")
+
+
+def build_in(root: Path, said: list[str] | None = None, **options: object) -> Prepared:
+    heard = said if said is not None else []
+    return prepare(root, 24, str(root.parent / "cache"), announce=heard.append, **options)  # type: ignore[arg-type]
+
+
+def contents(prepared: Prepared) -> list[np.ndarray]:
+    return [
+        prepared.mean,
+        prepared.covariance,
+        *(np.array(s.images) for s in (prepared.train, prepared.val) if s.images is not None),
+    ]
+
+
+def same(a: Prepared, b: Prepared) -> bool:
+    pairs = zip(contents(a), contents(b), strict=True)
+    return a.fingerprint == b.fingerprint and all(np.array_equal(x, y) for x, y in pairs)
+
+
+def test_sides() -> None:
+    assert [cached_side(size) for size in (224, 64, 227)] == [256, 73, 256]
+
+
+def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> None:
+    prepared = build_in(root)
+    for samples in (prepared.train, prepared.val):
+        assert samples.images is not None
+        for row, path in zip(samples.rows, samples.paths, strict=True):
+            assert np.array_equal(samples.images[row], decode(root / path, 24))
+    assert prepared.train.images is not None
+    pixels = np.array(prepared.train.images, dtype=np.float64)
+    np.testing.assert_allclose(prepared.mean, pixels.mean(0), rtol=1e-6)
+    assert prepared.mean.dtype == np.float32
+    np.testing.assert_allclose(prepared.covariance, np.cov(pixels.reshape(-1, 3).T, bias=True), rtol=1e-9)
+    assert prepared.train.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert prepared.classes == ("class0", "class1", "class2")
+
+
+def test_processes_build_what_one_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = build_in(root, workers=1)
+    shutil.rmtree(root.parent / "cache")
+    monkeypatch.setattr(cache, "CHUNK", 3)
+    monkeypatch.setattr(build, "SERIAL_CHUNKS", 0)
+    assert same(build_in(root, workers=2), alone)
+
+
+def test_a_second_time_nothing_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build_in(root)
+    monkeypatch.setattr(cache, "run_all", lambda *_: pytest.fail("decoded again"))
+    said: list[str] = []
+    assert same(build_in(root, said), first)
+    assert said == []
+
+
+def add(root: Path) -> None:
+    shutil.copy(root / "train/class0/000.png", root / "train/class0/new.png")
+
+
+def change(root: Path) -> None:
+    Image.new("RGB", (9, 9)).save(root / "val/class1/002.png")
+
+
+def only_map(root: Path) -> Path:
+    (path,) = (root.parent / "cache").glob("*/train.u8")
+    return path
+
+
+REASONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "added": (add, "1 files added, 0 removed, 0 changed since, such as train/class0/new.png"),
+    "removed": (lambda r: (r / "train/class0/000.png").unlink(), "0 files added, 1 removed"),
+    "changed": (change, "0 files added, 0 removed, 1 changed since, such as val/class1/002.png"),
+    "touched": (lambda r: os.utime(r / "val/class1/002.png", (1, 1)), "1 changed since"),
+    "truncated": (lambda r: only_map(r).write_bytes(b"half"), r"it is damaged \(train.u8 has the wrong size\)"),
+    "no mean": (lambda r: (only_map(r).parent / "mean.npy").unlink(), "it is damaged"),
+    "no manifest": (lambda r: (only_map(r).parent / "manifest.json").write_text("{"), "it is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_it_is_built_again_saying_why(name: str, root: Path) -> None:
+    build_in(root)
+    spoil, reason = REASONS[name]
+    spoil(root)
+    said: list[str] = []
+    again = build_in(root, said)
+    assert any(re.search(f"^building .* again: .*{reason}", line) for line in said), said
+    shutil.rmtree(root.parent / "cache")
+    assert same(again, build_in(root))
+
+
+def test_another_version_of_decoding_is_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_in(root)
+    monkeypatch.setattr("alexnet_torch.data.decode.VERSION", 99)
+    said: list[str] = []
+    build_in(root, said)
+    assert any("made by another version" in line for line in said)
+
+
+def spoil_files(root: Path) -> list[str]:
+    (root / "train/class0/001.png").write_bytes(b"")
+    (root / "train/class2/003.png").write_bytes(b"no image")
+    whole = (root / "val/class1/000.png").read_bytes()
+    (root / "val/class1/000.png").write_bytes(whole[: len(whole) // 2])
+    return ["train/class0/001.png", "train/class2/003.png", "val/class1/000.png"]
+
+
+def test_unreadable_files_stop_the_build_with_a_list_of_all(root: Path) -> None:
+    bad = spoil_files(root)
+    with pytest.raises(UserError, match=r"3 file\(s\) cannot be read; .*--skip-bad") as error:
+        build_in(root)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(": ")[0].strip() for line in lines] == [str(root / path) for path in bad]
+    assert "empty file" in lines[0]
+    assert "truncated" in lines[2]
+
+
+@pytest.mark.parametrize("how", ["map", "none"])
+def test_skip_bad_leaves_them_out_counts_and_lists_them(how: str, root: Path) -> None:
+    bad = spoil_files(root)
+    said: list[str] = []
+    where = str(root.parent / "cache") if how == "map" else "none"
+    prepared = prepare(root, 24, where, skip_bad=True, announce=said.append)
+    assert sorted(prepared.skipped) == bad
+    assert len(prepared.train.labels) == len(prepared.train.rows) == 22
+    assert len(prepared.val.labels) == 11
+    assert not set(prepared.train.paths) & set(bad)
+    assert any("3 unreadable file(s) left out" in line for line in said)
+    home = root.parent / "cache" if how == "map" else Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch"
+    (manifest,) = home.glob("*/manifest.json")
+    assert [path for path, _ in json.loads(manifest.read_text())["skipped"]] == bad
+    good = np.stack([decode(root / path, 24) for path in prepared.train.paths]).astype(np.float64)
+    np.testing.assert_allclose(prepared.mean, good.mean(0), rtol=1e-6)
+    with pytest.raises(UserError, match="cannot be read"):  # asked without --skip-bad, a finished cache tells too
+        prepare(root, 24, where, announce=said.append)
+
+
+def test_a_refused_build_is_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_files(root)
+    with pytest.raises(UserError):
+        build_in(root)
+    monkeypatch.setattr(build, "run_chunk", lambda _: pytest.fail("decoded again"))
+    assert len(build_in(root, skip_bad=True).skipped) == 3
+
+
+def test_a_link_to_nowhere_is_a_bad_file(root: Path) -> None:
+    (root / "train/class0/gone.png").symlink_to("/nowhere")
+    with pytest.raises(
+        UserError, match=r"1 file\(s\) cannot be read; .*\n.*class0/gone\.png: No such file or directory$"
+    ):
+        build_in(root)
+    assert build_in(root, skip_bad=True).skipped == ("train/class0/gone.png",)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"a\rb.png", b"a\tb.png", b'"\\.png'])
+def test_odd_file_names(name: bytes, root: Path) -> None:
+    path = root / "train/class0" / os.fsdecode(name)
+    shutil.copy(root / "train/class1/000.png", path)
+    prepared = build_in(root)
+    assert f"train/class0/{os.fsdecode(name)}" in prepared.train.paths
+    said: list[str] = []
+    assert build_in(root, said).fingerprint == prepared.fingerprint
+    assert said == []
+    path.unlink()
+    assert build_in(root, said).fingerprint != prepared.fingerprint
+
+
+def test_a_complete_cache_is_used_without_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build_in(root)
+    # a test run by root may write anywhere, so not even the lock may be tried
+    monkeypatch.setattr(cache, "locked", lambda *_: pytest.fail("locked"))
+    assert same(build_in(root), first)
+
+
+def test_killed_just_before_the_end_nothing_is_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_in(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "run_chunk", lambda _: pytest.fail("decoded again"))
+        resumed = build_in(root)
+    shutil.rmtree(root.parent / "cache")
+    assert same(resumed, build_in(root))
+
+
+def test_a_journal_does_not_vouch_for_a_map_that_is_gone(root: Path) -> None:
+    spoil_files(root)
+    with pytest.raises(UserError):
+        build_in(root)
+    (partial,) = (root.parent / "cache").glob("*.partial")
+    (partial / "val.u8").unlink()
+    resumed = build_in(root, skip_bad=True)
+    shutil.rmtree(root.parent / "cache")
+    assert same(resumed, build_in(root, skip_bad=True))
+
+
+def test_skipping_a_whole_class_is_refused(root: Path) -> None:
+    for path in (root / "val/class1").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"--skip-bad: no file in val/class1 .* can be read"):
+        build_in(root, skip_bad=True)
+
+
+def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_in(root)
+    add(root)
+    monkeypatch.setattr(location, "_free", lambda _: 5_000)  # room for the added image alone
+    assert len(build_in(root).train.labels) == 25
+    for i in range(200):
+        shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
+    with pytest.raises(UserError, match="make room"):
+        build_in(root)
+
+
+def test_too_little_disk_is_said_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "_free", lambda _: 60_000)  # the maps take 62,208 bytes
+    monkeypatch.setattr(cache, "run_all", lambda *_: pytest.fail("built"))
+    with pytest.raises(UserError, match=r"--cache .*: decoded images take .* GB are free; make room"):
+        build_in(root)
+
+
+def test_auto_keeps_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(location, "_free", lambda _: 100_000)
+    assert prepare(root, 24, announce=said.append).train.images is None
+    assert "over half of the 0.0 GB free" in said[0]
+    monkeypatch.setattr(location, "_free", lambda _: 130_000)
+    said.clear()
+    assert prepare(root, 24, announce=said.append).train.images is not None
+    assert "decoding once into " in said[0]
+    assert os.environ["XDG_CACHE_HOME"] in said[0]
+
+
+def test_a_cache_that_cannot_be_written(root: Path) -> None:
+    (root.parent / "file").touch()
+    with pytest.raises(UserError, match=r"--cache: .*file.* cannot be written .*name another folder"):
+        prepare(root, 24, str(root.parent / "file"), announce=lambda _: None)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_streamed_batches_are_the_cached_ones_bit_for_bit(root: Path, mirror: bool) -> None:
+    cached, streamed = build_in(root), prepare(root, 24, "none", announce=lambda _: None)
+    assert streamed.train.images is None
+    assert cached.fingerprint == streamed.fingerprint
+    assert np.array_equal(cached.mean, streamed.mean)
+    for split, epoch, first in (("train", 0, 0), ("train", 3, 2), ("val", 0, 0)):
+        loaders = [Loader(p, split, 20, 5, seed=7, mirror=mirror, workers=2) for p in (cached, streamed)]
+        batches = [list(loader.epoch(epoch, first)) for loader in loaders]
+        assert len(batches[0]) == len(batches[1]) == loaders[0].batches_per_epoch - first
+        for a, b in zip(*batches, strict=True):
+            assert a.images.equal(b.images)
+            assert a.labels.equal(b.labels)
+            assert np.array_equal(a.indices, b.indices)
+
+
+def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
+    code = (
+        "import sys; from pathlib import Path; from alexnet_torch.data import build, cache\n"
+        "cache.CHUNK, build.JOURNAL_SECONDS, build.SERIAL_CHUNKS = 2, 0.0, 0\n"
+        f"{first}cache.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
+    )
+    script = root.parent / "build.py"
+    script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def test_killed_at_any_moment_it_goes_on_and_is_the_same(tmp_path: Path, image_folder: Make) -> None:
+    root = image_folder(tmp_path / "images", train=60, val=20)
+    going_on = 0
+    for after in (0, 1, 30, 100):  # chunks of 120
+        process = start_build(root)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None and done(root) < after:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.stderr is not None
+        # the pipe closes when the last worker is gone: none may outlive the process
+        going_on += b"going on with" in process.stderr.read()
+        process.wait()
+    process = start_build(root)
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    process.stderr.close()
+    assert going_on >= 2
+    resumed = build_in(root)
+    shutil.rmtree(root.parent / "cache")
+    assert same(resumed, build_in(root, workers=1))
+
+
+def done(root: Path) -> int:
+    for journal in (root.parent / "cache").glob("*.partial/journal.npz"):
+        try:
+            with np.load(journal) as kept:
+                return int(kept["done"].sum())
+        except FileNotFoundError:
+            return 1 << 30  # just renamed into place
+    return 0
+
+
+def test_two_processes_build_once(tmp_path: Path, image_folder: Make) -> None:
+    root = image_folder(tmp_path / "images", train=60, val=20)
+    prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # for the name that the folder gets
+    (other,) = (root.parent / "other").glob("images-*")
+    target = root.parent / "cache" / other.name.replace("-12", "-24")
+    target.parent.mkdir()
+    code = "inner = cache._build\ncache._build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
+    with build.locked(target, print):
+        processes = [start_build(root, code) for _ in range(2)]
+        for process in processes:
+            assert process.stderr is not None
+            assert any(b"waiting for another process" in line for line in process.stderr)
+    said = b"".join(process.communicate(timeout=60)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said.splitlines().count(b"building") == 1

@@ -1,0 +1,307 @@
+"""Exchanges between processes, against plain concatenation in one: what comes out, and its gradient."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
+from alexnet_torch.distributed.peer_group import Peers
+from alexnet_torch.distributed.placement import place
+from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.world import World
+from alexnet_torch.errors import Lost
+from alexnet_torch.model.architecture import Architecture, Init
+from alexnet_torch.model.exchange import Exchange, split
+from alexnet_torch.model.presets import CAFFE
+from alexnet_torch.recipes.ablations import never_meet, one_tower
+from tests.support.caffe_files import SIZE
+from tests.support.caffe_files import narrow as narrow_caffe
+from tests.support.narrow_train import narrow
+from tests.support.rank_pool import Crew, values
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def connected(towers: int, how: str) -> Iterator[tuple[Ranks, Any]]:
+    """The processes of a placement and, of this one, the exchange."""
+    ranks = Ranks(World.of())
+    try:
+        yield ranks, ranks.connect(place(["cpu"], towers, how, ranks.world), 30)
+    finally:
+        ranks.leave()
+
+
+def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """The same numbers on all ranks; maps channels last, as ours are."""
+    generator = torch.Generator().manual_seed(seed)
+    every = [torch.randn(shape, generator=generator) for shape in shapes]
+    return [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in every]
+
+
+def own_gradients(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """Of the sum of outputs, each weighted by numbers of its own, so that no two gradients are alike."""
+    loss = torch.stack([(out * weight).sum() for out, weight in zip(outputs, weights, strict=True)]).sum()
+    return list(torch.autograd.grad(loss, inputs))
+
+
+def leaves(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.detach().requires_grad_() for x in tensors]
+
+
+# what follows up to the tests runs on each rank
+
+
+def partners_join(shape: tuple[int, ...], channels: int) -> None:
+    with connected(World.of().size, "ranks") as (ranks, exchange):
+        assert isinstance(exchange, PartnerExchange)
+        rank, size = ranks.world.rank, ranks.world.size
+        sizes = split(channels, size)
+        parts = leaves(drawn(1, *((shape[0], c, *shape[1:]) for c in sizes)))
+        weights = drawn(2, *[(shape[0], channels, *shape[1:])] * size)
+        expected = own_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
+        (joined,) = exchange.join([parts[rank]], channels, "conv3")
+        torch.testing.assert_close(joined, torch.cat(parts, 1), rtol=0, atol=0)
+        (gradient,) = own_gradients([joined], [weights[rank]], [parts[rank]])
+        torch.testing.assert_close(gradient, expected)
+        if len(shape) == 3:
+            assert joined.is_contiguous(memory_format=torch.channels_last)
+            assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def partners_gather(rows: int, classes: int) -> None:
+    """All partners compute one loss of what they gather: it counts once."""
+    with connected(World.of().size, "ranks") as (ranks, exchange):
+        rank = ranks.world.rank
+        parts = leaves(drawn(1, *((rows, c) for c in split(classes, ranks.world.size))))
+        labels = torch.arange(rows) % classes
+        F.cross_entropy(torch.cat(parts, 1), labels, reduction="sum").backward()
+        expected, parts[rank].grad = parts[rank].grad, None
+        logits = exchange.gather([parts[rank]], classes, "the output")
+        torch.testing.assert_close(logits, torch.cat(parts, 1), rtol=0, atol=0)
+        F.cross_entropy(logits, labels, reduction="sum").backward()
+        torch.testing.assert_close(parts[rank].grad, expected)
+
+
+def partners_halo(width: int) -> None:
+    with connected(World.of().size, "ranks") as (ranks, exchange):
+        rank, size = ranks.world.rank, ranks.world.size
+        parts = leaves(drawn(1, *[(2, 6, 3, 3)] * size))
+        in_one_process = Exchange([CPU] * size).halo(parts, width, "conv1's norm")
+        weights = drawn(2, *(tuple(wide.shape) for wide, _ in in_one_process))
+        expected = own_gradients([wide for wide, _ in in_one_process], weights, parts)[rank]
+        ((wide, before),) = exchange.halo([parts[rank]], width, "conv1's norm")
+        assert before == in_one_process[rank][1]
+        torch.testing.assert_close(wide, in_one_process[rank][0], rtol=0, atol=0)
+        (gradient,) = own_gradients([wide], [weights[rank]], [parts[rank]])
+        torch.testing.assert_close(gradient, expected)
+
+
+def hybrid_turn(rows: list[int]) -> None:
+    """Rows of all processes, some of which have none; each process goes on to something else with them."""
+    with connected(2, "hybrid") as (ranks, exchange):
+        assert isinstance(exchange, HybridExchange)
+        rank, size = ranks.world.rank, ranks.world.size
+        maps = [leaves(drawn(10 + r, (rows[r], 6), (rows[r], 6))) for r in range(size)]  # of each tower
+        whole = torch.cat([torch.cat(towers, 1) for towers in maps])
+        weights = drawn(2, *[tuple(whole.shape)] * size)
+        expected = own_gradients([whole] * size, weights, maps[rank])
+        (turned,) = exchange.turn(maps[rank], "fc6")
+        torch.testing.assert_close(turned, whole, rtol=0, atol=0)
+        for gradient, wanted in zip(own_gradients([turned], [weights[rank]], maps[rank]), expected, strict=True):
+            torch.testing.assert_close(gradient, wanted)
+
+
+def hybrid_join(channels: int, towers: int, operation: str) -> None:
+    """Pieces of a linear stage: the whole of them, or those of the process's tower."""
+    with connected(towers, "hybrid") as (ranks, exchange):
+        rank, size = ranks.world.rank, ranks.world.size
+        each = split(channels, towers)
+        sizes = [piece for tower in each for piece in split(tower, size // towers)]
+        parts = leaves(drawn(1, *((4, c) for c in sizes)))
+        seen = [torch.cat(parts, 1)] * size
+        if operation == "apart":
+            seen = [seen[r].split(each, 1)[r // (size // towers)] for r in range(size)]
+        weights = drawn(2, *(tuple(s.shape) for s in seen))
+        expected = own_gradients(seen, weights, parts)[rank]
+        (out,) = getattr(exchange, operation)([parts[rank]], channels, "fc7")
+        torch.testing.assert_close(out, seen[rank], rtol=0, atol=0)
+        (gradient,) = own_gradients([out], [weights[rank]], [parts[rank]])
+        torch.testing.assert_close(gradient, expected)
+        # whole already, as it comes from `turn`: nobody is asked
+        assert exchange.join([seen[0]], seen[0].shape[1], "fc6")[0] is seen[0]
+
+
+def hybrid_gather(classes: int) -> None:
+    with connected(2, "hybrid") as (ranks, exchange):
+        rank, size = ranks.world.rank, ranks.world.size
+        sizes = [piece for tower in split(classes, 2) for piece in split(tower, size // 2)]
+        parts = leaves(drawn(1, *((4, c) for c in sizes)))
+        (expected,) = own_gradients([torch.cat(parts, 1).logsumexp(1)], drawn(2, (4,)), [parts[rank]])
+        logits = exchange.gather([parts[rank]], classes, "the output")
+        torch.testing.assert_close(logits, torch.cat(parts, 1), rtol=0, atol=0)
+        (gradient,) = own_gradients([logits.logsumexp(1)], drawn(2, (4,)), [parts[rank]])
+        torch.testing.assert_close(gradient, expected)
+
+
+def hybrid_maps_stay() -> None:
+    """Convolutions are whole in every process: their maps never cross a wire."""
+    with connected(2, "hybrid") as (_, exchange):
+        maps = drawn(1, (2, 3, 4, 4), (2, 3, 4, 4))
+        exchange._peers = None  # whoever would send could not
+        assert exchange.apart(maps, 6, "conv2") is maps
+        torch.testing.assert_close(exchange.join(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
+        torch.testing.assert_close(exchange.gather(maps, 6, "the output"), torch.cat(maps, 1))
+
+
+def peers_that_disagree() -> str:
+    """One has left before the other sends."""
+    with connected(2, "ranks") as (ranks, exchange):
+        if ranks.world.rank == 1:
+            return ""
+        try:
+            exchange.join([torch.zeros(1, 2)], 4, "fc6")
+        except Lost as lost:
+            return lost.what
+        raise AssertionError("a partner that is gone was not missed")
+
+
+def networks_agree(architecture: Architecture, size: int, classes: int, rows: int, how: str) -> None:
+    """A training step's logits and gradients, of the whole batch, and logits of an evaluation."""
+    (images,) = drawn(1, (rows, 3, size, size))
+    images, labels = images * 50, torch.arange(rows) % classes
+    whole = AlexNet(architecture, classes, size, seed=3)
+    every = whole(images, DropoutKey(5, 7))
+    F.cross_entropy(every, labels).backward()
+    wanted = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
+    with connected(architecture.towers, how) as (ranks, exchange):
+        index, slices = ranks.placement.slices
+        mine = torch.arange(rows).tensor_split(slices)[index]
+        seen = torch.arange(rows) if exchange.whole_batch else mine  # whose logits come out here
+        net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
+        first_row = int(mine[0]) if len(mine) else rows
+        stepped = ranks.replicate(net)
+        logits = stepped(images[mine], DropoutKey(5, 7, first_row))
+        torch.testing.assert_close(logits, every[seen])
+        (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
+        for name, parameter in net.named_parameters():
+            expected = wanted[name][net.rows(name)]
+            torch.testing.assert_close({name: parameter.grad}, {name: expected}, rtol=1e-9, atol=1e-12)
+        with torch.no_grad():
+            torch.testing.assert_close(net.eval()(images[mine]), whole.eval()(images)[seen])
+
+
+# the tests
+
+
+BOTH = pytest.mark.parametrize("ranks", [2, 4])
+
+
+def everywhere(crew: Crew, ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    return values(crew.do(work, *arguments, ranks=ranks, double=True))
+
+
+@BOTH
+@pytest.mark.parametrize(("shape", "channels"), [((2, 3, 4), 12), ((3, 5, 5), 5), ((3,), 10), ((0,), 5), ((1,), 5)])
+def test_partners_join_maps_and_vectors(crew: Crew, ranks: int, shape: tuple[int, ...], channels: int) -> None:
+    everywhere(crew, ranks, partners_join, shape, channels)
+
+
+@BOTH
+@pytest.mark.parametrize(("rows", "classes"), [(6, 5), (4, 8), (0, 5)])
+def test_partners_gather_logits_whose_loss_counts_once(crew: Crew, ranks: int, rows: int, classes: int) -> None:
+    everywhere(crew, ranks, partners_gather, rows, classes)
+
+
+@BOTH
+@pytest.mark.parametrize("width", [0, 1, 2])
+def test_partners_norms_see_their_neighbours_channels(crew: Crew, ranks: int, width: int) -> None:
+    everywhere(crew, ranks, partners_halo, width)
+
+
+@pytest.mark.parametrize("rows", [[3, 2], [1, 0], [2, 2, 2, 1], [1, 1, 0, 0]])
+def test_hybrid_gives_every_process_all_rows(crew: Crew, rows: list[int]) -> None:
+    everywhere(crew, len(rows), hybrid_turn, rows)
+
+
+@BOTH
+@pytest.mark.parametrize("operation", ["join", "apart"])
+@pytest.mark.parametrize(("channels", "towers"), [(54, 2), (8, 2), (5, 1)])
+def test_hybrid_joins_pieces(crew: Crew, ranks: int, operation: str, channels: int, towers: int) -> None:
+    everywhere(crew, ranks, hybrid_join, channels, towers, operation)
+
+
+@BOTH
+@pytest.mark.parametrize("classes", [5, 3, 8])
+def test_hybrid_gathers_logits_whose_loss_counts_once(crew: Crew, ranks: int, classes: int) -> None:
+    everywhere(crew, ranks, hybrid_gather, classes)
+
+
+def test_hybrid_keeps_maps_where_they_are(crew: Crew) -> None:
+    everywhere(crew, 2, hybrid_maps_stay)
+
+
+NETS = {
+    "paper": (narrow().architecture, 64),
+    "Caffe's norm across towers": (narrow_caffe(CAFFE), SIZE),
+    "towers that never meet": (never_meet(narrow().architecture), 64),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("ranks", "how"), [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")])
+def test_networks_of_several_processes_are_the_one_of_one(crew: Crew, name: str, ranks: int, how: str) -> None:
+    architecture, size = NETS[name]
+    everywhere(crew, ranks, networks_agree, architecture, size, 5, 6, how)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "how", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
+)
+def test_processes_without_a_row_take_part(crew: Crew, ranks: int, how: str, classes: int, rows: int) -> None:
+    everywhere(crew, ranks, networks_agree, narrow().architecture, 64, classes, rows, how)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("init", [Init(0.01, 0.0), Init(1.0, None, "uniform", by_fan_in=True)])
+def test_processes_without_a_class_take_part(crew: Crew, classes: int, init: Init) -> None:
+    net = narrow().architecture.with_init(fc8=init)
+    everywhere(crew, 4, networks_agree, net, 64, classes, 5, "hybrid")
+
+
+def test_one_tower_is_cut_in_any_number_of_pieces(crew: Crew) -> None:
+    everywhere(crew, 3, networks_agree, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
+
+
+def test_four_towers_in_four_processes(crew: Crew) -> None:
+    *hidden, last = narrow().architecture.linears
+    wider = (*(replace(linear, width=56) for linear in hidden), last)
+    four = replace(narrow().architecture, towers=4, linears=wider)
+    everywhere(crew, 4, networks_agree, four, 64, 5, 3, "ranks")
+
+
+def test_what_an_exchange_waited_for_is_named(crew: Crew) -> None:
+    said, _ = everywhere(crew, 2, peers_that_disagree)
+    assert said == "the exchange before fc6, forward"
+
+
+def test_peers_know_each_others_numbers(crew: Crew) -> None:
+    assert everywhere(crew, 4, count_everybody) == [[10, 11, 12, 13]] * 4
+
+
+def count_everybody() -> list[int]:
+    with connected(4, "ranks") as (ranks, exchange):
+        peers: Peers = exchange._peers
+        return peers.counts(10 + ranks.world.rank, "a test")
+
+
+@pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])
+def test_a_whole_is_split_as_torch_splits(total: int, parts: int) -> None:
+    assert split(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]

@@ -1,0 +1,311 @@
+"""Which devices, in which processes; and two devices without a GPU: fake tensors carry real devices, and any
+implicit mix of them raises."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.distributed.placement import Placement, choose_devices, place
+from alexnet_torch.distributed.world import ALONE, World
+from alexnet_torch.errors import UserError
+from alexnet_torch.model.architecture import PAPER, Architecture
+from alexnet_torch.model.devices import tower_devices
+from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.model.presets import CAFFE, TORCHVISION
+from alexnet_torch.recipes.ablations import never_meet
+
+TWO = ["cuda:0", "cuda:1"]
+
+
+class CountCopies(TorchDispatchMode):
+    """Copies from one device to another, as (from, to, shape without the batch)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].device != out.device:
+            self.copies.append((str(args[0].device), str(out.device), tuple(args[0].shape[1:])))
+        assert func is not torch.ops.aten.copy_.default or args[0].device == args[1].device
+        return out
+
+
+def walk(architecture: Architecture, size: int, training: bool) -> tuple[Tensor, AlexNet, CountCopies]:
+    with FakeTensorMode():
+        net = AlexNet(architecture, 10, size, TWO).train(training)
+        images = torch.empty(2, 3, size, size, device="cuda:0")
+        with CountCopies() as counter:
+            logits = net(images, DropoutKey(0, 0) if training else None)
+    return logits, net, counter
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool) -> None:
+    logits, net, counter = walk(PAPER, 224, training)
+    assert logits.device == torch.device("cuda:0")
+    assert logits.shape == (2, 10)
+    both = [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")]
+    expected = Counter(
+        [
+            ("cuda:0", "cuda:1", (3, 224, 224)),  # each tower sees the whole image
+            *((a, b, (128, 13, 13)) for a, b in both),  # before conv3
+            *((a, b, (4608,)) for a, b in both),  # before fc6
+            *((a, b, (2048,)) for a, b in both),  # before fc7
+            *((a, b, (2048,)) for a, b in both),  # before fc8
+            ("cuda:1", "cuda:0", (5,)),  # the logits
+            *(("cpu", device, ()) for device in TWO if training),  # the step's dropout keys
+        ]
+    )
+    assert Counter(counter.copies) == expected
+    for index, tower in enumerate(net.towers.values()):
+        assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
+
+
+def test_towers_that_never_meet_exchange_what_fc8_reads_alone() -> None:
+    _, _, counter = walk(never_meet(PAPER), 224, True)
+    expected = [
+        ("cuda:0", "cuda:1", (3, 224, 224)),
+        ("cuda:0", "cuda:1", (2048,)),
+        ("cuda:1", "cuda:0", (2048,)),
+        ("cuda:1", "cuda:0", (5,)),
+        *(("cpu", device, ()) for device in TWO),  # the step's dropout keys
+    ]
+    assert Counter(counter.copies) == Counter(expected)
+
+
+def test_each_towers_activations_stay_on_its_device() -> None:
+    seen: dict[int, set[torch.device]] = {0: set(), 1: set()}
+    with FakeTensorMode():
+        net = AlexNet(PAPER, 10, 224, TWO)
+        for index, tower in enumerate(net.towers.values()):
+            for layer in tower.children():
+                layer.register_forward_hook(lambda _m, i, o, k=index: seen[k].update({i[0].device, o.device}))
+        net(torch.empty(2, 3, 224, 224, device="cuda:0"))
+    assert seen == {0: {torch.device("cuda:0")}, 1: {torch.device("cuda:1")}}
+
+
+def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
+    _, _, counter = walk(CAFFE, 227, True)
+    halos = [copy for copy in counter.copies if copy[2][:1] == (2,)]
+    assert Counter(halos) == Counter((a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1]))
+
+
+def test_a_mix_of_devices_outside_the_exchange_would_be_seen() -> None:
+    with FakeTensorMode():
+        net = AlexNet(PAPER, 10, 64, TWO)
+        net.exchange = Exchange([torch.device("cuda:0")] * 2)  # forgets to move
+        with pytest.raises(RuntimeError, match="device"):
+            net(torch.empty(2, 3, 64, 64, device="cuda:0"))
+
+
+def test_one_state_dict_for_either_placement() -> None:
+    one = AlexNet(PAPER, 10, 64, seed=1)
+    names = list(one.state_dict())
+    assert (names[0], names[-1]) == ("towers.0.conv1.weight", "towers.1.fc8.bias")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        two = AlexNet(PAPER, 10, 64, TWO)
+        assert {n: p.shape for n, p in two.state_dict().items()} == {n: p.shape for n, p in one.state_dict().items()}
+        two.load_state_dict(one.state_dict())
+        assert two.stage_weights("fc7")[1].device == torch.device("cuda:1")
+
+
+def test_halo_is_a_slice_of_all_channels() -> None:
+    parts = [torch.randn(2, 6, 3, 3) for _ in range(3)]
+    whole = torch.cat(parts, dim=1)
+    exchange = Exchange([torch.device("cpu")] * 3)
+    for width in (0, 1, 2):
+        for tower, (wide, before) in enumerate(exchange.halo(parts, width, "conv1")):
+            low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
+            assert torch.equal(wide, whole[:, low:high])
+            assert before == 6 * tower - low
+
+
+def test_towers_on_one_device_share_one_joined_input() -> None:
+    parts = [torch.randn(2, 4), torch.randn(2, 4)]
+    a, b = Exchange([torch.device("cpu")] * 2).join(parts, 8, "fc6")
+    assert a is b
+    assert torch.equal(a, torch.cat(parts, dim=1))
+
+
+def test_devices_by_name() -> None:
+    assert tower_devices(None, 2) == [torch.device("cpu")] * 2
+    assert tower_devices(["cuda:3"], 2) == [torch.device("cuda:3")] * 2
+    assert tower_devices(["cuda"], 1) == [torch.device("cuda:0")]
+    with pytest.raises(UserError, match=r"--devices: 2 tower\(s\) go on 1 device or 2, not on 3"):
+        tower_devices(["cpu"] * 3, 2)
+    with pytest.raises(UserError, match="--devices: 'gpu' is no device; try"):
+        tower_devices(["gpu"], 2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named", "split", "expected"),
+    [
+        (0, None, "auto", ["cpu", "cpu"]),
+        (1, None, "auto", ["cuda:0", "cuda:0"]),
+        (2, None, "auto", ["cuda:0", "cuda:1"]),
+        (8, None, "auto", ["cuda:0", "cuda:1"]),
+        (2, None, "none", ["cuda:0", "cuda:0"]),
+        (2, None, "devices", ["cuda:0", "cuda:1"]),
+        (2, ["cpu"], "auto", ["cpu", "cpu"]),
+        (2, ["cuda:1", "cuda:0"], "auto", ["cuda:1", "cuda:0"]),
+    ],
+)
+def test_choice_of_devices(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    devices, why = choose_devices(named, 2, split)
+    assert [str(d) for d in devices] == expected
+    assert why
+
+
+def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_devices(None, TORCHVISION.towers, "auto")[0] == [torch.device("cuda:0")]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named", "split", "message"),
+    [
+        (1, ["cuda:0", "cuda:1"], "auto", "--devices cuda:1: this machine shows 1 GPU"),
+        (0, ["cuda"], "auto", "--devices cuda:0: this machine shows 0 GPU"),
+        (0, ["meta"], "auto", "--devices meta: only cpu and cuda"),
+        (1, None, "devices", "--split devices: needs 2 devices for 2 towers"),
+        (2, ["cuda:0", "cuda:1"], "none", "--split none: keeps the towers together"),
+    ],
+)
+def test_placements_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=message):
+        choose_devices(named, 2, split)
+
+
+def test_three_towers_on_one_device_are_their_own_placement() -> None:
+    net = AlexNet(replace(PAPER, towers=4), 10, 64, seed=0).eval()
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_a_world_is_what_torchrun_says() -> None:
+    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
+    said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
+    assert World.of(said) == World(5, 8, 1, 4)
+    assert World.of({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
+
+
+def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:
+    patch.setattr(torch.cuda, "device_count", lambda: gpus)
+    return place(named, 2, split, world)
+
+
+ON_ONE = World(1, 4, 1, 4)  # the second of a machine's four
+ON_TWO = World(5, 8, 1, 4)  # the same of the second machine
+
+
+@pytest.mark.parametrize(
+    ("gpus", "split", "world", "devices", "becomes", "slices"),
+    [
+        (0, "auto", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
+        (4, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),
+        (4, "auto", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (7, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # not two to each process
+        (8, "auto", ON_ONE, ["cuda:2", "cuda:3"], "devices", (1, 4)),
+        (8, "devices", ON_TWO, ["cuda:2", "cuda:3"], "devices", (5, 8)),
+        (8, "none", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (2, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # a process a machine
+        (1, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:0"], "none", (3, 4)),
+        (0, "ranks", ON_TWO, ["cpu"], "ranks", (2, 4)),
+        (4, "ranks", ON_TWO, ["cuda:1"], "ranks", (2, 4)),
+        (8, "ranks", World(0, 2, 0, 2), ["cuda:0"], "ranks", (0, 1)),
+        (4, "hybrid", ON_TWO, ["cuda:1", "cuda:1"], "hybrid", (5, 8)),
+    ],
+)
+def test_each_process_takes_its_own_devices_and_slice(
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: int,
+    split: str,
+    world: World,
+    devices: list[str],
+    becomes: str,
+    slices: tuple[int, int],
+) -> None:
+    found = placed(gpus, split, world, monkeypatch)
+    assert [str(device) for device in found.devices] == devices
+    assert (found.split, found.slices) == (becomes, slices)
+
+
+def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpus, split in ((4, "auto"), (8, "auto"), (9, "devices"), (4, "ranks"), (5, "hybrid")):
+        taken = [set(placed(gpus, split, World(r, 4, r, 4), monkeypatch).devices) for r in range(4)]
+        assert len(set.union(*taken)) == sum(map(len, taken))
+
+
+def test_processes_on_a_machine_with_gpus_may_be_kept_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("auto", "none", "ranks", "hybrid"):
+        assert {str(device) for device in placed(2, split, ON_ONE, monkeypatch, ["cpu"]).devices} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "split", "named", "message"),
+    [
+        (
+            2,
+            "auto",
+            None,
+            "torchrun: 4 processes on this machine, which shows 2 GPU.*start --nproc_per_node=2, or name",
+        ),
+        (3, "ranks", None, "torchrun: 4 processes on this machine, which shows 3 GPU"),
+        (1, "hybrid", None, "torchrun: 4 processes on this machine, which shows 1 GPU"),
+        (7, "devices", None, "--split devices: needs 2 devices for 2 towers"),
+        (8, "auto", ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would share it"),
+        (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process has one device; name one"),
+    ],
+)
+def test_processes_that_find_no_place(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, split: str, named: list[str] | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        placed(gpus, split, ON_ONE, monkeypatch, named)
+
+
+@pytest.mark.parametrize(
+    ("towers", "split", "size", "message"),
+    [
+        (2, "ranks", 1, "takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more"),
+        (4, "hybrid", 1, "N 4 or more"),
+        (1, "hybrid", 1, "N 2 or more"),
+        (2, "ranks", 3, "3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
+        (4, "ranks", 6, "6 processes do not divide among 4 towers; start 4, 8, 12, ... of them"),
+        (1, "ranks", 2, "this architecture has one tower, which one process holds; use --split none"),
+    ],
+)
+def test_numbers_of_processes_that_do_not_fit_are_refused_with_those_that_do(
+    towers: int, split: str, size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^--split {split}: .*{message}"):
+        place(None, towers, split, World(0, size, 0, size))
+
+
+def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        (0, "auto", ALONE): "2 tower(s) on cpu (no GPU is visible)",
+        (2, "auto", ALONE): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
+        (8, "auto", ON_ONE): "4 processes, 2 towers on cuda:2, cuda:3 in each, 4 slice(s) of each batch "
+        "(8 GPUs are visible, 2 a process)",
+        (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch "
+        "(--split ranks, no GPU is visible)",
+    }
+    for (gpus, split, world), text in said.items():
+        assert placed(gpus, split, world, monkeypatch).describe() == text
+    assert placed(0, "ranks", ON_TWO, monkeypatch).name(5) == "rank 5 (tower 1, batch slice 2)"
+    assert placed(0, "hybrid", ON_TWO, monkeypatch).name(5) == "rank 5 (batch slice 5)"

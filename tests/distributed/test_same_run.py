@@ -1,0 +1,181 @@
+"""The same run in any placement: losses step by step, validation, final weights; and from any into any other."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.narrow_train import train
+from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
+from tests.support.rank_pool import Crew, values
+
+ANYWHERE = pytest.mark.parametrize("placement", PLACEMENTS)
+
+# tolerances, relative: sums over rows in another order differ in a number's last bits, 1e-16 or 6e-8 of it, which
+# some steps make a few times as large; a wrong mask, crop or weight of a gradient differs in the second digit
+IN_DOUBLE, IN_SINGLE = 1e-12, 1e-5
+LONG, SHORT = ("--max-steps", "30"), ("--max-steps", "10")
+
+
+@pytest.fixture(scope="module")
+def in_double(images: Path, crew: Crew) -> Run:
+    """30 steps in one process."""
+    output = images.parent / "double"
+    trained(crew.do(train, options(images, output, *LONG), ranks=1, double=True))
+    run = Run.of(output)
+    losses = {report["step"]: report["loss"] for report in run.reports if report["split"] == "train"}
+    assert list(losses) == list(range(1, 31))
+    assert losses[30] < 0.9 * losses[1]  # it learns: what is compared is not noise about ln(5)
+    assert [report["step"] for report in run.reports if report["split"] == "val"][:6] == [5, 10, 15, 20, 25, 30]
+    return run
+
+
+@pytest.fixture(scope="module")
+def in_single(images: Path, crew: Crew) -> Run:
+    """10 steps in one process."""
+    output = images.parent / "single"
+    trained(crew.do(train, options(images, output, *SHORT), ranks=1))
+    return Run.of(output)
+
+
+@ANYWHERE
+def test_thirty_steps_in_float64_are_those_of_one_process(
+    placement: str, images: Path, in_double: Run, crew: Crew, tmp_path: Path
+) -> None:
+    ranks, split = PLACEMENTS[placement]
+    given = options(images, tmp_path / "run", *LONG, "--split", split)
+    first, *others = trained(crew.do(train, given, ranks=ranks, double=True))
+    Run.of(tmp_path / "run").is_like(in_double, IN_DOUBLE)
+    assert first.stdout.count("starting from") == 1
+    assert [one.stdout + one.stderr for one in others] == [""] * (ranks - 1)  # logs come once
+
+
+@ANYWHERE
+def test_ten_steps_in_float32_are_those_of_one_process_nearly(
+    placement: str, images: Path, in_single: Run, crew: Crew, tmp_path: Path
+) -> None:
+    ranks, split = PLACEMENTS[placement]
+    trained(crew.do(train, options(images, tmp_path / "run", *SHORT, "--split", split), ranks=ranks))
+    Run.of(tmp_path / "run").is_like(in_single, IN_SINGLE)
+
+
+@ANYWHERE
+def test_a_checkpoint_of_any_placement_resumes_in_any_other(
+    placement: str, images: Path, in_double: Run, crew: Crew, tmp_path: Path
+) -> None:
+    """Stopped in the midst of epochs: here, then in the next placement of the list; then one process ends it."""
+    names = list(PLACEMENTS)
+    following = names[(names.index(placement) + 1) % len(names)]
+    output = tmp_path / "run"
+    for where, mishap, more in ((placement, "1:7:terminate", LONG), (following, "0:18:terminate", ("--resume",))):
+        ranks, split = PLACEMENTS[where]
+        given = options(images, output, *more, "--split", split)
+        done = crew.do(train, given, ranks=ranks, double=True, environment={"MISHAP": mishap})
+        assert values(done) == [143] * ranks
+        assert "".join(one.stderr for one in done).count("continue with --resume") == 1
+    assert 18 < Run.of(output).reports[-1]["step"] < 25
+    trained(crew.do(train, options(images, output, "--resume", "--split", "auto"), ranks=1, double=True))
+    Run.of(output).is_like(in_double, IN_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("placement", "more"),
+    [
+        ("four slices", ("--freeze", "conv1..conv3")),
+        ("two by two", ("--freeze", "fc6")),
+        ("hybrid at four", ("--freeze", "conv1..conv5")),  # no gradient is then added up
+        ("hybrid at two", ("--freeze", "fc8")),
+        ("two by two", ("--init", "INIT", "--init-stages", "conv1..conv5")),
+        ("hybrid at four", ("--init", "INIT")),
+        ("four slices", ("--ablation", "never-meet")),
+        ("hybrid at four", ("--ablation", "never-meet")),
+        ("two by two", ("--ablation", "never-meet")),
+        ("hybrid at four", ("--ablation", "one-tower")),
+    ],
+)
+def test_options_mean_the_same_everywhere(
+    placement: str, more: tuple[str, ...], images: Path, in_double: Run, crew: Crew, tmp_path: Path
+) -> None:
+    del in_double  # whose run INIT is
+    ranks, split = PLACEMENTS[placement]
+    more = (*(str(images.parent / "double") if word == "INIT" else word for word in more), "--max-steps", "6")
+    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    trained(crew.do(train, options(images, tmp_path / "run", *more, "--split", split), ranks=ranks, double=True))
+    Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
+
+
+def test_adam_in_three_pieces_resumes_in_one(images: Path, crew: Crew, tmp_path: Path) -> None:
+    """Its count of steps is in no piece, and in all."""
+    more = ("--recipe", "tensorflow-post", "--image-size", "64", "--lr", "0.001", "--max-steps", "12")
+    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    given = options(images, tmp_path / "run", *more, "--split", "hybrid")
+    stopped = crew.do(train, given, ranks=3, double=True, environment={"MISHAP": "2:6:terminate"})
+    assert values(stopped) == [143] * 3
+    trained(crew.do(train, [*given, "--split", "none", "--resume"], ranks=1, double=True))
+    Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    "placement", ["two by two", "hybrid at four", pytest.param("four slices", marks=pytest.mark.slow)]
+)
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
+    placement: str, images: Path, crew: Crew, tmp_path: Path
+) -> None:
+    """Sums over three ranks or more depend on how gradients are packed, which must be as it was."""
+    ranks, split = PLACEMENTS[placement]
+    whole = options(images, tmp_path / "whole", *LONG, "--split", split)
+    trained(crew.do(train, whole, ranks=ranks))
+    given = options(images, tmp_path / "run", *LONG, "--split", split)
+    assert values(crew.do(train, given, ranks=ranks, environment={"MISHAP": "1:7:terminate"})) == [143] * ranks
+    trained(crew.do(train, [*given, "--resume"], ranks=ranks))
+    Run.of(tmp_path / "run").is_bitwise(Run.of(tmp_path / "whole"))
+    models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "whole")]
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("placement", ["two slices", "hybrid at four"])
+def test_images_decoded_by_worker_processes_are_the_same(
+    placement: str, images: Path, crew: Crew, tmp_path: Path
+) -> None:
+    ranks, split = PLACEMENTS[placement]
+    more = ("--max-steps", "7")
+    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    given = options(images, tmp_path / "run", *more, "--split", split, "--cache", "none")
+    trained(crew.do(train, given, ranks=ranks, double=True))
+    Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("processes", "split", "launch"),
+    [
+        (1, "ranks", ("--node_rank={machine}", "--master_addr=127.0.0.1", "--master_port={port}")),
+        pytest.param(2, "ranks", ("--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:{port}"), marks=pytest.mark.slow),
+        pytest.param(2, "hybrid", ("--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:{port}"), marks=pytest.mark.slow),
+    ],
+)
+def test_two_agents_as_two_machines(
+    processes: int, split: str, launch: tuple[str, ...], images: Path, in_double: Run, tmp_path: Path
+) -> None:
+    """All but the first name another folder, which is their own machine's: nothing is written there."""
+    port, agents = free_port(), []
+    for machine in range(2):
+        given = options(images, tmp_path / f"machine{machine}", *LONG, "--split", split)
+        nodes = ["--nnodes=2", f"--nproc_per_node={processes}"]
+        nodes += [one.format(machine=machine, port=port) for one in launch]
+        agents.append(torchrun(nodes, given, {"DOUBLE": "1"}))
+    said = [agent.communicate(timeout=150) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    Run.of(tmp_path / "machine0").is_like(in_double, IN_DOUBLE)
+    assert sum(out.count("starting from") for out, _ in said) == 1
+    assert not (tmp_path / "machine1").exists()
+
+
+@pytest.mark.slow
+def test_one_process_of_a_machine_compiles_and_says_so(images: Path, tmp_path: Path) -> None:
+    crew = Crew(2, tmp_path / "cache")  # where nothing is compiled yet
+    try:
+        given = options(images, tmp_path / "run", "--max-steps", "1", "--split", "ranks")
+        first, second = trained(crew.do(train, given, ranks=2))
+    finally:
+        crew.end()
+    assert first.stderr.count("compiling response normalisation") == 1
+    assert second.stdout + second.stderr == ""

@@ -1,0 +1,116 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from alexnet_torch import AlexNet
+from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Init, Linear, Norm
+from alexnet_torch.model.presets import CAFFE, PRESETS, SOURCE_2012, TENSORFLOW_POST
+
+
+def sides(net: Architecture, size: int) -> list[int]:
+    return [side for _, side in net.stage_sides(size)]
+
+
+def test_sides_are_the_papers() -> None:
+    assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
+    assert sides(CAFFE, 227) == [55, 27, 27, 13, 13, 13, 13, 6]
+
+
+def test_caffe_and_the_source_round_pooled_sides_up() -> None:
+    assert sides(CAFFE, 64) == [14, 7, 7, 3, 3, 3, 3, 1]  # 6 and 2 if rounded down, and nothing left in the end
+    assert sides(SOURCE_2012, 224) == sides(PAPER, 224)
+    assert sides(SOURCE_2012, 100) == [24, 12, 12, 6, 6, 6, 6, 3]
+
+
+def test_sides_of_the_post_are_56_28_14_7() -> None:
+    assert sides(TENSORFLOW_POST, 224) == [56, 28, 28, 14, 14, 14, 14, 7]
+
+
+@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
+def test_the_smallest_image_works_and_a_smaller_one_is_refused_naming_it(net: Architecture) -> None:
+    smallest = net.smallest_image()
+    small = replace(
+        net,
+        convs=tuple(replace(c, channels=8) for c in net.convs),
+        linears=(*(replace(f, width=8) for f in net.linears[:-1]), net.linears[-1]),
+    )
+    logits = AlexNet(small, 2, smallest)(torch.zeros(1, 3, smallest, smallest))
+    assert logits.shape == (1, 2)
+    with pytest.raises(ValueError, match=rf"image_size {smallest - 1} .* smallest that works is {smallest}$"):
+        AlexNet(small, 2, smallest - 1)
+
+
+@pytest.mark.parametrize("size", [64, 73, 97, 128, 200, 225])
+@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
+def test_the_sides_foretold_are_those_that_torch_makes(net: Architecture, size: int) -> None:
+    if not net.fits(size):
+        pytest.skip(f"{net.name} needs {net.smallest_image()} pixels")
+    narrow = replace(
+        net,
+        convs=tuple(replace(c, channels=2) for c in net.convs),
+        linears=(*(replace(f, width=2) for f in net.linears[:-1]), net.linears[-1]),
+    )
+    made = AlexNet(narrow, 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
+    assert made == sides(net, size)[-1]
+
+
+@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
+def test_json_and_back(net: Architecture) -> None:
+    assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
+
+
+def test_a_foreign_description_is_refused() -> None:
+    description = json.loads(json.dumps(asdict(PAPER)))
+    with pytest.raises(ValueError, match=r"not an architecture.*colour"):
+        Architecture.from_dict({**description, "colour": 1})
+    description["convs"][0]["kernell"] = 3
+    with pytest.raises(ValueError, match="kernell"):
+        Architecture.from_dict(description)
+
+
+def test_the_source_differs_from_the_paper_where_its_notes_say() -> None:
+    conv1, conv2, conv3, _, conv5 = SOURCE_2012.convs
+    assert conv1.after == ("norm", "pool", "relu")
+    assert conv2.after == ("relu", "norm", "spatial_norm", "pool")
+    assert conv5.after == ("pool", "relu")
+    assert (conv3.init.std, conv5.init.bias) == (0.03, 1.0)
+    assert SOURCE_2012.norm.alpha / SOURCE_2012.norm.window == pytest.approx(2e-5)
+    assert PAPER.norm.alpha / PAPER.norm.window == pytest.approx(1e-4)
+    assert CAFFE.norm.across_towers
+    assert CAFFE.norm.k == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Init(std=0), "Init.std must be positive, not 0"),
+        (lambda: Init(bias=None), "Init.bias must be a number, not None"),
+        (lambda: Norm(window=4), "Norm.window must be odd and at least 1, not 4"),
+        (lambda: Norm(k=0), "Norm.k must be positive, not 0"),
+        (lambda: Conv("c", 0, 3), "Conv.channels must be at least 1, not 0"),
+        (lambda: Conv("c", 8, 3, stride=0), "Conv.stride must be at least 1, not 0"),
+        (lambda: Conv("c", 8, 3, padding=(1, 1, 0, 0)), "Conv.padding must be as much across as down"),
+        (lambda: Conv("c", 8, 3, after=("pol",)), "Conv.after must be among .*'pol'"),  # type: ignore[arg-type]
+        (lambda: Linear("f", 0), "Linear.width must be at least 1"),
+        (lambda: replace(PAPER, towers=0), "Architecture.towers must be at least 1, not 0"),
+        (lambda: replace(PAPER, towers=5), "conv1.channels must divide among 5 towers, not 96"),
+        (lambda: replace(PAPER, dropout=("fc9",)), "Architecture.dropout must be among .*fc9"),
+        (lambda: replace(PAPER, dropout_rate=1.0), "Architecture.dropout_rate must be in"),
+        (lambda: replace(PAPER, linears=PAPER.linears[:2]), "fc7.width must be None"),
+        (lambda: replace(PAPER, convs=PAPER.convs * 2), "stage names must differ"),
+        (lambda: PAPER.with_init(conv9=Init()), "paper has no stage .*conv9"),
+    ],
+)
+def test_construction_refuses_naming_the_field_and_its_value(make: object, message: str) -> None:
+    assert callable(make)
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_sixth_convolution_as_in_the_papers_larger_net() -> None:
+    sixth = Conv("conv6", 256, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
+    net = AlexNet(replace(PAPER, convs=(*PAPER.convs, sixth)), 4, 64)
+    assert net.features(torch.zeros(1, 3, 64, 64), "conv6").shape == (1, 256, 1, 1)
+    assert net.stage_weights("conv6")[0].shape == (128, 256, 3, 3)

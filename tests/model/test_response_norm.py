@@ -1,0 +1,203 @@
+"""Response normalisation against an explicit loop, on each way that it can be computed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch.model.architecture import PAPER, Norm
+from alexnet_torch.model.layers import kernels
+from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool
+from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0), Norm(1, 1.0, 0.75)]
+
+
+@pytest.fixture(params=["native", "eager"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test runs on the kernels and on the formulas."""
+    if request.param == "native" and not kernels.available():
+        pytest.skip("there is no C++ compiler here")
+    if request.param == "eager":
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    return str(request.param)
+
+
+def loop_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
+    """The paper's formula, a channel at a time, in float64."""
+    x = x.double().clamp_min(0) if relu else x.double()
+    out = torch.empty_like(x)
+    channels, half = x.shape[1], norm.window // 2
+    for i in range(channels):
+        total = torch.zeros_like(x[:, 0])
+        for j in range(max(0, i - half), min(channels - 1, i + half) + 1):
+            total = total + x[:, j] ** 2
+        out[:, i] = x[:, i] / (norm.k + norm.alpha / norm.window * total) ** norm.beta
+    return out
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+@pytest.mark.parametrize("shape", [(2, 13, 5, 4), (3, 48, 17, 17), (1, 16, 1, 1), (300, 32, 9, 9)], ids=str)
+def test_it_is_the_loop(norm: Norm, layout: torch.memory_format, relu: bool, shape: tuple[int, ...]) -> None:
+    x = (30 * torch.randn(shape)).to(memory_format=layout)
+    y = response_norm(x, norm, relu)
+    assert y.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(y.double(), loop_norm(x, norm, relu), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_windows_wider_than_the_channels_are_clipped(channels: int, layout: torch.memory_format) -> None:
+    x = (30 * torch.randn(2, channels, 3, 3)).to(memory_format=layout)
+    norm = Norm(window=11, alpha=11.0)
+    torch.testing.assert_close(response_norm(x, norm).double(), loop_norm(x, norm), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("norm", NORMS, ids=str)
+def test_its_gradient(norm: Norm, layout: torch.memory_format, relu: bool) -> None:
+    x = torch.randn(2, 7, 2, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: response_norm(x, norm, relu), x)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("grad_layout", LAYOUTS)
+def test_it_agrees_with_torch_in_value_and_gradient(
+    layout: torch.memory_format, grad_layout: torch.memory_format
+) -> None:
+    x = (30 * torch.randn(4, 48, 9, 9)).to(memory_format=layout).requires_grad_()
+    g = torch.randn(4, 48, 9, 9).to(memory_format=grad_layout)
+    n = PAPER.norm
+    ours = torch.autograd.grad(response_norm(x, n, relu=True), x, g)[0]
+    theirs = torch.autograd.grad(F.local_response_norm(F.relu(x), n.window, n.alpha, n.beta, n.k), x, g)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_it_saves_its_input_alone(relu: bool) -> None:
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = torch.randn(2, 8, 3, 3, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        response_norm(x, PAPER.norm, relu)
+    assert [t.data_ptr() for t in saved] == [x.data_ptr()]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_is_the_same_to_the_bit_on_any_number_of_threads_and_in_any_batch(layout: torch.memory_format) -> None:
+    x = (30 * torch.randn(64, 48, 27, 27)).to(memory_format=layout).requires_grad_()
+    g = torch.randn_like(x)
+
+    def both(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        y = response_norm(x, PAPER.norm)
+        return y.detach(), torch.autograd.grad(y, x, g)[0]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = both(x, g)
+        torch.set_num_threads(2)
+        two = both(x, g)
+    finally:
+        torch.set_num_threads(threads)
+    part = both(x[:3], g[:3])
+    for a, b, c in zip(one, two, part, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a[:3], c)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats_are_normalised_in_32_bits_and_rounded_once(dtype: torch.dtype) -> None:
+    x = (30 * torch.randn(2, 16, 5, 5)).to(dtype).requires_grad_()
+    g = torch.randn(2, 16, 5, 5).to(dtype)
+    y = response_norm(x, PAPER.norm, relu=True)
+    wide = x.detach().float().requires_grad_()
+    expected = response_norm(wide, PAPER.norm, relu=True)
+    assert torch.equal(y, expected.to(dtype))
+    grad = torch.autograd.grad(expected, wide, g.float())[0]
+    assert torch.equal(torch.autograd.grad(y, x, g)[0], grad.to(dtype))
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    x = torch.randn(1, 8, 2, 2)
+    x[0, 3, 0, 0] = torch.nan
+    y = response_norm(x, PAPER.norm, relu=True)
+    assert y[0, 1:6, 0, 0].isnan().tolist() == [True] * 5
+    assert not y[0, :, 1, 1].isnan().any()
+
+
+def test_maps_in_neither_format_and_empty_ones() -> None:
+    x = torch.randn(2, 16, 6, 8)[..., ::2]
+    torch.testing.assert_close(response_norm(x, PAPER.norm), response_norm(x.contiguous(), PAPER.norm))
+    assert response_norm(torch.empty(0, 16, 3, 3), PAPER.norm).shape == (0, 16, 3, 3)
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on(
+    way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if way == "eager":
+        pytest.skip("the same whatever the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels._loaded.cache_clear()
+    try:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        x = 30 * torch.randn(1, 8, 2, 2)
+        for _ in range(2):
+            torch.testing.assert_close(
+                response_norm(x, PAPER.norm).double(), loop_norm(x, PAPER.norm), rtol=1e-6, atol=0
+            )
+        said = capsys.readouterr().err
+        assert said.count("response normalisation is not compiled") == 1
+        assert "no-such-compiler" in said
+    finally:
+        monkeypatch.undo()
+        kernels._loaded.cache_clear()
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 5, 7, 7), (1, 3, 200, 200)], ids=str)
+def test_with_pooling_it_is_the_two_of_them(
+    ceil: bool, relu: bool, layout: torch.memory_format, shape: tuple[int, ...]
+) -> None:
+    x = (30 * torch.randn(shape, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
+    ours = response_norm_pool(x, PAPER.norm, relu, 3, 2, ceil)
+    theirs = F.max_pool2d(response_norm(x, PAPER.norm, relu), 3, 2, ceil_mode=ceil)
+    assert torch.equal(ours, theirs)
+    assert ours.is_contiguous(memory_format=layout)
+    g = torch.randn_like(theirs)
+    assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)))
+
+
+def test_with_pooling_the_normalised_map_is_not_kept() -> None:
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        response_norm_pool(x, PAPER.norm, True, 3, 2, False)
+    assert [(t.data_ptr() == x.data_ptr(), t.dtype) for t in saved] == [(True, torch.float32), (False, torch.int16)]
+
+
+@pytest.mark.slow
+def test_it_compiles_as_a_part_of_what_surrounds_it() -> None:
+    x = (30 * torch.randn(2, 16, 5, 5)).requires_grad_()
+    plain = response_norm(2 * x, PAPER.norm, relu=True).sin()
+    compiled = torch.compile(lambda x: response_norm(2 * x, PAPER.norm, relu=True).sin(), fullgraph=True)(x)
+    torch.testing.assert_close(compiled, plain)
+    grads = [torch.autograd.grad(y.sum(), x)[0] for y in (plain, compiled)]
+    torch.testing.assert_close(*grads)

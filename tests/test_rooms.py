@@ -1,0 +1,58 @@
+"""Imports go down from room to room, and no module imports what is slow before it is needed."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
+FLOORS = [  # from the ground up; rooms on one floor never import each other
+    ["errors", "files", "malloc", "randomness", "run_folder"],
+    ["model", "data"],
+    ["recipes", "distributed", "weights"],
+    ["evaluation"],
+    ["training"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imported_by_room() -> dict[str, set[str]]:
+    """For each room the rooms that its modules import; a module at the top level is a room by itself."""
+    rooms: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "alexnet_torch":
+                inside = str(node.module).split(".")[1:2] or [name.name for name in node.names]
+                rooms.setdefault(parts[0], set()).update(room for room in inside if room != parts[0])
+    return rooms
+
+
+def test_imports_go_down() -> None:
+    for room, imported in sorted(imported_by_room().items()):
+        print(f"{room} imports {', '.join(sorted(imported))}")
+        upward = {other for other in imported if FLOOR[other] >= FLOOR[room] > 0}
+        assert not upward, f"{room} imports {upward}, which is on its own floor or above it"
+
+
+def test_processes_are_the_business_of_distributed() -> None:
+    names = re.compile(r"torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
+    using = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if names.search(p.read_text())}
+    assert using == {"distributed"}
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; import alexnet_torch.cli; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_public_names_are_there() -> None:
+    import alexnet_torch
+
+    for name in alexnet_torch.__all__:
+        assert getattr(alexnet_torch, name) is not None

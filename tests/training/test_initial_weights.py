@@ -1,0 +1,333 @@
+"""Starting from given weights, and freezing stages, by train.py as a user runs it and by its parts."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import train as train_script
+from alexnet_torch import AlexNet
+from alexnet_torch.errors import UserError
+from alexnet_torch.model.architecture import PAPER, Architecture, Conv
+from alexnet_torch.model.presets import CAFFE, TORCHVISION
+from alexnet_torch.recipes.ablations import with_tanh, without_norm
+from alexnet_torch.recipes.catalogue import RECIPES, demo
+from alexnet_torch.training import checkpoints as checkpoint
+from alexnet_torch.training import initial_weights as finetune
+from alexnet_torch.training import trainer
+from alexnet_torch.training.initial_weights import freeze, stages_named, start_from
+from alexnet_torch.weights.model_file import save_model
+from tests.support import caffe_files
+
+Make = Callable[..., Path]
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def narrow(net: Architecture) -> Architecture:
+    convs = tuple(replace(conv, channels=16) for conv in net.convs)
+    return replace(net, convs=convs, linears=(*(replace(f, width=32) for f in net.linears[:-1]), net.linears[-1]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _narrow_demo() -> Iterator[None]:
+    recipe = replace(demo(), architecture=narrow(demo().architecture))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "demo", lambda: recipe)
+        yield
+
+
+@pytest.fixture
+def train(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Runs train.py in this process; its status and what it said."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        status = train_script.main()
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Make) -> Path:
+    return image_folder(tmp_path_factory.mktemp("three") / "images")
+
+
+def options(images: Path, output: Path, *more: str | Path) -> list[str | Path]:
+    cache = images.parent / "cache"  # decoded once for all tests
+    return ["--data", images, "--output", output, "--recipe", "demo", "--batch-size", "8", "--cache", cache, *more]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["weights"]
+    return loaded
+
+
+def drawn(classes: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    return AlexNet(RECIPES["demo"]().architecture, classes, 64, seed=seed).state_dict()
+
+
+def stage(name: str) -> str:
+    return name.split(".")[2]
+
+
+def test_frozen_stages_stay_bitwise_and_the_others_learn(train: Any, images: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    status, said = train(*options(images, run, "--freeze", "conv1..conv3,conv5", "--max-steps", "4", "--lr", "0.01"))
+    assert status == 0, said
+    assert "frozen, their weights and biases do not change: conv1, conv2, conv3, conv5" in said
+    before, after = drawn(3), weights(run)
+    unchanged = {stage(name) for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {"conv1", "conv2", "conv3", "conv5"}
+    state = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["optimizer"]
+    learning = {
+        f"towers.{k}.{s}.{p}" for k in (0, 1) for s in ("conv4", "fc6", "fc7", "fc8") for p in ("weight", "bias")
+    }
+    assert set(state) == learning
+
+
+def test_a_run_with_frozen_stages_resumes_to_the_bit_and_only_as_it_was(
+    train: Any, images: Path, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    frozen = ("--freeze", "conv1..conv5")
+    assert train(*options(images, whole, *frozen, "--max-steps", "5"))[0] == 0
+    assert train(*options(images, cut, *frozen, "--max-steps", "2"))[0] == 0
+    status, said = train("--output", cut, "--resume", "--freeze", "conv1")
+    assert status == 2
+    assert "--resume: the run has --freeze conv1..conv5, not conv1;" in said
+    status, said = train("--output", cut, "--resume", "--max-steps", "5")
+    assert status == 0, said
+    assert f"starting from {cut}/checkpoints/step-00000002" in said
+    assert "frozen" in said
+    assert all(torch.equal(value, weights(cut)[name]) for name, value in weights(whole).items())
+
+
+def test_a_run_goes_on_from_another_with_its_last_stage_drawn_anew(
+    train: Any, images: Path, tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = tmp_path / "source", image_folder(tmp_path / "two", classes=2)
+    assert train(*options(images, source, "--max-steps", "3"))[0] == 0
+    start: dict[str, torch.Tensor] = {}
+    inner = trainer.train_step
+
+    def step(net: AlexNet, *given: Any) -> Any:
+        start.update(
+            {name: value.clone() for name, value in net.state_dict().items() if not start or name not in start}
+        )
+        return inner(net, *given)
+
+    monkeypatch.setattr(trainer, "train_step", step)
+    status, said = train(*options(other, tmp_path / "tuned", "--init", source, "--max-steps", "1", "--seed", "7"))
+    assert status == 0, said
+    assert f"starting from the weights of {source}: conv1, conv2" in said
+    assert "; fc8 is drawn anew, for 2 classes in place of 3" in said
+    theirs, fresh = torch.load(source / "model.pt", weights_only=True), drawn(2, seed=7)
+    for name, value in start.items():
+        assert torch.equal(value, fresh[name] if stage(name) == "fc8" else theirs[name]), name
+    start.clear()
+    status, said = train(*options(images, tmp_path / "same", "--init", source, "--max-steps", "1"))
+    assert status == 0
+    assert "anew" not in said
+    assert all(torch.equal(value, theirs[name]) for name, value in start.items())
+
+
+def test_resuming_prefers_the_runs_own_checkpoint_and_begins_again_before_there_is_one(
+    train: Any, images: Path, tmp_path: Path
+) -> None:
+    source, run = tmp_path / "source", tmp_path / "run"
+    assert train(*options(images, source, "--max-steps", "1"))[0] == 0
+    assert train(*options(images, run, "--init", source, "--max-steps", "1"))[0] == 0
+    expected = weights(run)
+    for path in checkpoint.found(run / "checkpoints"):  # as if it had been killed before its first
+        path.unlink()
+    status, said = train("--output", run, "--resume", "--max-steps", "1")
+    assert status == 0
+    assert f"starting from the weights of {source}" in said
+    assert all(torch.equal(value, weights(run)[name]) for name, value in expected.items())
+    (source / "model.pt").unlink()  # no longer needed
+    status, said = train("--output", run, "--resume", "--max-steps", "2")
+    assert status == 0
+    assert "starting from" in said
+    assert "checkpoints/step-00000001" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--init", "nowhere"], "--init nowhere: there is no such file; name a run's folder or a file of weights"),
+        (["--init-stages", "conv1"], "--init-stages conv1: must be given with --init"),
+        (["--init", ".", "--init-stages", "conv9"], "--init-stages conv9: 'conv9' names no stage; there are conv1,"),
+        (["--freeze", "conv5..conv1"], "--freeze conv5..conv1: conv1 is before conv5; turn the range round"),
+        (["--freeze", "conv1..fc8"], "--freeze: names all stages, which leaves nothing to learn"),
+        (["--init", "."], "no model here (model.json is missing)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_starts_get_one_line_and_leave_no_folder(
+    given: list[str], message: str, train: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, said = train(*options(images, tmp_path / "run", *given))
+    assert status == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_imported_model_is_not_trained_over(train: Any, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").touch()
+    status, said = train(*options(images, tmp_path))
+    assert (status, "holds a run already" in said) == (2, True)
+
+
+def save(net: AlexNet, path: Path) -> Path:
+    torch.save(net.state_dict(), path)
+    return path
+
+
+def test_what_does_not_fit_is_refused_with_its_name_and_both_shapes(tmp_path: Path) -> None:
+    net = narrow(PAPER)
+    wide = replace(net, linears=(net.linears[0], replace(net.linears[1], width=48), net.linears[2]))
+    source = save(AlexNet(wide, 5, 64), tmp_path / "wide.pt")
+    with pytest.raises(
+        UserError, match=r"wide\.pt: fc7\.weight is \(48, 32\); in the network to train it is \(32, 32\)"
+    ):
+        start_from(AlexNet(net, 5, 64), str(source))
+    assert start_from(AlexNet(net, 5, 64), str(source), CONVS).endswith("; drawn anew: fc6, fc7, fc8")
+    with pytest.raises(UserError, match=r"fc8\.weight is \(5, 32\); in the network to train it is \(6, 32\)"):
+        start_from(AlexNet(net, 6, 64), str(save(AlexNet(net, 5, 64), tmp_path / "five.pt")), ("fc8",))
+
+
+def with_sixth() -> Architecture:
+    """The source's net with a sixth convolution layer over the last pooling layer."""
+    net = narrow(PAPER)
+    return replace(net, convs=(*net.convs, Conv("conv6", 16, 3, 1, (1, 1, 1, 1), meet=True)))
+
+
+def test_the_first_five_layers_go_into_the_net_with_a_sixth(tmp_path: Path) -> None:
+    plain, net = AlexNet(narrow(PAPER), 5, 64, seed=1), AlexNet(with_sixth(), 4, 64, seed=2)
+    source, fresh = save(plain, tmp_path / "plain.pt"), AlexNet(with_sixth(), 4, 64, seed=2).state_dict()
+    with pytest.raises(UserError, match=r"has no conv6\.weight, which the network to train has"):
+        start_from(net, str(source))
+    said = start_from(net, str(source), CONVS)
+    assert said == f"the weights of {source}: {', '.join(CONVS)}; drawn anew: conv6, fc6, fc7, fc8"
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name] if stage(name) in CONVS else fresh[name]), name
+    back = save(net, tmp_path / "six.pt")
+    with pytest.raises(UserError, match=r"conv6\.weight is not in the network to train"):
+        start_from(AlexNet(narrow(PAPER), 4, 64), str(back))
+
+
+def test_torchvisions_weights_are_made_to_read_our_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "images_read", lambda _: "imagenet")  # its shapes are too wide for a test
+    ours, net = AlexNet(narrow(TORCHVISION), 5, 64, seed=1), AlexNet(narrow(TORCHVISION), 3, 64, seed=2)
+    with torch.device("meta"):
+        names = list(torchvision.models.alexnet().state_dict())
+    torch.save(dict(zip(names, ours.state_dict().values(), strict=True)), tmp_path / "alexnet.pth")
+    start_from(net, str(tmp_path / "alexnet.pth"))
+    scale = 255 * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    (theirs,), (weight,) = ours.stage_weights("conv1"), net.stage_weights("conv1")
+    torch.testing.assert_close(weight * scale, theirs)
+    assert torch.equal(net.stage_weights("conv2")[0], ours.stage_weights("conv2")[0])
+
+
+def test_a_net_that_scales_its_images_and_one_that_does_not_compute_the_same(tmp_path: Path) -> None:
+    images = 60 * torch.randn(2, 3, 64, 64)
+    for theirs, ours in ((1.0, 0.25), (0.25, 1.0)):
+        source = AlexNet(replace(narrow(PAPER), input_scale=theirs), 5, 64).eval()
+        run = tmp_path / f"run-{theirs}"
+        run.mkdir()
+        save_model(run, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+        for given in (run, run / "model.pt"):
+            net = AlexNet(replace(narrow(PAPER), input_scale=ours), 5, 64).eval()
+            start_from(net, str(given))
+            torch.testing.assert_close(net(images), source(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_does_not_tell_what_its_images_are(tmp_path: Path) -> None:
+    torch.save({"identity": {}, "weights": {}}, tmp_path / "step.pt")
+    with pytest.raises(UserError, match=r"is a run's checkpoint, .*; name the run's folder"):
+        start_from(AlexNet(narrow(PAPER), 5, 64), str(tmp_path / "step.pt"))
+
+
+def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
+    weights, file = caffe_files.weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffe_files.caffemodel(weights))
+    net = AlexNet(caffe_files.narrow(CAFFE), 3, caffe_files.SIZE)
+    assert start_from(net, str(file)).endswith("; fc8 is drawn anew, for 3 classes in place of 7")
+    assert torch.equal(torch.cat(net.stage_weights("conv1")), weights["conv1.weight"].flip(1))
+    assert torch.equal(torch.cat(net.stage_weights("conv2")), weights["conv2.weight"])
+
+
+def test_what_the_weights_own_network_computes_otherwise_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "bvlc_alexnet.caffemodel"
+    file.write_bytes(caffe_files.caffemodel(caffe_files.weights_of_caffe()))
+    net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
+    assert start_from(net, str(file)).endswith(
+        "; the network that they were trained in computes otherwise: norm.alpha 0.0001 for 0.0005, norm.k 1.0 for 2.0, "
+        "norm.across_towers True for False, pool_ceil True for False, conv1.padding (0, 0, 0, 0) for (0, 3, 0, 3)"
+    )
+    assert start_from(net, str(file), ("fc6",)).endswith("norm.across_towers True for False, pool_ceil True for False")
+    source = AlexNet(narrow(PAPER), 5, 64)
+    save_model(tmp_path, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+    for change, said in (
+        (with_tanh(PAPER), "linear_activation relu for tanh, conv1.after ('relu', 'norm', 'pool') for ('tanh', "),
+        (without_norm(PAPER), "otherwise: conv1.after ('relu', 'norm', 'pool') for ('relu', 'pool'), conv2.after "),
+    ):
+        assert said in start_from(AlexNet(narrow(change), 5, 64), str(tmp_path))
+    alike = replace(PAPER, dropout=(), input_scale=0.5, name="mine")
+    assert start_from(AlexNet(narrow(alike), 5, 64), str(tmp_path)).endswith("conv5, fc6, fc7, fc8")
+
+
+def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_later_stages_are_not(
+    tmp_path: Path,
+) -> None:
+    ours = AlexNet(replace(narrow(PAPER), towers=1), 5, 64)
+    torch.save({name.removeprefix("towers.0."): value for name, value in ours.state_dict().items()}, tmp_path / "a.pt")
+    net = AlexNet(replace(narrow(PAPER), towers=1), 5, 64)
+    with pytest.raises(UserError, match=r"nothing tells what images its weights read; make it a run first"):
+        start_from(net, str(tmp_path / "a.pt"))
+    start_from(net, str(tmp_path / "a.pt"), ("conv2", "fc8"))
+    assert torch.equal(net.stage_weights("conv2")[0], ours.stage_weights("conv2")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("conv1", ("conv1",)),
+        ("conv3, conv1", ("conv1", "conv3")),
+        ("conv1..conv5", CONVS),
+        ("conv1..conv2,conv2..conv3,fc8", ("conv1", "conv2", "conv3", "fc8")),
+        (None, None),
+    ],
+)
+def test_stages_are_named_singly_and_in_ranges(text: str | None, stages: tuple[str, ...] | None) -> None:
+    assert stages_named("--freeze", text, PAPER.stage_names) == stages
+
+
+@pytest.mark.parametrize("text", ["", "conv1,", "conv", "conv1..", "..conv2", "conv1...conv3", "conv0..conv2"])
+def test_what_names_no_stage_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--freeze .*: '.*' names no stage; there are conv1, .*, fc8"):
+        stages_named("--freeze", text, PAPER.stage_names)
+
+
+def test_frozen_parameters_have_no_gradient() -> None:
+    net = AlexNet(narrow(PAPER), 3, 64)
+    freeze(net, ("conv1", "fc6"))
+    net(60 * torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert {stage(name) for name, p in net.named_parameters() if p.grad is None} == {"conv1", "fc6"}

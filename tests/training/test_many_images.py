@@ -1,0 +1,35 @@
+"""Checks of minutes, run by `make test-all`."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def test_killed_with_sigkill_at_random_moments_a_run_ends_the_same() -> None:
+    line = [sys.executable, "-m", "benchmarks.experiments.kill_resume", "--kills", "8", "--epochs", "1", "--seed", "1"]
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "model.pt bitwise equal: True; metrics equal: True"
+
+
+def best_error(output: Path) -> float:
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return min(float(r["top1_error"]) for r in records if r["split"] == "val" and r["crops"] == 1)
+
+
+@pytest.mark.parametrize("batch_size", [32, 128])
+def test_the_default_recipe_learns_small_images(
+    batch_size: int, tmp_path: Path, shared_data: Callable[[str], Path]
+) -> None:
+    """Chance is 90%; Caffe's initial weights are still there after 3 epochs of batch 128."""
+    given = ["--data", str(shared_data("tiny-imagenet-10")), "--image-size", "64", "--epochs", "4", "--val-every", "4"]
+    line = [sys.executable, str(PROJECT / "train.py"), *given, "--batch-size", str(batch_size)]
+    subprocess.run([*line, "--output", str(tmp_path / "run")], check=True, capture_output=True)
+    assert best_error(tmp_path / "run") < 0.7

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+
+from alexnet_torch.recipes.schedules import Plateau, Rates, Steps
+from alexnet_torch.training.optimizers import PaperSGD, optimizer_of, parameter_groups, set_rates
+
+
+def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
+    torch.manual_seed(0)
+    weights = [torch.randn(7, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)]
+    params = [nn.Parameter(w.clone()) for w in weights]
+    optimizer = PaperSGD([{"params": [params[0]]}, {"params": [params[1]], "weight_decay": 0.0}])
+    velocities = [torch.zeros_like(w) for w in weights]
+    for rate in (0.01, 0.01, 0.01, 0.001, 0.001, 0.0, 0.01):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        for i, (w, p, decay) in enumerate(zip(weights, params, (5e-4, 0.0), strict=True)):
+            grad = torch.randn_like(w)
+            p.grad = grad.clone()
+            velocities[i] = 0.9 * velocities[i] - decay * rate * w - rate * grad
+            w += velocities[i]
+        optimizer.step()
+    for w, p in zip(weights, params, strict=True):
+        torch.testing.assert_close(p.detach(), w, rtol=1e-13, atol=1e-15)
+
+
+def test_torchs_own_sgd_differs_after_a_change_of_rate() -> None:
+    """Why there is a rule of ours at all."""
+
+    def last(make: type) -> float:
+        p = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = (
+            PaperSGD([{"params": [p]}], weight_decay=0.0)
+            if make is PaperSGD
+            else torch.optim.SGD([p], lr=0.1, momentum=0.9)
+        )
+        for rate in (0.1, 0.1, 0.01):
+            optimizer.param_groups[0]["lr"] = rate
+            p.grad = torch.ones_like(p)
+            optimizer.step()
+        return p.item()
+
+    assert last(PaperSGD) == pytest.approx(1 - 0.1 - 0.19 - (0.171 + 0.01))
+    assert last(torch.optim.SGD) == pytest.approx(1 - 0.1 - 0.19 - 0.0271)
+
+
+def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
+    tower = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1), "fc8": nn.Linear(4, 2)})
+    net = nn.ModuleDict({"towers": nn.ModuleList([tower])})
+    optimizer = PaperSGD(parameter_groups(net, bias_decay=0.0, weight_decay=5e-4))
+    set_rates(optimizer, Rates(0.01, 0.02, {"conv1": 0.0}))
+    found = {(g["stage"], g["kind"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
+    assert found == {
+        ("conv1", "weight"): (0.0, 5e-4),
+        ("conv1", "bias"): (0.02, 0.0),
+        ("fc8", "weight"): (0.01, 5e-4),
+        ("fc8", "bias"): (0.02, 0.0),
+    }
+
+
+def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> None:
+    plateau = Plateau(patience=2, drops=3)
+    assert plateau.rate(0.01, 0, []) == 0.01
+    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4]) == 0.01
+    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4, 0.41]) == pytest.approx(0.001)
+    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4, 0.41, 0.39, 0.38]) == pytest.approx(0.001)
+    assert plateau.rate(0.01, 0, [0.5] * 100) == pytest.approx(1e-5)
+
+
+def test_steps_change_at_their_epochs() -> None:
+    steps = Steps(factors=((2, 0.1), (4, 0.01)), stages=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
+    assert [steps.rate(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    found = [steps.stage_rates(0.01, epoch).get("conv1") for epoch in range(6)]
+    assert found == [None, None, None, 0.0, 0.0, pytest.approx(1e-5)]
+
+
+def test_adam_is_kingma_and_bas() -> None:
+    torch.manual_seed(0)
+    w = torch.randn(7, dtype=torch.float64)
+    p = nn.Parameter(w.clone())
+    optimizer = optimizer_of("adam", [{"params": [p], "weight_decay": 0.0}], 0.9)
+    mean, square = torch.zeros_like(w), torch.zeros_like(w)
+    for step, rate in enumerate((0.01, 0.01, 0.001, 0.0, 0.01), 1):
+        optimizer.param_groups[0]["lr"] = rate
+        p.grad = torch.randn_like(w)
+        mean, square = 0.9 * mean + 0.1 * p.grad, 0.999 * square + 0.001 * p.grad**2
+        w = w - rate * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), w, rtol=1e-12, atol=1e-14)

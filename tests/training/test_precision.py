@@ -1,0 +1,81 @@
+"""Mixed precision, and that a step waits for no GPU."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.data.augment import Crops, to_float
+from alexnet_torch.evaluation.evaluate import count_wrong
+from alexnet_torch.model.architecture import PAPER
+from alexnet_torch.training.optimizers import PaperSGD
+from alexnet_torch.training.precision import Precision
+
+
+def updated(scaler: torch.amp.GradScaler, factor: float = 1.0) -> tuple[PaperSGD, nn.Parameter]:
+    """A parameter after two updates, the second of which has `factor` in its gradient."""
+    p = nn.Parameter(torch.linspace(-1, 1, 7))
+    optimizer = PaperSGD([{"params": [p], "lr": 0.1}])
+    for times in (1.0, factor):
+        scaler.scale((p**2).sum() * times).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    return optimizer, p
+
+
+def test_scaled_gradients_make_the_same_update() -> None:
+    plain, scaled = updated(torch.amp.GradScaler("cpu", enabled=False)), updated(torch.amp.GradScaler("cpu"))
+    torch.testing.assert_close(scaled[1], plain[1], rtol=1e-6, atol=0)
+
+
+def test_an_update_whose_gradient_overflowed_is_skipped_and_the_scale_halved() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer, p = updated(scaler, float("inf"))
+    once = nn.Parameter(torch.linspace(-1, 1, 7))
+    other = PaperSGD([{"params": [once], "lr": 0.1}])
+    (once**2).sum().backward()
+    other.step()
+    torch.testing.assert_close(p, once)
+    torch.testing.assert_close(optimizer.state[p]["negative_velocity"], other.state[once]["negative_velocity"])
+    assert scaler.get_scale() == 512.0
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_products_are_short_and_normalisation_loss_and_weights_are_not(name: str) -> None:
+    torch.manual_seed(0)
+    net = AlexNet(PAPER, 10, 64, seed=0)
+    images, labels = 60 * torch.randn(4, 3, 64, 64), torch.arange(4)
+    exact = net.eval()(images)
+    with Precision(name, torch.device("cpu")).autocast():
+        logits = net(images)
+        assert (
+            net.features(images, "conv1").dtype == logits.dtype == (torch.bfloat16 if name == "bf16" else torch.float16)
+        )
+        loss = F.cross_entropy(logits.float(), labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.02 * exact.abs().max().item())
+    loss.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", [None, "bf16", "fp16"])
+@pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=["one", "two"])
+def test_from_pixels_to_loss_a_step_reads_nothing_back(name: str | None, devices: list[str]) -> None:
+    """Fake tensors hold no numbers: reading one back, as .item() does, would raise."""
+    crops = Crops(np.array([3, 0]), np.array([1, 4]), np.array([True, False]))
+    with FakeTensorMode():
+        net = AlexNet(PAPER, 10, 64, devices).train()
+        pixels = torch.empty(2, 64, 64, 3, dtype=torch.uint8, device="cuda:0")
+        images = to_float(pixels, crops, torch.empty(73, 73, 3, device="cuda:0"))
+        labels = torch.zeros(2, dtype=torch.int64, device="cuda:0")
+        with torch.autocast("cuda", torch.bfloat16 if name == "bf16" else torch.float16, enabled=name is not None):
+            logits = net(images, DropoutKey(0, 0)).float()
+            loss = F.cross_entropy(logits, labels)
+        wrong = count_wrong(logits, labels, 1)
+        assert loss.device == wrong.device == torch.device("cuda:0")
+        with pytest.raises(Exception, match="_local_scalar_dense"):
+            loss.item()

@@ -1,0 +1,570 @@
+"""train.py as a user runs it: status, messages, files, resuming."""
+
+import io
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train as train_script
+from alexnet_torch import AlexNet, cli, load_model
+from alexnet_torch.recipes.ablations import one_tower
+from alexnet_torch.recipes.catalogue import RECIPES, demo
+from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.training import checkpoints as checkpoint
+from alexnet_torch.training import trainer
+
+PROJECT = Path(__file__).parents[2]
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path, image_folder: Make) -> Path:
+    return image_folder(tmp_path / "images")
+
+
+def command(root: Path | str, output: Path, *options: str) -> list[str]:
+    given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8"]
+    return [sys.executable, str(PROJECT / "train.py"), *given, "--colour", "source", *options]
+
+
+def narrow() -> Recipe:
+    """The demo recipe with few channels: what is tested here is not how well it learns."""
+    net = demo().architecture
+    convs = tuple(replace(conv, channels=16) for conv in net.convs)
+    linears = (*(replace(linear, width=64) for linear in net.linears[:-1]), net.linears[-1])
+    return replace(demo(), architecture=replace(net, convs=convs, linears=linears))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _narrow_demo() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "demo", narrow)
+        yield
+
+
+@dataclass
+class Done:
+    """What a command printed and its exit status."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(arguments: list[str]) -> Done:
+    """train.py in this process: importing torch anew takes longer than these runs."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        try:
+            status = train_script.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def train(root: Path | str, output: Path, *options: str) -> Done:
+    return call(command(root, output, *options)[2:])
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    """The metrics, without those that measure this machine."""
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait")} for r in records]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, image_folder: Make) -> Path:
+    """A run of 4 epochs of 3 steps; its images are beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    image_folder(folder / "images")
+    done = train(
+        folder / "images", folder / "run", "--epochs", "4", "--log-every", "2", "--cache", str(folder / "cache")
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert config["settings"]["batch_size"] == 8
+    assert config["settings"]["recipe"] == "demo"
+    assert config["versions"]["torch"] == torch.__version__
+    assert config["devices"] == ["cpu", "cpu"] or config["devices"][0].startswith("cuda")
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    trained = [r for r in records if r["split"] == "train"]
+    assert [r["step"] for r in trained] == [2, 4, 6, 8, 10, 12]
+    assert all(
+        set(r) == {"split", "step", "epoch", "loss", "top1_error", "lr", "images_per_second", "data_wait"}
+        for r in trained
+    )
+    validated = [r for r in records if r["split"] == "val"]
+    *centre, ten = validated
+    assert [(r["step"], r["epoch"], r["crops"]) for r in centre] == [(3, 1, 1), (6, 2, 1), (9, 3, 1), (12, 4, 1)]
+    best = min(centre, key=lambda r: float(r["top1_error"]))  # the first of equals
+    assert (ten["step"], ten["epoch"], ten["crops"]) == (best["step"], best["epoch"], 10)
+    assert all(0 <= r["top5_error"] <= r["top1_error"] <= 1 for r in validated)
+    assert len(checkpoint.found(finished / "checkpoints")) in (2, 3)
+
+
+def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> None:
+    net = AlexNet(narrow().architecture, num_classes=3, image_size=64)
+    net.load_state_dict(torch.load(finished / "model.pt", weights_only=True))
+    errors = {r["step"]: r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1}
+    best = min(errors, key=lambda step: errors[step])
+    (kept,) = (p for p in checkpoint.found(finished / "checkpoints") if f"step-{best:08d}" in p.name)
+    weights = torch.load(kept, weights_only=True)["weights"]
+    assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
+
+
+def test_tensorboard_has_scalars_graph_filters_and_samples(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/top1_error", "train/lr", "val/loss", "val/top1_error"} <= set(tags["scalars"])
+    assert len(events.Scalars("val/loss")) == 4
+    assert [e.step for e in events.Scalars("val-10-crops/top1_error")] == [metrics(finished)[-1]["step"]]
+    for theirs, ours in (("cross_entropy", "train/loss"), ("accuracy", "train/top1_error")):  # the post's names
+        pairs = zip(events.Scalars(theirs), events.Scalars(ours), strict=True)
+        for a, b in pairs:
+            assert a.step == b.step
+            assert a.value == pytest.approx(b.value if theirs == "cross_entropy" else 1 - b.value)
+    assert {"conv1/tower0", "conv1/tower1"} <= set(tags["images"])
+    assert any(tag.startswith("samples") for tag in tags["images"])
+    assert tags["graph"]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 7])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished: Path, tmp_path: Path) -> None:
+    """Stopped after any step: within an epoch, within a report, at a validation."""
+    images, run = finished.parent / "images", tmp_path / "run"
+    inner, done = trainer.train_step, 0
+
+    def step(*given: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return inner(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", step)
+        stopped = train(images, run, "--epochs", "4", "--log-every", "2")
+    assert stopped.returncode == 143, stopped.stderr
+    assert f"stopped after step {steps}; continue with --resume" in stopped.stderr
+    resumed = call(["--output", str(run), "--resume"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"step-{steps:08d}" in resumed.stdout
+    assert metrics(run) == metrics(finished)
+    assert (run / "model.pt").read_bytes() == (finished / "model.pt").read_bytes()
+    ours, theirs = (torch.load(checkpoint.found(r / "checkpoints")[0], weights_only=True) for r in (run, finished))
+    for name in ours["weights"]:
+        assert torch.equal(ours["weights"][name], theirs["weights"][name])
+    for index, kept in ours["optimizer"].items():
+        assert torch.equal(kept["negative_velocity"], theirs["optimizer"][index]["negative_velocity"])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes_bit_for_bit(precision: str, root: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(root, whole, "--amp", precision, "--max-steps", "6").returncode == 0
+    assert train(root, cut, "--amp", precision, "--max-steps", "3").returncode == 0
+    resumed = call(["--output", str(cut), "--resume", "--max-steps", "6"])
+    assert resumed.returncode == 0, resumed.stderr
+    states = [checkpoint.newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
+    weights, scalers = ([state[1][part] for state in states if state] for part in ("weights", "scaler"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert scalers[0] == scalers[1]
+    assert all(value.dtype == torch.float32 for value in weights[0].values())
+    other = call(
+        ["--output", str(cut), "--resume", "--max-steps", "8", "--amp", "fp16" if precision == "bf16" else "bf16"]
+    )
+    one_line(other, f"--resume: the run has --amp {precision}, not")
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
+    before = {p: p.read_bytes() for p in finished.glob("*.*") if p.name != "config.json"}
+    done = call(["--output", str(finished), "--resume"])
+    assert done.returncode == 0
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    newest, before = checkpoint.found(run / "checkpoints")[:2]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = train(finished.parent / "images", run, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{newest} is damaged" in resumed.stdout
+    assert f"starting from {before}" in resumed.stdout
+    assert metrics(run) == metrics(finished)
+
+
+def one_line(done: Done, message: str) -> None:
+    said = [line for line in done.stderr.splitlines() if "decoding" not in line and "image/s" not in line]
+    assert done.returncode == 2, done.stderr
+    assert len(said) == 1, done.stderr
+    assert re.search(message, said[0]), said[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "three"], r"Error parsing --epochs: .*see train.py --help"),
+        (["--epoch", "3"], r"--epoch.*--epochs|Unrecognized options: --epoch"),
+        (["--epochs", "0"], "--epochs 0: must be 1 or more"),
+        (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
+        (["--max-steps", "0"], "--max-steps 0: must be 1 or more"),
+        (["--log-every", "0"], "--log-every 0: must be 1 or more"),
+        (["--val-every", "0"], "--val-every 0: must be 1 or more"),
+        (["--lr", "-1"], "--lr -1.0: must be positive"),
+        (["--lr", "nan"], "--lr nan: must be positive"),
+        (["--seed", "-1"], "--seed -1: must be 0 or more"),
+        (["--ablation", "no-colour"], "--ablation no-colour: changes nothing in this recipe; choose another"),
+        (
+            ["--ablation", "no-colour", "--recipe", "paper", "--colour", "paper"],
+            "--colour paper: must be none for --ablation no-colour",
+        ),
+        (["--recipe", "papr"], "invalid choice 'papr' for argument '--recipe'"),
+        (["--image-size", "63"], "--image-size: image_size 63 leaves nothing of .* smallest that works is 64"),
+        (["--devices", "gpu"], "--devices: 'gpu' is no device"),
+        (["--devices", "cuda:99"], r"--devices cuda:99: this machine shows \d+ GPU"),
+        (["--devices", "cpu,cpu,cpu"], r"--devices: 2 tower\(s\) go on 1 device or 2, not on 3"),
+        (["--split", "devices", "--devices", "cpu"], "--split devices: needs 2 devices"),
+        (["--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--resume"], r"--resume: .* holds no run \(no config.json\); start one without --resume"),
+        (["--output", "/dev/null/run"], "--output /dev/null/run: cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_options_get_one_line_and_status_2(options: list[str], message: str, root: Path, tmp_path: Path) -> None:
+    one_line(train(root, tmp_path / "run", *options), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_files_are_listed_with_status_2(root: Path, tmp_path: Path) -> None:
+    (root / "train/class0/000.png").write_bytes(b"")
+    done = train(root, tmp_path / "run")
+    assert done.returncode == 2
+    assert f"  {root}/train/class0/000.png: empty file" in done.stderr
+    assert "Traceback" not in done.stderr
+    skipped = train(root, tmp_path / "run", "--skip-bad", "--max-steps", "1")
+    assert skipped.returncode == 0
+    assert "1 unreadable file(s) left out" in skipped.stderr
+
+
+def test_a_run_is_not_written_over(finished: Path) -> None:
+    one_line(
+        train(finished.parent / "images", finished), "holds a run already; continue it with --resume, or name another"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "9"], "the run has --batch-size 8, not 9"),
+        (["--seed", "5"], "the run has --seed 0, not 5"),
+        (["--image-size", "67"], "the run is of another data set|the run has --image-size 64, not 67"),
+        (["--no-mirror"], "the run has --no-mirror False, not True"),
+        (["--colour", "paper"], "the run has --colour source, not paper"),
+        (["--recipe", "source-2012", "--image-size", "64"], "the run is of another architecture than --recipe"),
+        (["--ablation", "no-norm"], "the run is of another architecture than --recipe and --ablation name"),
+    ],
+)
+def test_another_run_is_not_resumed(options: list[str], message: str, finished: Path) -> None:
+    one_line(call(["--output", str(finished), "--resume", *options]), f"--resume: {message}")
+
+
+def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = train(root, run, "--ablation", "one-tower", "--max-steps", "1")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert config["settings"]["ablation"] == "one-tower"
+    assert config["devices"] == ["cpu"] or config["devices"][0].startswith("cuda")
+    assert config["architecture"]["towers"] == 1
+    assert load_model(run).net.architecture == one_tower(narrow().architecture)
+    assert call(["--output", str(run), "--resume", "--max-steps", "2"]).returncode == 0
+    one_line(call(["--output", str(run), "--resume", "--ablation", "tanh"]), "another architecture than --recipe and")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json cannot be read"),
+        ("[]", "config.json cannot be read"),
+        ('{"settings": {"epochs": "many"}}', "config.json has a setting of the wrong type"),
+        ('{"settings": {"recipe": "mine"}}', "config.json names recipe 'mine', which there is not"),
+        ('{"settings": {"rate": 1, "epochs": 1}}', r"config\.json has settings that there are not: rate$"),
+        ('{"settings": {"colour": "pink"}}', "--colour pink: must be one of"),
+    ],
+)
+def test_a_broken_configuration_is_neither_resumed_nor_repeated(content: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(content)
+    one_line(call(["--output", str(tmp_path), "--resume"]), message)
+    repeated = call(["--output", str(tmp_path / "new"), "--config", str(config)])
+    one_line(repeated, message)
+    assert "--resume" not in repeated.stderr
+
+
+def test_a_run_is_repeated_from_its_configuration(finished: Path, tmp_path: Path) -> None:
+    config = finished / "config.json"
+    again = call(["--config", str(config), "--output", str(tmp_path / "again")])
+    assert again.returncode == 0, again.stderr
+    assert metrics(tmp_path / "again") == metrics(finished)
+    assert (tmp_path / "again/model.pt").read_bytes() == (finished / "model.pt").read_bytes()
+    changed = call(["--config", str(config), "--output", str(tmp_path / "other"), "--seed", "1", "--max-steps", "2"])
+    assert changed.returncode == 0, changed.stderr
+    settings, before = (json.loads((r / "config.json").read_text())["settings"] for r in (tmp_path / "other", finished))
+    differ = {name for name in before if settings[name] != before[name]}
+    assert differ - {"resume"} == {"output", "seed", "max_steps"}
+
+
+def test_a_configuration_is_repeated_or_a_run_resumed(tmp_path: Path) -> None:
+    both = ["--resume", "--output", str(tmp_path), "--config", "x.json"]
+    one_line(call(both), "--config: repeats a run in a new folder, --resume continues one; give one of the two")
+    one_line(
+        call(["--config", str(tmp_path / "x.json")]),
+        f"--config {tmp_path}/x.json: there is no such file; name a run's config.json",
+    )
+
+
+def test_another_data_set_is_not_resumed(finished: Path, tmp_path: Path, image_folder: Make) -> None:
+    other = image_folder(tmp_path / "other", train=9)
+    before = (finished / "config.json").read_bytes()
+    one_line(train(other, finished, "--resume"), "--resume: the run is of another data set than --data names")
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    for path in checkpoint.found(run / "checkpoints"):
+        path.write_bytes(b"")
+    done = train(finished.parent / "images", run, "--resume")
+    assert done.returncode == 2
+    assert "no checkpoint in" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(root: Path, tmp_path: Path) -> None:
+    assert train(root, tmp_path / "run", "--max-steps", "3").returncode == 0
+    kept = checkpoint.found(tmp_path / "run/checkpoints")
+    for often, what in (("1", r"loss of the 1 step\(s\) up to step 5 is (nan|inf)"), ("50", "weights are not finite")):
+        done = train(root, tmp_path / "run", "--resume", "--max-steps", "60", "--lr", "1e30", "--log-every", often)
+        assert done.returncode == 1
+        assert re.search(what + r".*: training diverged; the last good checkpoint is .*step-00000003", done.stderr)
+    assert "lower --lr" in done.stderr
+    assert checkpoint.found(tmp_path / "run/checkpoints") == kept
+
+
+def test_a_loss_at_chance_is_reported_with_cause_and_cure(root: Path, tmp_path: Path) -> None:
+    guessing = torch.tensor(1.008 * math.log(3)), torch.tensor(5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", lambda *_: guessing)
+        done = train(
+            root, tmp_path / "run", "--epochs", "99", "--max-steps", "110", "--val-every", "99", "--log-every", "5"
+        )
+        assert done.returncode == 1
+        assert done.stdout.count("within 1% of ln(classes), that of guessing, for 100 steps") == 1
+        assert "for 110 steps: weights too small" in done.stderr
+        assert "try --recipe paper" in done.stderr
+        patch.setattr(trainer, "train_step", lambda *_: (guessing[0] * 1.01, guessing[1]))
+        done = train(
+            root, tmp_path / "other", "--epochs", "99", "--max-steps", "110", "--val-every", "99", "--log-every", "5"
+        )
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_save_and_leave(
+    number: signal.Signals, status: int, root: Path, tmp_path: Path
+) -> None:
+    # a terminal's Ctrl-C reaches the workers that decode, too
+    streamed = ("--cache", "none") if number == signal.SIGINT else ()
+    process = subprocess.Popen(
+        command(root, tmp_path / "run", "--epochs", "1000", "--val-every", "1000", "--log-every", "1", *streamed),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any("step 4:" in line for line in process.stdout)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "continue with --resume" in said
+    (saved,) = checkpoint.found(tmp_path / "run/checkpoints")
+    assert torch.load(saved, weights_only=True)["state"]["step"] == int(saved.name[5:13]) >= 4
+
+
+def test_help_answers_in_seconds_with_options_grouped() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - started < 4
+    for group in ("data options", "training options", "start options", "placement options", "run options"):
+        assert group in done.stdout
+
+
+def test_the_options_that_are_promised_are_there() -> None:
+    """The command line is a contract: an option that goes, or comes, changes this list on purpose."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    promised = (
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
+        "--batch-size --lr --seed --init --init-stages --freeze --devices --split --timeout --output --resume --config "
+        "--amp --compile --log-every --val-every --save-every --help"
+    )
+    assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
+
+
+def test_digits_are_the_default_and_learn(tmp_path: Path) -> None:
+    given = ["--recipe", "demo", "--no-mirror", "--epochs", "2", "--val-every", "2", "--output", str(tmp_path / "run")]
+    line = [sys.executable, str(PROJECT / "train.py"), *given]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    centre, five = (r for r in metrics(tmp_path / "run") if r["split"] == "val")
+    assert (centre["crops"], five["crops"]) == (1, 5)  # mirrored digits are none
+    assert centre["top1_error"] < 0.5
+    assert five["top1_error"] < 0.7  # the corners are strange to a network that has hardly learnt
+
+
+def predict(*given: str) -> Done:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = cli.main(["predict", *given])
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
+    images = sorted(str(p) for p in (finished.parent / "images/val").rglob("*.png"))
+    done = predict(str(finished), *images, "--json")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["file"] for r in records] == images
+    for r in records:
+        probabilities = [c["probability"] for c in r["classes"]]
+        assert sum(probabilities) == pytest.approx(1)
+        assert probabilities == sorted(probabilities, reverse=True)
+    wrong = sum(r["classes"][0]["label"] != Path(r["file"]).parent.name for r in records) / len(records)
+    assert wrong == min(r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1)
+    shown = predict(str(finished), images[0]).stdout.splitlines()
+    assert shown[0] == images[0]
+    assert re.fullmatch(r" +\d+\.\d\d%  class\d", shown[1])
+
+
+def evaluate(*given: str) -> Done:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = cli.main(["evaluate", *given])
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp_path: Path) -> None:
+    data = ["--data", str(finished.parent / "images"), "--cache", str(finished.parent / "cache")]
+    recorded = [r for r in metrics(finished) if r["split"] == "val"]
+    centre = next(r for r in recorded if r["step"] == recorded[-1]["step"])
+    shown = [f"{r[name]:.2%}" for r in (centre, recorded[-1]) for name in ("top1_error", "top5_error")]
+    alone = evaluate(str(finished), *data)
+    assert alone.returncode == 0, alone.stderr
+    heading, row = alone.stdout.splitlines()
+    assert re.split("  +", heading) == ["error"] + [
+        f"{c}, {k}" for c in ("centre crop", "10 crops") for k in ("top-1", "top-5")
+    ]
+    assert row.split() == [str(finished), *shown]
+    other = shutil.copytree(finished, tmp_path / "copy")
+    two = evaluate(str(finished), str(other), *data, "--crops", "10").stdout.splitlines()
+    assert [re.split("  +", line) for line in two[1:]] == [
+        [name, *shown[2:]] for name in (str(finished), str(other), "average of 2")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "evaluate: name at least one run's folder|Required"),
+        (["class0", "class1", "dog"], r"other: not the classes of .*run: .*run has 'class2', .*other has not"),
+        (["class1", "class0", "class2"], r"other: the classes of .*run in another order"),
+        ("--data", r"--data .*: not the classes of .*run: --data .* has 'class3', .*run has not"),
+    ],
+)
+def test_evaluate_refuses_other_classes_in_one_line(
+    change: list[str] | str | None, message: str, finished: Path, tmp_path: Path, image_folder: Make
+) -> None:
+    images, runs = finished.parent / "images", [str(finished)]
+    if isinstance(change, list):
+        other = shutil.copytree(finished, tmp_path / "other")
+        description = json.loads((other / "model.json").read_text())
+        (other / "model.json").write_text(json.dumps({**description, "classes": change}))
+        runs.append(str(other))
+    elif change is None:
+        runs = []
+    else:
+        images = image_folder(tmp_path / "images", classes=4, train=1, val=1)
+    one_line(evaluate(*runs, "--data", str(images)), message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["RUN", "nothing.png"], r"nothing\.png: .*No such file.*name image files"),
+        (["RUN"], "predict: name at least one image file|Required"),
+        (["nowhere", "x.png"], r"nowhere: no model here \(model.json is missing\); name a run's folder"),
+        (["RUN", "x.png", "--what"], "Unrecognized options: --what"),
+        (["RUN", "x.png", "--devices", "cuda:99"], "--devices cuda:99: this machine shows"),
+    ],
+)
+def test_predict_refuses_in_one_line(given: list[str], message: str, finished: Path) -> None:
+    one_line(predict(*(str(finished) if word == "RUN" else word for word in given)), message)
+
+
+def test_predict_says_when_model_and_description_do_not_fit(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "model.pt", tmp_path)
+    description = json.loads((finished / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**description, "classes": ["a", "b"]}))
+    one_line(predict(str(tmp_path), "x.png"), "do not fit each other")
+    (tmp_path / "model.pt").write_bytes(b"junk")
+    one_line(predict(str(tmp_path), "x.png"), "its model cannot be read")
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(root: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("a disk of one's own takes root")
+    measured = train(root, tmp_path / "measured", "--max-steps", "3")
+    assert measured.returncode == 0
+    sizes = {p: p.stat().st_size for p in (tmp_path / "measured").rglob("*") if p.is_file()}
+    room = sum(sizes.values()) + max(sizes.values()) // 2  # for one checkpoint and a half
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        done = train(root, disk / "run", "--epochs", "9", "--cache", str(tmp_path / "cache"))
+        assert done.returncode == 1, done.stderr
+        assert re.search(r"train.py: cannot write the run: .*make room, then continue with --resume", done.stderr)
+        assert "Traceback" not in done.stderr
+        damaged: list[Path] = []
+        assert checkpoint.newest_intact(disk / "run/checkpoints", damaged.append) is not None
+        assert not damaged
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
