@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import Elsewhere, Lost, TrainingError, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, TrainingError, UserError
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.recipes.settings import parse
 
@@ -30,7 +30,7 @@ from alexnet_torch.recipes.settings import parse
 def main() -> int:
     """Parses, builds, trains; returns the exit status."""
     keep_freed()
-    world = World.of()
+    world = World.from_environment()
     try:
         given = parse()
         if (world.size > 1 or world.torchrun) and "output" not in given:
@@ -44,9 +44,9 @@ def main() -> int:
     except UserError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
-    except Elsewhere as error:  # where it is told
+    except OtherRankFailed as error:  # where it is told
         return error.status
-    except KeyboardInterrupt:  # before training, which saves first: see trainer.Stop
+    except KeyboardInterrupt:  # before training, which saves first: see trainer.StopSignal
         if world.local_rank == 0:
             print("train.py: stopped before training; the cache goes on where it was next time", file=sys.stderr)
         return 130
@@ -57,21 +57,21 @@ def run(given: dict[str, Any], world: World) -> int:
     # not at the top: torch takes seconds that --help and mistakes in the options can do without
     from alexnet_torch.distributed.ranks import Ranks
     from alexnet_torch.training.launch import build
-    from alexnet_torch.training.stop_signal import Stopped
+    from alexnet_torch.training.stop_signal import Interrupted
 
     ranks = Ranks(world)
     message: str | None
     try:
         build(given, ranks).fit()
         return 0
-    except Stopped as stopped:
-        status, message = stopped.status, str(stopped) if ranks.first else None
-    except Lost as lost:
-        status, message = 1, ranks.missing(lost)
+    except Interrupted as stopped:
+        status, message = stopped.status, str(stopped) if ranks.is_main else None
+    except RankLost as lost:
+        status, message = 1, ranks.describe_missing(lost)
     except TrainingError as error:
-        status, message = 1, str(error) if ranks.first else None
+        status, message = 1, str(error) if ranks.is_main else None
     finally:
-        ranks.leave()
+        ranks.close()
     if message:
         print(f"train.py: {message}", file=sys.stderr)
     return status

@@ -13,7 +13,7 @@ class TrainingError(Exception):
     """Training itself failed, by diverging say: exit status 1. The message names the step."""
 
 
-class Lost(TrainingError):
+class RankLost(TrainingError):
     """Another process of the run did not come in time, or is gone.
 
     Args:
@@ -26,7 +26,7 @@ class Lost(TrainingError):
         super().__init__(f"lost another process in {what}: {self.why}")
 
 
-class Elsewhere(Exception):
+class OtherRankFailed(Exception):
     """Another process of the run has failed, and has said or will say why."""
 
     def __init__(self, status: int) -> None:

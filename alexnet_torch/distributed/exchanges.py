@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet_torch.distributed.peer_group import Peers
+from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.model.exchange import Exchange, Share, TowerParts, _widened, split
 
 
@@ -15,7 +15,7 @@ def _wire(x: Tensor, dim: int) -> Tensor:
     return (x.movedim(1, -1) if dim == 1 else x).contiguous()
 
 
-def _swapped(peers: Peers, outgoing: list[Tensor], sizes: list[int], dim: int, what: str) -> list[Tensor]:
+def _swapped(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim: int, what: str) -> list[Tensor]:
     """Sends each peer its tensor; receives tensors of `sizes` along `dim`."""
     wires = [_wire(x, dim) for x in outgoing]
     shape = wires[peers.index].shape
@@ -34,7 +34,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, part: Tensor, peers: Peers, sizes: list[int], dim: int, stage: str, same_loss: bool
+        ctx: Any, part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool
     ) -> Tensor:
         ctx.peers, ctx.sizes, ctx.dim, ctx.stage, ctx.same_loss = peers, sizes, dim, stage, same_loss
         outgoing = [part] * peers.size
@@ -63,13 +63,13 @@ class PartnerExchange(Exchange):
         device: of this process's.
     """
 
-    def __init__(self, peers: Peers, device: torch.device) -> None:
+    def __init__(self, peers: PeerGroup, device: torch.device) -> None:
         self.shares = [Share(peers.index, device)]
         self.partners = peers.index, peers.size
         self._peers = peers
 
-    def join(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.join`; in the backward pass partners' gradients add up."""
+    def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
+        """As `Exchange.all_gather_channels`; in the backward pass partners' gradients add up."""
         return [self._joined(parts[0], channels, stage, same_loss=False)]
 
     def merge(self, rows: Tensor) -> Tensor:
@@ -79,17 +79,17 @@ class PartnerExchange(Exchange):
         shapes = [(size, *rows.shape[1:]) for size in sizes]
         return torch.cat(self._peers.swap([rows] * len(sizes), shapes, what))
 
-    def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
-        """As `Exchange.gather`, on every partner: all must go on to compute the same loss."""
+    def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
+        """As `Exchange.gather_output`, on every partner: all must go on to compute the same loss."""
         return self._joined(parts[0], channels, stage, same_loss=True)
 
-    def halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
-        """As `Exchange.halo`."""
+    def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
+        """As `Exchange.channel_halo`."""
         part, mine = parts[0], self._peers.index
         if not width:
             return [(part, 0)]
         edges = torch.cat([part[:, :width], part[:, -width:]], dim=1)
-        every = self.join([edges], 2 * width * self._peers.size, stage)[0].split(2 * width, dim=1)
+        every = self.all_gather_channels([edges], 2 * width * self._peers.size, stage)[0].split(2 * width, dim=1)
         before = every[mine - 1] if mine else None
         after = every[mine + 1] if mine + 1 < self._peers.size else None
         return [_widened(before, part, after, width)]
@@ -114,32 +114,36 @@ class HybridExchange(Exchange):
 
     whole_batch = True
 
-    def __init__(self, peers: Peers, device: torch.device, towers: int) -> None:
+    def __init__(self, peers: PeerGroup, device: torch.device, towers: int) -> None:
         self._peers, self._towers, self._pieces = peers, towers, peers.size // towers
         self._mine, piece = divmod(peers.index, self._pieces)
         self.shares = [
             Share(tower, device, piece if tower == self._mine else None, self._pieces) for tower in range(towers)
         ]
 
-    def turn(self, parts: TowerParts, stage: str) -> TowerParts:
+    def all_gather_rows(self, parts: TowerParts, stage: str) -> TowerParts:
         """All rows of all towers' maps (N, C): those of every process, in the processes' order."""
         rows = self._peers.counts(len(parts[0]), f"the exchange before {stage}, forward")
         return [_Joined.apply(torch.cat(parts, dim=1), self._peers, rows, 0, stage, False)]
 
-    def join(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.join`; of a linear stage's pieces, the whole."""
-        return super().join(parts, channels, stage) if parts[0].ndim == 4 else [self._whole(parts, channels, stage)]
+    def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
+        """As `Exchange.all_gather_channels`; of a linear stage's pieces, the whole."""
+        return (
+            super().all_gather_channels(parts, channels, stage)
+            if parts[0].ndim == 4
+            else [self._whole(parts, channels, stage)]
+        )
 
-    def apart(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.apart`; of a linear stage's pieces, those of this process's tower."""
+    def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
+        """As `Exchange.keep_own_channels`; of a linear stage's pieces, those of this process's tower."""
         if parts[0].ndim == 4:
             return parts
         return [self._whole(parts, channels, stage).split(split(channels, self._towers), dim=1)[self._mine]]
 
-    def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
-        """As `Exchange.gather`; of the last linear stage, on every process for all rows."""
+    def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
+        """As `Exchange.gather_output`; of the last linear stage, on every process for all rows."""
         if parts[0].ndim == 4:
-            return super().gather(parts, channels, stage)
+            return super().gather_output(parts, channels, stage)
         return self._whole(parts, channels, stage, same_loss=True)
 
     def _whole(self, parts: TowerParts, channels: int, stage: str, same_loss: bool = False) -> Tensor:

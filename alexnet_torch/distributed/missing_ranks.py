@@ -5,13 +5,13 @@ import time
 from torch._C._distributed_c10d import Store
 
 from alexnet_torch.distributed.placement import Placement
-from alexnet_torch.errors import Lost
+from alexnet_torch.errors import RankLost
 
 _GONE = 5.0  # seconds in which those who were connected with one that is gone notice
 _SILENT = 30.0  # in which others have waited in vain, too: a step, that is
 
 
-def roll_call(store: Store, placement: Placement, lost: Lost, patience: float) -> str | None:
+def roll_call(store: Store, placement: Placement, lost: RankLost, patience: float) -> str | None:
     """Which ranks are missing, once those that are not have said what they wait for.
 
     Args:

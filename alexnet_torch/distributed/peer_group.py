@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from alexnet_torch.errors import Lost
+from alexnet_torch.errors import RankLost
 
 
-class Peers:
+class PeerGroup:
     """The processes that share one network, as one of them sees them.
 
     Args:
@@ -36,7 +36,7 @@ class Peers:
             what: this is, for messages.
 
         Raises:
-            Lost: a peer did not come in time, or is gone.
+            RankLost: a peer did not come in time, or is gone.
         """
         mine = outgoing[self.index]
         incoming = [mine if peer == self.index else mine.new_empty(tuple(s)) for peer, s in enumerate(shapes)]
@@ -64,12 +64,12 @@ def waiting(what: str) -> Iterator[None]:
     """Names what this process waits for, should another's end or silence make it fail.
 
     Raises:
-        Lost: it did.
+        RankLost: it did.
     """
     try:
         yield
     except RuntimeError as error:
         # gloo has no exception of its own
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise Lost(what, str(error)) from error
+            raise RankLost(what, str(error)) from error
         raise

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alexnet_torch.distributed.world import ALONE, World
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.devices import named_devices
 
@@ -124,7 +124,7 @@ def _require_gpus(gpus: int, world: World) -> None:
 
 
 def choose_devices(
-    named: Sequence[str] | None, towers: int, split: str, world: World = ALONE
+    named: Sequence[str] | None, towers: int, split: str, world: World = SINGLE_PROCESS
 ) -> tuple[list[torch.device], str]:
     """The devices of a process that has all towers and, in words, why these.
 

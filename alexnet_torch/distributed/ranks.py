@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
 from alexnet_torch.distributed.missing_ranks import roll_call
-from alexnet_torch.distributed.peer_group import Peers, waiting
+from alexnet_torch.distributed.peer_group import PeerGroup, waiting
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.rendezvous import LONG, meet
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import Elsewhere, Lost, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.exchange import Exchange
 
@@ -47,26 +47,26 @@ class Ranks:
             self._store = store if world.size > 1 else None
 
     @property
-    def begun(self) -> bool:
+    def is_restart(self) -> bool:
         """Whether this launch of torchrun has begun the run before, and so goes on with it. The first rank asks."""
         return self._launch is not None and self._launch.check(["begun"])
 
-    def begin(self) -> None:
+    def mark_started(self) -> None:
         """Notes that this launch has begun the run, for the processes that torchrun starts in place of these."""
         if self._launch is not None:
             self._launch.set("begun", "")
 
     @property
-    def alone(self) -> bool:
+    def is_single_process(self) -> bool:
         """Whether this is the only process."""
         return self.world.size == 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.world.rank == 0
 
-    def from_first(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def broadcast_from_main(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the first rank makes, on all; plain values, as JSON has them.
 
         Raises:
@@ -74,14 +74,14 @@ class Ranks:
             Elsewhere: on the others then.
         """
         made: dict[str, Any] = {}
-        with self.only_first() as (first, said):
+        with self.main_only() as (first, said):
             if first:
                 made = make()
                 said.append(json.dumps(made))
-        return made if self.first else json.loads(said[0])
+        return made if self.is_main else json.loads(said[0])
 
     @contextmanager
-    def only_first(self) -> Iterator[tuple[bool, list[str]]]:
+    def main_only(self) -> Iterator[tuple[bool, list[str]]]:
         """A block that the first rank alone goes through with; whether it failed, all know after it.
 
         Yields:
@@ -97,13 +97,13 @@ class Ranks:
             return
         self._turn += 1
         name = f"first/{self._turn}"
-        if not self.first:
+        if not self.is_main:
             yield False, said
             with waiting("what rank 0 writes"):
                 self._store.wait([name], self._patience)
             status, *words = json.loads(self._store.get(name))
             if status:
-                raise Elsewhere(status)
+                raise OtherRankFailed(status)
             said.extend(words)
             return
         status = 1
@@ -116,7 +116,7 @@ class Ranks:
         finally:
             self._store.set(name, json.dumps([status, *said]))
 
-    def all_do(self, work: Callable[[], T]) -> T:
+    def run_on_all(self, work: Callable[[], T]) -> T:
         """What each rank makes of its own, if none of them failed.
 
         Raises:
@@ -132,7 +132,7 @@ class Ranks:
         except UserError as failed:
             error = failed
         self._store.set(f"{name}/{self.world.rank}", "2" if error else "0")
-        if self.first:
+        if self.is_main:
             every = [f"{name}/{rank}" for rank in range(self.world.size)]
             self._store.wait(every, LONG)
             failed_ranks = [rank for rank, one in enumerate(every) if int(self._store.get(one))]
@@ -142,7 +142,7 @@ class Ranks:
         if error and failed_ranks[0] == self.world.rank:  # the others would say the same
             raise error
         if failed_ranks:
-            raise Elsewhere(2)
+            raise OtherRankFailed(2)
         return made
 
     def connect(self, placement: Placement, timeout: float) -> Exchange:
@@ -179,27 +179,27 @@ class Ranks:
         for axis in ("data", "tower"):
             dist.set_timeout(patience, mesh.get_group(axis))
         if placement.split == "hybrid":  # whose linear stages see all rows: their losses are one
-            return HybridExchange(Peers(mesh.get_group("data"), self._patience), device, placement.towers)
+            return HybridExchange(PeerGroup(mesh.get_group("data"), self._patience), device, placement.towers)
         self._data = mesh.get_group("data")
         if placement.split == "ranks":
-            return PartnerExchange(Peers(mesh.get_group("tower"), self._patience), device)
+            return PartnerExchange(PeerGroup(mesh.get_group("tower"), self._patience), device)
         return Exchange(placement.devices)
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum_over_slices(self, values: Tensor) -> Tensor:
         """Sums over the slices of a batch, on all ranks; where each has the whole batch, the values themselves."""
         if self._data is not None and dist.get_world_size(self._data) > 1:
             with waiting("the sum of losses"):
                 dist.all_reduce(values, group=self._data)
         return values
 
-    def total_of_all(self, values: Tensor) -> Tensor:
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Sums over all ranks, on all of them."""
         if self._store is not None:
             with waiting("the sum of errors"):
                 dist.all_reduce(values)
         return values
 
-    def largest(self, flag: int) -> int:
+    def max_over_ranks(self, flag: int) -> int:
         """The largest that any rank says; all ask together."""
         if self._store is None:
             return flag
@@ -208,7 +208,7 @@ class Ranks:
             dist.all_reduce(word, dist.ReduceOp.MAX, self._control)
         return int(word)
 
-    def soon(self, *flags: int) -> list[int]:
+    def max_over_ranks_delayed(self, *flags: int) -> list[int]:
         """The largest that any rank said of each flag *the last time*, so that nobody waits; alone, this time.
 
         Every rank asks alike often. The first answer is 0.
@@ -225,15 +225,15 @@ class Ranks:
         return answer
 
     @property
-    def sources(self) -> int:
+    def num_shards(self) -> int:
         """How many ranks, the first ones, have together everything of the network."""
         _, slices = self.placement.slices
         return self.world.size if self.placement.split == "hybrid" else self.world.size // slices
 
-    def bring_to_first(self, make: Callable[[], Tensor]) -> list[Tensor]:
+    def gather_to_main(self, make: Callable[[], Tensor]) -> list[Tensor]:
         """Bytes (n,) uint8 that the other sources make, in their order, on the first rank; elsewhere nothing."""
-        sources = self.sources
-        if self.first:
+        sources = self.num_shards
+        if self.is_main:
             brought = []
             for source in range(1, sources):
                 with waiting(f"the weights of rank {source}"):
@@ -249,7 +249,7 @@ class Ranks:
                 dist.send(mine, 0)
         return []
 
-    def spread(self, bytes_of_first: Tensor | None) -> Tensor | None:
+    def broadcast_bytes(self, bytes_of_first: Tensor | None) -> Tensor | None:
         """The first rank's bytes (n,) uint8, or its None, on all."""
         if self._store is None:
             return bytes_of_first
@@ -262,7 +262,7 @@ class Ranks:
             dist.broadcast(out, 0)
         return out
 
-    def replicate(self, net: AlexNet) -> torch.nn.Module:
+    def wrap_data_parallel(self, net: AlexNet) -> torch.nn.Module:
         """The network, made to add up its gradients over those who have the same weights.
 
         Not over all: towers are never added together, nor pieces of linear stages.
@@ -281,7 +281,7 @@ class Ranks:
         replicated.register_comm_hook(group, _sum)
         return replicated
 
-    def missing(self, lost: Lost) -> str | None:
+    def describe_missing(self, lost: RankLost) -> str | None:
         """Which ranks were lost, in a message, on one of the others; None on the rest of them."""
         assert self._store is not None
         try:
@@ -289,7 +289,7 @@ class Ranks:
         except dist.DistError:  # the store is gone with the machine that had it
             return str(lost)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Ends the groups."""
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -23,7 +23,7 @@ def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: st
     """
     conv_names = {conv.name for conv in net.architecture.convs}
     state = optimizer.state
-    copied = net.exchange.whole_batch and not ranks.first  # every process has all convolutions then
+    copied = net.exchange.whole_batch and not ranks.is_main  # every process has all convolutions then
     return {
         name: {"value": parameter.detach().cpu()} | {key: kept.cpu() for key, kept in state.get(parameter, {}).items()}
         for name, parameter in net.named_parameters()
@@ -36,10 +36,10 @@ def gather(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: 
 
     All ranks call it together. Arguments as for `held`.
     """
-    if ranks.alone:
+    if ranks.is_single_process:
         return held(net, optimizer, ranks, stage)
-    brought = ranks.bring_to_first(lambda: pack(held(net, optimizer, ranks, stage)))
-    return merge([held(net, optimizer, ranks, stage), *map(unpack, brought)]) if ranks.first else {}
+    brought = ranks.gather_to_main(lambda: pack(held(net, optimizer, ranks, stage)))
+    return merge([held(net, optimizer, ranks, stage), *map(unpack, brought)]) if ranks.is_main else {}
 
 
 def merge(parts: list[Held]) -> Held:

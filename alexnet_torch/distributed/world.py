@@ -24,12 +24,12 @@ class World:
     torchrun: bool = False
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> "World":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "World":
         """The world that torchrun describes; one process without it."""
         names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
         rank, size, local_rank, local_size = (int(environment.get(name, alone)) for name, alone in names.items())
         return cls(rank, size, local_rank, local_size, "TORCHELASTIC_RUN_ID" in environment)
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 """One process, without torchrun."""

@@ -14,9 +14,9 @@ from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepare import Prepared
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
-Stopped = Callable[[], bool]
+ShouldStop = Callable[[], bool]
 Total = Callable[[Tensor], Tensor]
 """Adds up what processes have counted, each in its slices of the batches: see `Ranks.total`."""
 
@@ -64,7 +64,11 @@ def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    net: AlexNet, loader: Loader, mean: Tensor, stopped: Stopped = lambda: False, total: Total = lambda counts: counts
+    net: AlexNet,
+    loader: Loader,
+    mean: Tensor,
+    stopped: ShouldStop = lambda: False,
+    total: Total = lambda counts: counts,
 ) -> Errors | None:
     """Loss and errors of a network over a split, in evaluation mode, with the centre crop.
 
@@ -114,7 +118,7 @@ def views(squares: Tensor, size: int, crops: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def log_probabilities(model: Model, batch: Batch, crops: int) -> dict[int, Tensor]:
+def log_probabilities(model: TrainedModel, batch: Batch, crops: int) -> dict[int, Tensor]:
     """Each image's log-probabilities by the centre crop and, if asked for, by more.
 
     Args:
@@ -137,7 +141,7 @@ def _mean(log_probabilities: list[Tensor]) -> Tensor:
     return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(len(log_probabilities))
 
 
-def most_crops(models: Sequence[Model]) -> int:
+def most_crops(models: Sequence[TrainedModel]) -> int:
     """The paper's 10, or 5 where mirror images would be strange to a model, as those of digits are."""
     return 10 if all(model.mirror for model in models) else 5
 
@@ -151,11 +155,11 @@ class Tested:
 
 
 def evaluate_models(
-    models: Sequence[Model],
+    models: Sequence[TrainedModel],
     prepared: Mapping[int, Prepared],
     crops: int,
     batch_size: int = 64,
-    stopped: Stopped = lambda: False,
+    stopped: ShouldStop = lambda: False,
     slices: tuple[int, int] = (0, 1),
     total: Total = lambda counts: counts,
     workers: int | None = None,

@@ -15,10 +15,10 @@ from alexnet_torch.data.decode_stream import decoded
 from alexnet_torch.data.folder import nested_images
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.feature_file import KINDS, Listing, data_bytes, folder_classes, write_features
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
 
-def network_input(model: Model, crops: np.ndarray) -> Tensor:
+def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:
     """What the network reads of centre crops: the mean image subtracted, on its first device.
 
     Args:
@@ -34,7 +34,7 @@ def network_input(model: Model, crops: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def stage_output(model: Model, stage: str, crops: np.ndarray) -> np.ndarray:
+def stage_output(model: TrainedModel, stage: str, crops: np.ndarray) -> np.ndarray:
     """A stage's output for centre crops, on the CPU: (N, ...) float32, channels of tower 0 first.
 
     Args:
@@ -47,7 +47,7 @@ def stage_output(model: Model, stage: str, crops: np.ndarray) -> np.ndarray:
 
 
 def save_features(
-    model: Model,
+    model: TrainedModel,
     root: Path,
     stage: str,
     output: Path,
@@ -100,7 +100,7 @@ def save_features(
         ) from error
 
 
-def _facts(model: Model, root: Path, stage: str) -> dict[str, object]:
+def _facts(model: TrainedModel, root: Path, stage: str) -> dict[str, object]:
     architecture = model.net.architecture
     facts: dict[str, object] = {
         "stage": stage,
@@ -115,7 +115,7 @@ def _facts(model: Model, root: Path, stage: str) -> dict[str, object]:
 
 
 def _blocks(
-    model: Model, files: Sequence[Path], stage: str, skip_bad: bool, batch_size: int, workers: int | None
+    model: TrainedModel, files: Sequence[Path], stage: str, skip_bad: bool, batch_size: int, workers: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows and features of the files that can be read, a batch at a time."""
     bad: list[tuple[int, str]] = []

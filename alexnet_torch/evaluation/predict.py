@@ -13,7 +13,7 @@ from alexnet_torch.data.augment import centre_crops, cut, to_float
 from alexnet_torch.data.decode import UnreadableImage, decode
 from alexnet_torch.data.decode_pass import cores
 from alexnet_torch.errors import UserError
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
 
 class Guess(TypedDict):
@@ -24,7 +24,7 @@ class Guess(TypedDict):
 
 
 @torch.no_grad()
-def predict(model: Model, files: Sequence[Path], batch_size: int = 64) -> Iterator[tuple[Path, list[Guess]]]:
+def predict(model: TrainedModel, files: Sequence[Path], batch_size: int = 64) -> Iterator[tuple[Path, list[Guess]]]:
     """Each file's five most probable classes, best first, by the centre crop.
 
     Threads on all cores decode a batch: the next one while a GPU works; on a CPU between the network's batches,

@@ -167,25 +167,29 @@ class AlexNet(nn.Module):
         parts = exchange.scatter(images * a.input_scale if a.input_scale != 1 else images)
         for conv in a.convs:
             if conv is not a.convs[0]:
-                parts = (exchange.join if conv.meet else exchange.apart)(parts, channels, conv.name)
+                parts = (exchange.all_gather_channels if conv.meet else exchange.keep_own_channels)(
+                    parts, channels, conv.name
+                )
             parts, channels = self._conv_stage(conv, parts), conv.channels
             if conv is a.convs[-1] and conv.name != last and a.adaptive_pool is not None:
                 parts = [F.adaptive_avg_pool2d(part, a.adaptive_pool) for part in parts]
             parts = self._drop(conv.name, parts, keys, first_row)
             if conv.name == last:
-                return exchange.gather(parts, channels, "the output")
+                return exchange.gather_output(parts, channels, "the output")
         channels *= parts[0].shape[2] * parts[0].shape[3]
         parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
-        parts = exchange.turn(parts, a.linears[0].name)
+        parts = exchange.all_gather_rows(parts, a.linears[0].name)
         if exchange.whole_batch:
             first_row = 0
         for linear in a.linears:
-            parts = (exchange.join if linear.meet else exchange.apart)(parts, channels, linear.name)
+            parts = (exchange.all_gather_channels if linear.meet else exchange.keep_own_channels)(
+                parts, channels, linear.name
+            )
             parts = self._drop(linear.name, self._linear_stage(linear, parts), keys, first_row)
             channels = self._channels(linear.name)
             if linear.name == last:
                 break
-        return exchange.gather(parts, channels, "the output")
+        return exchange.gather_output(parts, channels, "the output")
 
     def _conv_stage(self, conv: Conv, parts: TowerParts) -> TowerParts:
         if all(part is parts[0] for part in parts):  # towers that share their input share its padding
@@ -230,7 +234,7 @@ class AlexNet(nn.Module):
     def _norm(self, parts: TowerParts, norm: Norm, relu: bool, stage: str) -> TowerParts:
         if not norm.across_towers:
             return [response_norm(part, norm, relu) for part in parts]
-        widened = self.exchange.halo(parts, norm.window // 2, f"{stage}'s norm")
+        widened = self.exchange.channel_halo(parts, norm.window // 2, f"{stage}'s norm")
         return [
             response_norm(wide, norm, relu)[:, before : before + part.shape[1]]
             for part, (wide, before) in zip(parts, widened, strict=True)

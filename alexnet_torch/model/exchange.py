@@ -58,7 +58,7 @@ class Exchange:
         """Gives all towers the images (N, 3, H, W): each sees the whole of them."""
         return [images.to(device, non_blocking=True) for device in self.devices]
 
-    def join(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
+    def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """Gives each tower the parts of all, concatenated along channels.
 
         Args:
@@ -75,22 +75,22 @@ class Exchange:
                 joined[device] = _cat(parts, device)
         return [joined[device] for device in self.devices]
 
-    def apart(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
+    def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """Gives each tower what it put out itself: `join` for a stage that reads its own tower alone."""
         del channels, stage
         return parts
 
-    def turn(self, parts: TowerParts, stage: str) -> TowerParts:
+    def all_gather_rows(self, parts: TowerParts, stage: str) -> TowerParts:
         """Takes the flattened maps (N, C) of the towers from the convolutions to the linear stages."""
         del stage
         return parts
 
-    def gather(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
+    def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """All parts concatenated along channels, on the first device. Arguments as for `join`."""
         del channels, stage
         return parts[0] if len(parts) == 1 else _cat(parts, self.devices[0])
 
-    def halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
+    def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
         """Gives each tower the nearest `width` channels of its neighbours, around its own.
 
         What normalisation across towers needs: a window that reaches past the tower's last channel.

@@ -10,9 +10,9 @@ from alexnet_torch.data.prepare import Prepared
 from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.evaluation.evaluate import Stopped, Tested, evaluate_models, most_crops
+from alexnet_torch.evaluation.evaluate import ShouldStop, Tested, evaluate_models, most_crops
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
 
 def whole_net(net: AlexNet) -> AlexNet:
@@ -28,7 +28,7 @@ def cores_of(world: World) -> int:
 
 
 def test_best(
-    folder: Path, net: AlexNet, prepared: Prepared, mirror: bool, ranks: Ranks, stopped: Stopped
+    folder: Path, net: AlexNet, prepared: Prepared, mirror: bool, ranks: Ranks, stopped: ShouldStop
 ) -> dict[int, Tested] | None:
     """Tests a run's model.pt with the centre crop, and with the paper's ten or five.
 
@@ -43,22 +43,22 @@ def test_best(
     Returns:
         as `evaluate_models`.
     """
-    model = Model(whole_net(net), prepared.classes, prepared.mean, mirror)
+    model = TrainedModel(whole_net(net), prepared.classes, prepared.mean, mirror)
     model.net.load_state_dict(_read(folder, ranks))
     model.net.eval()
     slices = ranks.world.rank, ranks.world.size
     crops, by_side = most_crops([model]), {prepared.side: prepared}
-    return evaluate_models([model], by_side, crops, 64, stopped, slices, ranks.total_of_all, cores_of(ranks.world))
+    return evaluate_models([model], by_side, crops, 64, stopped, slices, ranks.sum_over_ranks, cores_of(ranks.world))
 
 
 def _read(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
     """The weights, on all ranks."""
     weights: dict[str, Tensor] | None = None
-    with ranks.only_first() as (first, _):
+    with ranks.main_only() as (first, _):
         if first:
             weights = torch.load(folder / "model.pt", weights_only=True)
-    if not ranks.alone:
-        packed = ranks.spread(shards.pack(weights) if weights else None)
+    if not ranks.is_single_process:
+        packed = ranks.broadcast_bytes(shards.pack(weights) if weights else None)
         assert packed is not None  # the first rank has read them, or raised
         weights = weights or shards.unpack(packed)
     return weights or {}

@@ -39,13 +39,13 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         Elsewhere: that one is another.
     """
     # by the first process: others, on other machines, may not see the run's folder
-    settings = Settings(**ranks.from_first(lambda: asdict(_settings(given, ranks.begun))))
-    recipe, placement = ranks.all_do(lambda: _plan(settings, ranks.world))
-    if ranks.first:
+    settings = Settings(**ranks.broadcast_from_main(lambda: asdict(_settings(given, ranks.is_restart))))
+    recipe, placement = ranks.run_on_all(lambda: _plan(settings, ranks.world))
+    if ranks.is_main:
         print(placement.describe(), flush=True)
     # a process of each machine compiles and decodes; the others then find that it is done
-    prepared = ranks.all_do(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
-    prepared = ranks.all_do(lambda: prepared or _images(settings, _said_already))
+    prepared = ranks.run_on_all(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
+    prepared = ranks.run_on_all(lambda: prepared or _images(settings, _said_already))
     _require_same(prepared, ranks)
     output = Path(settings.output)
     try:
@@ -53,10 +53,10 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         # is written over
         trainer = Trainer(settings, recipe, prepared, placement, ranks)
         text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
-        with ranks.only_first() as (first, _):
+        with ranks.main_only() as (first, _):
             if first:
                 atomic_write(output / "config.json", lambda file: file.write(text))
-                ranks.begin()
+                ranks.mark_started()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
     return trainer
@@ -112,7 +112,7 @@ def _said_already(text: str) -> None:
 
 def _require_same(prepared: Prepared, ranks: Ranks) -> None:
     """Refuses machines whose images differ: their orders and crops would be of different runs."""
-    first = ranks.from_first(lambda: {"fingerprint": prepared.fingerprint})
+    first = ranks.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
 
     def compare() -> None:
         if prepared.fingerprint != first["fingerprint"]:
@@ -121,7 +121,7 @@ def _require_same(prepared: Prepared, ranks: Ranks) -> None:
                 "rank 0; copy those"
             )
 
-    ranks.all_do(compare)
+    ranks.run_on_all(compare)
 
 
 def _config(settings: Settings, recipe: Recipe, prepared: Prepared, placement: Placement) -> dict[str, Any]:

@@ -19,11 +19,11 @@ class _Files(NamedTuple):
     progress: Progress
 
 
-class Record:
+class RunLog:
     """A run's folder while it is written.
 
     All ranks call its methods together, those that take no step of the bar. An OSError on the first rank is
-    `Elsewhere` on the others.
+    `OtherRankFailed` on the others.
 
     Args:
         output: the run's folder, made if need be.
@@ -36,7 +36,7 @@ class Record:
     def __init__(self, output: Path, ranks: Ranks, state: State, total: int, batches: int) -> None:
         self._ranks = ranks
         self._files: _Files | None = None
-        with ranks.only_first() as (first, _):
+        with ranks.main_only() as (first, _):
             if first:
                 output.mkdir(parents=True, exist_ok=True)
                 metrics = Metrics(output / "metrics.jsonl", state.metrics_size)
@@ -44,7 +44,7 @@ class Record:
                 self._files = _Files(metrics, board, Progress(total, state.step, batches))
 
     def _write(self, work: Callable[[_Files], object]) -> None:
-        with self._ranks.only_first():
+        with self._ranks.main_only():
             if self._files:
                 work(self._files)
 

@@ -113,12 +113,12 @@ def load(folder: Path, identity: dict[str, Any], parts: Parts, ranks: Ranks) -> 
         Elsewhere: the same, on ranks that are not the first.
     """
     found: tuple[Path, dict[str, Any]] | None = None
-    with ranks.only_first() as (first, said):
+    with ranks.main_only() as (first, said):
         if first and (found := _newest(folder, identity)):
             said.append(str(found[0]))
     loaded = found[1] if found else None
-    if not ranks.alone:
-        packed = ranks.spread(shards.pack(loaded) if loaded else None)
+    if not ranks.is_single_process:
+        packed = ranks.broadcast_bytes(shards.pack(loaded) if loaded else None)
         loaded = loaded or (None if packed is None else shards.unpack(packed))
     if loaded is None:
         return None

@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """SIGINT or SIGTERM stopped the run, which is saved."""
 
     def __init__(self, number: int, message: str) -> None:
@@ -12,7 +12,7 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-class Stop:
+class StopSignal:
     """Turns SIGINT and SIGTERM into a wish to stop after the step; a second one kills as usual."""
 
     def __init__(self) -> None:

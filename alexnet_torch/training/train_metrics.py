@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet_torch.training.run_state import State, Window
 
 
-class Meter:
+class TrainMetrics:
     """Counts steps between reports. Its sums are part of the run's state, so that reports resume too.
 
     Args:

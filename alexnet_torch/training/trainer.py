@@ -31,10 +31,10 @@ from alexnet_torch.training.final_test import cores_of, test_best, whole_net
 from alexnet_torch.training.initial_weights import begin, freeze, stages_named
 from alexnet_torch.training.optimizers import optimizer_of, parameter_groups, set_rates
 from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.run_log import Record, filters_of
+from alexnet_torch.training.run_log import RunLog, filters_of
 from alexnet_torch.training.run_state import Parts, State, identity
-from alexnet_torch.training.stop_signal import Stop, Stopped
-from alexnet_torch.training.train_metrics import Meter
+from alexnet_torch.training.stop_signal import Interrupted, StopSignal
+from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.weights.model_file import save_model
 
 
@@ -105,23 +105,23 @@ class Trainer:
         self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
         self.identity = identity(s, recipe, prepared)
         frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
-        self.ranks.all_do(lambda: freeze(self.net, frozen))
+        self.ranks.run_on_all(lambda: freeze(self.net, frozen))
         self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
         found = state.load(self.output / "checkpoints", self.identity, self.parts, self.ranks) if s.resume else None
-        self.state, started_from = found or (State(), self.ranks.all_do(lambda: begin(self.net, s)))
+        self.state, started_from = found or (State(), self.ranks.run_on_all(lambda: begin(self.net, s)))
         self.saved, self.saves = self.state.step if found else -1, 0
-        self.meter = Meter(self.state, device, len(prepared.classes), self.batches)
-        self.record = Record(self.output, self.ranks, self.state, self.last_step, self.batches)
+        self.meter = TrainMetrics(self.state, device, len(prepared.classes), self.batches)
+        self.record = RunLog(self.output, self.ranks, self.state, self.last_step, self.batches)
         self.record.say(f"starting from {started_from}")
         if frozen:
             self.record.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
-        self.stop, self.stopped_by = Stop(), 0
+        self.stop, self.stopped_by = StopSignal(), 0
         self.last_save = time.monotonic()
 
     def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
         s, exchange = self.settings, self.net.exchange
         loader = partial(Loader, self.prepared, workers=cores_of(self.ranks.world), pinned=pinned, slices=self.slices)
-        streamed = self.ranks.largest(int(self.prepared.train.images is None))  # on any machine
+        streamed = self.ranks.max_over_ranks(int(self.prepared.train.images is None))  # on any machine
         if streamed and isinstance(exchange, PartnerExchange):
             loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
         mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
@@ -134,18 +134,20 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite, the network is stuck at chance, or the run's
                 folder cannot be written.
-            Lost: another process is gone, or silent.
-            Stopped: by SIGINT or SIGTERM, after saving.
+            RankLost: another process is gone, or silent.
+            Interrupted: by SIGINT or SIGTERM, after saving.
         """
         try:
             with closing(self.record):
                 if self.state.step == 0:
                     first = self.recipe.architecture.convs[0].name
                     filters = filters_of(shards.gather(self.net, self.optimizer, self.ranks, first), first)
-                    self.record.begin(lambda: self.net if self.ranks.alone else whole_net(self.net), filters)
+                    self.record.begin(
+                        lambda: self.net if self.ranks.is_single_process else whole_net(self.net), filters
+                    )
                 if self.settings.compile:
                     self.net.compile_walk()
-                self.stepped = self.ranks.replicate(self.net)
+                self.stepped = self.ranks.wrap_data_parallel(self.net)
                 if self.stepped is not self.net:
                     self._rehearse()
                 while self._validated() and self.state.step < self.last_step and not self._stopped():
@@ -155,19 +157,19 @@ class Trainer:
                 if self.state.step == self.last_step:
                     self._test()
         except OSError as error:
-            if not self.ranks.first:  # which writes nothing
+            if not self.ranks.is_main:  # which writes nothing
                 raise UserError(
                     f"rank {self.ranks.world.rank}: {error}; mend it, then continue with --resume"
                 ) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         if self.stopped_by:
-            raise Stopped(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
+            raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.meter.stuck():
             raise TrainingError(stuck)
 
     def _stopped(self) -> bool:
         """Whether a signal has come, to any rank: all ask together."""
-        self.stopped_by = max(self.stopped_by, self.ranks.largest(self.stop.signal or 0))
+        self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
         return self.stopped_by > 0
 
     def _rehearse(self) -> None:
@@ -214,8 +216,8 @@ class Trainer:
             self._train_batch(batch)
             if self.state.step == self.last_step:
                 break
-            due = self.ranks.first and time.monotonic() - self.last_save > 60 * self.settings.save_every
-            stopped_by, save = self.ranks.soon(self.stop.signal or 0, self.saves + 1 if due else 0)
+            due = self.ranks.is_main and time.monotonic() - self.last_save > 60 * self.settings.save_every
+            stopped_by, save = self.ranks.max_over_ranks_delayed(self.stop.signal or 0, self.saves + 1 if due else 0)
             if stopped_by:
                 self.stopped_by = stopped_by
                 break
@@ -234,7 +236,7 @@ class Trainer:
             loss, wrong = train_step(
                 self.stepped, self.optimizer, images, labels.to(device, non_blocking=True), key, self.precision, rows
             )
-        self.meter.add(self.ranks.total(torch.stack([loss.double() * rows, wrong.double()])), rows)
+        self.meter.add(self.ranks.sum_over_slices(torch.stack([loss.double() * rows, wrong.double()])), rows)
         if step == 0:
             self.record.samples(batch.images)
         s.step += 1
@@ -267,7 +269,7 @@ class Trainer:
             return True
         self._check_weights()
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.mean, self._stopped, self.ranks.total)
+            errors = evaluate(self.net, self.val_loader, self.mean, self._stopped, self.ranks.sum_over_slices)
         if errors is None:
             return False
         values = {"split": "val", "step": s.step, "epoch": s.step / self.batches, **asdict(errors), "crops": 1}
@@ -290,7 +292,7 @@ class Trainer:
     def _save_best(self, whole: shards.Held) -> None:
         p, mirror = self.prepared, not self.settings.no_mirror
         weights = {name: value.contiguous() for name, value in shards.weights(whole).items()}
-        with self.ranks.only_first() as (first, _):
+        with self.ranks.main_only() as (first, _):
             if first:
                 save_model(self.output, self.net, p.classes, p.mean, mirror, weights)
 
@@ -309,7 +311,7 @@ class Trainer:
         """Refuses to keep weights that an update made infinite after a loss that was finite."""
         # a sum is one pass, and not finite if any of its terms is not
         infinite = not all(bool(p.sum().isfinite()) for p in self.net.parameters())
-        if self.ranks.largest(int(infinite)):
+        if self.ranks.max_over_ranks(int(infinite)):
             raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
 
     def _diverged(self, what: str) -> str:

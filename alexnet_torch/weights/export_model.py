@@ -16,7 +16,7 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.grouped import grouped
 from alexnet_torch.weights.input_convention import INPUTS, reading_theirs
-from alexnet_torch.weights.model_file import Model, cpu_weights, describe, to_strings
+from alexnet_torch.weights.model_file import TrainedModel, cpu_weights, describe, to_strings
 from alexnet_torch.weights.weight_file import extra_packages
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
@@ -26,7 +26,7 @@ _OUR_IMAGES = "images of RGB, 0..255, less the mean image"
 _PIXELS = "images of RGB, 0..255, (N, 3, {0}, {0}): the mean image is in it; N is free"
 
 
-def export_model(model: Model, path: Path, form: str | None = None) -> str:
+def export_model(model: TrainedModel, path: Path, form: str | None = None) -> str:
     """Writes a model to a file, whole or not at all.
 
     Args:
@@ -64,11 +64,11 @@ def export_model(model: Model, path: Path, form: str | None = None) -> str:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
 
 
-def _metadata(model: Model) -> dict[str, str]:
+def _metadata(model: TrainedModel) -> dict[str, str]:
     return to_strings(describe(model))
 
 
-def _safetensors(model: Model, path: Path) -> str:
+def _safetensors(model: TrainedModel, path: Path) -> str:
     from safetensors.torch import save  # not at the top: see extra_packages
 
     written = save(cpu_weights(model.net), {"format": "pt", **_metadata(model)})
@@ -76,20 +76,20 @@ def _safetensors(model: Model, path: Path) -> str:
     return f"{_OUR_IMAGES}, which is in its metadata, as are architecture and classes"
 
 
-def _whole(model: Model) -> dict[str, Tensor]:
+def _whole(model: TrainedModel) -> dict[str, Tensor]:
     """All weights in the grouped layout; the scale of the images, which no state dict tells, is in conv1's."""
     weights = grouped(cpu_weights(model.net))
     scale = model.net.architecture.input_scale
     return {**weights, "conv1.weight": weights["conv1.weight"] * scale} if scale != 1 else weights
 
 
-def _grouped(model: Model, path: Path) -> str:
+def _grouped(model: TrainedModel, path: Path) -> str:
     weights = _whole(model)
     atomic_write(path, lambda file: torch.save(weights, file))
     return _OUR_IMAGES
 
 
-def _torchvision(model: Model, path: Path) -> str:
+def _torchvision(model: TrainedModel, path: Path) -> str:
     """torchvision's names; its kind of images, too, where the mean image is ImageNet's mean colour."""
     if model.net.architecture.computing() != TORCHVISION.computing():
         raise UserError(f"{path}: torchvision has no {model.net.architecture.name}, only its own; use grouped")
@@ -115,7 +115,7 @@ class PixelNet(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TrainedModel) -> None:
         super().__init__()
         self.net: AlexNet = copy.deepcopy(model.net)
         for parameter in self.net.parameters():
@@ -135,19 +135,19 @@ class PixelNet(nn.Module):
 _BATCH_IS_FREE = {"images": {0: torch.export.Dim("batch")}}
 
 
-def _example(model: Model) -> tuple[Tensor]:
+def _example(model: TrainedModel) -> tuple[Tensor]:
     size = model.net.image_size
     return (torch.zeros(2, 3, size, size),)  # of 2: torch.export takes a size of 1 for a constant
 
 
-def _exported_program(model: Model, path: Path) -> str:
+def _exported_program(model: TrainedModel, path: Path) -> str:
     program = torch.export.export(PixelNet(model).eval(), _example(model), dynamic_shapes=_BATCH_IS_FREE)
     description = json.dumps(describe(model))
     atomic_write(path, lambda file: torch.export.save(program, file, extra_files={"model.json": description}))
     return _PIXELS.format(model.net.image_size)
 
 
-def _onnx(model: Model, path: Path) -> str:
+def _onnx(model: TrainedModel, path: Path) -> str:
     import onnx  # not at the top: see extra_packages
     import onnxscript  # noqa: F401 - torch.onnx needs it, and would ask for it in its own way
 

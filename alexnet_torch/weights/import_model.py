@@ -11,7 +11,7 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import CAFFE, PRESETS
 from alexnet_torch.weights.grouped import grouped_shapes, towered
 from alexnet_torch.weights.input_convention import INPUTS, mean_image, named_mean, reading_ours
-from alexnet_torch.weights.model_file import Model, build
+from alexnet_torch.weights.model_file import TrainedModel, build
 from alexnet_torch.weights.weight_file import Foreign, images_read, misfit, read
 
 
@@ -80,7 +80,7 @@ def _inputs(foreign: Foreign, said: str | None) -> str:
     return known
 
 
-def import_model(path: Path, reading: Reading, classes_file: Path | None = None) -> tuple[Model, list[str]]:
+def import_model(path: Path, reading: Reading, classes_file: Path | None = None) -> tuple[TrainedModel, list[str]]:
     """The model in a file, on the CPU, made to read images as all of this package do.
 
     Args:
@@ -116,10 +116,10 @@ def import_model(path: Path, reading: Reading, classes_file: Path | None = None)
         f"{path}: architecture {architecture.name} at {size} pixels, {len(classes)} classes ({named})",
         f"{path}: taken to read {inputs} images, less {whence}",
     ]
-    return Model(net.eval(), classes, mean), said
+    return TrainedModel(net.eval(), classes, mean), said
 
 
-def _described(foreign: Foreign, reading: Reading, classes_file: Path | None) -> tuple[Model, list[str]]:
+def _described(foreign: Foreign, reading: Reading, classes_file: Path | None) -> tuple[TrainedModel, list[str]]:
     assert foreign.description is not None
     if reading != Reading():
         raise UserError(f"{foreign.path}: says itself what it is; only --classes can be given with it")

@@ -19,7 +19,7 @@ from alexnet_torch.model.devices import one_device
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trained network with what it takes to use it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Model:
     mirror: bool = True
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: TrainedModel) -> dict[str, Any]:
     """All that a model is besides its weights, as plain values: what model.json holds."""
     net, mean = model.net, model.mean
     return {
@@ -65,7 +65,9 @@ def from_strings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own
 
 
-def build(description: dict[str, Any], weights: dict[str, Tensor], devices: Sequence[str] | None = None) -> Model:
+def build(
+    description: dict[str, Any], weights: dict[str, Tensor], devices: Sequence[str] | None = None
+) -> TrainedModel:
     """The model that `describe` described, with its weights.
 
     Args:
@@ -88,7 +90,7 @@ def build(description: dict[str, Any], weights: dict[str, Tensor], devices: Sequ
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message goes on with a line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error
-    return Model(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
+    return TrainedModel(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
 
 
 def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
@@ -114,13 +116,13 @@ def save_model(
         mirror: whether it was trained on mirror images, too.
         weights: of all towers, contiguous, on the CPU, where `net` has not all of them.
     """
-    text = json.dumps(describe(Model(net, classes, mean, mirror))).encode()
+    text = json.dumps(describe(TrainedModel(net, classes, mean, mirror))).encode()
     atomic_write(folder / "model.json", lambda file: file.write(text))
     weights = cpu_weights(net) if weights is None else weights
     atomic_write(folder / "model.pt", lambda file: torch.save(weights, file))
 
 
-def save_new(folder: Path, model: Model) -> None:
+def save_new(folder: Path, model: TrainedModel) -> None:
     """Writes a model into a folder that holds none yet, made if need be.
 
     Raises:
@@ -153,7 +155,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return description, weights
 
 
-def load_model(folder: Path, devices: Sequence[str] | None = None) -> Model:
+def load_model(folder: Path, devices: Sequence[str] | None = None) -> TrainedModel:
     """The model of a run folder.
 
     Args:

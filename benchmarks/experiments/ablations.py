@@ -27,14 +27,14 @@ from alexnet_torch.data.decode_pass import cores
 from alexnet_torch.data.digits import resolve as resolve_data
 from alexnet_torch.data.prepare import cached_side, prepare
 from alexnet_torch.distributed.placement import place
-from alexnet_torch.distributed.world import ALONE
+from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.recipes.ablations import ablated
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import Steps
 from alexnet_torch.recipes.settings import resolve
-from alexnet_torch.training.stop_signal import Stopped
+from alexnet_torch.training.stop_signal import Interrupted
 from alexnet_torch.training.trainer import Trainer
 
 FULL = "full"
@@ -146,7 +146,7 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    trainer = Trainer(resolve(given), chosen, prepared, place(None, chosen.architecture.towers, "none", ALONE))
+    trainer = Trainer(resolve(given), chosen, prepared, place(None, chosen.architecture.towers, "none", SINGLE_PROCESS))
     try:
         trainer.fit()
     except TrainingError as failed:
@@ -256,7 +256,7 @@ def main(options: Options) -> int:
     except TrainingError as error:
         print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
         return 1
-    except Stopped as stopped:
+    except Interrupted as stopped:
         print("benchmarks.experiments.ablations: stopped; the same command starts this training again", file=sys.stderr)
         return stopped.status
     except subprocess.CalledProcessError as failed:  # which has said why

@@ -19,7 +19,7 @@ import tyro
 from alexnet_torch.data.digits import resolve
 from alexnet_torch.data.prepare import cached_side, prepare
 from alexnet_torch.distributed.placement import place
-from alexnet_torch.distributed.world import ALONE
+from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012
@@ -59,7 +59,7 @@ def run(net: Architecture, settings: Settings) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
     prepared = prepare(resolve(settings.data), cached_side(settings.image_size))
     recipe = replace(paper(), architecture=net)
-    placement = place(None, net.towers, "auto", ALONE)
+    placement = place(None, net.towers, "auto", SINGLE_PROCESS)
     try:
         Trainer(settings, recipe, prepared, placement).fit()
     except TrainingError as failed:

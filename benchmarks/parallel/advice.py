@@ -85,13 +85,13 @@ def link(index: int, port: int) -> dict[str, Callable[[], object]]:
     """One of two processes that send each other what placements do: what it can be asked for."""
     import torch.distributed as dist
 
-    from alexnet_torch.distributed.peer_group import Peers
+    from alexnet_torch.distributed.peer_group import PeerGroup
 
     torch.set_num_threads(1)
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
     dist.init_process_group("gloo", rank=index, world_size=2)
     assert dist.group.WORLD is not None
-    peers = Peers(dist.group.WORLD, timedelta(minutes=1))
+    peers = PeerGroup(dist.group.WORLD, timedelta(minutes=1))
     maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)
 
     def swap() -> object:

@@ -96,10 +96,10 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
     from alexnet_torch.training.trainer import train_step
 
     keep_freed()
-    ranks = Ranks(World.of())
+    ranks = Ranks(World.from_environment())
     placement = place(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()
-    stepped = ranks.replicate(net)
+    stepped = ranks.wrap_data_parallel(net)
     optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
     set_rates(optimizer, Rates(1e-3, 1e-3, {}))
     precision, mean = Precision(None, torch.device("cpu")), torch.full((256, 256, 3), 120.0)
@@ -114,7 +114,7 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
         images = to_float(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
         loss, _ = train_step(stepped, optimizer, images, labels, key, precision, batch)
-        return ranks.total(loss)
+        return ranks.sum_over_slices(loss)
 
     return step, net.exchange
 

@@ -24,7 +24,7 @@ from alexnet_torch.evaluation.predict import predict
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 from benchmarks.harness.measure import alternate, keep, seconds, table
 from benchmarks.speed.input import photographs
 
@@ -41,11 +41,11 @@ class Options:
     """Of which the medians are given."""
 
 
-def untrained(image_size: int) -> Model:
+def untrained(image_size: int) -> TrainedModel:
     """The paper's network for images of a size, with random weights."""
     side = cached_side(image_size)
     net = AlexNet(PAPER, 1000, image_size).eval()
-    return Model(net, tuple(map(str, range(1000))), np.full((side, side, 3), 120, np.float32))
+    return TrainedModel(net, tuple(map(str, range(1000))), np.full((side, side, 3), 120, np.float32))
 
 
 def contenders(files: list[Path]) -> dict[str, Callable[[], float]]:

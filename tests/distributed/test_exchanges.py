@@ -12,11 +12,11 @@ from torch import Tensor
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
-from alexnet_torch.distributed.peer_group import Peers
+from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import Lost
+from alexnet_torch.errors import RankLost
 from alexnet_torch.model.architecture import Architecture, Init
 from alexnet_torch.model.exchange import Exchange, split
 from alexnet_torch.model.presets import CAFFE
@@ -32,11 +32,11 @@ CPU = torch.device("cpu")
 @contextmanager
 def connected(towers: int, how: str) -> Iterator[tuple[Ranks, Any]]:
     """The processes of a placement and, of this one, the exchange."""
-    ranks = Ranks(World.of())
+    ranks = Ranks(World.from_environment())
     try:
         yield ranks, ranks.connect(place(["cpu"], towers, how, ranks.world), 30)
     finally:
-        ranks.leave()
+        ranks.close()
 
 
 def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -60,14 +60,14 @@ def leaves(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def partners_join(shape: tuple[int, ...], channels: int) -> None:
-    with connected(World.of().size, "ranks") as (ranks, exchange):
+    with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         assert isinstance(exchange, PartnerExchange)
         rank, size = ranks.world.rank, ranks.world.size
         sizes = split(channels, size)
         parts = leaves(drawn(1, *((shape[0], c, *shape[1:]) for c in sizes)))
         weights = drawn(2, *[(shape[0], channels, *shape[1:])] * size)
         expected = own_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
-        (joined,) = exchange.join([parts[rank]], channels, "conv3")
+        (joined,) = exchange.all_gather_channels([parts[rank]], channels, "conv3")
         torch.testing.assert_close(joined, torch.cat(parts, 1), rtol=0, atol=0)
         (gradient,) = own_gradients([joined], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
@@ -78,26 +78,26 @@ def partners_join(shape: tuple[int, ...], channels: int) -> None:
 
 def partners_gather(rows: int, classes: int) -> None:
     """All partners compute one loss of what they gather: it counts once."""
-    with connected(World.of().size, "ranks") as (ranks, exchange):
+    with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank = ranks.world.rank
         parts = leaves(drawn(1, *((rows, c) for c in split(classes, ranks.world.size))))
         labels = torch.arange(rows) % classes
         F.cross_entropy(torch.cat(parts, 1), labels, reduction="sum").backward()
         expected, parts[rank].grad = parts[rank].grad, None
-        logits = exchange.gather([parts[rank]], classes, "the output")
+        logits = exchange.gather_output([parts[rank]], classes, "the output")
         torch.testing.assert_close(logits, torch.cat(parts, 1), rtol=0, atol=0)
         F.cross_entropy(logits, labels, reduction="sum").backward()
         torch.testing.assert_close(parts[rank].grad, expected)
 
 
 def partners_halo(width: int) -> None:
-    with connected(World.of().size, "ranks") as (ranks, exchange):
+    with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
         parts = leaves(drawn(1, *[(2, 6, 3, 3)] * size))
-        in_one_process = Exchange([CPU] * size).halo(parts, width, "conv1's norm")
+        in_one_process = Exchange([CPU] * size).channel_halo(parts, width, "conv1's norm")
         weights = drawn(2, *(tuple(wide.shape) for wide, _ in in_one_process))
         expected = own_gradients([wide for wide, _ in in_one_process], weights, parts)[rank]
-        ((wide, before),) = exchange.halo([parts[rank]], width, "conv1's norm")
+        ((wide, before),) = exchange.channel_halo([parts[rank]], width, "conv1's norm")
         assert before == in_one_process[rank][1]
         torch.testing.assert_close(wide, in_one_process[rank][0], rtol=0, atol=0)
         (gradient,) = own_gradients([wide], [weights[rank]], [parts[rank]])
@@ -113,7 +113,7 @@ def hybrid_turn(rows: list[int]) -> None:
         whole = torch.cat([torch.cat(towers, 1) for towers in maps])
         weights = drawn(2, *[tuple(whole.shape)] * size)
         expected = own_gradients([whole] * size, weights, maps[rank])
-        (turned,) = exchange.turn(maps[rank], "fc6")
+        (turned,) = exchange.all_gather_rows(maps[rank], "fc6")
         torch.testing.assert_close(turned, whole, rtol=0, atol=0)
         for gradient, wanted in zip(own_gradients([turned], [weights[rank]], maps[rank]), expected, strict=True):
             torch.testing.assert_close(gradient, wanted)
@@ -127,7 +127,7 @@ def hybrid_join(channels: int, towers: int, operation: str) -> None:
         sizes = [piece for tower in each for piece in split(tower, size // towers)]
         parts = leaves(drawn(1, *((4, c) for c in sizes)))
         seen = [torch.cat(parts, 1)] * size
-        if operation == "apart":
+        if operation == "keep_own_channels":
             seen = [seen[r].split(each, 1)[r // (size // towers)] for r in range(size)]
         weights = drawn(2, *(tuple(s.shape) for s in seen))
         expected = own_gradients(seen, weights, parts)[rank]
@@ -135,8 +135,8 @@ def hybrid_join(channels: int, towers: int, operation: str) -> None:
         torch.testing.assert_close(out, seen[rank], rtol=0, atol=0)
         (gradient,) = own_gradients([out], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
-        # whole already, as it comes from `turn`: nobody is asked
-        assert exchange.join([seen[0]], seen[0].shape[1], "fc6")[0] is seen[0]
+        # whole already, as it comes from `all_gather_rows`: nobody is asked
+        assert exchange.all_gather_channels([seen[0]], seen[0].shape[1], "fc6")[0] is seen[0]
 
 
 def hybrid_gather(classes: int) -> None:
@@ -145,7 +145,7 @@ def hybrid_gather(classes: int) -> None:
         sizes = [piece for tower in split(classes, 2) for piece in split(tower, size // 2)]
         parts = leaves(drawn(1, *((4, c) for c in sizes)))
         (expected,) = own_gradients([torch.cat(parts, 1).logsumexp(1)], drawn(2, (4,)), [parts[rank]])
-        logits = exchange.gather([parts[rank]], classes, "the output")
+        logits = exchange.gather_output([parts[rank]], classes, "the output")
         torch.testing.assert_close(logits, torch.cat(parts, 1), rtol=0, atol=0)
         (gradient,) = own_gradients([logits.logsumexp(1)], drawn(2, (4,)), [parts[rank]])
         torch.testing.assert_close(gradient, expected)
@@ -156,9 +156,9 @@ def hybrid_maps_stay() -> None:
     with connected(2, "hybrid") as (_, exchange):
         maps = drawn(1, (2, 3, 4, 4), (2, 3, 4, 4))
         exchange._peers = None  # whoever would send could not
-        assert exchange.apart(maps, 6, "conv2") is maps
-        torch.testing.assert_close(exchange.join(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
-        torch.testing.assert_close(exchange.gather(maps, 6, "the output"), torch.cat(maps, 1))
+        assert exchange.keep_own_channels(maps, 6, "conv2") is maps
+        torch.testing.assert_close(exchange.all_gather_channels(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
+        torch.testing.assert_close(exchange.gather_output(maps, 6, "the output"), torch.cat(maps, 1))
 
 
 def peers_that_disagree() -> str:
@@ -167,8 +167,8 @@ def peers_that_disagree() -> str:
         if ranks.world.rank == 1:
             return ""
         try:
-            exchange.join([torch.zeros(1, 2)], 4, "fc6")
-        except Lost as lost:
+            exchange.all_gather_channels([torch.zeros(1, 2)], 4, "fc6")
+        except RankLost as lost:
             return lost.what
         raise AssertionError("a partner that is gone was not missed")
 
@@ -187,7 +187,7 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
         seen = torch.arange(rows) if exchange.whole_batch else mine  # whose logits come out here
         net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
         first_row = int(mine[0]) if len(mine) else rows
-        stepped = ranks.replicate(net)
+        stepped = ranks.wrap_data_parallel(net)
         logits = stepped(images[mine], DropoutKey(5, 7, first_row))
         torch.testing.assert_close(logits, every[seen])
         (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
@@ -232,7 +232,7 @@ def test_hybrid_gives_every_process_all_rows(crew: Crew, rows: list[int]) -> Non
 
 
 @BOTH
-@pytest.mark.parametrize("operation", ["join", "apart"])
+@pytest.mark.parametrize("operation", ["all_gather_channels", "keep_own_channels"])
 @pytest.mark.parametrize(("channels", "towers"), [(54, 2), (8, 2), (5, 1)])
 def test_hybrid_joins_pieces(crew: Crew, ranks: int, operation: str, channels: int, towers: int) -> None:
     everywhere(crew, ranks, hybrid_join, channels, towers, operation)
@@ -298,7 +298,7 @@ def test_peers_know_each_others_numbers(crew: Crew) -> None:
 
 def count_everybody() -> list[int]:
     with connected(4, "ranks") as (ranks, exchange):
-        peers: Peers = exchange._peers
+        peers: PeerGroup = exchange._peers
         return peers.counts(10 + ranks.world.rank, "a test")
 
 

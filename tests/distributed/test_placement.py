@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.distributed.placement import Placement, choose_devices, place
-from alexnet_torch.distributed.world import ALONE, World
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.devices import tower_devices
@@ -123,7 +123,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
     whole = torch.cat(parts, dim=1)
     exchange = Exchange([torch.device("cpu")] * 3)
     for width in (0, 1, 2):
-        for tower, (wide, before) in enumerate(exchange.halo(parts, width, "conv1")):
+        for tower, (wide, before) in enumerate(exchange.channel_halo(parts, width, "conv1")):
             low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
             assert torch.equal(wide, whole[:, low:high])
             assert before == 6 * tower - low
@@ -131,7 +131,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
 
 def test_towers_on_one_device_share_one_joined_input() -> None:
     parts = [torch.randn(2, 4), torch.randn(2, 4)]
-    a, b = Exchange([torch.device("cpu")] * 2).join(parts, 8, "fc6")
+    a, b = Exchange([torch.device("cpu")] * 2).all_gather_channels(parts, 8, "fc6")
     assert a is b
     assert torch.equal(a, torch.cat(parts, dim=1))
 
@@ -197,10 +197,14 @@ def test_three_towers_on_one_device_are_their_own_placement() -> None:
 
 
 def test_a_world_is_what_torchrun_says() -> None:
-    assert World.of({}) == ALONE == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
+    assert (
+        World.from_environment({})
+        == SINGLE_PROCESS
+        == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
+    )
     said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
-    assert World.of(said) == World(5, 8, 1, 4)
-    assert World.of({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
+    assert World.from_environment(said) == World(5, 8, 1, 4)
+    assert World.from_environment({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
 
 
 def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:
@@ -298,8 +302,8 @@ def test_numbers_of_processes_that_do_not_fit_are_refused_with_those_that_do(
 
 def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {
-        (0, "auto", ALONE): "2 tower(s) on cpu (no GPU is visible)",
-        (2, "auto", ALONE): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
+        (0, "auto", SINGLE_PROCESS): "2 tower(s) on cpu (no GPU is visible)",
+        (2, "auto", SINGLE_PROCESS): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
         (8, "auto", ON_ONE): "4 processes, 2 towers on cuda:2, cuda:3 in each, 4 slice(s) of each batch "
         "(8 GPUs are visible, 2 a process)",
         (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch "

@@ -14,7 +14,7 @@ from alexnet_torch.data.augment import to_float
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import Prepared, prepare
 from alexnet_torch.evaluation.evaluate import Errors, evaluate, evaluate_models, most_crops, table, views
-from alexnet_torch.weights.model_file import Model, load_model, save_model
+from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
 
 CLASSES = ("class0", "class1", "class2", "class3", "class4", "class5", "class6")
 
@@ -24,14 +24,14 @@ def narrow(net: Architecture) -> Architecture:
     return replace(net, convs=convs, linears=(*(replace(f, width=16) for f in net.linears[:-1]), net.linears[-1]))
 
 
-def model(net: Architecture, image_size: int, prepared: Prepared, seed: int) -> Model:
+def model(net: Architecture, image_size: int, prepared: Prepared, seed: int) -> TrainedModel:
     """Large weights, so that images and crops are told apart, and biases, so that no two classes tie."""
     made = AlexNet(narrow(net), len(CLASSES), image_size, seed=seed).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in made.named_parameters():
         std = (0.03 if "conv1" in name else 1.5) / parameter[0].numel() ** 0.5 if name.endswith("weight") else 0.1
         torch.nn.init.normal_(parameter, 0, std, generator)
-    return Model(made, CLASSES, prepared.mean)
+    return TrainedModel(made, CLASSES, prepared.mean)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def models(images: dict[int, Prepared]) -> list[Model]:
+def models(images: dict[int, Prepared]) -> list[TrainedModel]:
     """A net of two towers, one of one tower, and other image sizes and means."""
     return [model(PAPER, 64, images[73], 1), model(TORCHVISION, 67, images[80], 2), model(PAPER, 67, images[80], 3)]
 
@@ -58,7 +58,7 @@ def cuts(square: np.ndarray, mean: np.ndarray, size: int) -> list[np.ndarray]:
     return crops + [crop[:, ::-1] for crop in crops]
 
 
-def probabilities(m: Model, prepared: Prepared, crops: int) -> np.ndarray:
+def probabilities(m: TrainedModel, prepared: Prepared, crops: int) -> np.ndarray:
     """(images, classes), image by image and crop by crop."""
     net, size, found = deepcopy(m.net).double(), m.net.image_size, []
     assert prepared.val.images is not None
@@ -87,7 +87,7 @@ def assert_same(found: Errors, expected: Errors) -> None:
 
 @pytest.mark.parametrize(("batch_size", "most"), [(4, 10), (64, 5)])
 def test_errors_of_models_and_of_their_average_are_a_loops(
-    batch_size: int, most: int, models: list[Model], images: dict[int, Prepared]
+    batch_size: int, most: int, models: list[TrainedModel], images: dict[int, Prepared]
 ) -> None:
     """Batches of 4 leave a last one of 1 of the 21 images: each counts once."""
     found = evaluate_models(models, images, most, batch_size)
@@ -102,7 +102,7 @@ def test_errors_of_models_and_of_their_average_are_a_loops(
     assert len({e.loss for t in found.values() for e in (*t.single, t.averaged)}) == 8  # nothing is equal by accident
 
 
-def test_the_centre_crop_is_what_training_validates_by(models: list[Model], images: dict[int, Prepared]) -> None:
+def test_the_centre_crop_is_what_training_validates_by(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
     found = evaluate_models(models[:1], images, 1)
     assert found is not None
     assert list(found) == [1]
@@ -130,7 +130,7 @@ def test_views_are_the_papers_ten() -> None:
 
 
 def test_images_are_read_and_their_mean_subtracted_once_for_ten_crops(
-    models: list[Model], images: dict[int, Prepared], monkeypatch: pytest.MonkeyPatch
+    models: list[TrainedModel], images: dict[int, Prepared], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, subtracted, epoch = [], [], Loader.epoch
 
@@ -150,18 +150,18 @@ def test_images_are_read_and_their_mean_subtracted_once_for_ten_crops(
     assert subtracted == [21, 21, 21]  # for three models
 
 
-def test_a_wish_to_stop_gives_it_up(models: list[Model], images: dict[int, Prepared]) -> None:
+def test_a_wish_to_stop_gives_it_up(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
     asked = iter([False, True])
     assert evaluate_models(models[:1], images, 10, 4, lambda: next(asked)) is None
 
 
-def test_models_that_saw_no_mirror_images_are_tested_on_none(models: list[Model], tmp_path: Path) -> None:
+def test_models_that_saw_no_mirror_images_are_tested_on_none(models: list[TrainedModel], tmp_path: Path) -> None:
     assert most_crops(models) == 10
     save_model(tmp_path, models[0].net, CLASSES, models[0].mean, mirror=False)
     assert most_crops([*models, load_model(tmp_path, ["cpu"])]) == 5
 
 
-def test_one_model_has_no_average_row(models: list[Model], images: dict[int, Prepared]) -> None:
+def test_one_model_has_no_average_row(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
     found = evaluate_models(models[:1], images, 1)
     assert found is not None
     assert len(table(["a"], found).splitlines()) == 2

@@ -15,13 +15,13 @@ from alexnet_torch import cli, load_model
 from alexnet_torch.data.decode import decode
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import save_features
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 from tests.conftest import narrow_net
 
 STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
-def direct(model: Model, files: list[Path], stage: str) -> np.ndarray:
+def direct(model: TrainedModel, files: list[Path], stage: str) -> np.ndarray:
     """The same by hand: decoded, cut at the centre, the mean image's centre subtracted, channels first."""
     crops = np.stack([decode(file, 73)[4:68, 4:68] for file in files]).astype(np.float32)
     with torch.no_grad():

@@ -13,13 +13,13 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.predict import _decoded, predict
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model() -> TrainedModel:
     net = AlexNet(PAPER, 3, 64).eval()
-    return Model(net, ("a", "b", "c"), np.random.default_rng(0).uniform(0, 255, (73, 73, 3)).astype(np.float32))
+    return TrainedModel(net, ("a", "b", "c"), np.random.default_rng(0).uniform(0, 255, (73, 73, 3)).astype(np.float32))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def files(tmp_path: Path, image_folder: Callable[..., Path]) -> list[Path]:
     return sorted(image_folder(tmp_path / "images", train=8).rglob("train/*/*.png"))
 
 
-def test_files_keep_their_order_and_are_what_each_is_alone(model: Model, files: list[Path]) -> None:
+def test_files_keep_their_order_and_are_what_each_is_alone(model: TrainedModel, files: list[Path]) -> None:
     guessed = list(predict(model, files, batch_size=5))
     assert [file for file, _ in guessed] == files
     top = int(centre_crops(1, 73, 64).top[0])
@@ -59,7 +59,7 @@ def test_batches_decoded_ahead_are_those_asked_for(ahead: int, files: list[Path]
     assert [file for batch, _ in rest for file in batch] == files[3:7]
 
 
-def test_a_bad_file_is_named_after_the_batches_before_it(model: Model, files: list[Path]) -> None:
+def test_a_bad_file_is_named_after_the_batches_before_it(model: TrainedModel, files: list[Path]) -> None:
     files[13].write_bytes(b"no image")
     seen: list[Path] = []
     with pytest.raises(UserError, match=f"{files[13].name}: not an image.*name image files"):
@@ -67,7 +67,7 @@ def test_a_bad_file_is_named_after_the_batches_before_it(model: Model, files: li
     assert seen == files[:10]
 
 
-def test_a_caller_that_leaves_early_leaves_no_threads(model: Model, files: list[Path]) -> None:
+def test_a_caller_that_leaves_early_leaves_no_threads(model: TrainedModel, files: list[Path]) -> None:
     guesses = predict(model, files, batch_size=2)
     next(guesses)
     guesses.close()  # type: ignore[attr-defined]

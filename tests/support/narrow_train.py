@@ -83,7 +83,7 @@ MISHAPS: dict[str, Callable[[Trainer], None]] = {
 @contextmanager
 def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
     rank, step, what = os.environ.get("MISHAP", "-1:0:kill").split(":")
-    world, train_batch = World.of(), Trainer._train_batch
+    world, train_batch = World.from_environment(), Trainer._train_batch
 
     def befallen(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == int(step):

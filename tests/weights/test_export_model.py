@@ -19,7 +19,7 @@ from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.weights import export_model as exporting
 from alexnet_torch.weights.grouped import grouped, towered
-from alexnet_torch.weights.model_file import Model, save_model
+from alexnet_torch.weights.model_file import TrainedModel, save_model
 
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -29,7 +29,7 @@ def narrow(net: Architecture) -> Architecture:
     return replace(net, convs=convs, linears=(*(replace(f, width=32) for f in net.linears[:-1]), net.linears[-1]))
 
 
-def saved(run: Path, net: Architecture, size: int = 67) -> Model:
+def saved(run: Path, net: Architecture, size: int = 67) -> TrainedModel:
     """A run's folder with weights with which every unit has a say, and a mean image that is nowhere the same."""
     network = AlexNet(net, len(CLASSES), size).eval()
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ def export(run: Path, file: Path, *options: str) -> None:
     assert cli.main(["export", str(run), str(file), *options]) == 0
 
 
-def logits(model: Model, images: Tensor) -> Tensor:
+def logits(model: TrainedModel, images: Tensor) -> Tensor:
     """Of RGB images (N, 3, S, S) of 0..255, the centre of what the mean image is of."""
     size, start = images.shape[-1], (model.mean.shape[0] - images.shape[-1]) // 2
     mean = torch.from_numpy(model.mean[start : start + size, start : start + size]).permute(2, 0, 1)
@@ -59,13 +59,13 @@ def batches(size: int = 67) -> list[Tensor]:
     return [torch.randint(0, 256, (n, 3, size, size), generator=random).float() for n in (1, 3)]
 
 
-def same_weights(one: Model, other: Model) -> bool:
+def same_weights(one: TrainedModel, other: TrainedModel) -> bool:
     theirs = other.net.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in one.net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
-def caffe_onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+def caffe_onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Path]:
     """A model that normalises across towers, and its ONNX file: making one takes seconds."""
     folder = tmp_path_factory.mktemp("onnx")
     model = saved(folder / "run", narrow(CAFFE))
@@ -73,7 +73,7 @@ def caffe_onnx(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     return model, folder / "net.onnx"
 
 
-def computes_the_same(model: Model, file: Path) -> None:
+def computes_the_same(model: TrainedModel, file: Path) -> None:
     session = onnxruntime.InferenceSession(file)
     assert session.get_inputs()[0].shape == ["batch", 3, 67, 67]
     for images in batches():
@@ -83,7 +83,7 @@ def computes_the_same(model: Model, file: Path) -> None:
         torch.testing.assert_close(torch.from_numpy(theirs), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_onnxruntime_computes_what_pytorch_computes_for_any_batch(caffe_onnx: tuple[Model, Path]) -> None:
+def test_onnxruntime_computes_what_pytorch_computes_for_any_batch(caffe_onnx: tuple[TrainedModel, Path]) -> None:
     computes_the_same(*caffe_onnx)
 
 
@@ -95,7 +95,7 @@ def test_so_it_does_for_the_other_architectures(net: Architecture, tmp_path: Pat
     computes_the_same(model, tmp_path / "net.onnx")
 
 
-def test_response_normalisation_is_exported_in_a_few_operators(caffe_onnx: tuple[Model, Path]) -> None:
+def test_response_normalisation_is_exported_in_a_few_operators(caffe_onnx: tuple[TrainedModel, Path]) -> None:
     kinds = [node.op_type for node in onnx.load(caffe_onnx[1]).graph.node]
     assert "ScatterND" not in kinds
     assert len(kinds) < 120
@@ -114,7 +114,7 @@ def test_torch_export_computes_the_same_for_any_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
 def test_a_file_with_metadata_is_the_model_again(
-    ending: str, caffe_onnx: tuple[Model, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ending: str, caffe_onnx: tuple[TrainedModel, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, file = caffe_onnx
     if ending == ".safetensors":

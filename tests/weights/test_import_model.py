@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from alexnet_torch import cli, load_model, predict
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.weights.grouped import grouped_shapes
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.caffe_files import (
     CLASSES,
     GROUPS,
@@ -68,7 +68,7 @@ def rgb_images() -> Tensor:
     return torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).float()
 
 
-def computes_as(model: Model, images: Tensor, expected: Tensor) -> None:
+def computes_as(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
     """The model's logits of RGB images (N, 3, H, W) of 0..255, cut from the centre, are those expected."""
     start = (model.mean.shape[0] - images.shape[-1]) // 2
     cut = model.mean[start : start + images.shape[-1], start : start + images.shape[-1]]
@@ -78,7 +78,7 @@ def computes_as(model: Model, images: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def imported(file: Path, *options: str) -> Model:
+def imported(file: Path, *options: str) -> TrainedModel:
     run = file.with_name(f"{file.name}-run")
     assert cli.main(["import", str(file), "--output", str(run), *options]) == 0
     return load_model(run, ["cpu"])

@@ -24,7 +24,7 @@ from alexnet_torch.evaluation.figures.figure4_examples import (
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.figure_files import Album
 from alexnet_torch.files import atomic_write
-from alexnet_torch.weights.model_file import Model, load_model
+from alexnet_torch.weights.model_file import TrainedModel, load_model
 
 FIGURES = ("filters", "labels", "neighbours", "curves")
 NO_DATA = "none"  # what --data says for figures that take no images alone
@@ -102,7 +102,7 @@ def _album(order: Order, name: str, run: Path, step: int) -> Album:
     return Album(folder, folder / "tensorboard" / "figures", step)
 
 
-def _draw_run(order: Order, album: Album, name: str, run: Path, model: Model) -> None:
+def _draw_run(order: Order, album: Album, name: str, run: Path, model: TrainedModel) -> None:
     first = model.net.architecture.convs[0].name
     weights = [tower.detach().float().cpu() for tower in model.net.stage_weights(first)]
     colours = measure(first, [tower.numpy() for tower in weights])
@@ -130,7 +130,7 @@ def _draw_curves(album: Album, names: dict[str, Path], histories: dict[str, Hist
         album.add("curves", curves_figure(histories))
 
 
-def _prepared(order: Order, run: Path, model: Model) -> Prepared | None:
+def _prepared(order: Order, run: Path, model: TrainedModel) -> Prepared | None:
     """The images of Figure 4; None, saying so, where none are named or wanted."""
     settings = _settings(run)
     data = order.data or settings.get("data")
@@ -157,7 +157,7 @@ def _settings(run: Path) -> dict[str, Any]:
 
 def _write_measured(
     album: Album,
-    model: Model,
+    model: TrainedModel,
     colours: TowerColours,
     examples: Sequence[Example],
     neighbours: Sequence[Sequence[Neighbour]],

@@ -16,7 +16,7 @@ from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures.nearest import Neighbours, nearest
 from alexnet_torch.evaluation.predict import Guess, predict
 from alexnet_torch.randomness import stream
-from alexnet_torch.weights.model_file import Model
+from alexnet_torch.weights.model_file import TrainedModel
 
 EXAMPLES = 8  # as in the paper
 NEIGHBOURS = 6
@@ -75,7 +75,7 @@ def choose(prepared: Prepared, count: int, seed: int) -> list[Path]:
     return [prepared.root / prepared.val.paths[index] for index in chosen]
 
 
-def classified(model: Model, files: Sequence[Path]) -> list[Example]:
+def classified(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
     """Each file's five best labels; its right one is the name of the folder that it lies in, if that is a class.
 
     Raises:
@@ -100,13 +100,13 @@ def picture(file: Path) -> np.ndarray:
         raise UserError(f"{error}; name image files") from error
 
 
-def feature_stage(model: Model) -> str:
+def feature_stage(model: TrainedModel) -> str:
     """The last stage before the logits: fc7, in the paper's net."""
     return model.net.architecture.stage_names[-2]
 
 
 def nearest_training_images(
-    model: Model, prepared: Prepared, files: Sequence[Path], batch_size: int = 64
+    model: TrainedModel, prepared: Prepared, files: Sequence[Path], batch_size: int = 64
 ) -> list[list[Neighbour]]:
     """The training images whose features are nearest to those of each file, nearest first.
 
@@ -126,7 +126,7 @@ def nearest_training_images(
     return [_named(prepared, found, row) for row in range(len(files))]
 
 
-def _training_features(model: Model, prepared: Prepared, stage: str, batch_size: int) -> Iterator[np.ndarray]:
+def _training_features(model: TrainedModel, prepared: Prepared, stage: str, batch_size: int) -> Iterator[np.ndarray]:
     """(n, d) of each batch of training images, in their order, by the centre crop."""
     # the loader reads a split in order and at the centre when it validates
     loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
