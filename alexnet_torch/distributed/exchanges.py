@@ -128,11 +128,9 @@ class HybridExchange(Exchange):
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.all_gather_channels`; of a linear stage's pieces, the whole."""
-        return (
-            super().all_gather_channels(parts, channels, stage)
-            if parts[0].ndim == 4
-            else [self._whole(parts, channels, stage)]
-        )
+        if parts[0].ndim == 4:
+            return super().all_gather_channels(parts, channels, stage)
+        return [self._whole(parts, channels, stage)]
 
     def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.keep_own_channels`; of a linear stage's pieces, those of this process's tower."""
