@@ -22,6 +22,7 @@ from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import OtherRankFailed, RankLost, UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.model.parameter_names import stage_of
 
 T = TypeVar("T")
 
@@ -272,7 +273,7 @@ class Ranks:
         group = self._data or dist.group.WORLD
         if self.placement.split == "hybrid":
             convs = {conv.name for conv in net.architecture.convs}
-            alone = [name for name, _ in net.named_parameters() if name.split(".")[2] not in convs]
+            alone = [name for name, _ in net.named_parameters() if stage_of(name) not in convs]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, alone)
             if not any(p.requires_grad for name, p in net.named_parameters() if name not in alone):
                 return net

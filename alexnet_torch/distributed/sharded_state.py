@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.parameter_names import stage_of
 
 Held = dict[str, dict[str, Tensor]]
 """By a parameter's name everywhere: its "value", and what the optimizer keeps by its own names."""
@@ -27,7 +28,7 @@ def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: st
     return {
         name: {"value": parameter.detach().cpu()} | {key: kept.cpu() for key, kept in state.get(parameter, {}).items()}
         for name, parameter in net.named_parameters()
-        if stage in (None, name.split(".")[2]) and not (copied and name.split(".")[2] in conv_names)
+        if stage in (None, stage_of(name)) and not (copied and stage_of(name) in conv_names)
     }
 
 

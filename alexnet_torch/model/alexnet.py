@@ -17,6 +17,7 @@ from alexnet_torch.model.exchange import Exchange, TowerParts, split
 from alexnet_torch.model.layers.dropout import dropout_mask
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool, spatial_response_norm
+from alexnet_torch.model.parameter_names import stage_of, tower_of
 from alexnet_torch.model.tower import Tower
 from alexnet_torch.randomness import key
 
@@ -102,10 +103,9 @@ class AlexNet(nn.Module):
 
     def rows(self, name: str) -> slice:
         """Which rows of a tower's whole parameter, by its name everywhere, are in this process."""
-        _, index, stage, _ = name.split(".")
-        tower = self.towers[index]
+        tower = self.towers[str(tower_of(name))]
         assert isinstance(tower, Tower)
-        return tower.rows(stage)
+        return tower.rows(stage_of(name))
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Logits (N, classes) on the first device.

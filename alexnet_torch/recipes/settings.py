@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.run_folder import CONFIG
 
 RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
 ColourName = Literal["none", "paper", "source"]
@@ -253,7 +254,7 @@ def _earlier(given: dict[str, Any]) -> dict[str, Any]:
         raise UserError("--resume: name the run's folder with --output")
     folder = Path(given["output"])
     missing = f": {folder} holds no run (no config.json); start one without --resume"
-    return _settings_in(folder / "config.json", "--resume", missing)
+    return _settings_in(folder / CONFIG, "--resume", missing)
 
 
 def _settings_in(config: Path, option: str, missing: str) -> dict[str, Any]:

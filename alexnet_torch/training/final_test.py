@@ -12,6 +12,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.evaluation.evaluate import ShouldStop, Tested, evaluate_models, most_crops
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.run_folder import MODEL_WEIGHTS
 from alexnet_torch.weights.model_file import TrainedModel
 
 
@@ -56,7 +57,7 @@ def _read(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
     weights: dict[str, Tensor] | None = None
     with ranks.main_only() as (first, _):
         if first:
-            weights = torch.load(folder / "model.pt", weights_only=True)
+            weights = torch.load(folder / MODEL_WEIGHTS, weights_only=True)
     if not ranks.is_single_process:
         packed = ranks.broadcast_bytes(shards.pack(weights) if weights else None)
         assert packed is not None  # the first rank has read them, or raised

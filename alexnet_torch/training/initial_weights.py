@@ -8,6 +8,7 @@ from typing import Any
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.model.parameter_names import stage_of
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.weights.grouped import grouped_shapes, towered
@@ -62,7 +63,7 @@ def freeze(net: AlexNet, stages: Sequence[str]) -> None:
     if set(stages) == set(net.architecture.stage_names):
         raise UserError("--freeze: names all stages, which leaves nothing to learn; leave one out")
     for name, parameter in net.named_parameters():
-        if name.split(".")[2] in stages:
+        if stage_of(name) in stages:
             parameter.requires_grad_(False)
 
 
@@ -102,10 +103,10 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
         unknown = set(names) - set(stages)  # what else the file has, misfit shall name
     else:
         said = f"; drawn anew: {', '.join(name for name in names if name not in stages)}"
-        unknown = {name.split(".")[0] for name in foreign.weights} - set(stages)
-    copied = {name: value for name, value in foreign.weights.items() if name.split(".")[0] not in unknown}
+        unknown = {stage_of(name) for name in foreign.weights} - set(stages)
+    copied = {name: value for name, value in foreign.weights.items() if stage_of(name) not in unknown}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
-    wanted = {name: shape for name, shape in shapes.items() if name.split(".")[0] in stages}
+    wanted = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
     if wrong := misfit(replace(foreign, weights=copied), wanted, "the network to train"):
         raise UserError(f"--init: {wrong[0]}; name other weights, or with --init-stages the stages that fit")
     theirs = _architecture(foreign)

@@ -23,6 +23,7 @@ from alexnet_torch.recipes.ablations import ablated
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
+from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS
 from alexnet_torch.training.initial_weights import check
 from alexnet_torch.training.trainer import Trainer
 
@@ -55,7 +56,7 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
         text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
         with ranks.main_only() as (first, _):
             if first:
-                atomic_write(output / "config.json", lambda file: file.write(text))
+                atomic_write(output / CONFIG, lambda file: file.write(text))
                 ranks.mark_started()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
@@ -65,7 +66,7 @@ def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
 def _settings(given: dict[str, Any], begun: bool) -> Settings:
     """What was given, resolved; torchrun's processes go on by themselves when it starts them again."""
     output = Path(given.get("output", ""))
-    holds = "output" in given and any((output / kept).exists() for kept in ("config.json", "model.pt"))
+    holds = "output" in given and any((output / kept).exists() for kept in (CONFIG, MODEL_WEIGHTS))
     if holds and begun:
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)

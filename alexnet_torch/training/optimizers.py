@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from alexnet_torch.model.parameter_names import kind_of, stage_of
 from alexnet_torch.recipes.recipe import Rule
 from alexnet_torch.recipes.schedules import Rates
 
@@ -77,8 +78,7 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
     """
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
-        stage, kind = name.split(".")[-2:]
-        groups.setdefault((stage, kind), []).append(parameter)
+        groups.setdefault((stage_of(name), kind_of(name)), []).append(parameter)
     decays = {"weight": weight_decay, "bias": bias_decay}
     return [
         {"params": params, "stage": stage, "kind": kind, "weight_decay": decays[kind]}

@@ -9,6 +9,8 @@ from torch import Tensor
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import Held
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.parameter_names import tower_of
+from alexnet_torch.run_folder import METRICS, TENSORBOARD
 from alexnet_torch.training.run_state import State
 from alexnet_torch.training.writers import Board, Metrics, Progress
 
@@ -39,8 +41,8 @@ class RunLog:
         with ranks.main_only() as (first, _):
             if first:
                 output.mkdir(parents=True, exist_ok=True)
-                metrics = Metrics(output / "metrics.jsonl", state.metrics_size)
-                board = Board(output / "tensorboard", state.step)
+                metrics = Metrics(output / METRICS, state.metrics_size)
+                board = Board(output / TENSORBOARD, state.step)
                 self._files = _Files(metrics, board, Progress(total, state.step, batches))
 
     def _write(self, work: Callable[[_Files], object]) -> None:
@@ -130,4 +132,4 @@ def filters_of(whole: Held, stage: str) -> dict[str, Tensor]:
         stage: a convolution.
     """
     of_stage = [name for name in whole if name.endswith(f".{stage}.weight")]
-    return {f"{stage}/tower{name.split('.')[1]}": whole[name]["value"] for name in of_stage}
+    return {f"{stage}/tower{tower_of(name)}": whole[name]["value"] for name in of_stage}

@@ -25,6 +25,7 @@ from alexnet_torch.model.alexnet import AlexNet, DropoutKey
 from alexnet_torch.model.exchange import split
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.run_folder import CHECKPOINTS
 from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import run_state as state
 from alexnet_torch.training.final_test import cores_of, test_best, whole_net
@@ -107,7 +108,7 @@ class Trainer:
         frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
         self.ranks.run_on_all(lambda: freeze(self.net, frozen))
         self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
-        found = state.load(self.output / "checkpoints", self.identity, self.parts, self.ranks) if s.resume else None
+        found = state.load(self.output / CHECKPOINTS, self.identity, self.parts, self.ranks) if s.resume else None
         self.state, started_from = found or (State(), self.ranks.run_on_all(lambda: begin(self.net, s)))
         self.saved, self.saves = self.state.step if found else -1, 0
         self.meter = TrainMetrics(self.state, device, len(prepared.classes), self.batches)
@@ -302,7 +303,7 @@ class Trainer:
 
         def save(metrics_size: int) -> None:
             self.state.metrics_size = metrics_size
-            state.save(self.output / "checkpoints", self.identity, self.state, self.parts, whole)
+            state.save(self.output / CHECKPOINTS, self.identity, self.state, self.parts, whole)
 
         self.record.saved(save)
         self.saved, self.saves, self.last_save = self.state.step, self.saves + 1, time.monotonic()
@@ -315,6 +316,6 @@ class Trainer:
             raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
 
     def _diverged(self, what: str) -> str:
-        kept = checkpoint.found(self.output / "checkpoints")
+        kept = checkpoint.found(self.output / CHECKPOINTS)
         last = f"the last good checkpoint is {kept[0]}" if kept else "there was no checkpoint yet"
         return f"{what}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"

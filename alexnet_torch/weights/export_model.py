@@ -14,6 +14,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
+from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.grouped import grouped
 from alexnet_torch.weights.input_convention import INPUTS, reading_theirs
 from alexnet_torch.weights.model_file import TrainedModel, cpu_weights, describe, to_strings
@@ -53,7 +54,7 @@ def export_model(model: TrainedModel, path: Path, form: str | None = None) -> st
     form = form or FORMATS.get(path.suffix)
     if form is None:
         raise UserError(f"{path}: no format has this ending; name one with --format: {', '.join(writers)}")
-    if path.name == "model.pt" and (path.parent / "model.json").exists():
+    if path.name == MODEL_WEIGHTS and (path.parent / MODEL_DESCRIPTION).exists():
         raise UserError(f"{path}: is a run's own model, which this would damage; name another file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or name another file")
@@ -143,7 +144,7 @@ def _example(model: TrainedModel) -> tuple[Tensor]:
 def _exported_program(model: TrainedModel, path: Path) -> str:
     program = torch.export.export(PixelNet(model).eval(), _example(model), dynamic_shapes=_BATCH_IS_FREE)
     description = json.dumps(describe(model))
-    atomic_write(path, lambda file: torch.export.save(program, file, extra_files={"model.json": description}))
+    atomic_write(path, lambda file: torch.export.save(program, file, extra_files={MODEL_DESCRIPTION: description}))
     return _PIXELS.format(model.net.image_size)
 
 

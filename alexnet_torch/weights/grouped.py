@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.exchange import Share
+from alexnet_torch.model.parameter_names import tower_name
 from alexnet_torch.model.tower import Tower
 
 _OURS = re.compile(r"towers\.(\d+)\.(.+)")
@@ -63,7 +64,7 @@ def grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def towered(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
     """The inverse of `grouped`: each tensor's parts along dimension 0, the first ones taking the rest."""
     return {
-        f"towers.{tower}.{name}": part
+        tower_name(tower, name): part
         for name, value in weights.items()
         for tower, part in enumerate(value.tensor_split(towers))
     }

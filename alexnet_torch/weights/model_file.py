@@ -16,6 +16,7 @@ from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import one_device
+from alexnet_torch.run_folder import CONFIG, MODEL_DESCRIPTION, MODEL_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ def save_model(
         weights: of all towers, contiguous, on the CPU, where `net` has not all of them.
     """
     text = json.dumps(describe(TrainedModel(net, classes, mean, mirror))).encode()
-    atomic_write(folder / "model.json", lambda file: file.write(text))
+    atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
     weights = cpu_weights(net) if weights is None else weights
-    atomic_write(folder / "model.pt", lambda file: torch.save(weights, file))
+    atomic_write(folder / MODEL_WEIGHTS, lambda file: torch.save(weights, file))
 
 
 def save_new(folder: Path, model: TrainedModel) -> None:
@@ -128,7 +129,7 @@ def save_new(folder: Path, model: TrainedModel) -> None:
     Raises:
         UserError: it holds a run, or cannot be written.
     """
-    if any((folder / kept).exists() for kept in ("config.json", "model.pt")):
+    if any((folder / kept).exists() for kept in (CONFIG, MODEL_WEIGHTS)):
         raise UserError(f"--output {folder}: holds a run already; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,8 +145,8 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         UserError: there is no model, or a file is damaged.
     """
     try:
-        description = json.loads((folder / "model.json").read_text())
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        description = json.loads((folder / MODEL_DESCRIPTION).read_text())
+        weights = torch.load(folder / MODEL_WEIGHTS, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: no model here ({Path(error.filename).name} is missing); name a run's folder"

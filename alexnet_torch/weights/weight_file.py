@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.presets import TORCHVISION
+from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe_file as caffe
 from alexnet_torch.weights.grouped import Layer, by_stage, grouped, grouped_shapes, is_towered, layers_of
 from alexnet_torch.weights.model_file import from_strings, read_model
@@ -56,7 +57,7 @@ def read(path: Path) -> Foreign:
     if not path.exists():
         raise UserError(f"{path}: there is no such file; name one with weights, or a run's folder")
     try:
-        if path.is_dir() or (path.name == "model.pt" and path.with_name("model.json").exists()):
+        if path.is_dir() or (path.name == MODEL_WEIGHTS and path.with_name(MODEL_DESCRIPTION).exists()):
             description, state = read_model(path if path.is_dir() else path.parent)
             return _by_tower(path, state, description)
         if path.suffix == ".caffemodel":

@@ -288,7 +288,7 @@ def test_streamed_batches_are_the_cached_ones_bit_for_bit(root: Path, mirror: bo
 
 def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path; from alexnet_torch.data import build, cache\n"
+        "import sys; from pathlib import Path; from alexnet_torch.data import decode_pass as build, prepare as cache\n"
         "cache.CHUNK, build.JOURNAL_SECONDS, build.SERIAL_CHUNKS = 2, 0.0, 0\n"
         f"{first}cache.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
     )

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable
+from alexnet_torch.run_folder import METRICS
 
 POINTS = 300  # of a training curve: reports are averaged to so many
 LEGEND_COLUMNS = 3
@@ -59,7 +60,7 @@ def read_history(run: Path) -> History | None:
     Raises:
         UserError: a line is no report. A last line without its end is one being written, and left out.
     """
-    path = run / "metrics.jsonl"
+    path = run / METRICS
     if not path.exists():
         return None
     rows: dict[str, list[tuple[float, ...]]] = {"train": [], "val": []}

@@ -24,6 +24,8 @@ from alexnet_torch.evaluation.figures.figure4_examples import (
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.figure_files import Album
 from alexnet_torch.files import atomic_write
+from alexnet_torch.run_folder import CONFIG, TENSORBOARD
+from alexnet_torch.run_folder import FIGURES as FIGURES_FOLDER
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
 FIGURES = ("filters", "labels", "neighbours", "curves")
@@ -97,9 +99,9 @@ def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
 def _album(order: Order, name: str, run: Path, step: int) -> Album:
     # beside the run's own events, not among them: TensorBoard would follow the newest file of a folder alone
     if order.output is None:
-        return Album(run / "figures", run / "tensorboard" / "figures", step)
+        return Album(run / FIGURES_FOLDER, run / TENSORBOARD / FIGURES_FOLDER, step)
     folder = order.output if len(order.runs) == 1 else order.output / name.replace("/", "-")
-    return Album(folder, folder / "tensorboard" / "figures", step)
+    return Album(folder, folder / TENSORBOARD / FIGURES_FOLDER, step)
 
 
 def _draw_run(order: Order, album: Album, name: str, run: Path, model: TrainedModel) -> None:
@@ -146,7 +148,7 @@ def _prepared(order: Order, run: Path, model: TrainedModel) -> Prepared | None:
 
 def _settings(run: Path) -> dict[str, Any]:
     """What the run was started with; nothing if it has no config.json, as when its weights were imported."""
-    path = run / "config.json"
+    path = run / CONFIG
     if not path.exists():
         return {}
     try:

@@ -1,0 +1,34 @@
+"""Names of parameters: `towers.0.conv1.weight`; `conv1.weight` in the grouped layout of Caffe and torchvision."""
+
+
+def tower_of(name: str) -> int:
+    """The tower of a parameter, from 0: 1 for `towers.1.fc7.bias`."""
+    return int(name.split(".")[1])
+
+
+def stage_of(name: str) -> str:
+    """The stage of a parameter: `fc7` for `towers.1.fc7.bias` and for `fc7.bias`."""
+    return name.split(".")[-2]
+
+
+def kind_of(name: str) -> str:
+    """The kind of a parameter, "weight" or "bias"."""
+    return name.split(".")[-1]
+
+
+def grouped_name(name: str) -> str:
+    """The name without its tower: `fc7.bias` for `towers.1.fc7.bias`.
+
+    Raises:
+        ValueError: the name has no tower.
+    """
+    towers, _, rest = name.partition(".")
+    tower, _, grouped = rest.partition(".")
+    if towers != "towers" or not tower.isdecimal() or not grouped:
+        raise ValueError(f"{name} names no tower")
+    return grouped
+
+
+def tower_name(tower: int, grouped: str) -> str:
+    """The name of one tower's parameter: `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
+    return f"towers.{tower}.{grouped}"

@@ -1,0 +1,9 @@
+"""The names of the files in a run's folder."""
+
+CONFIG = "config.json"  # settings, architecture, classes, versions
+METRICS = "metrics.jsonl"  # one line of JSON for each report
+MODEL_WEIGHTS = "model.pt"  # the best weights: a plain state dict
+MODEL_DESCRIPTION = "model.json"  # what a prediction needs besides the weights
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+FIGURES = "figures"
