@@ -71,7 +71,7 @@ def evaluate_command(
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice, and averaged with itself it is no better")
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.data.digits import resolve
+    from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.prepare import prepare
     from alexnet_torch.evaluation.evaluate import evaluate_models, most_crops, require_same_classes, table
     from alexnet_torch.weights.model_file import load_model
@@ -79,7 +79,7 @@ def evaluate_command(
     models = [load_model(Path(run), devices.split(",") if devices else None) for run in runs]
     require_same_classes({run: model.classes for run, model in zip(runs, models, strict=True)})
     sides = {model.mean.shape[0] for model in models}
-    prepared = {side: prepare(resolve(data), side, cache, skip_bad) for side in sides}
+    prepared = {side: prepare(data_folder(data), side, cache, skip_bad) for side in sides}
     require_same_classes({runs[0]: models[0].classes} | {f"--data {data}": p.classes for p in prepared.values()})
     tested = evaluate_models(models, prepared, crops or most_crops(models))
     assert tested is not None  # nothing stops it

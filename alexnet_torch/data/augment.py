@@ -50,7 +50,7 @@ def centre_crops(n: int, side: int, size: int) -> Crops:
     return Crops(offset, offset, np.zeros(n, dtype=bool))
 
 
-def cut(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> None:
+def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> None:
     """Copies one crop of one image.
 
     Args:
@@ -66,7 +66,9 @@ def cut(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> 
         out.copy_(out.flip(1))
 
 
-def to_float(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = None, scale: float = 1.0) -> Tensor:
+def subtract_mean(
+    images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
     """Subtracts the mean image, cut and mirrored as each image was (paper, section 2); adds colour noise.
 
     Args:

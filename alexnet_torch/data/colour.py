@@ -11,7 +11,7 @@ Convention = Literal["paper", "source"]
 
 
 @dataclass(frozen=True)
-class Colour:
+class ColourNoise:
     """Colour noise for training images: each time one is used, one vector is added to all its pixels.
 
     The vector is [p1 p2 p3] [a1 l1, a2 l2, a3 l3], with p_i the eigenvectors of the pixels' covariance,
@@ -37,11 +37,11 @@ class Colour:
 
     def __post_init__(self) -> None:
         if self.convention not in get_args(Convention):
-            raise ValueError(f"Colour.convention must be one of {get_args(Convention)}, not {self.convention!r}")
+            raise ValueError(f"ColourNoise.convention must be one of {get_args(Convention)}, not {self.convention!r}")
         if not self.std > 0:
-            raise ValueError(f"Colour.std must be positive, not {self.std}")
+            raise ValueError(f"ColourNoise.std must be positive, not {self.std}")
 
-    def on(self, epoch: int) -> bool:
+    def is_active(self, epoch: int) -> bool:
         """Whether images of an epoch, from 0, get noise."""
         return self.until is None or epoch < self.until
 

@@ -11,14 +11,19 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 VERSION = 3
-"""Of the pixels that `decode` makes: raised when they change, so that caches are built anew."""
+"""Of the pixels that `decode_file` makes: raised when they change, so that caches are built anew."""
 
-SPARE = 1.5
+JPEG_MARGIN = 1.5
 """How many times `side` a JPEG's scaled decoding leaves, for our own resize to do the filtering.
 
 With 1.5 the square's pixels stay well within a grey level of full decoding's, on average; with 1, only just
 (benchmarks/results/input.md).
 """
+
+
+def decoded_side(image_size: int) -> int:
+    """Returns the side of the decoded squares for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
+    return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
 class UnreadableImage(Exception):
@@ -29,7 +34,7 @@ class UnreadableImage(Exception):
         self.reason = reason
 
 
-def decode(path: Path, side: int) -> np.ndarray:
+def decode_file(path: Path, side: int) -> np.ndarray:
     """The central square of an image, its shorter side scaled to `side` (paper, section 2).
 
     CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is
@@ -49,7 +54,7 @@ def decode(path: Path, side: int) -> np.ndarray:
         # Pillow would read the file a piece at a time, and start the decoder anew for each
         with Image.open(BytesIO(path.read_bytes())) as image:
             # a JPEG decodes at 1/2, 1/4 or 1/8 of its size for less
-            image.draft(None, (int(SPARE * side), int(SPARE * side)))
+            image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
             image.load()
             return _resized(_rgb(_square(_upright(image)), path), side)
     except UnidentifiedImageError as error:
@@ -65,7 +70,7 @@ def decode(path: Path, side: int) -> np.ndarray:
 
 # Pillow's limit is for files from strangers; a set of images is the user's own.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow's warnings repeat for each file; not within `decode`, for catch_warnings is not safe in threads
+# Pillow's warnings repeat for each file; not within `decode_file`, for catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

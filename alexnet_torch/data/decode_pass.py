@@ -20,18 +20,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.data.decode import UnreadableImage, decode_file
 from alexnet_torch.data.worker_processes import context, live_with_parent
 from alexnet_torch.files import atomic_write
 
 CHUNK = 64  # images that a worker takes at a time
 JOURNAL_SECONDS = 5.0
 SERIAL_CHUNKS = 16  # so few are decoded sooner than workers start, which import torch
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -138,14 +133,14 @@ class Sums:
         return covariance
 
 
-def run_chunk(chunk: Chunk) -> Sums:
+def decode_chunk(chunk: Chunk) -> Sums:
     """Decodes a chunk's files, writes them into the map, returns their sums."""
     side, sums = chunk.side, Sums.zero(chunk.side, np.uint32)
     target = os.open(chunk.into, os.O_WRONLY) if chunk.into else None
     try:
         for row, path in enumerate(chunk.paths, chunk.first):
             try:
-                image = decode(path, side)  # (side, side, 3)
+                image = decode_file(path, side)  # (side, side, 3)
             except UnreadableImage as error:
                 sums.bad.append((chunk.split, row, error.reason))
                 continue
@@ -188,7 +183,7 @@ def run_all(chunks: Sequence[Chunk], folder: Path, listing: str, side: int, work
 
 
 def _numbered(chunk: Chunk) -> tuple[int, Sums]:
-    return chunk.number, run_chunk(chunk)
+    return chunk.number, decode_chunk(chunk)
 
 
 def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Sums]]:

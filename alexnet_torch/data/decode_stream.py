@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.decode import UnreadableImage, decode
-from alexnet_torch.data.decode_pass import SERIAL_CHUNKS, cores
-from alexnet_torch.data.worker_processes import context, live_with_parent
+from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.decode_pass import SERIAL_CHUNKS
+from alexnet_torch.data.worker_processes import available_cores, context, live_with_parent
 from alexnet_torch.errors import UserError
 
 AHEAD = 2  # batches for each worker that are decoded before they are asked for
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedBatch:
     """Consecutive files, decoded.
 
     Attributes:
@@ -41,9 +41,9 @@ class _Task:
     size: int
 
 
-def decoded(
+def decode_centre_crops(
     files: Sequence[Path], side: int, size: int, batch_size: int = 64, workers: int | None = None
-) -> Iterator[Decoded]:
+) -> Iterator[DecodedBatch]:
     """All files in their order, `batch_size` at a time, those that cannot be read among them.
 
     Args:
@@ -58,7 +58,7 @@ def decoded(
     """
     starts = range(0, len(files), batch_size)
     tasks = (_Task(first, tuple(files[first : first + batch_size]), side, size) for first in starts)
-    workers = min(workers or cores(), len(starts))
+    workers = min(workers or available_cores(), len(starts))
     if workers <= 1 or len(starts) <= SERIAL_CHUNKS:
         yield from map(_decode, tasks)
         return
@@ -78,16 +78,16 @@ def decoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _decode(task: _Task) -> Decoded:
+def _decode(task: _Task) -> DecodedBatch:
     edge = (task.side - task.size) // 2  # as augment.centre_crops
     inner = slice(edge, edge + task.size)
     images, indices, bad = [], [], []
     for index, file in enumerate(task.files, task.first):
         try:
-            images.append(decode(file, task.side)[inner, inner])
+            images.append(decode_file(file, task.side)[inner, inner])
         except UnreadableImage as error:
             bad.append((index, error.reason))
         else:
             indices.append(index)
     stacked = np.stack(images) if images else np.empty((0, task.size, task.size, 3), np.uint8)
-    return Decoded(stacked, np.array(indices, np.int64), tuple(bad))
+    return DecodedBatch(stacked, np.array(indices, np.int64), tuple(bad))

@@ -12,12 +12,12 @@ from alexnet_torch.files import cache_home
 VALIDATION_EVERY = 5
 
 
-def resolve(data: str) -> Path:
+def data_folder(data: str) -> Path:
     """The folder that `--data` names: "digits" or a path."""
-    return digits() if data == "digits" else Path(data).expanduser()
+    return digits_folder() if data == "digits" else Path(data).expanduser()
 
 
-def digits(root: Path | None = None) -> Path:
+def digits_folder(root: Path | None = None) -> Path:
     """Scikit-learn's 1,797 handwritten digits (UCI optdigits, 8x8) as a folder of image files.
 
     They are written on first use: every fifth image of each class to val/, the others to train/.

@@ -36,7 +36,7 @@ class Folder:
     val: Split
 
 
-def scan(root: Path) -> Folder:
+def scan_folder(root: Path) -> Folder:
     """Lists the images of a folder, without opening them.
 
     Raises:
@@ -65,7 +65,7 @@ def scan(root: Path) -> Folder:
     return Folder(root, classes, train, val)
 
 
-def nested_images(root: Path) -> tuple[str, ...]:
+def find_images(root: Path) -> tuple[str, ...]:
     """The images of a folder and of all folders in it, relative to it, with "/" between folders, sorted.
 
     Files whose names do not end as ImageFolder's do are none.

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet_torch.data.augment import Crops, centre_crops, cut, random_crops
-from alexnet_torch.data.colour import Colour
-from alexnet_torch.data.decode import UnreadableImage, decode
-from alexnet_torch.data.decode_pass import cores
-from alexnet_torch.data.prepare import Prepared, Samples
-from alexnet_torch.data.worker_processes import context
+from alexnet_torch.data.augment import Crops, centre_crops, copy_crop, random_crops
+from alexnet_torch.data.colour import ColourNoise
+from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.data.worker_processes import available_cores, context
 from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import stream
 
@@ -34,11 +33,11 @@ class Batch:
     Attributes:
         images: (n, H, W, 3) uint8, cut and mirrored.
         labels: (n,) int64.
-        crops: how each was cut, for the mean image to be cut alike.
+        crops: how each was cut; the mean image is cut in the same way.
         indices: (n,) which samples they are.
         first_row: where they are in the whole batch.
-        every_label: (N,) int64, of the whole batch.
-        shift: (n, 3) float32, colour noise to add to each image's RGB, if there is any.
+        full_batch_labels: (N,) int64, of the whole batch.
+        colour_noise: (n, 3) float32, colour noise to add to each image's RGB, if there is any.
         scale: what the images are then to be multiplied by.
     """
 
@@ -47,14 +46,14 @@ class Batch:
     crops: Crops
     indices: np.ndarray
     first_row: int
-    every_label: Tensor
-    shift: Tensor | None = None
+    full_batch_labels: Tensor
+    colour_noise: Tensor | None = None
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """An epoch: which samples make each batch, our slice of it, how each sample is cut, and its colour noise if any."""
+    """An epoch: which samples make each batch, our slice of it, how each sample is cut, and its colour noise."""
 
     wholes: list[np.ndarray]
     batches: list[np.ndarray]
@@ -88,13 +87,13 @@ class Loader:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: PreparedImages,
         split: str,
         image_size: int,
         batch_size: int,
         seed: int = 0,
         mirror: bool = True,
-        colour: Colour | None = None,
+        colour: ColourNoise | None = None,
         workers: int | None = None,
         pinned: bool = False,
         slices: tuple[int, int] = (0, 1),
@@ -105,7 +104,7 @@ class Loader:
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
-        self._colour, self._workers, self._pinned = colour, workers or cores(), pinned
+        self._colour, self._workers, self._pinned = colour, workers or available_cores(), pinned
         self.batches_per_epoch = -(-len(self._samples.labels) // batch_size)
 
     def __len__(self) -> int:
@@ -121,7 +120,7 @@ class Loader:
         if self._train:
             order = stream(self._seed, "order", epoch).permutation(n)
             crops = random_crops(n, side, self._size, self._seed, epoch, self._mirror)
-            if self._colour is not None and self._colour.on(epoch):
+            if self._colour is not None and self._colour.is_active(epoch):
                 shifts = self._colour.shifts(n, self._prepared.covariance, self._seed, epoch)
         else:
             order, crops = np.arange(n), centre_crops(n, side, self._size)
@@ -143,7 +142,7 @@ class Loader:
             first_row = sum(len(part) for part in np.array_split(whole, count)[:index])
             ours = Batch(batch, labels, plan.crops[indices], indices, first_row, every)
             if self._colour is not None and plan.shifts is not None:
-                ours = replace(ours, shift=torch.from_numpy(plan.shifts[indices]), scale=self._colour.scale)
+                ours = replace(ours, colour_noise=torch.from_numpy(plan.shifts[indices]), scale=self._colour.scale)
             yield ours
 
     def _ours(self, plan: _Plan) -> list[np.ndarray]:
@@ -161,7 +160,7 @@ class Loader:
             crops = plan.crops[indices]
             places = zip(batch, self._samples.rows[indices], crops.top, crops.left, crops.mirrored, strict=True)
             for out, row, top, left, mirrored in places:
-                cut(images[row], top, left, mirrored, out)
+                copy_crop(images[row], top, left, mirrored, out)
             yield batch
 
     def _streamed(self, plan: _Plan) -> Iterator[Tensor]:
@@ -227,11 +226,11 @@ class _Files(Dataset[Tensor]):
         out = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
         for i, index in enumerate(indices):
             try:
-                image = decode(self._root / self._paths[index], self._side)
+                image = decode_file(self._root / self._paths[index], self._side)
             except UnreadableImage as error:
                 return str(error)
             top, left = int(self._crops.top[index]), int(self._crops.left[index])
-            cut(image, top, left, bool(self._crops.mirrored[index]), out[i])
+            copy_crop(image, top, left, bool(self._crops.mirrored[index]), out[i])
         return out
 
 

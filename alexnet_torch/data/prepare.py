@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,60 +13,17 @@ import numpy as np
 
 from alexnet_torch.data import decode
 from alexnet_torch.data.cache_location import Announce, choose, map_bytes, partial_of, wrong_map
-from alexnet_torch.data.decode_pass import CHUNK, Chunk, Sums, allocate, cores, locked, open_partial, run_all
-from alexnet_torch.data.folder import Folder, Split, scan
+from alexnet_torch.data.decode_pass import CHUNK, Chunk, Sums, allocate, locked, open_partial, run_all
+from alexnet_torch.data.folder import Folder, Split, scan_folder
+from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
 
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Samples:
-    """One split's readable images.
-
-    Attributes:
-        images: (rows, side, side, 3) uint8 memory map; None when they are decoded as they are needed.
-        rows: (n,) int64, each sample's row in the map.
-        labels: (n,) int64.
-        paths: relative to the folder.
-    """
-
-    images: np.ndarray | None
-    rows: np.ndarray
-    labels: np.ndarray
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A folder of images, ready to train on.
-
-    Attributes:
-        side: of the decoded square images, in pixels.
-        mean: (side, side, 3) float32 mean of the training images, 0..255.
-        covariance: (3, 3) float64 of the training pixels' RGB.
-        skipped: unreadable files that were left out, relative to the folder.
-        fingerprint: of the classes, files and sizes: equal for the same data set.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    side: int
-    mean: np.ndarray
-    covariance: np.ndarray
-    train: Samples
-    val: Samples
-    skipped: tuple[str, ...]
-    fingerprint: str
-
-
-def cached_side(image_size: int) -> int:
-    """The side that images are decoded to for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
-    return 256 if image_size == 227 else round(image_size * 256 / 224)
-
-
-def to_stderr(text: str) -> None:
+def print_to_stderr(text: str) -> None:
     """Announces in a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
@@ -78,8 +34,8 @@ def prepare(
     cache: str = "auto",
     skip_bad: bool = False,
     workers: int | None = None,
-    announce: Announce = to_stderr,
-) -> Prepared:
+    announce: Announce = print_to_stderr,
+) -> PreparedImages:
     """Decodes a folder's images, or finds that it has been done.
 
     Args:
@@ -94,7 +50,7 @@ def prepare(
     Raises:
         UserError: the folder's layout is wrong, files cannot be read, or the disk is too small.
     """
-    folder = scan(root)
+    folder = scan_folder(root)
     listing = _listing(folder)
     target, stored = choose(folder, side, cache, announce)
     try:
@@ -107,7 +63,7 @@ def prepare(
                     announce(f"building {target} again: {why}")
                     shutil.rmtree(target)  # its disk is needed
                 if why:
-                    _build(folder, listing, target, side, stored, skip_bad, workers or cores(), announce)
+                    _build(folder, listing, target, side, stored, skip_bad, workers or available_cores(), announce)
         return _load(folder, listing, target, skip_bad, announce)
     except BrokenProcessPool as error:
         raise UserError(
@@ -237,7 +193,7 @@ def _write(path: Path, array: np.ndarray) -> None:
     atomic_write(path, lambda file: file.write(content.getbuffer()))
 
 
-def _load(folder: Folder, listing: str, target: Path, skip_bad: bool, announce: Announce) -> Prepared:
+def _load(folder: Folder, listing: str, target: Path, skip_bad: bool, announce: Announce) -> PreparedImages:
     manifest = json.loads((target / "manifest.json").read_text())
     side, bad = manifest["side"], manifest["skipped"]
     if bad and not skip_bad:
@@ -255,7 +211,7 @@ def _load(folder: Folder, listing: str, target: Path, skip_bad: bool, announce: 
     for line, name in zip(listing.split("\n"), folder.train.paths + folder.val.paths, strict=True):
         if name not in skipped:
             fingerprint.update(f"{line.split()[0]} {name}\n".encode("utf-8", "surrogateescape"))
-    return Prepared(
+    return PreparedImages(
         folder.root,
         folder.classes,
         side,

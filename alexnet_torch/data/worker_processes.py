@@ -11,6 +11,11 @@ from multiprocessing.context import ForkServerContext
 from alexnet_torch.malloc import keep_freed
 
 
+def available_cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def context(preload: str) -> ForkServerContext:
     """Starts processes from a server, since forking one that has torch's threads can hang.
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_torch.data.augment import to_float
+from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.data.prepare import Prepared
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.weights.model_file import TrainedModel
@@ -89,8 +89,8 @@ def evaluate(
         for batch in loader.epoch(0):
             if stopped():
                 return None
-            logits = net(to_float(batch.images.to(mean.device), batch.crops, mean))  # (N, classes)
-            labels = batch.every_label if net.exchange.whole_batch else batch.labels
+            logits = net(subtract_mean(batch.images.to(mean.device), batch.crops, mean))  # (N, classes)
+            labels = batch.full_batch_labels if net.exchange.whole_batch else batch.labels
             tally.add(logits.log_softmax(dim=1), labels.to(mean.device))
     finally:
         net.train(training)
@@ -131,7 +131,7 @@ def log_probabilities(model: TrainedModel, batch: Batch, crops: int) -> dict[int
     """
     device = model.net.exchange.devices[0]
     mean = torch.from_numpy(model.mean).to(device, torch.get_default_dtype())
-    squares = to_float(batch.images.to(device), batch.crops, mean)  # (N, 3, S, S)
+    squares = subtract_mean(batch.images.to(device), batch.crops, mean)  # (N, 3, S, S)
     each = [model.net(view).cpu().double().log_softmax(dim=1) for view in views(squares, model.net.image_size, crops)]
     return {1: each[0]} if crops == 1 else {1: each[0], crops: _mean(each)}
 
@@ -156,7 +156,7 @@ class Tested:
 
 def evaluate_models(
     models: Sequence[TrainedModel],
-    prepared: Mapping[int, Prepared],
+    prepared: Mapping[int, PreparedImages],
     crops: int,
     batch_size: int = 64,
     stopped: ShouldStop = lambda: False,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_torch.data.augment import centre_crops, to_float
-from alexnet_torch.data.decode_stream import decoded
-from alexnet_torch.data.folder import nested_images
+from alexnet_torch.data.augment import centre_crops, subtract_mean
+from alexnet_torch.data.decode_stream import decode_centre_crops
+from alexnet_torch.data.folder import find_images
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.feature_file import KINDS, Listing, data_bytes, folder_classes, write_features
 from alexnet_torch.weights.model_file import TrainedModel
@@ -30,7 +30,7 @@ def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:
     """
     device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
     mean = torch.from_numpy(model.mean).to(device)
-    return to_float(torch.from_numpy(crops).to(device), centre_crops(len(crops), side, size), mean)
+    return subtract_mean(torch.from_numpy(crops).to(device), centre_crops(len(crops), side, size), mean)
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def save_features(
     if stage not in stages:
         raise UserError(f"--stage {stage}: there is no such stage; there are {', '.join(stages)}")
     size = model.net.image_size
-    names = nested_images(root)
+    names = find_images(root)
     row = stage_output(model, stage, np.zeros((1, size, size, 3), np.uint8)).shape[1:]
     classes, labels = folder_classes(names)
     listing = Listing(_facts(model, root, stage), names, classes, labels)
@@ -121,7 +121,7 @@ def _blocks(
     bad: list[tuple[int, str]] = []
     size, side = model.net.image_size, model.mean.shape[0]
     with tqdm(total=len(files), unit="image", desc=stage, disable=None, dynamic_ncols=True) as bar:
-        for batch in decoded(files, side, size, batch_size, workers):
+        for batch in decode_centre_crops(files, side, size, batch_size, workers):
             bad += batch.bad
             # once the file is not going to be, the rest is only decoded, to name all bad files at once
             if len(batch.indices) and (skip_bad or not bad):

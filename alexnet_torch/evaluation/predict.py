@@ -9,9 +9,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import centre_crops, cut, to_float
-from alexnet_torch.data.decode import UnreadableImage, decode
-from alexnet_torch.data.decode_pass import cores
+from alexnet_torch.data.augment import centre_crops, copy_crop, subtract_mean
+from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -41,12 +41,12 @@ def predict(model: TrainedModel, files: Sequence[Path], batch_size: int = 64) ->
     device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
     mean = torch.from_numpy(model.mean).to(device)
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
-    with ThreadPoolExecutor(cores(), "decoding") as pool:
+    with ThreadPoolExecutor(available_cores(), "decoding") as pool:
         decoded = _decoded(pool, lambda file: _centre(file, side, size), batches, int(device.type != "cpu"))
         try:
             for batch, crops in decoded:
                 images = torch.stack(crops).to(device)  # (N, H, W, 3)
-                logits = model.net(to_float(images, centre_crops(len(batch), side, size), mean))  # (N, classes)
+                logits = model.net(subtract_mean(images, centre_crops(len(batch), side, size), mean))  # (N, classes)
                 best = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
                 for file, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
                     pairs = zip(indices, values, strict=True)
@@ -70,10 +70,10 @@ def _decoded(
 def _centre(file: Path, side: int, size: int) -> Tensor:
     """(size, size, 3) uint8."""
     try:
-        image = decode(file, side)
+        image = decode_file(file, side)
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
     crops = centre_crops(1, side, size)
     out = torch.empty((size, size, 3), dtype=torch.uint8)
-    cut(image, int(crops.top[0]), int(crops.left[0]), False, out)
+    copy_crop(image, int(crops.top[0]), int(crops.left[0]), False, out)
     return out

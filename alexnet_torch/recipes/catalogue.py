@@ -7,7 +7,7 @@ Errors are top-1 / top-5 on ILSVRC-2012's validation images. No run on ILSVRC-20
 from collections.abc import Callable
 from dataclasses import replace
 
-from alexnet_torch.data.colour import Colour
+from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.recipe import Recipe
@@ -28,7 +28,7 @@ def paper() -> Recipe:
     Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
     Expected: the paper's own net has 40.7 / 18.2% with ten crops, 1.5 points more with the centre crop.
     """
-    return Recipe(_fan_in(PAPER), Plateau(), colour=Colour("paper"))
+    return Recipe(_fan_in(PAPER), Plateau(), colour=ColourNoise("paper"))
 
 
 def _fan_in(net: Architecture) -> Architecture:
@@ -67,7 +67,7 @@ def paper_literal() -> Recipe:
     Expected: chance on small folders: ten classes of Tiny ImageNet at 64 pixels, batch 32, have a loss of
     2.303 and 90.0% top-1 error after an epoch.
     """
-    return Recipe(PAPER, Plateau(), colour=Colour("paper"))
+    return Recipe(PAPER, Plateau(), colour=ColourNoise("paper"))
 
 
 def source_2012() -> Recipe:
@@ -89,7 +89,7 @@ def source_2012() -> Recipe:
         factors=((24, 0.1), (50, 0.01), (78, 0.001)),
         stages=((66, "conv1", 0.001), (71, "conv1", 0.0)),
     )
-    colour = Colour("source", until=66)
+    colour = ColourNoise("source", until=66)
     return Recipe(SOURCE_2012, rates, epochs=91, bias_factor=2.0, biases_follow=False, bias_decay=0.0, colour=colour)
 
 

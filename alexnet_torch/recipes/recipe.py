@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from alexnet_torch.data.colour import Colour, Convention
+from alexnet_torch.data.colour import ColourNoise, Convention
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.recipes.schedules import Rates, Schedule
 
@@ -39,7 +39,7 @@ class Recipe:
     biases_follow: bool = True
     bias_decay: float = 5e-4
     mirror: bool = True
-    colour: Colour | None = None
+    colour: ColourNoise | None = None
 
     def rates(self, base: float, epoch: int, errors: Sequence[float]) -> Rates:
         """The learning rates in an epoch (from 0), after the validation errors so far, oldest first."""
@@ -47,6 +47,6 @@ class Recipe:
         biases = self.bias_factor * (weights if self.biases_follow else base)
         return Rates(weights, biases, self.schedule.stage_rates(base, epoch))
 
-    def coloured(self, name: str) -> Colour | None:
+    def coloured(self, name: str) -> ColourNoise | None:
         """The colour noise that `--colour` names: none, or a convention, for the epochs of this recipe's."""
-        return None if name == "none" else replace(self.colour or Colour(), convention=cast(Convention, name))
+        return None if name == "none" else replace(self.colour or ColourNoise(), convention=cast(Convention, name))

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.decode_pass import cores
-from alexnet_torch.data.prepare import Prepared
+from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
@@ -25,11 +25,11 @@ def whole_net(net: AlexNet) -> AlexNet:
 
 def cores_of(world: World) -> int:
     """The cores of this process: the processes of a machine share them."""
-    return max(1, cores() // world.local_size)
+    return max(1, available_cores() // world.local_size)
 
 
 def test_best(
-    folder: Path, net: AlexNet, prepared: Prepared, mirror: bool, ranks: Ranks, stopped: ShouldStop
+    folder: Path, net: AlexNet, prepared: PreparedImages, mirror: bool, ranks: Ranks, stopped: ShouldStop
 ) -> dict[int, Tested] | None:
     """Tests a run's model.pt with the centre crop, and with the paper's ten or five.
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from alexnet_torch.data.digits import resolve as resolve_data
-from alexnet_torch.data.prepare import Prepared, cached_side, prepare, to_stderr
+from alexnet_torch.data.decode import decoded_side
+from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.prepare import prepare, print_to_stderr
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed.placement import Placement, place
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
@@ -94,15 +96,15 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     return recipe, placement
 
 
-def _first_of_machine(settings: Settings, placement: Placement) -> Prepared:
+def _first_of_machine(settings: Settings, placement: Placement) -> PreparedImages:
     """What one process of a machine does for all: else each would compile for itself, and say so."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
         kernels.available()
     return _images(settings)
 
 
-def _images(settings: Settings, announce: Callable[[str], None] = to_stderr) -> Prepared:
-    side, root = cached_side(settings.image_size), resolve_data(settings.data)
+def _images(settings: Settings, announce: Callable[[str], None] = print_to_stderr) -> PreparedImages:
+    side, root = decoded_side(settings.image_size), data_folder(settings.data)
     return prepare(root, side, settings.cache, settings.skip_bad, announce=announce)
 
 
@@ -111,7 +113,7 @@ def _said_already(text: str) -> None:
     del text
 
 
-def _require_same(prepared: Prepared, ranks: Ranks) -> None:
+def _require_same(prepared: PreparedImages, ranks: Ranks) -> None:
     """Refuses machines whose images differ: their orders and crops would be of different runs."""
     first = ranks.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
 
@@ -125,7 +127,7 @@ def _require_same(prepared: Prepared, ranks: Ranks) -> None:
     ranks.run_on_all(compare)
 
 
-def _config(settings: Settings, recipe: Recipe, prepared: Prepared, placement: Placement) -> dict[str, Any]:
+def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
     """What config.json tells of a run."""
     return {
         "settings": asdict(settings),

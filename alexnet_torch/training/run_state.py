@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from alexnet_torch.data.prepare import Prepared
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import UserError
@@ -48,7 +48,7 @@ class State:
         return asdict(self)
 
 
-def identity(settings: Settings, recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
     """What decides a run's course: with anything of it changed, resuming would make a run that no command makes."""
     s = settings
     return {

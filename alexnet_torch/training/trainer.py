@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_torch.data.augment import to_float
+from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.data.prepare import Prepared
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.exchanges import PartnerExchange
 from alexnet_torch.distributed.peer_group import waiting
@@ -89,7 +89,12 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: Settings, recipe: Recipe, prepared: Prepared, placement: Placement, ranks: Ranks | None = None
+        self,
+        settings: Settings,
+        recipe: Recipe,
+        prepared: PreparedImages,
+        placement: Placement,
+        ranks: Ranks | None = None,
     ) -> None:
         s = self.settings = settings
         self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
@@ -229,9 +234,9 @@ class Trainer:
     def _train_batch(self, batch: Batch) -> None:
         s, step, device = self.state, self.state.step, self.mean.device
         pixels = batch.images.to(device, non_blocking=True)
-        images = to_float(pixels, batch.crops, self.mean, batch.shift, batch.scale)  # (n, 3, H, W)
-        labels = batch.every_label if self.net.exchange.whole_batch else batch.labels
-        rate, rows = self._set_rates(), len(batch.every_label)
+        images = subtract_mean(pixels, batch.crops, self.mean, batch.colour_noise, batch.scale)  # (n, 3, H, W)
+        labels = batch.full_batch_labels if self.net.exchange.whole_batch else batch.labels
+        rate, rows = self._set_rates(), len(batch.full_batch_labels)
         key = DropoutKey(self.settings.seed, step, batch.first_row)
         with waiting(f"the sum of gradients of step {step + 1}"):
             loss, wrong = train_step(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.prepare import cached_side
+from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.errors import UserError
 from alexnet_torch.weights.caffe_file import read_mean
 
@@ -62,7 +62,7 @@ def _per_channel(inputs: Inputs) -> Tensor:
 
 def mean_image(mean: tuple[float, float, float], image_size: int) -> np.ndarray:
     """(S, S, 3) float32, the same colour everywhere; S is the side that crops are cut from."""
-    side = cached_side(image_size)
+    side = decoded_side(image_size)
     return np.full((side, side, 3), mean, np.float32)
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.data.colour import Colour
-from alexnet_torch.data.decode_pass import cores
-from alexnet_torch.data.digits import resolve as resolve_data
-from alexnet_torch.data.prepare import cached_side, prepare
+from alexnet_torch.data.colour import ColourNoise
+from alexnet_torch.data.decode import decoded_side
+from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError, UserError
@@ -106,7 +107,7 @@ def recipe(net: str, epochs: int) -> Recipe:
     base = demo()
     assert isinstance(base.schedule, Steps)
     factors = tuple((math.ceil(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
-    full = replace(base, schedule=Steps(factors), epochs=epochs, colour=Colour("paper"))
+    full = replace(base, schedule=Steps(factors), epochs=epochs, colour=ColourNoise("paper"))
     return ablated(full, {FULL: None, **CONTINUED}.get(net, net))
 
 
@@ -131,7 +132,7 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
         TrainingError: it came to no end for another reason, such as a full disk.
     """
     chosen = recipe(net, options.epochs)
-    prepared = prepare(resolve_data(options.data), cached_side(chosen.image_size))
+    prepared = prepare(data_folder(options.data), decoded_side(chosen.image_size))
     given = {
         "data": options.data,
         "recipe": "demo",
@@ -191,7 +192,7 @@ def train_missing(options: Options) -> None:
 
 def _train_apart(options: Options, missing: list[tuple[str, int]]) -> None:
     """Runs this command for each training, several at a time, in processes that end with it."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // options.jobs))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, available_cores() // options.jobs))}
     command = [sys.executable, "-m", "benchmarks.experiments.ablations", options.data, "--jobs", "1"]
     command += ["--epochs", str(options.epochs), "--output", str(options.output)]
 

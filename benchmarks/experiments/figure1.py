@@ -23,10 +23,12 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from alexnet_torch import AlexNet, Architecture
-from alexnet_torch.data.augment import to_float
-from alexnet_torch.data.digits import resolve
+from alexnet_torch.data.augment import subtract_mean
+from alexnet_torch.data.decode import decoded_side
+from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared, cached_side, prepare
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.evaluate import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
@@ -110,17 +112,17 @@ class Curve:
         return None
 
 
-def images_of(prepared: Prepared) -> tuple[Tensor, Tensor]:
+def images_of(prepared: PreparedImages) -> tuple[Tensor, Tensor]:
     """All training images (N, 3, 32, 32), less their mean, and their labels (N,)."""
     # the loader gives validation images in order, each by its centre
     loader = Loader(replace(prepared, val=prepared.train), "val", SIDE, batch_size=500)
     mean = torch.from_numpy(prepared.mean)
     batches = list(loader.epoch(0))
-    images = torch.cat([to_float(batch.images, batch.crops, mean) for batch in batches])
+    images = torch.cat([subtract_mean(batch.images, batch.crops, mean) for batch in batches])
     return images, torch.cat([batch.labels for batch in batches])
 
 
-def train(options: Options, prepared: Prepared, activation: str, rate: float) -> Curve:
+def train(options: Options, prepared: PreparedImages, activation: str, rate: float) -> Curve:
     """One training. Should it diverge, errors of chance follow, which no table takes for success."""
     net = AlexNet(network(activation, options.init), len(prepared.classes), SIDE, seed=options.seed)
     optimizer = PaperSGD(parameter_groups(net, 0.0, 0.0))
@@ -155,7 +157,7 @@ def curves(options: Options) -> list[Curve]:
             raise UserError(
                 f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs, init {curve.init}"
             )
-    prepared = prepare(resolve(options.data), cached_side(SIDE))
+    prepared = prepare(data_folder(options.data), decoded_side(SIDE))
     options.output.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lines:
         for activation in get_args(Activation):

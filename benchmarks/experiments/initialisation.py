@@ -16,8 +16,9 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.data.digits import resolve
-from alexnet_torch.data.prepare import cached_side, prepare
+from alexnet_torch.data.decode import decoded_side
+from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.prepare import prepare
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
@@ -57,7 +58,7 @@ def inits() -> dict[str, Architecture]:
 
 def run(net: Architecture, settings: Settings) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
-    prepared = prepare(resolve(settings.data), cached_side(settings.image_size))
+    prepared = prepare(data_folder(settings.data), decoded_side(settings.image_size))
     recipe = replace(paper(), architecture=net)
     placement = place(None, net.towers, "auto", SINGLE_PROCESS)
     try:

@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from alexnet_torch.data.augment import centre_crops, cut, to_float
+from alexnet_torch.data.augment import centre_crops, copy_crop, subtract_mean
 from alexnet_torch.distributed.exchanges import PartnerExchange
 from alexnet_torch.model.exchange import Exchange
 from benchmarks.harness.measure import Apart, alternate, keep, seconds, table
@@ -79,7 +79,7 @@ def read(images: np.ndarray, rows: np.ndarray) -> Tensor:
     """Crops (n, 224, 224, 3) uint8 of some rows of a map (N, 256, 256, 3) uint8, as the loader cuts them."""
     out = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
     for crop, row in zip(out, rows, strict=True):
-        cut(images[row], 16, 16, bool(row % 2), crop)
+        copy_crop(images[row], 16, 16, bool(row % 2), crop)
     return out
 
 
@@ -111,7 +111,7 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
     labels = every if net.exchange.whole_batch else every[rows]
 
     def step() -> Tensor:
-        images = to_float(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
+        images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
         loss, _ = train_step(stepped, optimizer, images, labels, key, precision, batch)
         return ranks.sum_over_slices(loss)

@@ -25,10 +25,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.augment import to_float
-from alexnet_torch.data.decode_pass import Chunk, run_chunk
+from alexnet_torch.data.augment import subtract_mean
+from alexnet_torch.data.decode_pass import Chunk, decode_chunk
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared, prepare
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.malloc import keep_freed
 from benchmarks.harness.measure import alternate, keep, seconds, table
 
@@ -41,7 +42,7 @@ Most photographs are smaller than 768 pixels, where scaled decoding cannot help 
 and Pillow's bicubic resize then takes as long as its decoding. torch's gives the same pixels in a third of that. Tried
 and not taken: Pillow's reducing_gap helps large images alone, as scaled decoding does already; its bilinear and Hamming
 filters are quicker, but more than a grey level off; torchvision.io.decode_jpeg gives Pillow's pixels bit for bit and
-took 5% off decode(): too little for a second decoder with errors of its own. torchcodec was not tried."""
+took 5% off decode_file(): too little for a second decoder with errors of its own. torchcodec was not tried."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def usual(data: Path) -> Callable[[], float]:
     return lambda: seconds(lambda: [None for _ in DataLoader(some, BATCH, shuffle=True)]) / SLOW
 
 
-def ours(prepared: Prepared, floats: bool) -> Callable[[], float]:
+def ours(prepared: PreparedImages, floats: bool) -> Callable[[], float]:
     """Our seconds an image: up to the uint8 batch, or up to the float one."""
     loader, mean = Loader(prepared, "train", SIZE, BATCH), torch.from_numpy(prepared.mean)
     count = len(prepared.train.labels)
@@ -102,7 +103,7 @@ def ours(prepared: Prepared, floats: bool) -> Callable[[], float]:
         for epoch in range(epochs):
             for batch in loader.epoch(epoch):
                 if floats:
-                    to_float(batch.images, batch.crops, mean)
+                    subtract_mean(batch.images, batch.crops, mean)
 
     return lambda: seconds(run) / (epochs * count)
 
@@ -129,7 +130,7 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
     return {
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),
         "PIL, full decode, bicubic": partial(pil, Image.Resampling.BICUBIC),
-        "our pass: bicubic, map and sums written": lambda: seconds(lambda: run_chunk(chunk)) / SLOW,
+        "our pass: bicubic, map and sums written": lambda: seconds(lambda: decode_chunk(chunk)) / SLOW,
     }
 
 
@@ -138,7 +139,7 @@ def scaled_decoding(file: Path) -> str:
     with Image.open(file) as opened:
         source = opened.convert("RGB")
     rows: list[tuple[object, ...]] = []
-    spare = decode.SPARE
+    spare = decode.JPEG_MARGIN
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.jpg"
         for short in (520, 640, 768, 900, 1200, 1440):
@@ -148,10 +149,10 @@ def scaled_decoding(file: Path) -> str:
             source.resize(size, Image.Resampling.LANCZOS).save(path, quality=90)
             pixels, times = {}, {}
             for factor in (1.0, 1.5, 2.0, 100.0):
-                decode.SPARE = factor
-                pixels[factor] = decode.decode(path, SIDE).astype(np.float64)
-                times[factor] = min(seconds(lambda: decode.decode(path, SIDE)) for _ in range(5))
-            decode.SPARE = spare
+                decode.JPEG_MARGIN = factor
+                pixels[factor] = decode.decode_file(path, SIDE).astype(np.float64)
+                times[factor] = min(seconds(lambda: decode.decode_file(path, SIDE)) for _ in range(5))
+            decode.JPEG_MARGIN = spare
             cells = [f"{np.abs(pixels[f] - pixels[100.0]).mean():.2f}, {1e3 * times[f]:.1f} ms" for f in (1, 1.5, 2)]
             rows.append((f"{size[0]}x{size[1]}", f"{1e3 * times[100.0]:.1f} ms", *cells))
     return table(("photograph", "full decode", "1 x 256 left", "1.5 x 256 left (ours)", "2 x 256 left"), rows)

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 import tyro
 
-from alexnet_torch.data.decode import decode
-from alexnet_torch.data.decode_pass import cores
-from alexnet_torch.data.prepare import cached_side
+from alexnet_torch.data.decode import decode_file, decoded_side
+from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.evaluation.predict import predict
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.model.alexnet import AlexNet
@@ -43,7 +42,7 @@ class Options:
 
 def untrained(image_size: int) -> TrainedModel:
     """The paper's network for images of a size, with random weights."""
-    side = cached_side(image_size)
+    side = decoded_side(image_size)
     net = AlexNet(PAPER, 1000, image_size).eval()
     return TrainedModel(net, tuple(map(str, range(1000))), np.full((side, side, 3), 120, np.float32))
 
@@ -53,11 +52,11 @@ def contenders(files: list[Path]) -> dict[str, Callable[[], float]]:
     found: dict[str, Callable[[], float]] = {}
 
     def add(image_size: int) -> None:
-        model, side = untrained(image_size), cached_side(image_size)
+        model, side = untrained(image_size), decoded_side(image_size)
 
         def decoding() -> float:
-            with ThreadPoolExecutor(cores()) as pool:
-                return seconds(lambda: [None for _ in pool.map(lambda file: decode(file, side).shape, files)])
+            with ThreadPoolExecutor(available_cores()) as pool:
+                return seconds(lambda: [None for _ in pool.map(lambda file: decode_file(file, side).shape, files)])
 
         images = torch.zeros(64, 3, image_size, image_size).to(memory_format=torch.channels_last)
 

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from alexnet_torch.data.prepare import cached_side, prepare
+from alexnet_torch.data.decode import decoded_side
+from alexnet_torch.data.prepare import prepare
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.malloc import keep_freed
@@ -54,7 +55,7 @@ def ours(data: Path, folder: Path, options: Options) -> dict[str, Callable[[], f
     torch.set_num_threads(options.threads)
     given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
     settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
-    prepared = prepare(data, cached_side(224), str(folder / "cache"))
+    prepared = prepare(data, decoded_side(224), str(folder / "cache"))
     trainer = Trainer(settings, paper(), prepared, place(["cpu"], 2, "none", SINGLE_PROCESS))
     return {"epoch": partial(seconds, trainer._train_epoch)}
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_torch.data.augment import Crops, _at_once, _image_by_image, centre_crops, cut, random_crops, to_float
+from alexnet_torch.data.augment import (
+    Crops,
+    _at_once,
+    _image_by_image,
+    centre_crops,
+    copy_crop,
+    random_crops,
+    subtract_mean,
+)
 
 
 def test_crops_are_a_function_of_seed_epoch_and_sample() -> None:
@@ -44,7 +52,7 @@ def test_the_centre() -> None:
 def crops_of(images: np.ndarray, size: int, crops: Crops) -> torch.Tensor:
     batch = torch.empty((len(images), size, size, 3), dtype=torch.uint8)
     for i, image in enumerate(images):
-        cut(image, crops.top[i], crops.left[i], bool(crops.mirrored[i]), batch[i])
+        copy_crop(image, crops.top[i], crops.left[i], bool(crops.mirrored[i]), batch[i])
     return batch
 
 
@@ -64,7 +72,7 @@ def test_a_cut_is_the_slice_mirrored() -> None:
         assert np.array_equal(out, crop[:, ::-1] if mirrored else crop)
 
 
-@pytest.mark.parametrize("how", [to_float, _image_by_image, _at_once], ids=lambda how: how.__name__)
+@pytest.mark.parametrize("how", [subtract_mean, _image_by_image, _at_once], ids=lambda how: how.__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("shifted", [False, True])
@@ -76,7 +84,7 @@ def test_the_mean_is_cut_and_mirrored_as_the_image_is(
     shift = random.normal(0, 10, (6, 3)) if shifted else np.zeros((6, 3))
     given = torch.from_numpy(shift).to(dtype) if shifted else None
     batch = how(crops_of(images, 9, crops), crops, torch.from_numpy(mean).to(dtype), given, scale)
-    if how is to_float:
+    if how is subtract_mean:
         assert batch.shape == (6, 3, 9, 9)
         assert batch.is_contiguous(memory_format=torch.channels_last)
         batch = batch.permute(0, 2, 3, 1)

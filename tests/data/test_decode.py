@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from alexnet_torch.data.decode import UnreadableImage, decode
+from alexnet_torch.data.decode import UnreadableImage, decode_file
 
 
 def solid(path: Path, side: int = 8) -> np.ndarray:
     """The one colour of an image, as (3,)."""
-    pixels = decode(path, side)
+    pixels = decode_file(path, side)
     assert pixels.shape == (side, side, 3)
     assert pixels.dtype == np.uint8
     assert (pixels == pixels[0, 0]).all()
@@ -39,7 +39,7 @@ def test_ordinary_photographs_are_those_of_the_usual_pipeline(shared_data: Calla
         scaled = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         left, top = (scaled.width - 256) // 2, (scaled.height - 256) // 2
         usual = np.asarray(scaled.crop((left, top, left + 256, top + 256))).astype(float)
-        difference = np.abs(decode(file, 256) - usual).mean()
+        difference = np.abs(decode_file(file, 256) - usual).mean()
         # half a pixel of rounding where the usual pipeline crops; at most that of moving by one pixel
         moved = np.abs(np.roll(usual, 1, (0, 1)) - usual).mean()
         assert difference < max(1.0, 0.5 * moved), file
@@ -52,7 +52,7 @@ def test_pixels_are_pillows_resize(tmp_path: Path) -> None:
     for side in (150, 256, 500):  # at 116 and less it would be decoded at half of its size
         square = Image.open(tmp_path / "x.jpg").crop((0, 50, 350, 400))
         whole = square.resize((side, side), Image.Resampling.BICUBIC)
-        difference = np.abs(decode(tmp_path / "x.jpg", side).astype(int) - np.asarray(whole))
+        difference = np.abs(decode_file(tmp_path / "x.jpg", side).astype(int) - np.asarray(whole))
         assert difference.mean() < 0.02
         assert difference.max() <= 2
 
@@ -63,7 +63,7 @@ def test_scaled_decoding_of_a_large_jpeg_stays_within_a_grey_level(tmp_path: Pat
         waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], axis=2)
         Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "x.jpg", quality=92)
         whole = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
-        assert np.abs(decode(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
+        assert np.abs(decode_file(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
 
 
 def test_grey_and_palette(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def half_red(path: Path, orientation: bytes) -> None:
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     half_red(tmp_path / "up.jpg", b"\x01")
     half_red(tmp_path / "turned.jpg", b"\x06")  # to be turned by 90 degrees clockwise
-    up, turned = decode(tmp_path / "up.jpg", 32)[..., 0], decode(tmp_path / "turned.jpg", 32)[..., 0]
+    up, turned = decode_file(tmp_path / "up.jpg", 32)[..., 0], decode_file(tmp_path / "turned.jpg", 32)[..., 0]
     assert up[4, 16] > 200
     assert up[28, 16] < 50
     assert turned[16, 28] > 200
@@ -147,7 +147,7 @@ def test_exif_rotation_is_applied_though_another_tag_is_broken(tmp_path: Path) -
     (tmp_path / "x.jpg").write_bytes(content[: start - 2] + (len(exif) + 2).to_bytes(2) + exif + rest)
     with pytest.raises(AttributeError), Image.open(tmp_path / "x.jpg") as image:
         ImageOps.exif_transpose(image)  # else this file tests nothing
-    turned = decode(tmp_path / "x.jpg", 32)[..., 0]
+    turned = decode_file(tmp_path / "x.jpg", 32)[..., 0]
     assert turned[16, 28] > 200
     assert turned[16, 4] < 50
 
@@ -157,7 +157,7 @@ def test_every_orientation_is_pillows(orientation: int, tmp_path: Path) -> None:
     half_red(tmp_path / "x.jpg", bytes([orientation]))
     with Image.open(tmp_path / "x.jpg") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(decode(tmp_path / "x.jpg", 32), expected)
+    assert np.array_equal(decode_file(tmp_path / "x.jpg", 32), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
@@ -185,14 +185,14 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UnreadableImage, match=name) as error:
-            decode(tmp_path / name, 8)
+            decode_file(tmp_path / name, 8)
         reasons[name] = error.value.reason
     assert reasons["empty.jpg"] == "empty file"
     assert reasons["text.png"] == "not an image of a known kind"
     assert "truncated" in reasons["truncated-x.png"]
     assert "truncated" in reasons["truncated-x.jpg"]
     with pytest.raises(UnreadableImage, match="No such file"):
-        decode(tmp_path / "gone.png", 8)
+        decode_file(tmp_path / "gone.png", 8)
 
 
 def test_a_header_that_asks_for_more_than_memory(tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ def test_a_header_that_asks_for_more_than_memory(tmp_path: Path) -> None:
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(UnreadableImage, match="a size beyond memory"):
-        decode(tmp_path / "x.png", 8)
+        decode_file(tmp_path / "x.png", 8)
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(UnreadableImage, match="no defined range"):
-        decode(tmp_path / "x.tif", 8)
+        decode_file(tmp_path / "x.tif", 8)

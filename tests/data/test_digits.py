@@ -5,14 +5,14 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from alexnet_torch.data.digits import digits, resolve
-from alexnet_torch.data.folder import scan
+from alexnet_torch.data.digits import data_folder, digits_folder
+from alexnet_torch.data.folder import scan_folder
 
 
 def test_all_digits_are_there_once_and_unchanged() -> None:
-    root = digits()
+    root = digits_folder()
     assert root == Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch" / "digits"
-    folder = scan(root)
+    folder = scan_folder(root)
     assert folder.classes == tuple("0123456789")
     assert len(folder.train.paths) + len(folder.val.paths) == 1797
     assert 350 < len(folder.val.paths) < 360
@@ -29,13 +29,13 @@ def test_all_digits_are_there_once_and_unchanged() -> None:
 
 
 def test_they_are_written_once(tmp_path: Path) -> None:
-    root = digits(tmp_path / "digits")
+    root = digits_folder(tmp_path / "digits")
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.png")}
-    assert digits(root) == root
+    assert digits_folder(root) == root
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*.png")} == before
     assert list(tmp_path.iterdir()) == [root]
 
 
 def test_data_names_digits_or_a_folder(tmp_path: Path) -> None:
-    assert resolve("digits").name == "digits"
-    assert resolve(str(tmp_path)) == tmp_path
+    assert data_folder("digits").name == "digits"
+    assert data_folder(str(tmp_path)) == tmp_path

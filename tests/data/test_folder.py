@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch.data.folder import scan
+from alexnet_torch.data.folder import scan_folder
 from alexnet_torch.errors import UserError
 
 Make = Callable[..., Path]
 
 
 def test_splits_in_imagefolders_order(tmp_path: Path, image_folder: Make) -> None:
-    folder = scan(image_folder(tmp_path, train=2, val=1))
+    folder = scan_folder(image_folder(tmp_path, train=2, val=1))
     assert folder.classes == ("class0", "class1", "class2")
     assert folder.train.paths[:3] == ("train/class0/000.png", "train/class0/001.png", "train/class1/000.png")
     assert folder.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -70,7 +70,7 @@ def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_
     spoil, message = BAD[name]
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
-        scan(root)
+        scan_folder(root)
     assert str(error.value).startswith(f"--data {root}: ")
     assert "\n" not in str(error.value)
 
@@ -78,7 +78,7 @@ def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "x.zip").touch()
     with pytest.raises(UserError, match="is a file"):
-        scan(tmp_path / "x.zip")
+        scan_folder(tmp_path / "x.zip")
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, image_folder: Make, monke
     root = image_folder(tmp_path, train=1, val=1)
     monkeypatch.setattr(Path, "iterdir", refuse)  # a test run by root may read everything
     with pytest.raises(UserError, match=r"--data .*: .*train may not be read"):
-        scan(root)
+        scan_folder(root)
 
 
 def test_paths_relative_to_the_working_directory(
@@ -97,7 +97,7 @@ def test_paths_relative_to_the_working_directory(
     image_folder(tmp_path / "images", train=1, val=1)
     monkeypatch.chdir(tmp_path / "images")
     for root in (Path(), Path("../images")):
-        assert scan(root).val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
+        assert scan_folder(root).val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
 
 
 def test_many_classes_are_not_all_named(tmp_path: Path, image_folder: Make) -> None:
@@ -105,4 +105,4 @@ def test_many_classes_are_not_all_named(tmp_path: Path, image_folder: Make) -> N
     for k in range(8):
         shutil.rmtree(root / "val" / f"class{k}")
     with pytest.raises(UserError, match=r"class0, class1, class2, class3, class4 and 3 more;"):
-        scan(root)
+        scan_folder(root)

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared, prepare
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, image_folder: Callable[..., Path]) -> Prepared:
+def prepared(tmp_path: Path, image_folder: Callable[..., Path]) -> PreparedImages:
     return prepare(image_folder(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
 
 
-def test_an_epoch_has_every_sample_once_and_a_last_batch_of_what_is_left(prepared: Prepared) -> None:
+def test_an_epoch_has_every_sample_once_and_a_last_batch_of_what_is_left(prepared: PreparedImages) -> None:
     loader = Loader(prepared, "train", 20, 8)
     batches = list(loader.epoch(0))
     assert [len(b.labels) for b in batches] == [8, 8, 8, 3]
@@ -27,7 +28,7 @@ def test_an_epoch_has_every_sample_once_and_a_last_batch_of_what_is_left(prepare
         assert b.labels.tolist() == prepared.train.labels[b.indices].tolist()
 
 
-def test_batches_are_the_crops_that_they_say(prepared: Prepared) -> None:
+def test_batches_are_the_crops_that_they_say(prepared: PreparedImages) -> None:
     assert prepared.train.images is not None
     for batch in Loader(prepared, "train", 20, 8, seed=1).epoch(2):
         for i, index in enumerate(batch.indices):
@@ -36,7 +37,7 @@ def test_batches_are_the_crops_that_they_say(prepared: Prepared) -> None:
             assert np.array_equal(batch.images[i].numpy(), crop[:, ::-1] if batch.crops.mirrored[i] else crop)
 
 
-def test_order_is_a_function_of_seed_and_epoch_not_of_batch_size(prepared: Prepared) -> None:
+def test_order_is_a_function_of_seed_and_epoch_not_of_batch_size(prepared: PreparedImages) -> None:
     def order(seed: int, epoch: int, batch: int = 8) -> list[int]:
         return [int(i) for b in Loader(prepared, "train", 20, batch, seed).epoch(epoch) for i in b.indices]
 
@@ -45,7 +46,7 @@ def test_order_is_a_function_of_seed_and_epoch_not_of_batch_size(prepared: Prepa
     assert order(1, 0) != order(2, 0)
 
 
-def test_an_epoch_goes_on_from_any_batch(prepared: Prepared) -> None:
+def test_an_epoch_goes_on_from_any_batch(prepared: PreparedImages) -> None:
     loader = Loader(prepared, "train", 20, 8, seed=1)
     whole = list(loader.epoch(5))
     for first in range(5):
@@ -55,13 +56,13 @@ def test_an_epoch_goes_on_from_any_batch(prepared: Prepared) -> None:
             assert a.images.equal(b.images)
 
 
-def test_validation_is_in_order_from_the_centre(prepared: Prepared) -> None:
+def test_validation_is_in_order_from_the_centre(prepared: PreparedImages) -> None:
     batches = list(Loader(prepared, "val", 20, 4, seed=9).epoch(0))
     assert np.concatenate([b.indices for b in batches]).tolist() == list(range(15))
     assert all((b.crops.top == 2).all() and not b.crops.mirrored.any() for b in batches)
 
 
-def test_the_thread_ends_when_nobody_reads_on(prepared: Prepared) -> None:
+def test_the_thread_ends_when_nobody_reads_on(prepared: PreparedImages) -> None:
     batches = Loader(prepared, "train", 20, 1).epoch(0)
     next(batches)
     assert any(t.name == "batches" for t in threading.enumerate())
@@ -72,7 +73,7 @@ def test_the_thread_ends_when_nobody_reads_on(prepared: Prepared) -> None:
         time.sleep(0.01)
 
 
-def test_an_error_in_the_thread_reaches_the_reader(prepared: Prepared) -> None:
+def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> None:
     broken = Loader(prepared, "train", 25, 8)  # larger than the images
     with pytest.raises(ValueError, match="high"):
         list(broken.epoch(0))

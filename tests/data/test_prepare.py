@@ -16,9 +16,10 @@ from PIL import Image
 from alexnet_torch.data import cache_location as location
 from alexnet_torch.data import decode_pass as build
 from alexnet_torch.data import prepare as cache
-from alexnet_torch.data.decode import decode
+from alexnet_torch.data.decode import decode_file, decoded_side
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared, cached_side, prepare
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 
 Make = Callable[..., Path]
@@ -29,12 +30,12 @@ def root(tmp_path: Path, image_folder: Make) -> Path:
     return image_folder(tmp_path / "images")
 
 
-def build_in(root: Path, said: list[str] | None = None, **options: object) -> Prepared:
+def build_in(root: Path, said: list[str] | None = None, **options: object) -> PreparedImages:
     heard = said if said is not None else []
     return prepare(root, 24, str(root.parent / "cache"), announce=heard.append, **options)  # type: ignore[arg-type]
 
 
-def contents(prepared: Prepared) -> list[np.ndarray]:
+def contents(prepared: PreparedImages) -> list[np.ndarray]:
     return [
         prepared.mean,
         prepared.covariance,
@@ -42,13 +43,13 @@ def contents(prepared: Prepared) -> list[np.ndarray]:
     ]
 
 
-def same(a: Prepared, b: Prepared) -> bool:
+def same(a: PreparedImages, b: PreparedImages) -> bool:
     pairs = zip(contents(a), contents(b), strict=True)
     return a.fingerprint == b.fingerprint and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def test_sides() -> None:
-    assert [cached_side(size) for size in (224, 64, 227)] == [256, 73, 256]
+    assert [decoded_side(size) for size in (224, 64, 227)] == [256, 73, 256]
 
 
 def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> None:
@@ -56,7 +57,7 @@ def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> N
     for samples in (prepared.train, prepared.val):
         assert samples.images is not None
         for row, path in zip(samples.rows, samples.paths, strict=True):
-            assert np.array_equal(samples.images[row], decode(root / path, 24))
+            assert np.array_equal(samples.images[row], decode_file(root / path, 24))
     assert prepared.train.images is not None
     pixels = np.array(prepared.train.images, dtype=np.float64)
     np.testing.assert_allclose(prepared.mean, pixels.mean(0), rtol=1e-6)
@@ -158,7 +159,7 @@ def test_skip_bad_leaves_them_out_counts_and_lists_them(how: str, root: Path) ->
     home = root.parent / "cache" if how == "map" else Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch"
     (manifest,) = home.glob("*/manifest.json")
     assert [path for path, _ in json.loads(manifest.read_text())["skipped"]] == bad
-    good = np.stack([decode(root / path, 24) for path in prepared.train.paths]).astype(np.float64)
+    good = np.stack([decode_file(root / path, 24) for path in prepared.train.paths]).astype(np.float64)
     np.testing.assert_allclose(prepared.mean, good.mean(0), rtol=1e-6)
     with pytest.raises(UserError, match="cannot be read"):  # asked without --skip-bad, a finished cache tells too
         prepare(root, 24, where, announce=said.append)
@@ -168,7 +169,7 @@ def test_a_refused_build_is_not_decoded_again(root: Path, monkeypatch: pytest.Mo
     spoil_files(root)
     with pytest.raises(UserError):
         build_in(root)
-    monkeypatch.setattr(build, "run_chunk", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(build, "decode_chunk", lambda _: pytest.fail("decoded again"))
     assert len(build_in(root, skip_bad=True).skipped) == 3
 
 
@@ -210,7 +211,7 @@ def test_killed_just_before_the_end_nothing_is_lost(root: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             build_in(root)
     with monkeypatch.context() as patch:
-        patch.setattr(build, "run_chunk", lambda _: pytest.fail("decoded again"))
+        patch.setattr(build, "decode_chunk", lambda _: pytest.fail("decoded again"))
         resumed = build_in(root)
     shutil.rmtree(root.parent / "cache")
     assert same(resumed, build_in(root))

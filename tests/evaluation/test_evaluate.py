@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
-from alexnet_torch.data.augment import to_float
+from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared, prepare
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.evaluation.evaluate import Errors, evaluate, evaluate_models, most_crops, table, views
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
 
@@ -24,7 +25,7 @@ def narrow(net: Architecture) -> Architecture:
     return replace(net, convs=convs, linears=(*(replace(f, width=16) for f in net.linears[:-1]), net.linears[-1]))
 
 
-def model(net: Architecture, image_size: int, prepared: Prepared, seed: int) -> TrainedModel:
+def model(net: Architecture, image_size: int, prepared: PreparedImages, seed: int) -> TrainedModel:
     """Large weights, so that images and crops are told apart, and biases, so that no two classes tie."""
     made = AlexNet(narrow(net), len(CLASSES), image_size, seed=seed).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +36,7 @@ def model(net: Architecture, image_size: int, prepared: Prepared, seed: int) -> 
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[..., Path]) -> dict[int, Prepared]:
+def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[..., Path]) -> dict[int, PreparedImages]:
     """The same images in squares of two sides."""
     folder = tmp_path_factory.mktemp("evaluate")
     root = image_folder(folder / "images", classes=len(CLASSES), train=2, val=3)
@@ -43,7 +44,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def models(images: dict[int, Prepared]) -> list[TrainedModel]:
+def models(images: dict[int, PreparedImages]) -> list[TrainedModel]:
     """A net of two towers, one of one tower, and other image sizes and means."""
     return [model(PAPER, 64, images[73], 1), model(TORCHVISION, 67, images[80], 2), model(PAPER, 67, images[80], 3)]
 
@@ -58,7 +59,7 @@ def cuts(square: np.ndarray, mean: np.ndarray, size: int) -> list[np.ndarray]:
     return crops + [crop[:, ::-1] for crop in crops]
 
 
-def probabilities(m: TrainedModel, prepared: Prepared, crops: int) -> np.ndarray:
+def probabilities(m: TrainedModel, prepared: PreparedImages, crops: int) -> np.ndarray:
     """(images, classes), image by image and crop by crop."""
     net, size, found = deepcopy(m.net).double(), m.net.image_size, []
     assert prepared.val.images is not None
@@ -87,7 +88,7 @@ def assert_same(found: Errors, expected: Errors) -> None:
 
 @pytest.mark.parametrize(("batch_size", "most"), [(4, 10), (64, 5)])
 def test_errors_of_models_and_of_their_average_are_a_loops(
-    batch_size: int, most: int, models: list[TrainedModel], images: dict[int, Prepared]
+    batch_size: int, most: int, models: list[TrainedModel], images: dict[int, PreparedImages]
 ) -> None:
     """Batches of 4 leave a last one of 1 of the 21 images: each counts once."""
     found = evaluate_models(models, images, most, batch_size)
@@ -102,7 +103,9 @@ def test_errors_of_models_and_of_their_average_are_a_loops(
     assert len({e.loss for t in found.values() for e in (*t.single, t.averaged)}) == 8  # nothing is equal by accident
 
 
-def test_the_centre_crop_is_what_training_validates_by(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
+def test_the_centre_crop_is_what_training_validates_by(
+    models: list[TrainedModel], images: dict[int, PreparedImages]
+) -> None:
     found = evaluate_models(models[:1], images, 1)
     assert found is not None
     assert list(found) == [1]
@@ -130,7 +133,7 @@ def test_views_are_the_papers_ten() -> None:
 
 
 def test_images_are_read_and_their_mean_subtracted_once_for_ten_crops(
-    models: list[TrainedModel], images: dict[int, Prepared], monkeypatch: pytest.MonkeyPatch
+    models: list[TrainedModel], images: dict[int, PreparedImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, subtracted, epoch = [], [], Loader.epoch
 
@@ -141,16 +144,16 @@ def test_images_are_read_and_their_mean_subtracted_once_for_ten_crops(
 
     def once(batch: torch.Tensor, *rest: object) -> torch.Tensor:
         subtracted.append(len(batch))
-        return to_float(batch, *rest)  # type: ignore[arg-type]
+        return subtract_mean(batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Loader, "epoch", counted)
-    monkeypatch.setattr("alexnet_torch.evaluation.evaluate.to_float", once)
+    monkeypatch.setattr("alexnet_torch.evaluation.evaluate.subtract_mean", once)
     evaluate_models(models, images, 10)
     assert read == [21, 21]  # for two sides
     assert subtracted == [21, 21, 21]  # for three models
 
 
-def test_a_wish_to_stop_gives_it_up(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
+def test_a_wish_to_stop_gives_it_up(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
     asked = iter([False, True])
     assert evaluate_models(models[:1], images, 10, 4, lambda: next(asked)) is None
 
@@ -161,7 +164,7 @@ def test_models_that_saw_no_mirror_images_are_tested_on_none(models: list[Traine
     assert most_crops([*models, load_model(tmp_path, ["cpu"])]) == 5
 
 
-def test_one_model_has_no_average_row(models: list[TrainedModel], images: dict[int, Prepared]) -> None:
+def test_one_model_has_no_average_row(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
     found = evaluate_models(models[:1], images, 1)
     assert found is not None
     assert len(table(["a"], found).splitlines()) == 2

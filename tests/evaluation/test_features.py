@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from alexnet_torch import cli, load_model
-from alexnet_torch.data.decode import decode
+from alexnet_torch.data.decode import decode_file
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import save_features
 from alexnet_torch.weights.model_file import TrainedModel
@@ -23,7 +23,7 @@ STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 def direct(model: TrainedModel, files: list[Path], stage: str) -> np.ndarray:
     """The same by hand: decoded, cut at the centre, the mean image's centre subtracted, channels first."""
-    crops = np.stack([decode(file, 73)[4:68, 4:68] for file in files]).astype(np.float32)
+    crops = np.stack([decode_file(file, 73)[4:68, 4:68] for file in files]).astype(np.float32)
     with torch.no_grad():
         images = torch.from_numpy(crops - model.mean[4:68, 4:68]).permute(0, 3, 1, 2)
         return np.asarray(model.net.features(images, stage))

@@ -135,9 +135,9 @@ def test_the_numbers_are_the_networks_own(drawn: Drawn) -> None:
 
 
 def fc7_by_hand(model: Any, file: Path) -> np.ndarray:
-    from alexnet_torch.data.decode import decode
+    from alexnet_torch.data.decode import decode_file
 
-    crop = torch.from_numpy(decode(file, 73)[4:68, 4:68] - model.mean[4:68, 4:68]).permute(2, 0, 1)[None]
+    crop = torch.from_numpy(decode_file(file, 73)[4:68, 4:68] - model.mean[4:68, 4:68]).permute(2, 0, 1)[None]
     with torch.no_grad():
         return np.asarray(model.net.features(crop, "fc7")[0], np.float64)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexnet_torch.data.augment import centre_crops
-from alexnet_torch.data.decode import decode
+from alexnet_torch.data.decode import decode_file
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.predict import _decoded, predict
 from alexnet_torch.model.alexnet import AlexNet
@@ -33,7 +33,7 @@ def test_files_keep_their_order_and_are_what_each_is_alone(model: TrainedModel, 
     top = int(centre_crops(1, 73, 64).top[0])
     crop = slice(top, top + 64)
     for file, guesses in guessed[::5]:
-        image = torch.from_numpy(decode(file, 73)[crop, crop] - model.mean[crop, crop]).permute(2, 0, 1)[None]
+        image = torch.from_numpy(decode_file(file, 73)[crop, crop] - model.mean[crop, crop]).permute(2, 0, 1)[None]
         with torch.no_grad():
             expected = model.net(image).softmax(1)[0]
         assert [g["label"] for g in guesses] == [model.classes[i] for i in expected.argsort(descending=True)]

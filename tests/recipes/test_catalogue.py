@@ -15,7 +15,7 @@ import torch
 
 import train as train_script
 from alexnet_torch import AlexNet
-from alexnet_torch.data.colour import Colour
+from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.alexnet import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
@@ -77,8 +77,8 @@ def test_net_145s_history() -> None:
         assert set(at.stages) <= {"conv1"}
         assert at.biases == pytest.approx(0.02)
         assert recipe.colour is not None
-        assert recipe.colour.on(epoch - 1) == (epoch < 67)
-    assert recipe.colour == Colour("source", 0.1, 66)
+        assert recipe.colour.is_active(epoch - 1) == (epoch < 67)
+    assert recipe.colour == ColourNoise("source", 0.1, 66)
     assert (recipe.bias_decay, recipe.weight_decay, recipe.batch_size) == (0.0, 5e-4, 128)
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train as train_script
 from alexnet_torch.data import loader
-from alexnet_torch.data.decode import decode
+from alexnet_torch.data.decode import decode_file
 from alexnet_torch.data.loader import Batch
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.catalogue import RECIPES, demo, tensorflow_post
@@ -106,11 +106,11 @@ def train(arguments: list[str]) -> int:
 
 def _slowly(path: Path, side: int) -> np.ndarray:
     time.sleep(1.5)
-    return decode(path, side)
+    return decode_file(path, side)
 
 
 if os.environ.get("SLOW_DECODING"):  # here, for processes that decode import this file
-    setattr(loader, decode.__name__, _slowly)
+    setattr(loader, decode_file.__name__, _slowly)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.data.augment import Crops, to_float
+from alexnet_torch.data.augment import Crops, subtract_mean
 from alexnet_torch.evaluation.evaluate import count_wrong
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.training.optimizers import PaperSGD
@@ -70,7 +70,7 @@ def test_from_pixels_to_loss_a_step_reads_nothing_back(name: str | None, devices
     with FakeTensorMode():
         net = AlexNet(PAPER, 10, 64, devices).train()
         pixels = torch.empty(2, 64, 64, 3, dtype=torch.uint8, device="cuda:0")
-        images = to_float(pixels, crops, torch.empty(73, 73, 3, device="cuda:0"))
+        images = subtract_mean(pixels, crops, torch.empty(73, 73, 3, device="cuda:0"))
         labels = torch.zeros(2, dtype=torch.int64, device="cuda:0")
         with torch.autocast("cuda", torch.bfloat16 if name == "bf16" else torch.float16, enabled=name is not None):
             logits = net(images, DropoutKey(0, 0)).float()

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_torch.data.digits import resolve
-from alexnet_torch.data.prepare import Prepared, prepare
+from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.figures.colourfulness import TowerColours, measure
 from alexnet_torch.evaluation.figures.curves import History, curves_figure, read_history
@@ -132,7 +133,7 @@ def _draw_curves(album: Album, names: dict[str, Path], histories: dict[str, Hist
         album.add("curves", curves_figure(histories))
 
 
-def _prepared(order: Order, run: Path, model: TrainedModel) -> Prepared | None:
+def _prepared(order: Order, run: Path, model: TrainedModel) -> PreparedImages | None:
     """The images of Figure 4; None, saying so, where none are named or wanted."""
     settings = _settings(run)
     data = order.data or settings.get("data")
@@ -140,7 +141,7 @@ def _prepared(order: Order, run: Path, model: TrainedModel) -> Prepared | None:
         print(f"{run}: no neighbours of images{'' if order.images else ', and no labels'}: --data DIR names the images")
         return None
     side = model.mean.shape[0]
-    prepared = prepare(resolve(data), side, settings.get("cache", "auto"), settings.get("skip_bad", False))
+    prepared = prepare(data_folder(data), side, settings.get("cache", "auto"), settings.get("skip_bad", False))
     if prepared.classes != model.classes:
         raise UserError(f"--data {data}: its classes are not those of {run}; name the images that it was trained on")
     return prepared

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_torch.data.decode import UnreadableImage, decode
-from alexnet_torch.data.decode_stream import decoded
+from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import Prepared
+from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures.nearest import Neighbours, nearest
@@ -57,7 +57,7 @@ class Neighbour:
     picture: np.ndarray
 
 
-def choose(prepared: Prepared, count: int, seed: int) -> list[Path]:
+def choose(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
     """Validation images, drawn at random: of as many classes as there are, one of each before any's second.
 
     Args:
@@ -95,7 +95,7 @@ def picture(file: Path) -> np.ndarray:
     """
     edge = (SHOWN_SIDE - SHOWN_SIZE) // 2
     try:
-        return decode(file, SHOWN_SIDE)[edge : edge + SHOWN_SIZE, edge : edge + SHOWN_SIZE]
+        return decode_file(file, SHOWN_SIDE)[edge : edge + SHOWN_SIZE, edge : edge + SHOWN_SIZE]
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
 
@@ -106,7 +106,7 @@ def feature_stage(model: TrainedModel) -> str:
 
 
 def nearest_training_images(
-    model: TrainedModel, prepared: Prepared, files: Sequence[Path], batch_size: int = 64
+    model: TrainedModel, prepared: PreparedImages, files: Sequence[Path], batch_size: int = 64
 ) -> list[list[Neighbour]]:
     """The training images whose features are nearest to those of each file, nearest first.
 
@@ -120,13 +120,15 @@ def nearest_training_images(
         batch_size: images in a batch.
     """
     stage, size, side = feature_stage(model), model.net.image_size, model.mean.shape[0]
-    crops = [batch.images for batch in decoded(files, side, size)]
+    crops = [batch.images for batch in decode_centre_crops(files, side, size)]
     queries = stage_output(model, stage, np.concatenate(crops))
     found = nearest(queries.reshape(len(files), -1), _training_features(model, prepared, stage, batch_size), NEIGHBOURS)
     return [_named(prepared, found, row) for row in range(len(files))]
 
 
-def _training_features(model: TrainedModel, prepared: Prepared, stage: str, batch_size: int) -> Iterator[np.ndarray]:
+def _training_features(
+    model: TrainedModel, prepared: PreparedImages, stage: str, batch_size: int
+) -> Iterator[np.ndarray]:
     """(n, d) of each batch of training images, in their order, by the centre crop."""
     # the loader reads a split in order and at the centre when it validates
     loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
@@ -137,7 +139,7 @@ def _training_features(model: TrainedModel, prepared: Prepared, stage: str, batc
             bar.update(len(batch.images))
 
 
-def _named(prepared: Prepared, found: Neighbours, row: int) -> list[Neighbour]:
+def _named(prepared: PreparedImages, found: Neighbours, row: int) -> list[Neighbour]:
     train = prepared.train
     named = []
     for index, distance in zip(found.indices[row].tolist(), found.distances[row].tolist(), strict=True):
