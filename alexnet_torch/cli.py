@@ -73,17 +73,19 @@ def evaluate_command(
     # not at the top: torch takes seconds that --help can do without
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.prepare import prepare
-    from alexnet_torch.evaluation.evaluate import evaluate_models, most_crops, require_same_classes, table
+    from alexnet_torch.evaluation.evaluate import check_same_classes, evaluate_models
+    from alexnet_torch.evaluation.metrics import error_table
+    from alexnet_torch.evaluation.multi_crop import default_num_crops
     from alexnet_torch.weights.model_file import load_model
 
     models = [load_model(Path(run), devices.split(",") if devices else None) for run in runs]
-    require_same_classes({run: model.classes for run, model in zip(runs, models, strict=True)})
+    check_same_classes({run: model.classes for run, model in zip(runs, models, strict=True)})
     sides = {model.mean.shape[0] for model in models}
     prepared = {side: prepare(data_folder(data), side, cache, skip_bad) for side in sides}
-    require_same_classes({runs[0]: models[0].classes} | {f"--data {data}": p.classes for p in prepared.values()})
-    tested = evaluate_models(models, prepared, crops or most_crops(models))
-    assert tested is not None  # nothing stops it
-    print(table(runs, {c: found for c, found in tested.items() if crops in (None, c)}))
+    check_same_classes({runs[0]: models[0].classes} | {f"--data {data}": p.classes for p in prepared.values()})
+    results = evaluate_models(models, prepared, crops or default_num_crops(models))
+    assert results is not None  # nothing stops it
+    print(error_table(runs, {n: result for n, result in results.items() if crops in (None, n)}))
 
 
 def import_command(

@@ -10,7 +10,9 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.evaluation.evaluate import ShouldStop, Tested, evaluate_models, most_crops
+from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
+from alexnet_torch.evaluation.metrics import EnsembleResult
+from alexnet_torch.evaluation.multi_crop import default_num_crops
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.run_folder import MODEL_WEIGHTS
 from alexnet_torch.weights.model_file import TrainedModel
@@ -30,7 +32,7 @@ def cores_of(world: World) -> int:
 
 def test_best(
     folder: Path, net: AlexNet, prepared: PreparedImages, mirror: bool, ranks: Ranks, stopped: ShouldStop
-) -> dict[int, Tested] | None:
+) -> dict[int, EnsembleResult] | None:
     """Tests a run's model.pt with the centre crop, and with the paper's ten or five.
 
     Args:
@@ -48,7 +50,7 @@ def test_best(
     model.net.load_state_dict(_read(folder, ranks))
     model.net.eval()
     slices = ranks.world.rank, ranks.world.size
-    crops, by_side = most_crops([model]), {prepared.side: prepared}
+    crops, by_side = default_num_crops([model]), {prepared.side: prepared}
     return evaluate_models([model], by_side, crops, 64, stopped, slices, ranks.sum_over_ranks, cores_of(ranks.world))
 
 

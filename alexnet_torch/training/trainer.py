@@ -20,7 +20,8 @@ from alexnet_torch.distributed.peer_group import waiting
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import TrainingError, UserError
-from alexnet_torch.evaluation.evaluate import count_wrong, evaluate
+from alexnet_torch.evaluation.evaluate import evaluate
+from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.alexnet import AlexNet, DropoutKey
 from alexnet_torch.model.exchange import split
 from alexnet_torch.recipes.recipe import Recipe
@@ -201,7 +202,7 @@ class Trainer:
         if tested is None:  # another --resume tests it
             return
         crops = max(tested)
-        centre, mean = tested[1].averaged, tested[crops].averaged
+        centre, mean = tested[1].average, tested[crops].average
         values = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
         # after the last checkpoint: a run that goes on for more epochs is tested at its own end
         self.record.test(

@@ -30,7 +30,7 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.evaluate import count_wrong
+from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
 from alexnet_torch.randomness import stream
 from alexnet_torch.recipes.ablations import with_tanh

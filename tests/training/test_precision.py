@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.data.augment import Crops, subtract_mean
-from alexnet_torch.evaluation.evaluate import count_wrong
+from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.training.optimizers import PaperSGD
 from alexnet_torch.training.precision import Precision

@@ -503,9 +503,9 @@ def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp
     ("change", "message"),
     [
         (None, "evaluate: name at least one run's folder|Required"),
-        (["class0", "class1", "dog"], r"other: not the classes of .*run: .*run has 'class2', .*other has not"),
-        (["class1", "class0", "class2"], r"other: the classes of .*run in another order"),
-        ("--data", r"--data .*: not the classes of .*run: --data .* has 'class3', .*run has not"),
+        (["class0", "class1", "dog"], r"other: its classes differ from those of .*run: it lacks 'class2'"),
+        (["class1", "class0", "class2"], r"other: its classes differ from those .*run: they are in a different order"),
+        ("--data", r"--data .*: its classes differ from those of .*run: it also has 'class3'"),
     ],
 )
 def test_evaluate_refuses_other_classes_in_one_line(
