@@ -32,11 +32,11 @@ class Batch:
 
     Attributes:
         images: (n, H, W, 3) uint8, cut and mirrored.
-        labels: (n,) int64.
+        labels: (n,) int64; or (N,), of the whole batch, from a loader with `all_labels`.
         crops: how each was cut; the mean image is cut in the same way.
         indices: (n,) which samples they are.
         first_row: where they are in the whole batch.
-        full_batch_labels: (N,) int64, of the whole batch.
+        batch_rows: N, the rows of the whole batch.
         colour_noise: (n, 3) float32, colour noise to add to each image's RGB, if there is any.
         scale: what the images are then to be multiplied by.
     """
@@ -46,7 +46,7 @@ class Batch:
     crops: Crops
     indices: np.ndarray
     first_row: int
-    full_batch_labels: Tensor
+    batch_rows: int
     colour_noise: Tensor | None = None
     scale: float = 1.0
 
@@ -80,6 +80,7 @@ class Loader:
         pinned: images in page-locked memory, from which a GPU copies while the CPU goes on.
         slices: which slice of each batch to yield, and of how many: the first ones are larger by one image
             where a batch does not divide, and some are empty where it has fewer.
+        all_labels: whether batches have the labels of all rows, not only of the slice.
         partners: which of the processes that share this slice this is, and how many they are.
         merge: gives all partners the rows of each, in their order; each then makes its part of the slice alone. None
             where all have a map: that is sooner read than sent.
@@ -97,10 +98,11 @@ class Loader:
         workers: int | None = None,
         pinned: bool = False,
         slices: tuple[int, int] = (0, 1),
+        all_labels: bool = False,
         partners: tuple[int, int] = (0, 1),
         merge: Merge | None = None,
     ) -> None:
-        self._slices, self._partners, self._merge = slices, partners, merge
+        self._slices, self._all_labels, self._partners, self._merge = slices, all_labels, partners, merge
         self._prepared, self._train = prepared, split == "train"
         self._samples: Samples = prepared.train if self._train else prepared.val
         self._size, self._batch_size, self._seed, self._mirror = image_size, batch_size, seed, mirror
@@ -138,9 +140,9 @@ class Loader:
         index, count = self._slices
         for whole, indices, part in zip(plan.wholes, plan.batches, images, strict=True):
             batch = self._merge(part) if self._merge else part
-            labels, every = (torch.from_numpy(self._samples.labels[which]) for which in (indices, whole))
+            labels = torch.from_numpy(self._samples.labels[whole if self._all_labels else indices])
             first_row = sum(len(part) for part in np.array_split(whole, count)[:index])
-            ours = Batch(batch, labels, plan.crops[indices], indices, first_row, every)
+            ours = Batch(batch, labels, plan.crops[indices], indices, first_row, len(whole))
             if self._colour is not None and plan.shifts is not None:
                 ours = replace(ours, colour_noise=torch.from_numpy(plan.shifts[indices]), scale=self._colour.scale)
             yield ours

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet_torch.distributed.peer_group import PeerGroup
-from alexnet_torch.model.exchange import Exchange, Share, TowerParts, _widened, split
+from alexnet_torch.model.exchange import Exchange, Share, TowerParts, add_halo, part_sizes
 
 
 def _wire(x: Tensor, dim: int) -> Tensor:
@@ -92,10 +92,10 @@ class PartnerExchange(Exchange):
         every = self.all_gather_channels([edges], 2 * width * self._peers.size, stage)[0].split(2 * width, dim=1)
         before = every[mine - 1] if mine else None
         after = every[mine + 1] if mine + 1 < self._peers.size else None
-        return [_widened(before, part, after, width)]
+        return [add_halo(before, part, after, width)]
 
     def _joined(self, part: Tensor, channels: int, stage: str, same_loss: bool) -> Tensor:
-        sizes = split(channels, self._peers.size)
+        sizes = part_sizes(channels, self._peers.size)
         out: Tensor = _Joined.apply(part, self._peers, sizes, 1, stage, same_loss)
         return out
 
@@ -112,8 +112,6 @@ class HybridExchange(Exchange):
         towers: the architecture's number.
     """
 
-    whole_batch = True
-
     def __init__(self, peers: PeerGroup, device: torch.device, towers: int) -> None:
         self._peers, self._towers, self._pieces = peers, towers, peers.size // towers
         self._mine, piece = divmod(peers.index, self._pieces)
@@ -121,10 +119,11 @@ class HybridExchange(Exchange):
             Share(tower, device, piece if tower == self._mine else None, self._pieces) for tower in range(towers)
         ]
 
-    def all_gather_rows(self, parts: TowerParts, stage: str) -> TowerParts:
-        """All rows of all towers' maps (N, C): those of every process, in the processes' order."""
+    def all_gather_rows(self, parts: TowerParts, first_row: int, stage: str) -> tuple[TowerParts, int]:
+        """As `Exchange.all_gather_rows`: every rank computes all rows of the batch, in the ranks' order."""
+        del first_row
         rows = self._peers.counts(len(parts[0]), f"the exchange before {stage}, forward")
-        return [_Joined.apply(torch.cat(parts, dim=1), self._peers, rows, 0, stage, False)]
+        return [_Joined.apply(torch.cat(parts, dim=1), self._peers, rows, 0, stage, False)], 0
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.all_gather_channels`; of a linear stage's pieces, the whole."""
@@ -136,7 +135,7 @@ class HybridExchange(Exchange):
         """As `Exchange.keep_own_channels`; of a linear stage's pieces, those of this process's tower."""
         if parts[0].ndim == 4:
             return parts
-        return [self._whole(parts, channels, stage).split(split(channels, self._towers), dim=1)[self._mine]]
+        return [self._whole(parts, channels, stage).split(part_sizes(channels, self._towers), dim=1)[self._mine]]
 
     def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather_output`; of the last linear stage, on every process for all rows."""
@@ -148,6 +147,6 @@ class HybridExchange(Exchange):
         """(N, channels) of this process's piece; or as it is, if it is whole, as it comes from `turn`."""
         if parts[0].shape[1] == channels:
             return parts[0]
-        sizes = [size for tower in split(channels, self._towers) for size in split(tower, self._pieces)]
+        sizes = [size for tower in part_sizes(channels, self._towers) for size in part_sizes(tower, self._pieces)]
         out: Tensor = _Joined.apply(parts[0], self._peers, sizes, 1, stage, same_loss)
         return out

@@ -35,6 +35,11 @@ class Placement:
         rank, size = self.world.rank, self.world.size
         return (rank // self.towers, size // self.towers) if self.split == "ranks" else (rank, size)
 
+    @property
+    def scores_all_rows(self) -> bool:
+        """Whether this rank computes the logits of all rows of a batch, not only of its slice."""
+        return self.split == "hybrid"
+
     def describe(self) -> str:
         """In a line, with what it is chosen for."""
         where = ", ".join(map(str, dict.fromkeys(self.devices)))

@@ -24,7 +24,7 @@ def held(net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: st
     """
     conv_names = {conv.name for conv in net.architecture.convs}
     state = optimizer.state
-    copied = net.exchange.whole_batch and not ranks.is_main  # every process has all convolutions then
+    copied = ranks.placement.scores_all_rows and not ranks.is_main  # every process has all convolutions then
     return {
         name: {"value": parameter.detach().cpu()} | {key: kept.cpu() for key, kept in state.get(parameter, {}).items()}
         for name, parameter in net.named_parameters()

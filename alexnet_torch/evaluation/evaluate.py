@@ -46,8 +46,7 @@ def evaluate(
             if should_stop():
                 return None
             logits = net(subtract_mean(batch.images.to(mean.device), batch.crops, mean))  # (N, classes)
-            labels = batch.full_batch_labels if net.exchange.whole_batch else batch.labels
-            metrics.add(logits.log_softmax(dim=1), labels.to(mean.device))
+            metrics.add(logits.log_softmax(dim=1), batch.labels.to(mean.device))
     finally:
         net.train(training)
     return metrics.result(sum_counts)

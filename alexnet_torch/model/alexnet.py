@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, Norm, Operation
 from alexnet_torch.model.devices import tower_devices
-from alexnet_torch.model.exchange import Exchange, TowerParts, split
+from alexnet_torch.model.exchange import Exchange, TowerParts, part_sizes
 from alexnet_torch.model.layers.dropout import dropout_mask
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool, spatial_response_norm
@@ -91,7 +91,7 @@ class AlexNet(nn.Module):
                 generator = None
                 if seed is not None:
                     generator = torch.Generator().manual_seed(key(seed, "init", tower.share.tower, stage_index))
-                outputs = split(self._channels(stage.name), self.architecture.towers)[tower.share.tower]
+                outputs = part_sizes(self._channels(stage.name), self.architecture.towers)[tower.share.tower]
                 initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.rows(stage.name))
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
@@ -178,9 +178,7 @@ class AlexNet(nn.Module):
                 return exchange.gather_output(parts, channels, "the output")
         channels *= parts[0].shape[2] * parts[0].shape[3]
         parts = [part.flatten(1) for part in parts]  # (N, 4608) a tower, channel by channel
-        parts = exchange.all_gather_rows(parts, a.linears[0].name)
-        if exchange.whole_batch:
-            first_row = 0
+        parts, first_row = exchange.all_gather_rows(parts, first_row, a.linears[0].name)
         for linear in a.linears:
             parts = (exchange.all_gather_channels if linear.meet else exchange.keep_own_channels)(
                 parts, channels, linear.name

@@ -1,4 +1,4 @@
-"""The exchange between towers: the only place where devices, and processes, meet."""
+"""The exchange between towers: the only place that moves activations between devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 TowerParts = list[Tensor]
-"""One tensor for each share of the process, on its share's device."""
+"""One tensor for each share of the process, on the device of that share."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a process holds of a tower: its convolutions, and all, one piece or nothing of its linear stages.
+    """The part of a tower that a process holds: all its convolutions; all, one piece or none of its linear stages.
 
     Attributes:
-        tower: which, from 0.
-        device: where.
-        piece: of the `pieces` in which each linear stage is cut along its outputs; None for nothing.
-        pieces: in how many, as `split` divides.
+        tower: the tower's index, from 0.
+        device: the device of the parameters.
+        piece: the index of the piece of each linear stage, cut along its outputs; None without linear stages.
+        pieces: the number of pieces; `part_sizes` gives their sizes.
     """
 
     tower: int
@@ -27,8 +27,8 @@ class Share:
     pieces: int = 1
 
 
-def split(total: int, parts: int) -> list[int]:
-    """Sizes of parts of a whole, the first ones larger by one where it does not divide; as torch.tensor_split."""
+def part_sizes(total: int, parts: int) -> list[int]:
+    """Returns the sizes of `parts` parts of `total`; the first ones are larger by one, as with torch.tensor_split."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
@@ -36,81 +36,85 @@ class Exchange:
     """Moves activations between the towers of one process.
 
     Args:
-        devices: one for each tower, the first of which takes images and returns logits; the same
-            device twice makes every move a concatenation.
+        devices: one for each tower. The first one takes images and returns logits. With one device for all
+            towers every move is a concatenation.
 
     Attributes:
-        shares: what of the towers is in this process.
-        whole_batch: whether linear stages see the rows of all processes.
+        shares: the parts of towers in this process.
     """
-
-    whole_batch = False
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self.shares = [Share(tower, device) for tower, device in enumerate(devices)]
 
     @property
     def devices(self) -> list[torch.device]:
-        """Of each share."""
+        """The device of each share."""
         return [share.device for share in self.shares]
 
     def scatter(self, images: Tensor) -> TowerParts:
-        """Gives all towers the images (N, 3, H, W): each sees the whole of them."""
+        """Copies the images (N, 3, H, W) to every tower's device."""
         return [images.to(device, non_blocking=True) for device in self.devices]
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """Gives each tower the parts of all, concatenated along channels.
+        """Gives each tower the parts of all towers, concatenated along channels.
 
         Args:
             parts: (N, C, H, W) or (N, C) each.
-            channels: of all towers together.
-            stage: that reads them, for messages.
+            channels: the channels of all towers together.
+            stage: the stage that reads them, for messages.
         """
         del channels, stage
         if len(parts) == 1:
             return parts
-        joined: dict[torch.device, Tensor] = {}  # towers on one device share one copy
+        joined: dict[torch.device, Tensor] = {}  # towers on one device use one copy
         for device in self.devices:
             if device not in joined:
-                joined[device] = _cat(parts, device)
+                joined[device] = _concatenate(parts, device)
         return [joined[device] for device in self.devices]
 
     def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """Gives each tower what it put out itself: `join` for a stage that reads its own tower alone."""
+        """Gives each tower its own output, for a stage that reads no other tower. Arguments as above."""
         del channels, stage
         return parts
 
-    def all_gather_rows(self, parts: TowerParts, stage: str) -> TowerParts:
-        """Takes the flattened maps (N, C) of the towers from the convolutions to the linear stages."""
+    def all_gather_rows(self, parts: TowerParts, first_row: int, stage: str) -> tuple[TowerParts, int]:
+        """Gives the linear stages the rows of the batch that they compute.
+
+        Args:
+            parts: flattened maps (N, C) each.
+            first_row: the position of their first row in the global batch.
+            stage: the stage that reads them, for messages.
+
+        Returns:
+            the inputs of the first linear stage, and the position of their first row.
+        """
         del stage
-        return parts
+        return parts, first_row
 
     def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
-        """All parts concatenated along channels, on the first device. Arguments as for `join`."""
+        """Concatenates all parts along channels, on the first device. Arguments as for `all_gather_channels`."""
         del channels, stage
-        return parts[0] if len(parts) == 1 else _cat(parts, self.devices[0])
+        return parts[0] if len(parts) == 1 else _concatenate(parts, self.devices[0])
 
     def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
-        """Gives each tower the nearest `width` channels of its neighbours, around its own.
+        """Adds to each tower's channels the nearest `width` channels of the towers before and after it.
 
-        What normalisation across towers needs: a window that reaches past the tower's last channel.
+        Normalisation across towers needs them: its window reaches past a tower's last channel.
 
         Returns:
             for each tower, (N, before + C + after, H, W), and `before`.
         """
         del stage
-        return [
-            _widened(parts[tower - 1] if tower else None, part, parts[tower + 1] if parts[tower + 1 :] else None, width)
-            for tower, part in enumerate(parts)
-        ]
+        before, after = [None, *parts[:-1]], [*parts[1:], None]
+        return [add_halo(*neighbours, width) for neighbours in zip(before, parts, after, strict=True)]
 
 
-def _cat(parts: TowerParts, device: torch.device) -> Tensor:
-    return torch.cat([part.to(device, non_blocking=True) for part in parts], dim=1)
-
-
-def _widened(before: Tensor | None, part: Tensor, after: Tensor | None, width: int) -> tuple[Tensor, int]:
-    """A part between the nearest channels of its neighbours, and how many come before it."""
+def add_halo(before: Tensor | None, part: Tensor, after: Tensor | None, width: int) -> tuple[Tensor, int]:
+    """Returns a part between the nearest `width` channels of its neighbours, and how many come before it."""
     left = [before[:, -width:]] if before is not None and width else []
     right = [after[:, :width]] if after is not None and width else []
-    return _cat([*left, part, *right], part.device), sum(p.shape[1] for p in left)
+    return _concatenate([*left, part, *right], part.device), sum(channels.shape[1] for channels in left)
+
+
+def _concatenate(parts: TowerParts, device: torch.device) -> Tensor:
+    return torch.cat([part.to(device, non_blocking=True) for part in parts], dim=1)

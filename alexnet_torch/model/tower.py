@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from alexnet_torch.model.architecture import Architecture, Conv
-from alexnet_torch.model.exchange import Share, split
+from alexnet_torch.model.exchange import Share, part_sizes
 from alexnet_torch.model.layers.linear import FullyConnected
 
 
@@ -35,8 +35,8 @@ class Tower(nn.Module):
         for linear in architecture.linears:
             width = linear.width or num_classes
             inputs = channels if linear.meet else read
-            channels, read = width, split(width, towers)[share.tower]
-            pieces = split(read, share.pieces)
+            channels, read = width, part_sizes(width, towers)[share.tower]
+            pieces = part_sizes(read, share.pieces)
             first = sum(pieces[: share.piece])
             rows = slice(first, first + pieces[share.piece])
             self._add(linear.name, FullyConnected(inputs, rows.stop - rows.start, device="meta"), rows)

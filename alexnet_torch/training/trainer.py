@@ -23,7 +23,7 @@ from alexnet_torch.errors import TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.alexnet import AlexNet, DropoutKey
-from alexnet_torch.model.exchange import split
+from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CHECKPOINTS
@@ -128,6 +128,7 @@ class Trainer:
     def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
         s, exchange = self.settings, self.net.exchange
         loader = partial(Loader, self.prepared, workers=cores_of(self.ranks.world), pinned=pinned, slices=self.slices)
+        loader = partial(loader, all_labels=self.ranks.placement.scores_all_rows)
         streamed = self.ranks.max_over_ranks(int(self.prepared.train.images is None))  # on any machine
         if streamed and isinstance(exchange, PartnerExchange):
             loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
@@ -186,7 +187,7 @@ class Trainer:
         checkpoint must add up as the uninterrupted one does.
         """
         size, (index, count) = self.net.image_size, self.slices
-        rows = split(self.settings.batch_size, count)[index]  # as in training: --compile is for a size
+        rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for a size
         self.net.train()
         images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
         with waiting("the rehearsal"), self.precision.autocast():
@@ -236,13 +237,11 @@ class Trainer:
         s, step, device = self.state, self.state.step, self.mean.device
         pixels = batch.images.to(device, non_blocking=True)
         images = subtract_mean(pixels, batch.crops, self.mean, batch.colour_noise, batch.scale)  # (n, 3, H, W)
-        labels = batch.full_batch_labels if self.net.exchange.whole_batch else batch.labels
-        rate, rows = self._set_rates(), len(batch.full_batch_labels)
+        labels = batch.labels.to(device, non_blocking=True)
+        rate, rows = self._set_rates(), batch.batch_rows
         key = DropoutKey(self.settings.seed, step, batch.first_row)
         with waiting(f"the sum of gradients of step {step + 1}"):
-            loss, wrong = train_step(
-                self.stepped, self.optimizer, images, labels.to(device, non_blocking=True), key, self.precision, rows
-            )
+            loss, wrong = train_step(self.stepped, self.optimizer, images, labels, key, self.precision, rows)
         self.meter.add(self.ranks.sum_over_slices(torch.stack([loss.double() * rows, wrong.double()])), rows)
         if step == 0:
             self.record.samples(batch.images)

@@ -108,7 +108,7 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, generator=random)[rows]
     every = torch.arange(batch)
-    labels = every if net.exchange.whole_batch else every[rows]
+    labels = every if placement.scores_all_rows else every[rows]
 
     def step() -> Tensor:
         images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)

@@ -3,7 +3,7 @@
 import math
 
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.exchange import split
+from alexnet_torch.model.exchange import part_sizes
 
 
 def weights(architecture: Architecture, classes: int, image_size: int) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def sent(
         return {"gradients": ring(convs + linears, ranks)}
     if split_name == "ranks":
         slices = ranks // towers
-        rows = split(batch, slices)[0]
+        rows = part_sizes(batch, slices)[0]
         exchanged = sum(
             4 * rows * numbers * (towers - 1) / towers * (2 if back else 1)
             for numbers, back in joined(architecture, classes, image_size)

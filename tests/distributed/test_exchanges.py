@@ -18,7 +18,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost
 from alexnet_torch.model.architecture import Architecture, Init
-from alexnet_torch.model.exchange import Exchange, split
+from alexnet_torch.model.exchange import Exchange, part_sizes
 from alexnet_torch.model.presets import CAFFE
 from alexnet_torch.recipes.ablations import never_meet, one_tower
 from tests.support.caffe_files import SIZE
@@ -63,7 +63,7 @@ def partners_join(shape: tuple[int, ...], channels: int) -> None:
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         assert isinstance(exchange, PartnerExchange)
         rank, size = ranks.world.rank, ranks.world.size
-        sizes = split(channels, size)
+        sizes = part_sizes(channels, size)
         parts = leaves(drawn(1, *((shape[0], c, *shape[1:]) for c in sizes)))
         weights = drawn(2, *[(shape[0], channels, *shape[1:])] * size)
         expected = own_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
@@ -80,7 +80,7 @@ def partners_gather(rows: int, classes: int) -> None:
     """All partners compute one loss of what they gather: it counts once."""
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank = ranks.world.rank
-        parts = leaves(drawn(1, *((rows, c) for c in split(classes, ranks.world.size))))
+        parts = leaves(drawn(1, *((rows, c) for c in part_sizes(classes, ranks.world.size))))
         labels = torch.arange(rows) % classes
         F.cross_entropy(torch.cat(parts, 1), labels, reduction="sum").backward()
         expected, parts[rank].grad = parts[rank].grad, None
@@ -113,7 +113,8 @@ def hybrid_turn(rows: list[int]) -> None:
         whole = torch.cat([torch.cat(towers, 1) for towers in maps])
         weights = drawn(2, *[tuple(whole.shape)] * size)
         expected = own_gradients([whole] * size, weights, maps[rank])
-        (turned,) = exchange.all_gather_rows(maps[rank], "fc6")
+        (turned,), first_row = exchange.all_gather_rows(maps[rank], sum(rows[:rank]), "fc6")
+        assert first_row == 0
         torch.testing.assert_close(turned, whole, rtol=0, atol=0)
         for gradient, wanted in zip(own_gradients([turned], [weights[rank]], maps[rank]), expected, strict=True):
             torch.testing.assert_close(gradient, wanted)
@@ -123,8 +124,8 @@ def hybrid_join(channels: int, towers: int, operation: str) -> None:
     """Pieces of a linear stage: the whole of them, or those of the process's tower."""
     with connected(towers, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        each = split(channels, towers)
-        sizes = [piece for tower in each for piece in split(tower, size // towers)]
+        each = part_sizes(channels, towers)
+        sizes = [piece for tower in each for piece in part_sizes(tower, size // towers)]
         parts = leaves(drawn(1, *((4, c) for c in sizes)))
         seen = [torch.cat(parts, 1)] * size
         if operation == "keep_own_channels":
@@ -142,7 +143,7 @@ def hybrid_join(channels: int, towers: int, operation: str) -> None:
 def hybrid_gather(classes: int) -> None:
     with connected(2, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        sizes = [piece for tower in split(classes, 2) for piece in split(tower, size // 2)]
+        sizes = [piece for tower in part_sizes(classes, 2) for piece in part_sizes(tower, size // 2)]
         parts = leaves(drawn(1, *((4, c) for c in sizes)))
         (expected,) = own_gradients([torch.cat(parts, 1).logsumexp(1)], drawn(2, (4,)), [parts[rank]])
         logits = exchange.gather_output([parts[rank]], classes, "the output")
@@ -184,7 +185,7 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
     with connected(architecture.towers, how) as (ranks, exchange):
         index, slices = ranks.placement.slices
         mine = torch.arange(rows).tensor_split(slices)[index]
-        seen = torch.arange(rows) if exchange.whole_batch else mine  # whose logits come out here
+        seen = torch.arange(rows) if ranks.placement.scores_all_rows else mine  # whose logits come out here
         net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
         first_row = int(mine[0]) if len(mine) else rows
         stepped = ranks.wrap_data_parallel(net)
@@ -304,4 +305,4 @@ def count_everybody() -> list[int]:
 
 @pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])
 def test_a_whole_is_split_as_torch_splits(total: int, parts: int) -> None:
-    assert split(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]
+    assert part_sizes(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]
