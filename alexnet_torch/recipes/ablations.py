@@ -104,7 +104,7 @@ def _with_operations(net: Architecture, changes: dict[Operation, Operation | Non
     return replace(net, convs=tuple(convs))
 
 
-ARCHITECTURES: dict[str, Callable[[Architecture], Architecture]] = {
+ARCHITECTURE_CHANGES: dict[str, Callable[[Architecture], Architecture]] = {
     "no-norm": without_norm,
     "plain-pooling": plain_pooling,
     "one-tower": one_tower,
@@ -114,15 +114,18 @@ ARCHITECTURES: dict[str, Callable[[Architecture], Architecture]] = {
     "no-conv4": without_conv4,
     "sixth-conv": sixth_conv,
 }
-"""What `--ablation` names, but for "no-colour", which is no matter of the architecture."""
+"""Changes of an architecture, by their `--ablation` names."""
+
+ABLATIONS = (*ARCHITECTURE_CHANGES, "no-colour")
+"""All names that `--ablation` takes; "no-colour" changes the training images, not the architecture."""
 
 
-def ablated(recipe: Recipe, name: str | None) -> Recipe:
+def apply_ablation(recipe: Recipe, name: str | None) -> Recipe:
     """A recipe with one thing of it changed.
 
     Args:
         recipe: of any architecture with the paper's stages.
-        name: a key of ARCHITECTURES, or "no-colour"; None for the recipe as it is.
+        name: a key of ARCHITECTURE_CHANGES, or "no-colour"; None for the recipe as it is.
 
     Raises:
         UserError: there is no such ablation, or the recipe has nothing to change: no dropout, say.
@@ -131,10 +134,10 @@ def ablated(recipe: Recipe, name: str | None) -> Recipe:
         return recipe
     if name == "no-colour":
         changed = replace(recipe, colour=None)
-    elif name in ARCHITECTURES:
-        changed = replace(recipe, architecture=ARCHITECTURES[name](recipe.architecture))
+    elif name in ARCHITECTURE_CHANGES:
+        changed = replace(recipe, architecture=ARCHITECTURE_CHANGES[name](recipe.architecture))
     else:
-        known = ", ".join((*ARCHITECTURES, "no-colour"))
+        known = ", ".join(ABLATIONS)
         raise UserError(f"--ablation {name}: there is no such ablation; choose one of {known}")
     if changed == recipe:
         raise UserError(f"--ablation {name}: changes nothing in this recipe; choose another --ablation or --recipe")

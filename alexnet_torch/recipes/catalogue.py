@@ -11,7 +11,7 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.schedules import Plateau, Steps
+from alexnet_torch.recipes.schedules import EpochSchedule, PlateauSchedule
 
 
 def paper() -> Recipe:
@@ -28,7 +28,7 @@ def paper() -> Recipe:
     Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
     Expected: the paper's own net has 40.7 / 18.2% with ten crops, 1.5 points more with the centre crop.
     """
-    return Recipe(_fan_in(PAPER), Plateau(), colour=ColourNoise("paper"))
+    return Recipe(_fan_in(PAPER), PlateauSchedule(), colour=ColourNoise("paper"))
 
 
 def _fan_in(net: Architecture) -> Architecture:
@@ -47,7 +47,7 @@ def demo() -> Recipe:
     Cost: 2 minutes on 2 CPU cores for the digits; 14 to 21 on one core for 5,000 images.
     Expected: digits 0.6% top-1 error; ten classes of Tiny ImageNet 16.6% (median of 3 seeds).
     """
-    schedule = Steps(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
+    schedule = EpochSchedule(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
     return Recipe(_fan_in(PAPER), schedule, epochs=24, batch_size=32, image_size=64, lr=0.004)
 
 
@@ -67,7 +67,7 @@ def paper_literal() -> Recipe:
     Expected: chance on small folders: ten classes of Tiny ImageNet at 64 pixels, batch 32, have a loss of
     2.303 and 90.0% top-1 error after an epoch.
     """
-    return Recipe(PAPER, Plateau(), colour=ColourNoise("paper"))
+    return Recipe(PAPER, PlateauSchedule(), colour=ColourNoise("paper"))
 
 
 def source_2012() -> Recipe:
@@ -85,12 +85,14 @@ def source_2012() -> Recipe:
     Cost: as `paper`.
     Expected: 40.66 / 18.21% with ten crops (the notes), about 1.5 points more top-1 with the centre crop.
     """
-    rates = Steps(
+    rates = EpochSchedule(
         factors=((24, 0.1), (50, 0.01), (78, 0.001)),
-        stages=((66, "conv1", 0.001), (71, "conv1", 0.0)),
+        stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)),
     )
     colour = ColourNoise("source", until=66)
-    return Recipe(SOURCE_2012, rates, epochs=91, bias_factor=2.0, biases_follow=False, bias_decay=0.0, colour=colour)
+    return Recipe(
+        SOURCE_2012, rates, epochs=91, bias_lr_factor=2.0, bias_lr_scheduled=False, bias_decay=0.0, colour=colour
+    )
 
 
 def caffe() -> Recipe:
@@ -104,8 +106,8 @@ def caffe() -> Recipe:
     Cost: 72 epochs, of twice as large batches as `paper`.
     Expected: 42.9 / 19.8% with the centre crop.
     """
-    rates = Steps(factors=((20, 0.1), (40, 0.01), (60, 0.001)))
-    return Recipe(CAFFE, rates, epochs=72, batch_size=256, image_size=227, bias_factor=2.0, bias_decay=0.0)
+    rates = EpochSchedule(factors=((20, 0.1), (40, 0.01), (60, 0.001)))
+    return Recipe(CAFFE, rates, epochs=72, batch_size=256, image_size=227, bias_lr_factor=2.0, bias_decay=0.0)
 
 
 def tensorflow_post() -> Recipe:
@@ -133,7 +135,7 @@ def tensorflow_post() -> Recipe:
     """
     return Recipe(
         TENSORFLOW_POST,
-        Steps(),
+        EpochSchedule(),
         batch_size=10,
         optimizer="adam",
         weight_decay=0.0,
@@ -158,7 +160,7 @@ def torchvision() -> Recipe:
     pixels, batch 32: 77.4% top-1 error after 2 epochs.
     """
     net = replace(TORCHVISION, input_scale=1 / (255 * 0.226))
-    rates = Steps(factors=((30, 0.1), (60, 0.01)))
+    rates = EpochSchedule(factors=((30, 0.1), (60, 0.01)))
     return Recipe(net, rates, batch_size=256, weight_decay=1e-4, bias_decay=1e-4)
 
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True)
-class Rates:
+class LearningRates:
     """The learning rates of a step.
 
     Attributes:
@@ -20,7 +20,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Plateau:
+class PlateauSchedule:
     """Divides the rate when validation error stops improving (paper, section 5, by hand there).
 
     Attributes:
@@ -51,16 +51,16 @@ class Plateau:
 
 
 @dataclass(frozen=True)
-class Steps:
+class EpochSchedule:
     """Changes the rate at given epochs.
 
     Attributes:
         factors: (epoch from 0, times the base rate from then on), in order.
-        stages: (epoch from 0, stage, times the base rate for its weights from then on), in order.
+        stage_factors: (epoch from 0, stage, times the base rate for its weights from then on), in order.
     """
 
     factors: tuple[tuple[int, float], ...] = ()
-    stages: tuple[tuple[int, str, float], ...] = ()
+    stage_factors: tuple[tuple[int, str, float], ...] = ()
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
         """The rate in an epoch (from 0); validation errors play no part."""
@@ -73,7 +73,7 @@ class Steps:
 
     def stage_rates(self, base: float, epoch: int) -> dict[str, float]:
         """The weights' rates of the stages that differ in an epoch."""
-        return {stage: base * factor for start, stage, factor in self.stages if epoch >= start}
+        return {stage: base * factor for start, stage, factor in self.stage_factors if epoch >= start}
 
 
-Schedule: TypeAlias = Plateau | Steps
+Schedule: TypeAlias = PlateauSchedule | EpochSchedule

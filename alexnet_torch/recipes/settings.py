@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.recipes.ablations import apply_ablation
+from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.run_folder import CONFIG
 
 RecipeName = Literal["paper", "paper-literal", "source-2012", "caffe", "tensorflow-post", "torchvision", "demo"]
@@ -197,15 +199,12 @@ def resolve(given: dict[str, Any]) -> Settings:
     Raises:
         UserError: a value is impossible, or there is no run to resume or repeat.
     """
-    from alexnet_torch.recipes.ablations import ablated  # imports torch, as recipes does
-    from alexnet_torch.recipes.catalogue import RECIPES
-
     option = "--config" if "config" in given else "--resume"
     chosen = {**_earlier(given), **{name: value for name, value in given.items() if name != "config"}}
     name = chosen.get("recipe", "paper")
     if name not in RECIPES:
         raise UserError(f"{option}: config.json names recipe {name!r}, which there is not; name one with --recipe")
-    recipe = ablated(RECIPES[name](), chosen.get("ablation"))
+    recipe = apply_ablation(RECIPES[name](), chosen.get("ablation"))
     defaults = {
         "data": "digits",
         "cache": "auto",

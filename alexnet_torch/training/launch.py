@@ -21,7 +21,7 @@ from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.layers import kernels
-from alexnet_torch.recipes.ablations import ablated
+from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
@@ -78,7 +78,7 @@ def _settings(given: dict[str, Any], begun: bool) -> Settings:
 
 
 def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
-    recipe = ablated(RECIPES[settings.recipe](), settings.ablation)
+    recipe = apply_ablation(RECIPES[settings.recipe](), settings.ablation)
     try:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:

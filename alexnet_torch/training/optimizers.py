@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from alexnet_torch.model.parameter_names import kind_of, stage_of
-from alexnet_torch.recipes.recipe import Rule
-from alexnet_torch.recipes.schedules import Rates
+from alexnet_torch.recipes.recipe import OptimizerName
+from alexnet_torch.recipes.schedules import LearningRates
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -86,7 +86,7 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
     ]
 
 
-def optimizer_of(rule: Rule, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+def optimizer_of(rule: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
     """The optimizer of a rule: the paper's, or Adam (Kingma and Ba, 2015) as TensorFlow has it by default.
 
     Args:
@@ -101,7 +101,7 @@ def optimizer_of(rule: Rule, groups: list[dict[str, Any]], momentum: float) -> t
     return torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
     """Sets every group's rate for the coming step.
 
     Args:

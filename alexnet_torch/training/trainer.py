@@ -132,7 +132,7 @@ class Trainer:
         streamed = self.ranks.max_over_ranks(int(self.prepared.train.images is None))  # on any machine
         if streamed and isinstance(exchange, PartnerExchange):
             loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
-        mirror, colour = not s.no_mirror, self.recipe.coloured(s.colour)
+        mirror, colour = not s.no_mirror, self.recipe.colour_noise(s.colour)
         train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
         return train, loader("val", s.image_size, s.batch_size)
 

@@ -30,10 +30,10 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError, UserError
-from alexnet_torch.recipes.ablations import ablated
+from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.schedules import Steps
+from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.recipes.settings import resolve
 from alexnet_torch.training.stop_signal import Interrupted
 from alexnet_torch.training.trainer import Trainer
@@ -105,10 +105,10 @@ class Result:
 def recipe(net: str, epochs: int) -> Recipe:
     """How a net is trained: recipe demo with colour noise, its schedule cut in proportion to the epochs."""
     base = demo()
-    assert isinstance(base.schedule, Steps)
+    assert isinstance(base.schedule, EpochSchedule)
     factors = tuple((math.ceil(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
-    full = replace(base, schedule=Steps(factors), epochs=epochs, colour=ColourNoise("paper"))
-    return ablated(full, {FULL: None, **CONTINUED}.get(net, net))
+    full = replace(base, schedule=EpochSchedule(factors), epochs=epochs, colour=ColourNoise("paper"))
+    return apply_ablation(full, {FULL: None, **CONTINUED}.get(net, net))
 
 
 def train(options: Options, net: str, seed: int) -> Result:

@@ -34,7 +34,7 @@ from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
 from alexnet_torch.randomness import stream
 from alexnet_torch.recipes.ablations import with_tanh
-from alexnet_torch.recipes.schedules import Rates
+from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 
 Start = Literal["2012", "lecun"]
@@ -126,7 +126,7 @@ def train(options: Options, prepared: PreparedImages, activation: str, rate: flo
     """One training. Should it diverge, errors of chance follow, which no table takes for success."""
     net = AlexNet(network(activation, options.init), len(prepared.classes), SIDE, seed=options.seed)
     optimizer = PaperSGD(parameter_groups(net, 0.0, 0.0))
-    set_rates(optimizer, Rates(rate, rate, {}))
+    set_rates(optimizer, LearningRates(rate, rate, {}))
     images, labels = images_of(prepared)
     errors: list[float] = []
     for epoch in range(options.epochs):

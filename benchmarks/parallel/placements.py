@@ -90,7 +90,7 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
     from alexnet_torch.distributed.ranks import Ranks
     from alexnet_torch.distributed.world import World
     from alexnet_torch.malloc import keep_freed
-    from alexnet_torch.recipes.schedules import Rates
+    from alexnet_torch.recipes.schedules import LearningRates
     from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
     from alexnet_torch.training.precision import Precision
     from alexnet_torch.training.trainer import train_step
@@ -101,7 +101,7 @@ def train(split: str, batch: int) -> tuple[Callable[[], object], Exchange]:
     net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()
     stepped = ranks.wrap_data_parallel(net)
     optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
-    set_rates(optimizer, Rates(1e-3, 1e-3, {}))
+    set_rates(optimizer, LearningRates(1e-3, 1e-3, {}))
     precision, mean = Precision(None, torch.device("cpu")), torch.full((256, 256, 3), 120.0)
     index, count = placement.slices
     rows = np.array_split(np.arange(batch), count)[index]

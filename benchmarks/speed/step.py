@@ -39,14 +39,14 @@ class Options:
 def our_step(image_size: int = 224) -> Step:
     """The paper's architecture and update, as train.py runs them."""
     from alexnet_torch import AlexNet, DropoutKey
-    from alexnet_torch.recipes.schedules import Rates
+    from alexnet_torch.recipes.schedules import LearningRates
     from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
     from alexnet_torch.training.precision import Precision
     from alexnet_torch.training.trainer import train_step
 
     net = AlexNet(image_size=image_size, seed=0).train()
     optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
-    set_rates(optimizer, Rates(1e-3, 1e-3, {}))
+    set_rates(optimizer, LearningRates(1e-3, 1e-3, {}))
     precision = Precision(None, torch.device("cpu"))
 
     def step(images: Tensor, labels: Tensor) -> None:

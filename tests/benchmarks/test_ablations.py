@@ -3,18 +3,16 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from alexnet_torch.errors import TrainingError
-from alexnet_torch.recipes.ablations import sixth_conv
+from alexnet_torch.recipes.ablations import ABLATIONS, sixth_conv
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.schedules import Steps
-from alexnet_torch.recipes.settings import AblationName
+from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
 from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, kept, recipe, table
@@ -25,7 +23,7 @@ def result(net: str, seed: int, error: float | None, training: float | None = 0.
 
 
 def test_every_ablation_is_compared() -> None:
-    assert set(get_args(AblationName)) < set(PAPER)
+    assert set(ABLATIONS) < set(PAPER)
     nets = {net: recipe(net, 8).architecture for net in PAPER}
     assert nets["full"] == nets["full-init"] == nets["no-colour"] == demo().architecture
     assert nets["sixth-conv-init"] == nets["sixth-conv"] == sixth_conv(demo().architecture)
@@ -34,7 +32,7 @@ def test_every_ablation_is_compared() -> None:
 
 def test_the_schedule_is_cut_in_proportion() -> None:
     assert recipe("full", 24).schedule == demo().schedule
-    assert recipe("full", 8).schedule == Steps(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
+    assert recipe("full", 8).schedule == EpochSchedule(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
 
 
 def test_differences_are_of_equal_seeds() -> None:

@@ -14,7 +14,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import count_parameters
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
-from alexnet_torch.recipes.ablations import ARCHITECTURES, ablated
+from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
 from alexnet_torch.recipes.settings import AblationName
 from tests.conftest import lively
@@ -35,7 +35,7 @@ NARROW = replace(
     convs=tuple(replace(conv, channels=conv.channels // 8) for conv in PAPER.convs),
     linears=(*(replace(linear, width=512) for linear in PAPER.linears[:-1]), PAPER.linears[-1]),
 )
-CHANGES = pytest.mark.parametrize("name", ARCHITECTURES)
+CHANGES = pytest.mark.parametrize("name", ARCHITECTURE_CHANGES)
 
 
 def sides(net: Architecture, size: int) -> list[int]:
@@ -43,19 +43,19 @@ def sides(net: Architecture, size: int) -> list[int]:
 
 
 def test_every_name_is_an_option() -> None:
-    assert set(get_args(AblationName)) == {*ARCHITECTURES, "no-colour"}
+    assert set(get_args(AblationName)) == {*ARCHITECTURE_CHANGES, "no-colour"}
 
 
 @CHANGES
 def test_parameters_at_the_papers_size(name: str) -> None:
     with FakeTensorMode():
-        assert count_parameters(AlexNet(ARCHITECTURES[name](PAPER))) == PARAMETERS[name]
+        assert count_parameters(AlexNet(ARCHITECTURE_CHANGES[name](PAPER))) == PARAMETERS[name]
 
 
 @CHANGES
 @pytest.mark.parametrize("size", [64, 224])
 def test_stages_on_two_devices(name: str, size: int) -> None:
-    net = ARCHITECTURES[name](PAPER)
+    net = ARCHITECTURE_CHANGES[name](PAPER)
     with FakeTensorMode():
         devices = [f"cuda:{tower}" for tower in range(net.towers)]
         made = AlexNet(net, 10, size, devices).train()
@@ -69,13 +69,13 @@ def test_stages_on_two_devices(name: str, size: int) -> None:
 
 @CHANGES
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    net = lively(AlexNet(ARCHITECTURES[name](PAPER), 4, 64))
+    net = lively(AlexNet(ARCHITECTURE_CHANGES[name](PAPER), 4, 64))
     net.train()(torch.randn(4, 3, 64, 64), DropoutKey(0, 0)).square().sum().backward()
     assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
 def test_plain_pooling_keeps_the_sides_that_convolutions_and_fc6_read() -> None:
-    plain = ARCHITECTURES["plain-pooling"](PAPER)
+    plain = ARCHITECTURE_CHANGES["plain-pooling"](PAPER)
     #                           conv1 pool conv2 pool conv3 conv4 conv5 pool
     assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
     assert sides(plain, 224) == [55, 28, 26, 13, 13, 13, 11, 6]
@@ -85,7 +85,7 @@ def test_plain_pooling_keeps_the_sides_that_convolutions_and_fc6_read() -> None:
 
 
 def test_plain_pools_are_torchs() -> None:
-    net = lively(AlexNet(replace(ARCHITECTURES["plain-pooling"](NARROW), towers=1), 4, 64).double())
+    net = lively(AlexNet(replace(ARCHITECTURE_CHANGES["plain-pooling"](NARROW), towers=1), 4, 64).double())
     w = {name.split(".", 2)[2]: value for name, value in net.state_dict().items()}
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     y = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), w["conv1.weight"], w["conv1.bias"], 4))
@@ -116,7 +116,7 @@ def tower_weights(net: AlexNet, tower: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("name", "towers"), [("one-tower", 1), ("never-meet", 2)])
 def test_towers_by_themselves_are_plain_nets_in_logits_and_gradients(name: str, towers: int) -> None:
     size, labels = 67, torch.tensor([0, 6, 5])
-    net = lively(AlexNet(ARCHITECTURES[name](NARROW), 7, size).double()).eval()
+    net = lively(AlexNet(ARCHITECTURE_CHANGES[name](NARROW), 7, size).double()).eval()
     x = 60 * torch.randn(3, 3, size, size, dtype=torch.float64)
     weights = [tower_weights(net, tower) for tower in range(towers)]
     read = torch.cat([plain_tower(w, x) for w in weights], dim=1)  # (3, 512), by fc8
@@ -134,17 +134,17 @@ def test_towers_by_themselves_are_plain_nets_in_logits_and_gradients(name: str, 
 
 def test_kernels_are_the_papers_and_the_sources() -> None:
     def channels(name: str) -> list[int]:
-        return [conv.channels for conv in ARCHITECTURES[name](PAPER).convs]
+        return [conv.channels for conv in ARCHITECTURE_CHANGES[name](PAPER).convs]
 
     assert channels("one-tower") == [48, 128, 192, 192, 256]
     assert channels("never-meet") == [96, 2 * 160, 384, 384, 256]
-    assert [linear.width for linear in ARCHITECTURES["never-meet"](PAPER).linears] == [2 * 4096, 4096, None]
+    assert [linear.width for linear in ARCHITECTURE_CHANGES["never-meet"](PAPER).linears] == [2 * 4096, 4096, None]
     assert channels("no-conv4") == [96, 256, 384, 256]
-    assert ARCHITECTURES["sixth-conv"](PAPER).convs[-1].init == Init(0.03, 1.0)
+    assert ARCHITECTURE_CHANGES["sixth-conv"](PAPER).convs[-1].init == Init(0.03, 1.0)
 
 
 def test_tanh_is_everywhere_and_relu_nowhere() -> None:
-    net = lively(AlexNet(ARCHITECTURES["tanh"](PAPER), 4, 64)).eval()
+    net = lively(AlexNet(ARCHITECTURE_CHANGES["tanh"](PAPER), 4, 64)).eval()
     x = torch.randn(4, 3, 64, 64)
     fc6, fc7 = net.features(x, "fc6"), net.features(x, "fc7")
     assert fc6.abs().max() <= 1
@@ -168,7 +168,7 @@ def test_tanh_is_everywhere_and_relu_nowhere() -> None:
 )
 def test_an_ablation_of_what_is_not_there_is_refused(net: Architecture, name: str) -> None:
     with pytest.raises(UserError, match=f"--ablation {name}: changes nothing in this recipe"):
-        ablated(replace(paper(), architecture=net), name)
+        apply_ablation(replace(paper(), architecture=net), name)
 
 
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
@@ -176,15 +176,15 @@ def test_the_rest_runs_in_every_architecture(net: Architecture) -> None:
     plain = net.with_init(**dict.fromkeys(net.stage_names, Init()))  # others cannot be drawn as fakes
     for name in ("plain-pooling", "tanh", "no-conv4", "sixth-conv"):
         with FakeTensorMode():
-            assert AlexNet(ARCHITECTURES[name](plain), 10, 224)(torch.empty(1, 3, 224, 224)).shape == (1, 10)
+            assert AlexNet(ARCHITECTURE_CHANGES[name](plain), 10, 224)(torch.empty(1, 3, 224, 224)).shape == (1, 10)
 
 
 def test_a_recipe_keeps_all_else() -> None:
-    changed = ablated(demo(), "no-norm")
+    changed = apply_ablation(demo(), "no-norm")
     assert replace(changed, architecture=demo().architecture) == demo()
-    assert ablated(demo(), None) == demo()
-    assert ablated(paper(), "no-colour") == replace(paper(), colour=None)
+    assert apply_ablation(demo(), None) == demo()
+    assert apply_ablation(paper(), "no-colour") == replace(paper(), colour=None)
     with pytest.raises(UserError, match="--ablation no-colour: changes nothing"):
-        ablated(demo(), "no-colour")
+        apply_ablation(demo(), "no-colour")
     with pytest.raises(UserError, match="--ablation no-nrm: there is no such ablation; choose one of no-norm, "):
-        ablated(demo(), "no-nrm")
+        apply_ablation(demo(), "no-nrm")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet_torch.recipes.schedules import Plateau, Rates, Steps
+from alexnet_torch.recipes.schedules import EpochSchedule, LearningRates, PlateauSchedule
 from alexnet_torch.training.optimizers import PaperSGD, optimizer_of, parameter_groups, set_rates
 
 
@@ -49,7 +49,7 @@ def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
     tower = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1), "fc8": nn.Linear(4, 2)})
     net = nn.ModuleDict({"towers": nn.ModuleList([tower])})
     optimizer = PaperSGD(parameter_groups(net, bias_decay=0.0, weight_decay=5e-4))
-    set_rates(optimizer, Rates(0.01, 0.02, {"conv1": 0.0}))
+    set_rates(optimizer, LearningRates(0.01, 0.02, {"conv1": 0.0}))
     found = {(g["stage"], g["kind"]): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups}
     assert found == {
         ("conv1", "weight"): (0.0, 5e-4),
@@ -60,7 +60,7 @@ def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
 
 
 def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> None:
-    plateau = Plateau(patience=2, drops=3)
+    plateau = PlateauSchedule(patience=2, drops=3)
     assert plateau.rate(0.01, 0, []) == 0.01
     assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4]) == 0.01
     assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4, 0.41]) == pytest.approx(0.001)
@@ -69,7 +69,7 @@ def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> 
 
 
 def test_steps_change_at_their_epochs() -> None:
-    steps = Steps(factors=((2, 0.1), (4, 0.01)), stages=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
+    steps = EpochSchedule(factors=((2, 0.1), (4, 0.01)), stage_factors=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
     assert [steps.rate(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     found = [steps.stage_rates(0.01, epoch).get("conv1") for epoch in range(6)]
     assert found == [None, None, None, 0.0, 0.0, pytest.approx(1e-5)]
