@@ -39,13 +39,13 @@ def predict_command(
     from alexnet_torch.weights.model_file import load_model
 
     model = load_model(Path(run), devices.split(",") if devices else None)
-    for file, guesses in predict(model, [Path(image) for image in images]):
+    for file, predictions in predict(model, [Path(image) for image in images]):
         if json:
-            print(json_format.dumps({"file": str(file), "classes": guesses}))
+            print(json_format.dumps({"file": str(file), "classes": predictions}))
             continue
         print(file)
-        for guess in guesses:
-            print(f"  {guess['probability']:7.2%}  {guess['label']}")
+        for prediction in predictions:
+            print(f"  {prediction['probability']:7.2%}  {prediction['label']}")
 
 
 def evaluate_command(
@@ -175,8 +175,8 @@ def features_command(
     from alexnet_torch.weights.model_file import load_model
 
     model = load_model(Path(run), devices.split(",") if devices else None)
-    listing, row = save_features(model, Path(folder), stage, Path(output), skip_bad, batch_size)
-    print(f"{output}: {stage} of {len(listing.files)} images, float32 {(len(listing.files), *row)}")
+    metadata, shape = save_features(model, Path(folder), stage, Path(output), skip_bad, batch_size)
+    print(f"{output}: {stage} of {len(metadata.files)} images, float32 {(len(metadata.files), *shape)}")
 
 
 def figures_command(

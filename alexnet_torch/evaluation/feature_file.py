@@ -1,8 +1,8 @@
-"""One file of many images' features, .npy or .safetensors, written a block at a time.
+"""A file of many images' features, .npy or .safetensors, written block by block.
 
-How many rows there will be is known at the end alone, since files may turn out unreadable. So the
-header is written first for all files, which takes the most room that it can need, and again, padded
-to the same length, when the rows are there.
+The number of rows is known only at the end, since some files may be unreadable. So the header for all
+files, which is the longest possible one, is written first; the final header, padded to the same length,
+replaces it after the last row.
 """
 
 import json
@@ -18,132 +18,138 @@ import numpy as np
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, replacing
 
-KINDS = (".npy", ".safetensors")
-SAFETENSORS_HEADER_BYTES = 100_000_000
-"""The longest header that the safetensors library reads."""
+SUFFIXES = (".npy", ".safetensors")
+MAX_SAFETENSORS_HEADER = 100_000_000  # bytes that the safetensors library reads
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What the rows of a feature file are of.
+class FeatureMetadata:
+    """Description of a feature file and its rows.
 
     Attributes:
-        facts: what else to say of the rows, JSON values by name.
-        files: relative to the folder, a row each.
-        classes: the folders that they lie in, sorted.
-        labels: (rows,) int32, each file's index into `classes`; -1 where it lies in no subfolder.
+        source: the model, stage and folder, as JSON values by name.
+        files: of each row, relative to the folder.
+        classes: the folders that contain the files, sorted.
+        labels: (rows,) int32, each file's index into `classes`; -1 if it is in no subfolder.
         skipped: files that could not be read.
     """
 
-    facts: dict[str, Any]
+    source: dict[str, Any]
     files: tuple[str, ...]
     classes: tuple[str, ...]
     labels: np.ndarray
     skipped: tuple[str, ...] = ()
 
-    def keep(self, rows: np.ndarray) -> "Listing":
-        """The listing with these rows alone, the others skipped."""
-        kept = np.zeros(len(self.files), bool)
-        kept[rows] = True
-        files = [tuple(f for f, k in zip(self.files, kept, strict=True) if k == which) for which in (True, False)]
-        return Listing(self.facts, files[0], self.classes, self.labels[kept], files[1])
+    def select(self, rows: np.ndarray) -> "FeatureMetadata":
+        """Returns the metadata of these rows only, with the files of the other rows as skipped."""
+        selected = np.zeros(len(self.files), bool)
+        selected[rows] = True
+        files = tuple(file for file, used in zip(self.files, selected, strict=True) if used)
+        skipped = tuple(file for file, used in zip(self.files, selected, strict=True) if not used)
+        return FeatureMetadata(self.source, files, self.classes, self.labels[selected], skipped)
 
-    def described(self) -> dict[str, Any]:
-        """All but the labels, JSON values by name."""
-        return {**self.facts, "files": self.files, "classes": self.classes, "skipped": self.skipped}
+    def json_values(self) -> dict[str, Any]:
+        """Returns everything except the labels, as JSON values by name."""
+        return {**self.source, "files": self.files, "classes": self.classes, "skipped": self.skipped}
 
 
 def folder_classes(files: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The folders that files lie in, sorted, and each file's index among them: (n,) int32, -1 for none.
+    """Returns the folders that contain the files, sorted, and each file's index into them: (n,) int32, -1 for none.
 
     Args:
         files: relative paths, with "/" between folders.
     """
     folders = [file.rpartition("/")[0] for file in files]
     classes = tuple(sorted(set(folders) - {""}))
-    number = {"": -1, **{name: index for index, name in enumerate(classes)}}
-    return classes, np.array([number[folder] for folder in folders], np.int32)
+    index = {"": -1, **{name: i for i, name in enumerate(classes)}}
+    return classes, np.array([index[folder] for folder in folders], np.int32)
 
 
-def data_bytes(rows: int, row: tuple[int, ...]) -> int:
-    """The bytes of `rows` float32 arrays of shape `row`, and their labels."""
-    return rows * (4 * math.prod(row) + 4)
+def data_bytes(rows: int, shape: tuple[int, ...]) -> int:
+    """Returns the size in bytes of `rows` float32 arrays of this shape and their labels."""
+    return rows * (4 * math.prod(shape) + 4)
 
 
 def write_features(
-    path: Path, listing: Listing, row: tuple[int, ...], blocks: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> Listing:
-    """Writes features as they come; the file appears complete or not at all.
+    path: Path, metadata: FeatureMetadata, shape: tuple[int, ...], blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> FeatureMetadata:
+    """Writes features block by block; the file appears complete or not at all.
 
-    A .npy file is one array (rows, *row) of float32, with a .json of the same name beside it for
-    all else. A .safetensors file holds "features" and "labels", and all else in its metadata: strings
-    as they are, other values as JSON.
+    A .npy file is one float32 array (rows, *shape); the metadata and labels are in a .json file of the same
+    name. A .safetensors file has tensors "features" and "labels"; the rest is in its metadata: strings
+    unchanged, other values as JSON.
 
     Args:
         path: ends in .npy or .safetensors.
-        listing: of all files.
-        row: shape of one file's features.
-        blocks: (n,) int64 rows of the listing, ascending, and their (n, *row) float32 features; rows that
-            no block has are skipped files.
+        metadata: of all files.
+        shape: of one file's features.
+        blocks: (n,) int64 row numbers, ascending, and their (n, *shape) float32 features; files whose rows
+            are in no block are skipped.
 
     Returns:
-        the listing of what was written.
+        the metadata of the rows that were written.
 
     Raises:
-        UserError: the names take more room than a safetensors header has.
+        UserError: the file names do not fit into a safetensors header.
         OSError: the file cannot be written.
     """
-    kept = [np.empty(0, np.int64)]
+    written = [np.empty(0, np.int64)]
     with replacing(path) as file:
-        reserved = len(_header(path, listing, row))
-        file.write(bytes(reserved))
+        header_length = len(_header(path, metadata, shape))
+        file.write(bytes(header_length))
         for rows, features in blocks:
-            kept.append(rows)
+            written.append(rows)
             file.write(np.ascontiguousarray(features, "<f4").data)
-        done = listing.keep(np.concatenate(kept))
-        _finish(file, path, done, row, reserved)
-    return done
+        final = metadata.select(np.concatenate(written))
+        _write_metadata(file, path, final, shape, header_length)
+    return final
 
 
-def _finish(file: BinaryIO, path: Path, done: Listing, row: tuple[int, ...], reserved: int) -> None:
-    header = _header(path, done, row, reserved)
-    assert len(header) == reserved
+def _write_metadata(
+    file: BinaryIO, path: Path, metadata: FeatureMetadata, shape: tuple[int, ...], header_length: int
+) -> None:
+    header = _header(path, metadata, shape, header_length)
+    assert len(header) == header_length
     if path.suffix == ".safetensors":
-        file.write(done.labels.astype("<i4").tobytes())
+        file.write(metadata.labels.astype("<i4").tobytes())
     else:
-        described = {"shape": [len(done.files), *row], **done.described(), "labels": done.labels.tolist()}
-        path.unlink(missing_ok=True)  # an array of before is never beside the names of now
-        atomic_write(path.with_suffix(".json"), lambda beside: beside.write(json.dumps(described).encode()))
+        full_shape = [len(metadata.files), *shape]
+        values = {"shape": full_shape, **metadata.json_values(), "labels": metadata.labels.tolist()}
+        path.unlink(missing_ok=True)  # so that an old array is never beside the new names
+        atomic_write(path.with_suffix(".json"), lambda json_file: json_file.write(json.dumps(values).encode()))
     file.seek(0)
     file.write(header)
 
 
-def _header(path: Path, listing: Listing, row: tuple[int, ...], length: int = 0) -> bytes:
-    shape = [len(listing.files), *row]
-    return _safetensors_header(listing, shape, length) if path.suffix == ".safetensors" else _npy_header(shape)
+def _header(path: Path, metadata: FeatureMetadata, shape: tuple[int, ...], length: int = 0) -> bytes:
+    full_shape = [len(metadata.files), *shape]
+    if path.suffix == ".safetensors":
+        return _safetensors_header(metadata, full_shape, length)
+    return _npy_header(full_shape)
 
 
 def _npy_header(shape: list[int]) -> bytes:
-    """Of the same length whatever the rows: numpy leaves room for the first axis to grow."""
+    """Returns a header whose length does not depend on the number of rows: numpy leaves room for the first axis."""
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
     return header.getvalue()
 
 
-def _safetensors_header(listing: Listing, shape: list[int], length: int) -> bytes:
-    """The length as 8 bytes, then JSON, padded with spaces so that all is `length` and a multiple of 8."""
-    values = listing.described()
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+def _safetensors_header(metadata: FeatureMetadata, shape: list[int], length: int) -> bytes:
+    """Returns 8 bytes of length, then JSON, padded with spaces to `length` or, if that is 0, to a multiple of 8."""
+    strings = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.json_values().items()
+    }
     end = 4 * math.prod(shape)
     tensors = {
         "features": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]},
         "labels": {"dtype": "I32", "shape": shape[:1], "data_offsets": [end, end + 4 * shape[0]]},
     }
-    text = json.dumps({"__metadata__": metadata, **tensors}).encode()
+    text = json.dumps({"__metadata__": strings, **tensors}).encode()
     text = text.ljust((length or 8 + -(-len(text) // 8) * 8) - 8)
-    if len(text) > SAFETENSORS_HEADER_BYTES:
+    if len(text) > MAX_SAFETENSORS_HEADER:
         raise UserError(
-            f"--output: the names of {len(listing.files)} files take {len(text) / 1e6:.0f} MB, and a .safetensors "
-            f"header at most {SAFETENSORS_HEADER_BYTES / 1e6:.0f}; name a .npy file"
+            f"--output: the names of {len(metadata.files)} files need {len(text) / 1e6:.0f} MB, but a .safetensors "
+            f"header has {MAX_SAFETENSORS_HEADER / 1e6:.0f} MB at most; name a .npy file"
         )
     return len(text).to_bytes(8, "little") + text

@@ -6,17 +6,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import centre_crops, copy_crop, subtract_mean
+from alexnet_torch.data.augment import centre_crops, subtract_mean
 from alexnet_torch.data.decode import UnreadableImage, decode_file
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.weights.model_file import TrainedModel
 
 
-class Guess(TypedDict):
+class Prediction(TypedDict):
     """One class and its probability, in [0, 1]."""
 
     label: str
@@ -24,56 +25,70 @@ class Guess(TypedDict):
 
 
 @torch.no_grad()
-def predict(model: TrainedModel, files: Sequence[Path], batch_size: int = 64) -> Iterator[tuple[Path, list[Guess]]]:
-    """Each file's five most probable classes, best first, by the centre crop.
+def predict(
+    model: TrainedModel, files: Sequence[Path], batch_size: int = 64
+) -> Iterator[tuple[Path, list[Prediction]]]:
+    """Yields each file with its five most probable classes, best first, computed from the centre crop.
 
-    Threads on all cores decode a batch: the next one while a GPU works; on a CPU between the network's batches,
-    since threads of both would get in each other's way. Results come in the files' order.
+    Threads on all cores decode a batch: the next one while a GPU computes; on a CPU between the network's batches,
+    since decoding and the network would compete for the cores. Results have the order of the files.
 
     Args:
         model: of a run.
-        files: images of any kind that training reads.
-        batch_size: images classified together.
+        files: images in any format that training reads.
+        batch_size: images that the network reads together.
 
     Raises:
-        UserError: a file is no image; the message names it. Those of earlier batches have been given.
+        UserError: a file is not an image; the message names it. Earlier batches have been yielded by then.
     """
-    device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
-    mean = torch.from_numpy(model.mean).to(device)
+    size, side = model.net.image_size, model.mean.shape[0]
+    prefetch = int(model.net.exchange.devices[0].type != "cpu")
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     with ThreadPoolExecutor(available_cores(), "decoding") as pool:
-        decoded = _decoded(pool, lambda file: _centre(file, side, size), batches, int(device.type != "cpu"))
+        decoded = _decode_batches(pool, lambda file: decode_centre_crop(file, side, size), batches, prefetch)
         try:
             for batch, crops in decoded:
-                images = torch.stack(crops).to(device)  # (N, H, W, 3)
-                logits = model.net(subtract_mean(images, centre_crops(len(batch), side, size), mean))  # (N, classes)
-                best = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
-                for file, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                logits = model.net(network_input(model, np.stack(crops)))  # (N, classes)
+                top = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
+                for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
                     pairs = zip(indices, values, strict=True)
-                    yield file, [Guess(label=model.classes[i], probability=p) for i, p in pairs]
-        finally:  # the caller may leave early
+                    yield file, [Prediction(label=model.classes[i], probability=value) for i, value in pairs]
+        finally:  # the caller may stop early
             pool.shutdown(cancel_futures=True)
 
 
-def _decoded(
-    pool: ThreadPoolExecutor, work: Callable[[Path], Tensor], batches: Sequence[Sequence[Path]], ahead: int
-) -> Iterator[tuple[Sequence[Path], list[Tensor]]]:
-    """Each batch with its images; `ahead` more of them are being decoded meanwhile."""
-    running: deque[tuple[Sequence[Path], list[Future[Tensor]]]] = deque()
-    for batch in [*batches, *([()] * ahead)]:
-        running.append((batch, [pool.submit(work, file) for file in batch]))
-        if len(running) > ahead:
-            files, images = running.popleft()
-            yield files, [image.result() for image in images]
+def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:
+    """Returns what the network reads, (N, 3, H, W) float32 on its first device: crops minus the mean image.
+
+    Args:
+        model: of a run.
+        crops: (N, H, W, 3) uint8 centre crops; H and W are the network's image size.
+    """
+    device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
+    mean = torch.from_numpy(model.mean).to(device)
+    return subtract_mean(torch.from_numpy(crops).to(device), centre_crops(len(crops), side, size), mean)
 
 
-def _centre(file: Path, side: int, size: int) -> Tensor:
-    """(size, size, 3) uint8."""
+def decode_centre_crop(file: Path, side: int, size: int) -> np.ndarray:
+    """Decodes a file to a square of side `side` and returns its centre crop, (size, size, 3) uint8.
+
+    Raises:
+        UserError: the file is not an image.
+    """
+    offset = (side - size) // 2  # as augment.centre_crops
     try:
-        image = decode_file(file, side)
+        return decode_file(file, side)[offset : offset + size, offset : offset + size]
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
-    crops = centre_crops(1, side, size)
-    out = torch.empty((size, size, 3), dtype=torch.uint8)
-    copy_crop(image, int(crops.top[0]), int(crops.left[0]), False, out)
-    return out
+
+
+def _decode_batches(
+    pool: ThreadPoolExecutor, decode: Callable[[Path], np.ndarray], batches: Sequence[Sequence[Path]], prefetch: int
+) -> Iterator[tuple[Sequence[Path], list[np.ndarray]]]:
+    """Yields each batch of files with its images, while the pool decodes the next `prefetch` batches."""
+    running: deque[tuple[Sequence[Path], list[Future[np.ndarray]]]] = deque()
+    for batch in [*batches, *([()] * prefetch)]:
+        running.append((batch, [pool.submit(decode, file) for file in batch]))
+        if len(running) > prefetch:
+            files, images = running.popleft()
+            yield files, [image.result() for image in images]

@@ -1,4 +1,4 @@
-"""features: what the network puts out, for a folder of images, in one file."""
+"""The features command: a stage's output for a folder of images, in one file."""
 
 import json
 import re
@@ -21,8 +21,8 @@ from tests.conftest import narrow_net
 STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 
-def direct(model: TrainedModel, files: list[Path], stage: str) -> np.ndarray:
-    """The same by hand: decoded, cut at the centre, the mean image's centre subtracted, channels first."""
+def expected_features(model: TrainedModel, files: list[Path], stage: str) -> np.ndarray:
+    """Computed step by step: decode, cut the centre, subtract the mean image's centre, put channels first."""
     crops = np.stack([decode_file(file, 73)[4:68, 4:68] for file in files]).astype(np.float32)
     with torch.no_grad():
         images = torch.from_numpy(crops - model.mean[4:68, 4:68]).permute(0, 3, 1, 2)
@@ -30,19 +30,19 @@ def direct(model: TrainedModel, files: list[Path], stage: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_is_the_networks_own(stage: str, run_folder: Path, tmp_path: Path) -> None:
+def test_every_stage_equals_the_networks_output(stage: str, run_folder: Path, tmp_path: Path) -> None:
     model, images = load_model(run_folder), run_folder.parent / "images/val"
     save_features(model, images, stage, tmp_path / "f.npy", batch_size=5)
     files = [images / name for name in json.loads((tmp_path / "f.json").read_text())["files"]]
     assert files == sorted(images.rglob("*.png"))
     saved = np.load(tmp_path / "f.npy")
-    # batches of other sizes may take other kernels; measured 1e-6 of the largest value
-    expected = direct(model, files, stage)
+    # other batch sizes may use other kernels; measured 1e-6 of the largest value
+    expected = expected_features(model, files, stage)
     np.testing.assert_allclose(saved, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert np.abs(expected).max() > 0
 
 
-def test_the_first_half_of_the_channels_is_tower_0s(run_folder: Path, tmp_path: Path) -> None:
+def test_the_first_half_of_the_channels_is_from_tower_0(run_folder: Path, tmp_path: Path) -> None:
     model = load_model(run_folder)
     with torch.no_grad():
         for name, parameter in model.net.named_parameters():
@@ -54,63 +54,67 @@ def test_the_first_half_of_the_channels_is_tower_0s(run_folder: Path, tmp_path: 
     assert (saved[:, 8:] == 0).all()
 
 
-def run(*given: Any) -> int:
-    return cli.main(["features", *map(str, given)])
+def run_features(*arguments: Any) -> int:
+    return cli.main(["features", *map(str, arguments)])
 
 
-def test_the_command_writes_both_kinds_alike(
+def test_both_formats_have_the_same_contents(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = run_folder.parent / "images"
     for kind in ("npy", "safetensors"):
-        assert run(run_folder, images, "--output", tmp_path / f"new/f.{kind}") == 0
+        assert run_features(run_folder, images, "--output", tmp_path / f"new/f.{kind}") == 0
         assert f"new/f.{kind}: fc7 of 36 images, float32 (36, 64)" in capsys.readouterr().out
-    loaded, beside = load_file(tmp_path / "new/f.safetensors"), json.loads((tmp_path / "new/f.json").read_text())
+    loaded, metadata = load_file(tmp_path / "new/f.safetensors"), json.loads((tmp_path / "new/f.json").read_text())
     np.testing.assert_array_equal(loaded["features"], np.load(tmp_path / "new/f.npy"))
-    assert loaded["labels"].tolist() == beside["labels"]
-    assert beside["classes"] == [f"{split}/class{k}" for split in ("train", "val") for k in range(3)]
-    assert run(run_folder, images, "--stage", "fc8", "--output", tmp_path / "logits.npy") == 0
+    assert loaded["labels"].tolist() == metadata["labels"]
+    assert metadata["classes"] == [f"{split}/class{k}" for split in ("train", "val") for k in range(3)]
+    assert run_features(run_folder, images, "--stage", "fc8", "--output", tmp_path / "logits.npy") == 0
     assert json.loads((tmp_path / "logits.json").read_text())["logits"] == ["class0", "class1", "class2"]
 
 
 def test_a_flat_folder_has_no_classes(run_folder: Path, tmp_path: Path) -> None:
-    assert run(run_folder, run_folder.parent / "images/val/class1", "--output", tmp_path / "f.npy") == 0
-    beside = json.loads((tmp_path / "f.json").read_text())
-    assert (beside["files"], beside["classes"], beside["labels"]) == ([f"{i:03d}.png" for i in range(4)], [], [-1] * 4)
+    assert run_features(run_folder, run_folder.parent / "images/val/class1", "--output", tmp_path / "f.npy") == 0
+    metadata = json.loads((tmp_path / "f.json").read_text())
+    assert (metadata["files"], metadata["classes"], metadata["labels"]) == (
+        [f"{i:03d}.png" for i in range(4)],
+        [],
+        [-1] * 4,
+    )
 
 
-def test_unreadable_files_are_refused_all_at_once_or_left_out(
+def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = run_folder.parent / "images/val"
     bad = [images / "class0/001.png", images / "class2/003.png"]
-    whole = tmp_path / "whole.npy"
-    assert run(run_folder, images, "--output", whole) == 0
+    all_features = tmp_path / "all.npy"
+    assert run_features(run_folder, images, "--output", all_features) == 0
     for path in bad:
         path.write_bytes(b"")
     capsys.readouterr()
-    assert run(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2) == 2
-    said = capsys.readouterr().err
-    assert "2 file(s) cannot be read; mend or remove them, or leave them out with --skip-bad" in said
-    assert all(f"  {path}: empty file" in said for path in bad)
+    assert run_features(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2) == 2
+    printed = capsys.readouterr().err
+    assert "2 file(s) cannot be read; fix or remove them, or leave them out with --skip-bad" in printed
+    assert all(f"  {path}: empty file" in printed for path in bad)
     assert not (tmp_path / "f.npy").exists()
-    assert run(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2, "--skip-bad") == 0
-    said = capsys.readouterr().err
-    assert "2 file(s) cannot be read and are left out" in said
-    assert all(f"  {path}: empty file" in said for path in bad)
+    assert run_features(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2, "--skip-bad") == 0
+    printed = capsys.readouterr().err
+    assert "2 file(s) cannot be read and are left out" in printed
+    assert all(f"  {path}: empty file" in printed for path in bad)
     assert json.loads((tmp_path / "f.json").read_text())["skipped"] == ["class0/001.png", "class2/003.png"]
-    kept = np.delete(np.load(whole), [1, 11], axis=0)
-    np.testing.assert_allclose(np.load(tmp_path / "f.npy"), kept, rtol=0, atol=1e-5 * kept.max())
+    remaining = np.delete(np.load(all_features), [1, 11], axis=0)
+    np.testing.assert_allclose(np.load(tmp_path / "f.npy"), remaining, rtol=0, atol=1e-5 * remaining.max())
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         (["RUN", "IMAGES"], "output"),
         (["RUN", "IMAGES", "--output", "f.txt"], r"--output f.txt: must end in .npy or .safetensors"),
         (
             ["RUN", "IMAGES", "--output", "f.npy", "--stage", "fc9"],
-            "--stage fc9: there is no such stage; there are conv1,",
+            "--stage fc9: unknown stage; choose one of conv1,",
         ),
         (["RUN", "nowhere", "--output", "f.npy"], "nowhere: there is no such folder; name a folder of images"),
         (["RUN", "RUN", "--output", "f.npy"], "holds no images; their names must end in .jpg"),
@@ -119,8 +123,8 @@ def test_unreadable_files_are_refused_all_at_once_or_left_out(
         (["IMAGES", "IMAGES", "--output", "f.npy"], "no model here"),
     ],
 )
-def test_it_refuses_in_one_line(
-    given: list[str],
+def test_wrong_arguments_are_refused_in_one_line(
+    arguments: list[str],
     message: str,
     run_folder: Path,
     tmp_path: Path,
@@ -130,29 +134,29 @@ def test_it_refuses_in_one_line(
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     names = {"RUN": str(run_folder), "IMAGES": str(run_folder.parent / "images")}
-    assert run(*(names.get(word, word) for word in given)) == 2
-    said = capsys.readouterr().err
-    assert re.search(message, said), said
-    assert said.count("\n") == 1
+    assert run_features(*(names.get(argument, argument) for argument in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
+    assert printed.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_disk_too_small_is_refused_before_any_work(
+def test_a_full_disk_is_refused_before_decoding(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(features, "data_bytes", lambda *_: 1 << 60)
-    assert run(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.npy") == 2
-    assert "fc7 of 36 images takes 1152921504.6 GB" in capsys.readouterr().err
+    assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.npy") == 2
+    assert "fc7 of 36 images needs 1152921504.6 GB" in capsys.readouterr().err
 
 
-def test_stopped_with_control_c_it_leaves_nothing(
+def test_control_c_leaves_no_file(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(features, "_blocks", lambda *_: map(stop, [0]))
-    assert run(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
+    monkeypatch.setattr(features, "_feature_blocks", lambda *_: map(interrupt, [0]))
+    assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
     assert capsys.readouterr().err == "python -m alexnet_torch: stopped\n"
     assert not list((tmp_path / "new").iterdir())
 
@@ -164,24 +168,24 @@ def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path)
     (images / "a/b/c/x.PNG").symlink_to(run_folder.parent / "images/val/class0/000.png")
     (images / "d").symlink_to(run_folder.parent / "images/val/class1")
     save_features(load_model(run_folder), images, "fc6", tmp_path / "f.npy")
-    beside = json.loads((tmp_path / "f.json").read_text())
-    assert beside["files"] == ["a/b/c/x.PNG", *(f"d/{i:03d}.png" for i in range(4))]
-    assert beside["classes"] == ["a/b/c", "d"]
+    metadata = json.loads((tmp_path / "f.json").read_text())
+    assert metadata["files"] == ["a/b/c/x.PNG", *(f"d/{i:03d}.png" for i in range(4))]
+    assert metadata["classes"] == ["a/b/c", "d"]
 
 
-def test_a_narrow_network_is_the_papers_in_two_towers() -> None:
-    """The one that the tests above use."""
+def test_the_narrow_network_has_the_papers_stages_in_two_towers() -> None:
+    """The network that the tests above use."""
     assert narrow_net().architecture.stage_names == tuple(STAGES)
     assert narrow_net().architecture.towers == 2
 
 
-def test_real_photographs_by_worker_processes(
+def test_worker_processes_decode_real_photographs(
     run_folder: Path, tmp_path: Path, shared_data: Callable[[str], Path]
 ) -> None:
     model, images = load_model(run_folder), shared_data("hymenoptera") / "val"
     save_features(model, images, "fc7", tmp_path / "f.npy", batch_size=20, workers=2)
-    beside = json.loads((tmp_path / "f.json").read_text())
-    assert beside["classes"] == ["ants", "bees"]
-    sample = [0, 77, len(beside["files"]) - 1]
-    expected = direct(model, [images / beside["files"][i] for i in sample], "fc7")
+    metadata = json.loads((tmp_path / "f.json").read_text())
+    assert metadata["classes"] == ["ants", "bees"]
+    sample = [0, 77, len(metadata["files"]) - 1]
+    expected = expected_features(model, [images / metadata["files"][i] for i in sample], "fc7")
     np.testing.assert_allclose(np.load(tmp_path / "f.npy")[sample], expected, rtol=0, atol=1e-5 * expected.max())

@@ -14,7 +14,7 @@ from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures.nearest import Neighbours, nearest
-from alexnet_torch.evaluation.predict import Guess, predict
+from alexnet_torch.evaluation.predict import Prediction, predict
 from alexnet_torch.randomness import stream
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -36,7 +36,7 @@ class Example:
 
     file: Path
     label: str | None
-    guesses: list[Guess]
+    guesses: list[Prediction]
     picture: np.ndarray
 
 
