@@ -115,13 +115,13 @@ def import_command(
         image_size: Height and width of the network's images, in pixels.
     """
     # not at the top: torch takes seconds that --help can do without
-    from alexnet_torch.weights.import_model import Reading, import_model
-    from alexnet_torch.weights.model_file import save_new
+    from alexnet_torch.weights.import_model import ImportOptions, import_model
+    from alexnet_torch.weights.model_file import save_new_model
 
-    reading = Reading(architecture, inputs, mean, image_size)
-    model, said = import_model(Path(file), reading, Path(classes) if classes else None)
-    save_new(Path(output), model)
-    print("\n".join([*said, f"the model is in {output}"]))
+    options = ImportOptions(architecture, inputs, mean, image_size)
+    model, messages = import_model(Path(file), options, Path(classes) if classes else None)
+    save_new_model(Path(output), model)
+    print("\n".join([*messages, f"the model is in {output}"]))
 
 
 def export_command(

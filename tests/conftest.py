@@ -13,7 +13,7 @@ from torch import nn
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.weights.model_file import save_model
+from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support.rank_pool import Crew
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -103,7 +103,7 @@ def make_run(folder: Path) -> Path:
     images, run = make_folder(folder / "images"), folder / "run"
     run.mkdir()
     mean = np.random.default_rng(1).uniform(100, 150, (73, 73, 3)).astype(np.float32)
-    save_model(run, narrow_net(), ("class0", "class1", "class2"), mean)
+    save_model(run, TrainedModel(narrow_net(), ("class0", "class1", "class2"), mean))
     settings = {"data": str(images), "cache": str(folder / "cache"), "skip_bad": False}
     (run / "config.json").write_text(json.dumps({"settings": settings}))
     reports = [

@@ -1,5 +1,7 @@
 """Names of parameters: `towers.0.conv1.weight`; `conv1.weight` in the grouped layout of Caffe and torchvision."""
 
+import re
+
 
 def tower_of(name: str) -> int:
     """The tower of a parameter, from 0: 1 for `towers.1.fc7.bias`."""
@@ -16,19 +18,27 @@ def kind_of(name: str) -> str:
     return name.split(".")[-1]
 
 
+def has_tower(name: str) -> bool:
+    """Whether the name contains a tower: true for `towers.1.fc7.bias`, false for `fc7.bias`."""
+    return re.fullmatch(r"towers\.\d+\..+", name) is not None
+
+
 def grouped_name(name: str) -> str:
     """The name without its tower: `fc7.bias` for `towers.1.fc7.bias`.
 
     Raises:
-        ValueError: the name has no tower.
+        ValueError: the name contains no tower.
     """
-    towers, _, rest = name.partition(".")
-    tower, _, grouped = rest.partition(".")
-    if towers != "towers" or not tower.isdecimal() or not grouped:
-        raise ValueError(f"{name} names no tower")
-    return grouped
+    if not has_tower(name):
+        raise ValueError(f"{name} contains no tower")
+    return name.split(".", 2)[2]
 
 
 def tower_name(tower: int, grouped: str) -> str:
     """The name of one tower's parameter: `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
     return f"towers.{tower}.{grouped}"
+
+
+def parameter_name(stage: str, kind: str) -> str:
+    """The name in the grouped layout: `fc7.bias` for stage "fc7" and kind "bias"."""
+    return f"{stage}.{kind}"

@@ -11,9 +11,9 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import stage_of
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.weights.grouped import grouped_shapes, towered
-from alexnet_torch.weights.input_convention import INPUTS, Inputs, reading_ours
-from alexnet_torch.weights.weight_file import Foreign, images_read, misfit, read
+from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
+from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, InputConvention, to_our_inputs
+from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
 
 
 def stages_named(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -87,7 +87,7 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
 
     Args:
         net: with its weights drawn.
-        source: a run's folder, or a file that `foreign.read` reads.
+        source: a run's folder, or a file that `read_weight_file` reads.
         stages: those to copy; None for all.
 
     Returns:
@@ -97,46 +97,46 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
     Raises:
         UserError: a tensor does not fit, or nothing tells what images the file's weights read.
     """
-    foreign, names = read(Path(source)), net.architecture.stage_names
+    file, names = read_weight_file(Path(source)), net.architecture.stage_names
     if stages is None:
-        stages, said = _but_other_classes(foreign, net)
-        unknown = set(names) - set(stages)  # what else the file has, misfit shall name
+        stages, said = _but_other_classes(file, net)
+        unknown = set(names) - set(stages)  # what else the file has, shape_mismatches names
     else:
         said = f"; drawn anew: {', '.join(name for name in names if name not in stages)}"
-        unknown = {stage_of(name) for name in foreign.weights} - set(stages)
-    copied = {name: value for name, value in foreign.weights.items() if stage_of(name) not in unknown}
+        unknown = {stage_of(name) for name in file.weights} - set(stages)
+    copied = {name: value for name, value in file.weights.items() if stage_of(name) not in unknown}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
     wanted = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
-    if wrong := misfit(replace(foreign, weights=copied), wanted, "the network to train"):
+    if wrong := shape_mismatches(replace(file, weights=copied), wanted, "the network to train"):
         raise UserError(f"--init: {wrong[0]}; name other weights, or with --init-stages the stages that fit")
-    theirs = _architecture(foreign)
+    theirs = _architecture(file)
     first = f"{names[0]}.weight"
     if first in copied:
         scale = (theirs.input_scale if theirs else 1.0) / net.architecture.input_scale
-        copied[first] = reading_ours(copied[first], _inputs(foreign)) * scale
-    net.take(towered(copied, net.architecture.towers))
+        copied[first] = to_our_inputs(copied[first], _inputs(file)) * scale
+    net.take(grouped_to_towers(copied, net.architecture.towers))
     unlike = list(_differences(theirs, net.architecture, stages)) if theirs else []
     warned = f"; the network that they were trained in computes otherwise: {', '.join(unlike)}" if unlike else ""
     return f"the weights of {source}: {', '.join(stages)}{said}{warned}"
 
 
-def _but_other_classes(foreign: Foreign, net: AlexNet) -> tuple[Sequence[str], str]:
+def _but_other_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[str], str]:
     """The stages to copy of all, and why one is left out."""
     *before, last = net.architecture.stage_names
-    theirs = foreign.weights.get(f"{last}.bias")
+    theirs = file.weights.get(f"{last}.bias")
     if theirs is None or len(theirs) == net.num_classes:
         return (*before, last), ""
     return before, f"; {last} is drawn anew, for {net.num_classes} classes in place of {len(theirs)}"
 
 
-def _architecture(foreign: Foreign) -> Architecture | None:
+def _architecture(file: WeightFile) -> Architecture | None:
     """The network that the weights are of; None where nothing tells."""
-    if foreign.description is None:
-        return {"caffe": CAFFE, "imagenet": TORCHVISION}.get(images_read(foreign) or "")
+    if file.description is None:
+        return {"caffe": CAFFE, "imagenet": TORCHVISION}.get(detect_inputs(file) or "")
     try:
-        return Architecture.from_dict(foreign.description["architecture"])
+        return Architecture.from_dict(file.description["architecture"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--init {foreign.path}: its description is damaged ({error}); name another") from error
+        raise UserError(f"--init {file.path}: its description is damaged ({error}); name another") from error
 
 
 def _differences(theirs: Architecture, ours: Architecture, stages: Sequence[str]) -> Iterator[str]:
@@ -159,11 +159,11 @@ def _differing(owner: str, theirs: Any, ours: Any) -> Iterator[str]:
             yield f"{owner}{field.name} {one} for {other}"
 
 
-def _inputs(foreign: Foreign) -> Inputs:
-    kind = images_read(foreign)
+def _inputs(file: WeightFile) -> InputConvention:
+    kind = detect_inputs(file)
     if kind is None:
         raise UserError(
-            f"--init {foreign.path}: nothing tells what images its weights read; make it a run first, with "
+            f"--init {file.path}: nothing tells what images its weights read; make it a run first, with "
             "python -m alexnet_torch import, and name that"
         )
-    return INPUTS[kind]
+    return INPUT_CONVENTIONS[kind]

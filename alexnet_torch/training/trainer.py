@@ -37,7 +37,7 @@ from alexnet_torch.training.run_log import RunLog, filters_of
 from alexnet_torch.training.run_state import Parts, State, identity
 from alexnet_torch.training.stop_signal import Interrupted, StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
-from alexnet_torch.weights.model_file import save_model
+from alexnet_torch.weights.model_file import TrainedModel, save_model
 
 
 def train_step(
@@ -296,11 +296,11 @@ class Trainer:
         return shards.gather(self.net, self.optimizer, self.ranks)
 
     def _save_best(self, whole: shards.Held) -> None:
-        p, mirror = self.prepared, not self.settings.no_mirror
+        model = TrainedModel(self.net, self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
         weights = {name: value.contiguous() for name, value in shards.weights(whole).items()}
         with self.ranks.main_only() as (first, _):
             if first:
-                save_model(self.output, self.net, p.classes, p.mean, mirror, weights)
+                save_model(self.output, model, weights)
 
     def _save(self, whole: shards.Held) -> None:
         self._check_weights()

@@ -1,7 +1,7 @@
-"""Layouts of weights: towers by name, as here, and each stage whole, as Caffe and torchvision have them.
+"""Two layouts of weights: one tensor for each tower, as here, and grouped, as in Caffe and torchvision.
 
-Pure conversions. In the grouped layout a stage is one tensor, and tower k its k-th part along
-dimension 0; where towers do not meet, that is the layout of a convolution with groups.
+Pure conversions. In the grouped layout, tower k is the k-th part of each tensor along dimension 0;
+where towers do not meet, this is the layout of a convolution with groups.
 """
 
 import re
@@ -13,20 +13,19 @@ from torch import Tensor
 
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.exchange import Share
-from alexnet_torch.model.parameter_names import tower_name
+from alexnet_torch.model.parameter_names import grouped_name, tower_name
 from alexnet_torch.model.tower import Tower
 
-_OURS = re.compile(r"towers\.(\d+)\.(.+)")
-_STAGE = re.compile(r"(conv|fc)(\d+)")
+_NUMBERED_LAYER = re.compile(r"(?:conv|fc)(\d+)")
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A convolution or linear layer as a file has it.
+class FileLayer:
+    """A convolution or linear layer, as a file contains it.
 
     Attributes:
-        name: of the layer, in the file.
-        weight_name, bias_name: of its tensors, in the file.
+        name: the layer's name in the file.
+        weight_name, bias_name: the tensors' names in the file.
         weight: (out, in, height, width) or (out, in), float32, all towers together.
         bias: (out,) float32.
     """
@@ -38,31 +37,26 @@ class Layer:
     bias: Tensor
 
 
-def is_towered(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are weights by tower, under the names of this package."""
-    return any(_OURS.fullmatch(name) for name in weights)
+def towers_to_grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Concatenates the towers' tensors: `towers.0.conv1.weight` and `towers.1.conv1.weight` become `conv1.weight`.
 
-
-def grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by tower, joined: `towers.0.conv1.weight` and `towers.1.conv1.weight` to `conv1.weight`.
+    Args:
+        weights: all towers' tensors, tower 0 first.
 
     Raises:
-        ValueError: a name is not of that form, or the towers' parts do not fit together.
+        ValueError: a name contains no tower, or the shapes of two towers do not fit together.
     """
-    parts: dict[str, list[Tensor]] = {}
+    towers: dict[str, list[Tensor]] = {}
     for name, value in weights.items():
-        match = _OURS.fullmatch(name)
-        if match is None:
-            raise ValueError(f"{name} is of no tower")
-        before = parts.setdefault(match[2], [])
-        if before and before[0].shape[1:] != value.shape[1:]:
-            raise ValueError(f"{name} is {tuple(value.shape)}, which does not fit tower 0's {tuple(before[0].shape)}")
-        before.append(value)
-    return {name: torch.cat(tower_parts) for name, tower_parts in parts.items()}
+        tensors = towers.setdefault(grouped_name(name), [])
+        if tensors and tensors[0].shape[1:] != value.shape[1:]:
+            raise ValueError(f"{name} is {tuple(value.shape)}, which does not fit tower 0's {tuple(tensors[0].shape)}")
+        tensors.append(value)
+    return {name: torch.cat(tensors) for name, tensors in towers.items()}
 
 
-def towered(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
-    """The inverse of `grouped`: each tensor's parts along dimension 0, the first ones taking the rest."""
+def grouped_to_towers(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
+    """Inverts `towers_to_grouped`; if a tensor cannot be divided equally, the first towers get one row more."""
     return {
         tower_name(tower, name): part
         for name, value in weights.items()
@@ -71,7 +65,7 @@ def towered(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
 
 
 def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a network in the grouped layout, first stage to last.
+    """Returns the shape of each tensor of a network in the grouped layout, first stage to last.
 
     Raises:
         ValueError: `image_size` is too small.
@@ -85,37 +79,37 @@ def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int
     return shapes
 
 
-def layers_of(state: Mapping[str, Tensor]) -> list[Layer]:
-    """The layers of a PyTorch state dict, in its order, without what DataParallel puts into names.
+def layers_from_state_dict(state: Mapping[str, Tensor]) -> list[FileLayer]:
+    """Returns the layers of a PyTorch state dict, in its order.
 
     Args:
-        state: with `module.` before every name, or `features.module.`, or neither.
+        state: state dict; DataParallel may have put `module.` at the start of names or after `features.`.
 
     Raises:
         ValueError: a tensor is not the weight or bias of a layer that has both; the message names it.
     """
-    weights = {re.sub(r"(^|\.)module\.", r"\1", name): (name, value) for name, value in state.items()}
+    tensors = {re.sub(r"(^|\.)module\.", r"\1", name): (name, value) for name, value in state.items()}
     layers = []
-    for short, (name, value) in weights.items():
-        layer, _, kind = short.rpartition(".")
+    for short_name, (name, value) in tensors.items():
+        layer, _, kind = short_name.rpartition(".")
         partner = f"{layer}.{'bias' if kind == 'weight' else 'weight'}"
-        if kind not in ("weight", "bias") or partner not in weights:
+        if kind not in ("weight", "bias") or partner not in tensors:
             raise ValueError(f"{name} is not one of a layer's weight and bias")
         if kind == "weight":
-            bias_name, bias = weights[partner]
-            layers.append(Layer(layer, name, bias_name, value.float(), bias.float()))
+            bias_name, bias = tensors[partner]
+            layers.append(FileLayer(layer, name, bias_name, value.float(), bias.float()))
     return layers
 
 
-def by_stage(layers: Sequence[Layer]) -> dict[str, Layer]:
-    """Each stage's layer, first to last: by name where layers are called conv1, ..., fc6, ..., else by order.
+def layers_by_stage(layers: Sequence[FileLayer]) -> dict[str, FileLayer]:
+    """Maps stages to layers, first to last: by name if layers are called conv1, ..., fc6, ..., else by order.
 
     Raises:
-        ValueError: the order does not tell: there are not the 5 convolutions and 3 linear layers of
-            the paper.
+        ValueError: neither names nor order identify the stages: these are not AlexNet's 5 convolutions and
+            3 linear layers.
     """
-    numbers = {layer.name: int(match[2]) for layer in layers if (match := _STAGE.fullmatch(layer.name))}
-    # in some nets the linear layers are counted from 1 again
+    numbers = {layer.name: int(match[1]) for layer in layers if (match := _NUMBERED_LAYER.fullmatch(layer.name))}
+    # some networks count the linear layers from 1 again: conv1, ..., fc1, ...
     if layers and len(numbers) == len(layers) == len(set(numbers.values())):
         return {layer.name: layer for layer in sorted(layers, key=lambda layer: numbers[layer.name])}
     convs = [layer for layer in layers if layer.weight.ndim == 4]

@@ -1,4 +1,4 @@
-"""A file of weights from elsewhere made a model: what it computes, what images it reads, its classes."""
+"""Builds a model from a weight file: finds its architecture, which images it reads, and its class names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,22 +8,23 @@ from torchvision.models import AlexNet_Weights
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import CAFFE, PRESETS
-from alexnet_torch.weights.grouped import grouped_shapes, towered
-from alexnet_torch.weights.input_convention import INPUTS, mean_image, named_mean, reading_ours
-from alexnet_torch.weights.model_file import TrainedModel, build
-from alexnet_torch.weights.weight_file import Foreign, images_read, misfit, read
+from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
+from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, mean_from_option, to_our_inputs, uniform_mean
+from alexnet_torch.weights.model_file import TrainedModel, build_model
+from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the user says of a file that does not say it itself; None leaves it to be found out.
+class ImportOptions:
+    """What the user says about a file that does not describe its model; None means: detect it.
 
     Attributes:
         architecture: a preset's name.
-        inputs: what images the weights read, a key of `INPUTS`.
-        mean: as `inputs.named_mean` takes it.
-        image_size: of the network's images, in pixels.
+        inputs: which images the weights read, a key of `INPUT_CONVENTIONS`.
+        mean: the mean image, as `mean_from_option` takes it.
+        image_size: side of the network's images, in pixels.
     """
 
     architecture: str | None = None
@@ -32,123 +33,125 @@ class Reading:
     image_size: int | None = None
 
 
-def fit(foreign: Foreign, reading: Reading) -> tuple[Architecture, int]:
-    """The preset whose shapes the weights have, and its image size: Caffe's 227 or the others' 224 if none is said.
+def choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Architecture, int]:
+    """Returns the preset whose shapes the weights have, and its image size: by default 227 for Caffe's, else 224.
 
     Raises:
-        UserError: there is none, or there are several and nothing tells which.
+        UserError: no preset fits, or several fit and nothing in the file decides.
     """
-    if reading.architecture is not None and reading.architecture not in PRESETS:
-        raise UserError(f"--architecture {reading.architecture}: there is none; there are {', '.join(PRESETS)}")
-    presets = [PRESETS[reading.architecture]] if reading.architecture else list(PRESETS.values())
+    name = options.architecture
+    if name is not None and name not in PRESETS:
+        raise UserError(f"--architecture {name}: no such architecture; choose from {', '.join(PRESETS)}")
     fitting: dict[str, tuple[Architecture, int]] = {}
-    nearest: list[str] = []
-    for preset in presets:
-        size = reading.image_size
-        if size is None:
-            size = 227 if preset.name == CAFFE.name else 224
+    fewest: list[str] = []
+    for preset in [PRESETS[name]] if name else PRESETS.values():
+        default_size = 227 if preset.name == CAFFE.name else 224
+        size = default_size if options.image_size is None else options.image_size
         if not preset.fits(size):
             continue
-        classes = max(foreign.classes, preset.towers)
-        wrong = misfit(foreign, grouped_shapes(preset, classes, size), f"{preset.name} at {size} pixels")
-        if not wrong:
+        shapes = grouped_shapes(preset, max(file.num_classes, preset.towers), size)
+        mismatches = shape_mismatches(file, shapes, f"{preset.name} at {size} pixels")
+        if not mismatches:
             fitting[preset.name] = preset, size
-        elif not nearest or len(wrong) < len(nearest):
-            nearest = wrong
+        elif not fewest or len(mismatches) < len(fewest):
+            fewest = mismatches
     if len(fitting) == 1:
         return next(iter(fitting.values()))
     if not fitting:
-        reason = nearest[0] if nearest else f"{foreign.path}: fits no image of {reading.image_size} pixels"
+        reason = fewest[0] if fewest else f"{file.path}: no architecture reads images of {options.image_size} pixels"
         raise UserError(f"{reason}; name another file, --architecture or --image-size")
-    if foreign.inputs == "caffe" and CAFFE.name in fitting:
+    if file.inputs == "caffe" and CAFFE.name in fitting:
         return fitting[CAFFE.name]
     raise UserError(
-        f"{foreign.path}: its shapes are those of {', '.join(fitting)}, which compute different things; "
-        "say with --architecture which it is"
+        f"{file.path}: its shapes fit {', '.join(fitting)}, which compute different things; "
+        "choose one with --architecture"
     )
 
 
-def _inputs(foreign: Foreign, said: str | None) -> str:
-    if said is not None and said not in INPUTS:
-        raise UserError(f"--inputs {said}: there is none; there are {', '.join(INPUTS)}")
-    known = said or images_read(foreign)
-    if known is None:
+def _choose_inputs(file: WeightFile, option: str | None) -> str:
+    if option is not None and option not in INPUT_CONVENTIONS:
+        raise UserError(f"--inputs {option}: no such images; choose from {', '.join(INPUT_CONVENTIONS)}")
+    inputs = option or detect_inputs(file)
+    if inputs is None:
         raise UserError(
-            f"{foreign.path}: say with --inputs what images it reads: rgb (0..255 less the mean), caffe (the same in "
-            "BGR) or imagenet (torchvision's)"
+            f"{file.path}: does not tell which images it reads; choose with --inputs: rgb (0..255 minus the mean), "
+            "caffe (the same in BGR) or imagenet (torchvision's)"
         )
-    return known
+    return inputs
 
 
-def import_model(path: Path, reading: Reading, classes_file: Path | None = None) -> tuple[TrainedModel, list[str]]:
-    """The model in a file, on the CPU, made to read images as all of this package do.
+def import_model(
+    path: Path, options: ImportOptions, classes_file: Path | None = None
+) -> tuple[TrainedModel, list[str]]:
+    """Builds a model on the CPU from a weight file; the model reads images as all of this package do.
 
     Args:
-        path: as for `foreign.read`.
-        reading: what the file does not say itself.
-        classes_file: with a class's name on each line, in the order of the logits.
+        path: as for `read_weight_file`.
+        options: what the file does not tell.
+        classes_file: file with one class name on each line, in the order of the logits.
 
     Returns:
-        the model, and lines that say what it is taken for.
+        the model, and messages that say what was detected or assumed.
 
     Raises:
-        UserError: as `read` and `fit` do; or the file says itself what `reading` says, or does not
-            say what nobody can guess.
+        UserError: as for `read_weight_file` and `choose_architecture`; or the file describes its model and there
+            are `options`; or neither file nor `options` tell what is needed.
     """
-    foreign = read(path)
-    if foreign.description is not None:
-        return _described(foreign, reading, classes_file)
-    architecture, size = fit(foreign, reading)
-    inputs = _inputs(foreign, reading.inputs)
-    if reading.mean is not None:
-        mean, whence = named_mean(reading.mean, size), f"the mean {reading.mean}"
-    elif (colour := INPUTS[inputs].mean) is not None:
-        mean = mean_image(colour, size)
-        whence = "ImageNet's mean colour " + ",".join(f"{value:.2f}" for value in colour)
+    file = read_weight_file(path)
+    if file.description is not None:
+        return _import_described(file, options, classes_file)
+    architecture, size = choose_architecture(file, options)
+    inputs = _choose_inputs(file, options.inputs)
+    if options.mean is not None:
+        mean, mean_source = mean_from_option(options.mean, size), f"the mean {options.mean}"
+    elif (colour := INPUT_CONVENTIONS[inputs].mean) is not None:
+        mean = uniform_mean(colour, size)
+        mean_source = "ImageNet's mean colour " + ",".join(f"{value:.2f}" for value in colour)
     else:
-        raise UserError(f"{path}: name with --mean what its images were less: R,G,B of 0..255, or a file")
-    first = f"{architecture.convs[0].name}.weight"
-    weights = {**foreign.weights, first: reading_ours(foreign.weights[first], INPUTS[inputs])}
-    classes, named = _classes(classes_file, foreign.classes)
+        raise UserError(f"{path}: does not tell its images' mean; give it with --mean: R,G,B of 0..255, or a file")
+    first = parameter_name(architecture.stage_names[0], "weight")
+    weights = {**file.weights, first: to_our_inputs(file.weights[first], INPUT_CONVENTIONS[inputs])}
+    classes, classes_source = _class_names(classes_file, file.num_classes)
     net = AlexNet(architecture, len(classes), size, seed=0)
-    net.load_state_dict(towered(weights, architecture.towers))
-    said = [
-        f"{path}: architecture {architecture.name} at {size} pixels, {len(classes)} classes ({named})",
-        f"{path}: taken to read {inputs} images, less {whence}",
-    ]
-    return TrainedModel(net.eval(), classes, mean), said
+    net.load_state_dict(grouped_to_towers(weights, architecture.towers))
+    model = TrainedModel(net.eval(), classes, mean)
+    return model, [_summary(path, net, classes_source), f"{path}: assumed to read {inputs} images, minus {mean_source}"]
 
 
-def _described(foreign: Foreign, reading: Reading, classes_file: Path | None) -> tuple[TrainedModel, list[str]]:
-    assert foreign.description is not None
-    if reading != Reading():
-        raise UserError(f"{foreign.path}: says itself what it is; only --classes can be given with it")
-    description = dict(foreign.description)
+def _import_described(
+    file: WeightFile, options: ImportOptions, classes_file: Path | None
+) -> tuple[TrainedModel, list[str]]:
+    assert file.description is not None
+    if options != ImportOptions():
+        raise UserError(f"{file.path}: describes its own model; leave out all options but --output and --classes")
+    description = dict(file.description)
     try:
-        named = "its own"
+        classes_source = "from the file"
         if classes_file is not None:
-            classes, named = _classes(classes_file, len(description["classes"]))
-            description["classes"] = classes
+            description["classes"], classes_source = _class_names(classes_file, len(description["classes"]))
         towers = Architecture.from_dict(description["architecture"]).towers
-        model = build(description, towered(foreign.weights, towers), ["cpu"])
+        model = build_model(description, grouped_to_towers(file.weights, towers), ["cpu"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{foreign.path}: its weights and what it says of them do not fit ({error})") from error
-    net = model.net
-    said = f"architecture {net.architecture.name} at {net.image_size} pixels, {net.num_classes} classes ({named})"
-    return model, [f"{foreign.path}: {said}"]
+        raise UserError(f"{file.path}: its weights and its description do not fit ({error}); copy it again") from error
+    return model, [_summary(file.path, model.net, classes_source)]
 
 
-def _classes(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
-    """The names of the classes, and whence they are."""
+def _summary(path: Path, net: AlexNet, classes_source: str) -> str:
+    size = f"{net.image_size} pixels, {net.num_classes} classes"
+    return f"{path}: architecture {net.architecture.name} at {size} ({classes_source})"
+
+
+def _class_names(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
+    """Returns the class names, and where they come from."""
     imagenet: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
     if file is None and count == len(imagenet):
-        return tuple(imagenet), "taken for ImageNet's; --classes names others"
+        return tuple(imagenet), "assumed to be ImageNet's; --classes names others"
     if file is None:
         return tuple(f"class {index}" for index in range(count)), "numbered; --classes names them"
     try:
         names = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--classes {file}: cannot be read ({error})") from error
+        raise UserError(f"--classes {file}: cannot be read ({error}); name a text file") from error
     if len(names) != count:
-        raise UserError(f"--classes {file}: has {len(names)} names; the network has {count} classes")
-    return names, f"of {file}"
+        raise UserError(f"--classes {file}: has {len(names)} names, but the network has {count} classes; name all")
+    return names, f"from {file}"

@@ -1,8 +1,8 @@
-"""A run's model on disk: model.pt, a plain state dict, and model.json, all else that it takes."""
+"""A run's model on disk: model.pt, a plain state dict, and model.json, which describes the rest of the model."""
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from alexnet_torch.run_folder import CONFIG, MODEL_DESCRIPTION, MODEL_WEIGHTS
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network with what it takes to use it.
+    """A trained network and what is needed to use it.
 
     Attributes:
-        net: in evaluation mode.
-        classes: their names, in the order of the logits.
-        mean: (S, S, 3) float32 mean image, 0..255; S is the side of the images that crops are cut from.
-        mirror: whether mirror images are of the same classes, as in training: not those of digits.
+        net: the network, in evaluation mode.
+        classes: class names, in the order of the logits.
+        mean: mean image (S, S, 3), float32, 0..255; S is the side of the images that crops are cut from.
+        mirror: whether a mirrored image has the same class, as training assumed; False for digits.
     """
 
     net: AlexNet
@@ -36,8 +36,8 @@ class TrainedModel:
     mirror: bool = True
 
 
-def describe(model: TrainedModel) -> dict[str, Any]:
-    """All that a model is besides its weights, as plain values: what model.json holds."""
+def describe_model(model: TrainedModel) -> dict[str, Any]:
+    """Returns everything about a model except its weights, as plain values: the content of model.json."""
     net, mean = model.net, model.mean
     return {
         "architecture": asdict(net.architecture),
@@ -45,40 +45,40 @@ def describe(model: TrainedModel) -> dict[str, Any]:
         "image_size": net.image_size,
         "mirror": model.mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
-        # exact, and a quarter of the size of its numbers as text
+        # exact, and a quarter of the size of the numbers as text
         "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
     }
 
 
-def to_strings(description: dict[str, Any]) -> dict[str, str]:
-    """A description as files of other formats carry it in their metadata: a string of JSON for each key."""
-    return {name: json.dumps(value) for name, value in description.items()}
+def model_metadata(model: TrainedModel) -> dict[str, str]:
+    """Returns the model's description with each value as JSON text, for the metadata of other file formats."""
+    return {name: json.dumps(value) for name, value in describe_model(model).items()}
 
 
-def from_strings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The description in a file's metadata; None if there is none of ours.
+def description_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns the description in a file's metadata; None if this package did not write the file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the description is damaged.
     """
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
-    return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own
+    return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own key
 
 
-def build(
+def build_model(
     description: dict[str, Any], weights: dict[str, Tensor], devices: Sequence[str] | None = None
 ) -> TrainedModel:
-    """The model that `describe` described, with its weights.
+    """Builds a model from its description and its weights.
 
     Args:
-        description: read from a file, so anything.
-        weights: under their one name everywhere, `towers.0.conv1.weight` and so on.
-        devices: one for all towers or one for each; a GPU if there is one, else the CPU, by default.
+        description: as `describe_model` returns it; it comes from a file, so it may be wrong.
+        weights: state dict with names by tower, such as `towers.0.conv1.weight`.
+        devices: one device for all towers, or one for each tower; default: the first GPU, else the CPU.
 
     Raises:
         UserError: the machine lacks a device.
-        ValueError: the description is none, or is of other weights; the message says in what.
+        ValueError: the description is damaged or does not fit the weights; the message says where.
     """
     try:
         architecture = Architecture.from_dict(description["architecture"])
@@ -89,86 +89,80 @@ def build(
             architecture, len(classes), description["image_size"], one_device(devices, architecture.towers), seed=0
         )
         net.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:  # torch's message goes on with a line for each tensor
+    except (KeyError, TypeError, RuntimeError) as error:  # torch's message has one more line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error
     return TrainedModel(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
 
 
-def cpu_weights(net: AlexNet) -> dict[str, Tensor]:
-    """A network's weights under their one name everywhere, as contiguous CPU tensors."""
+def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
+    """Returns a network's state dict with contiguous CPU tensors."""
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
 
 
-def save_model(
-    folder: Path,
-    net: AlexNet,
-    classes: tuple[str, ...],
-    mean: np.ndarray,
-    mirror: bool = True,
-    weights: dict[str, Tensor] | None = None,
-) -> None:
-    """Writes model.json and model.pt, each whole or not at all.
+def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:
+    """Writes model.json and model.pt; each file appears complete or not at all.
 
     Args:
-        folder: the run's.
-        net: on any devices; its weights are written as CPU tensors under their one name everywhere.
-        classes: in the order of the logits.
-        mean: (S, S, 3) float32, 0..255.
-        mirror: whether it was trained on mirror images, too.
-        weights: of all towers, contiguous, on the CPU, where `net` has not all of them.
+        folder: the run's folder.
+        model: the model, on any devices.
+        weights: full state dict, contiguous CPU tensors, for a network that holds only some of the parameters.
     """
-    text = json.dumps(describe(TrainedModel(net, classes, mean, mirror))).encode()
+    text = json.dumps(describe_model(model)).encode()
     atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
-    weights = cpu_weights(net) if weights is None else weights
+    weights = cpu_state_dict(model.net) if weights is None else weights
     atomic_write(folder / MODEL_WEIGHTS, lambda file: torch.save(weights, file))
 
 
-def save_new(folder: Path, model: TrainedModel) -> None:
-    """Writes a model into a folder that holds none yet, made if need be.
+def save_new_model(folder: Path, model: TrainedModel) -> None:
+    """Writes a model into a folder without a run; creates the folder if needed.
 
     Raises:
-        UserError: it holds a run, or cannot be written.
+        UserError: the folder contains a run or is not writable.
     """
-    if any((folder / kept).exists() for kept in (CONFIG, MODEL_WEIGHTS)):
-        raise UserError(f"--output {folder}: holds a run already; name another folder")
+    if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
+        raise UserError(f"--output {folder}: contains a run already; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(folder, model.net, model.classes, model.mean, model.mirror)
+        save_model(folder, model)
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a run's folder says of its model, and its weights on the CPU; not yet held against each other.
+def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads a run's description and its weights, on the CPU; does not check whether they fit each other.
 
     Raises:
-        UserError: there is no model, or a file is damaged.
+        UserError: a file is missing or damaged.
     """
-    try:
-        description = json.loads((folder / MODEL_DESCRIPTION).read_text())
-        weights = torch.load(folder / MODEL_WEIGHTS, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: no model here ({Path(error.filename).name} is missing); name a run's folder"
-        ) from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes
-        raise UserError(f"{folder}: its model cannot be read ({type(error).__name__}); train it again") from error
+    description = _read(folder / MODEL_DESCRIPTION, lambda path: json.loads(path.read_text()))
+    weights = _read(folder / MODEL_WEIGHTS, lambda path: torch.load(path, map_location="cpu", weights_only=True))
     return description, weights
 
 
+def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return load(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: no model here ({path.name} is missing); name a run's folder") from error
+    except Exception as error:  # a damaged file can raise almost any exception
+        reason = error.strerror if isinstance(error, OSError) else "the file is damaged"
+        raise UserError(f"{path}: cannot be read ({reason}); restore it from a backup") from error
+
+
 def load_model(folder: Path, devices: Sequence[str] | None = None) -> TrainedModel:
-    """The model of a run folder.
+    """Loads the model of a run.
 
     Args:
-        folder: with model.pt and model.json.
-        devices: one for all towers or one for each; a GPU if there is one, else the CPU, by default.
+        folder: the run's folder, with model.pt and model.json.
+        devices: one device for all towers, or one for each tower; default: the first GPU, else the CPU.
 
     Raises:
-        UserError: there is no model, its files are damaged or do not fit each other, or the machine
-            lacks a device.
+        UserError: a file is missing or damaged, the files do not fit each other, or the machine lacks a device.
     """
-    description, weights = read_model(folder)
+    description, weights = read_model_files(folder)
     try:
-        return build(description, weights, devices)
+        return build_model(description, weights, devices)
     except ValueError as error:
-        raise UserError(f"{folder}: model.json and model.pt do not fit each other ({error})") from error
+        raise UserError(
+            f"{folder}: model.json and model.pt do not fit each other ({error}); copy both from the same run"
+        ) from error

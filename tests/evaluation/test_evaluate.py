@@ -164,7 +164,7 @@ def test_models_trained_without_mirror_images_are_tested_on_five_crops(
     models: list[TrainedModel], tmp_path: Path
 ) -> None:
     assert default_num_crops(models) == 10
-    save_model(tmp_path, models[0].net, CLASSES, models[0].mean, mirror=False)
+    save_model(tmp_path, TrainedModel(models[0].net, CLASSES, models[0].mean, mirror=False))
     assert default_num_crops([*models, load_model(tmp_path, ["cpu"])]) == 5
 
 

@@ -35,7 +35,7 @@ from alexnet_torch.evaluation.figures.figure4_examples import choose, nearest_tr
 from alexnet_torch.evaluation.figures.figure_files import FALLBACKS, STYLE, families, pixels, printable
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
-from alexnet_torch.weights.model_file import save_model
+from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.conftest import make_folder, make_run, narrow_net
 
 
@@ -197,7 +197,7 @@ def test_imported_weights_have_filters_alone(run_folder: Path, capsys: pytest.Ca
     for name in ("config.json", "metrics.jsonl"):
         (run_folder / name).unlink()
     net = AlexNet(TORCHVISION, 3, 64, seed=0)
-    save_model(run_folder, net, ("a", "b", "c"), np.zeros((73, 73, 3), np.float32))
+    save_model(run_folder, TrainedModel(net, ("a", "b", "c"), np.zeros((73, 73, 3), np.float32)))
     assert figures(run_folder) == 0
     said = capsys.readouterr().out
     assert "one tower: nothing to compare" in said

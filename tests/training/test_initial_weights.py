@@ -23,7 +23,7 @@ from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import initial_weights as finetune
 from alexnet_torch.training import trainer
 from alexnet_torch.training.initial_weights import freeze, stages_named, start_from
-from alexnet_torch.weights.model_file import save_model
+from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 
 Make = Callable[..., Path]
@@ -234,7 +234,7 @@ def test_the_first_five_layers_go_into_the_net_with_a_sixth(tmp_path: Path) -> N
 
 
 def test_torchvisions_weights_are_made_to_read_our_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "images_read", lambda _: "imagenet")  # its shapes are too wide for a test
+    monkeypatch.setattr(finetune, "detect_inputs", lambda _: "imagenet")  # its shapes are too wide for a test
     ours, net = AlexNet(narrow(TORCHVISION), 5, 64, seed=1), AlexNet(narrow(TORCHVISION), 3, 64, seed=2)
     with torch.device("meta"):
         names = list(torchvision.models.alexnet().state_dict())
@@ -252,7 +252,7 @@ def test_a_net_that_scales_its_images_and_one_that_does_not_compute_the_same(tmp
         source = AlexNet(replace(narrow(PAPER), input_scale=theirs), 5, 64).eval()
         run = tmp_path / f"run-{theirs}"
         run.mkdir()
-        save_model(run, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+        save_model(run, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
         for given in (run, run / "model.pt"):
             net = AlexNet(replace(narrow(PAPER), input_scale=ours), 5, 64).eval()
             start_from(net, str(given))
@@ -284,7 +284,7 @@ def test_what_the_weights_own_network_computes_otherwise_is_said(tmp_path: Path)
     )
     assert start_from(net, str(file), ("fc6",)).endswith("norm.across_towers True for False, pool_ceil True for False")
     source = AlexNet(narrow(PAPER), 5, 64)
-    save_model(tmp_path, source, tuple("abcde"), np.zeros((73, 73, 3), np.float32))
+    save_model(tmp_path, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
     for change, said in (
         (with_tanh(PAPER), "linear_activation relu for tanh, conv1.after ('relu', 'norm', 'pool') for ('tanh', "),
         (without_norm(PAPER), "otherwise: conv1.after ('relu', 'norm', 'pool') for ('relu', 'pool'), conv2.after "),

@@ -544,7 +544,9 @@ def test_predict_says_when_model_and_description_do_not_fit(finished: Path, tmp_
     (tmp_path / "model.json").write_text(json.dumps({**description, "classes": ["a", "b"]}))
     one_line(predict(str(tmp_path), "x.png"), "do not fit each other")
     (tmp_path / "model.pt").write_bytes(b"junk")
-    one_line(predict(str(tmp_path), "x.png"), "its model cannot be read")
+    one_line(
+        predict(str(tmp_path), "x.png"), r"model\.pt: cannot be read \(the file is damaged\); restore it from a backup"
+    )
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(root: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from alexnet_torch import AlexNet, cli, load_model
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.weights import export_model as exporting
-from alexnet_torch.weights.grouped import grouped, towered
+from alexnet_torch.weights.grouped import grouped_to_towers, towers_to_grouped
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -38,7 +38,7 @@ def saved(run: Path, net: Architecture, size: int = 67) -> TrainedModel:
         nn.init.normal_(parameter, 0.0, (2 / fan_in) ** 0.5)
     mean = np.random.default_rng(0).uniform(0, 255, (size + 9, size + 9, 3)).astype(np.float32)
     run.mkdir()
-    save_model(run, network, CLASSES, mean)
+    save_model(run, TrainedModel(network, CLASSES, mean))
     return load_model(run, ["cpu"])
 
 
@@ -126,7 +126,7 @@ def test_a_file_with_metadata_is_the_model_again(
     assert np.array_equal(again.mean, model.mean)
     assert (again.classes, again.net.architecture) == (model.classes, model.net.architecture)
     assert cli.main(["import", str(file), "--output", str(tmp_path / "other"), "--mean", "1,2,3"]) == 2
-    assert "says itself what it is; only --classes can be given" in capsys.readouterr().err
+    assert "describes its own model; leave out all options but --output and --classes" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("v\nw\nx\ny\nz\n")
     named = ["import", str(file), "--output", str(tmp_path / "named"), "--classes", str(tmp_path / "names.txt")]
     assert cli.main(named) == 0
@@ -148,7 +148,7 @@ def test_the_scale_of_images_goes_into_grouped_weights_and_into_graphs(tmp_path:
     model = saved(tmp_path / "run", replace(narrow(PAPER), input_scale=0.25), 64)
     export(tmp_path / "run", tmp_path / "net.pt")
     plain = AlexNet(narrow(PAPER), len(CLASSES), 64).eval()
-    plain.load_state_dict(towered(torch.load(tmp_path / "net.pt", weights_only=True), 2))
+    plain.load_state_dict(grouped_to_towers(torch.load(tmp_path / "net.pt", weights_only=True), 2))
     export(tmp_path / "run", tmp_path / "net.pt2")
     program = torch.export.load(tmp_path / "net.pt2").module()
     for images in batches(64):
@@ -162,7 +162,7 @@ def test_grouped_is_a_plain_state_dict_of_whole_tensors(tmp_path: Path) -> None:
     model = saved(tmp_path / "run", narrow(PAPER))
     export(tmp_path / "run", tmp_path / "net.pt")
     weights = torch.load(tmp_path / "net.pt", weights_only=True)
-    assert list(weights) == list(grouped(model.net.state_dict()))
+    assert list(weights) == list(towers_to_grouped(model.net.state_dict()))
     halves = [model.net.state_dict()[f"towers.{tower}.conv2.weight"] for tower in (0, 1)]
     assert torch.equal(weights["conv2.weight"], torch.cat(halves))
 
@@ -175,7 +175,7 @@ def test_torchvisions_layout_says_which_images_where_they_are_not_its_own(
     mine = replace(narrow(TORCHVISION), name="mine", dropout=("fc7",), input_scale=0.25)
     model = saved(tmp_path / "run", mine)
     export(tmp_path / "run", tmp_path / "net.pth", "--format", "torchvision")
-    assert "reads images of RGB, 0..255, less the mean image" in capsys.readouterr().out
+    assert "reads RGB images, 0..255, minus the mean image" in capsys.readouterr().out
     written = torch.load(tmp_path / "net.pth", weights_only=True)
     with torch.device("meta"):
         assert list(written) == list(torchvision.models.alexnet().state_dict())
@@ -196,14 +196,14 @@ def test_export_refuses_in_one_line(
         assert error.count("\n") == 1
         return error
 
-    assert "net.bin: no format has this ending; name one with --format: safetensors, grouped" in said("net.bin")
-    assert "--format keras: there is none; there are safetensors" in said("net.pt", "--format", "keras")
+    assert "net.bin: no format has this ending; choose one with --format: safetensors, grouped" in said("net.bin")
+    assert "--format keras: no such format; choose from safetensors" in said("net.pt", "--format", "keras")
     assert "is a run's own model, which this would damage" in said(str(tmp_path / "run/model.pt"))
-    assert "torchvision has no paper, only its own; use grouped" in said("net.pt", "--format", "torchvision")
+    assert "torchvision has no paper; use --format grouped" in said("net.pt", "--format", "torchvision")
     for ending in ("safetensors", "pt", "onnx", "pt2"):
         assert f"there is no folder {tmp_path}/nowhere" in said(str(tmp_path / f"nowhere/net.{ending}"))
     assert "cannot be written (" in said("/proc/net.safetensors")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "takes the package onnx; pip install -r requirements-exchange.txt" in said(str(tmp_path / "net.onnx"))
+    assert "needs the package onnx; run pip install -r requirements-exchange.txt" in said(str(tmp_path / "net.onnx"))
     assert cli.main(["export", str(tmp_path / "nothing"), "net.pt"]) == 2
     assert "no model here" in capsys.readouterr().err

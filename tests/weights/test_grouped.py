@@ -6,16 +6,22 @@ import torch
 from alexnet_torch import AlexNet
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
-from alexnet_torch.weights.grouped import by_stage, grouped, grouped_shapes, layers_of, towered
+from alexnet_torch.weights.grouped import (
+    grouped_shapes,
+    grouped_to_towers,
+    layers_by_stage,
+    layers_from_state_dict,
+    towers_to_grouped,
+)
 
 
 def test_grouped_and_towered_are_inverse_with_an_odd_number_of_classes() -> None:
     net = AlexNet(PAPER, 5, 64, seed=1)
-    whole = grouped(net.state_dict())
+    whole = towers_to_grouped(net.state_dict())
     assert whole["conv2.weight"].shape == (256, 48, 5, 5)  # a convolution of two groups
     assert whole["fc8.bias"].shape == (5,)
     assert torch.equal(whole["conv2.weight"][128:], net.stage_weights("conv2")[1])
-    back = towered(whole, 2)
+    back = grouped_to_towers(whole, 2)
     assert set(back) == set(net.state_dict())
     assert all(torch.equal(back[name], value) for name, value in net.state_dict().items())
 
@@ -24,7 +30,7 @@ def test_grouped_and_towered_are_inverse_with_an_odd_number_of_classes() -> None
 def test_shapes_are_known_without_a_network(architecture: object, classes: int, size: int) -> None:
     assert isinstance(architecture, type(PAPER))
     net = AlexNet(architecture, classes, size)
-    shapes = {name: tuple(value.shape) for name, value in grouped(net.state_dict()).items()}
+    shapes = {name: tuple(value.shape) for name, value in towers_to_grouped(net.state_dict()).items()}
     assert grouped_shapes(architecture, classes, size) == shapes
 
 
@@ -38,10 +44,10 @@ def test_what_data_parallel_puts_into_names_is_taken_out(put_before: str, put_wi
     for index in range(3):
         state[f"{put_before}classifier.{index}.weight"] = torch.full((index + 9, 1), 1.0)
         state[f"{put_before}classifier.{index}.bias"] = torch.zeros(index + 9)
-    layers = layers_of(state)
+    layers = layers_from_state_dict(state)
     assert [layer.name for layer in layers][:2] == ["features.0", "features.3"]
     assert layers[1].weight_name == f"{put_before}features.{put_within}3.weight"  # as the file has it
-    stages = by_stage(layers)
+    stages = layers_by_stage(layers)
     assert tuple(stages) == PAPER.stage_names
     assert [len(layer.bias) for layer in stages.values()] == [1, 2, 3, 4, 5, 9, 10, 11]
 
@@ -55,9 +61,9 @@ def test_stages_go_by_name_where_they_have_ours_and_else_by_order() -> None:
         return whole
 
     ours = ("fc7", "conv2", "conv1")
-    assert tuple(by_stage(layers_of(state(*ours)))) == ("conv1", "conv2", "fc7")
+    assert tuple(layers_by_stage(layers_from_state_dict(state(*ours)))) == ("conv1", "conv2", "fc7")
     counted_anew = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
-    stages = by_stage(layers_of(state(*counted_anew)))
+    stages = layers_by_stage(layers_from_state_dict(state(*counted_anew)))
     assert {stage: layer.name for stage, layer in stages.items()} == dict(
         zip(PAPER.stage_names, counted_anew, strict=True)
     )
@@ -66,6 +72,6 @@ def test_stages_go_by_name_where_they_have_ours_and_else_by_order() -> None:
 def test_towers_that_do_not_fit_are_named() -> None:
     weights = {"towers.0.fc6.weight": torch.zeros(2, 3), "towers.1.fc6.weight": torch.zeros(2, 4)}
     with pytest.raises(ValueError, match=r"towers\.1\.fc6\.weight is \(2, 4\), which does not fit tower 0's \(2, 3\)"):
-        grouped(weights)
-    with pytest.raises(ValueError, match=r"conv1\.weight is of no tower"):
-        grouped({"conv1.weight": torch.zeros(1)})
+        towers_to_grouped(weights)
+    with pytest.raises(ValueError, match=r"conv1\.weight contains no tower"):
+        towers_to_grouped({"conv1.weight": torch.zeros(1)})

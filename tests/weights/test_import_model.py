@@ -218,8 +218,8 @@ def test_torchvisions_file_predicts_what_torchvision_predicts(
     torch.save(theirs.state_dict(), tmp_path / "alexnet-owt.pth")
     model = imported(tmp_path / "alexnet-owt.pth")
     said = capsys.readouterr().out
-    assert "architecture torchvision at 224 pixels, 1000 classes (taken for ImageNet's" in said
-    assert "taken to read imagenet images, less ImageNet's mean colour 123.67,116.28,103.53" in said
+    assert "architecture torchvision at 224 pixels, 1000 classes (assumed to be ImageNet's" in said
+    assert "assumed to read imagenet images, minus ImageNet's mean colour 123.67,116.28,103.53" in said
     # 256 pixels: nobody resizes, and crops are the same
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -245,7 +245,7 @@ def test_torchvisions_shapes_alone_do_not_tell_what_images_they_read(
     """A run of torchvision's architecture, exported as grouped, reads our images under our names."""
     shapes = grouped_shapes(PRESETS["torchvision"], 5, 224)
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "net.pt")
-    assert "say with --inputs what images it reads" in refusal(capsys, tmp_path / "net.pt")
+    assert "does not tell which images it reads; choose with --inputs" in refusal(capsys, tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -265,23 +265,25 @@ def test_what_nobody_can_guess_is_asked_for(tmp_path: Path, capsys: pytest.Captu
     file = tmp_path / "mine.pt"
     torch.save(weights_of_caffe(), file)
     options = ["--image-size", str(SIZE)]
-    assert "shapes are those of paper, source_2012, caffe" in refusal(capsys, file, *options)
+    assert "its shapes fit paper, source_2012, caffe, which" in refusal(capsys, file, *options)
     options += ["--architecture", "caffe"]
-    assert "say with --inputs what images it reads: rgb" in refusal(capsys, file, *options)
+    assert "does not tell which images it reads; choose with --inputs: rgb" in refusal(capsys, file, *options)
     options += ["--inputs", "rgb"]
-    assert "name with --mean what its images were less" in refusal(capsys, file, *options)
+    assert "does not tell its images' mean; give it with --mean" in refusal(capsys, file, *options)
     for mean in ("1,2", "1,2,x", "1,nan,3", "1,2,256"):
         assert f"--mean {mean}: must be R,G,B" in refusal(capsys, file, *options, "--mean", mean)
-    assert "--inputs grey: there is none; there are rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
-    assert "--architecture vgg: there is none; there are paper" in refusal(capsys, file, "--architecture", "vgg")
-    assert "fits no image of 0 pixels" in refusal(capsys, file, "--image-size", "0")
+    assert "--inputs grey: no such images; choose from rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
+    assert "--architecture vgg: no such architecture; choose from paper" in refusal(
+        capsys, file, "--architecture", "vgg"
+    )
+    assert "no architecture reads images of 0 pixels" in refusal(capsys, file, "--image-size", "0")
     np.save(tmp_path / "mean.npy", np.zeros((60, 60, 3)))
     small = ["--mean", str(tmp_path / "mean.npy")]
-    assert "is of 60 pixels, fewer than the network's 67" in refusal(capsys, file, *options, *small)
+    assert "has 60x60 pixels; name one of at least 67x67" in refusal(capsys, file, *options, *small)
     names = tmp_path / "names.txt"
     names.write_text("a\nb\n")
     given = [*options, "--mean", "1,2,3", "--classes", str(names)]
-    assert f"has 2 names; the network has {CLASSES} classes" in refusal(capsys, file, *given)
+    assert f"has 2 names, but the network has {CLASSES} classes" in refusal(capsys, file, *given)
 
 
 def write(file: Path, weights: dict[str, Tensor]) -> None:
@@ -362,7 +364,7 @@ def test_damaged_files_are_one_line(name: str, tmp_path: Path, capsys: pytest.Ca
     file.write_bytes(np.random.default_rng(0).bytes(5000))
     assert str(file) in refusal(capsys, file)
     file.unlink()
-    assert "there is no such file" in refusal(capsys, file)
+    assert "no such file; name a file of weights" in refusal(capsys, file)
 
 
 class Trap:
@@ -377,10 +379,10 @@ def test_nothing_but_tensors_is_unpickled(
     torch.save({"conv1.weight": Trap()}, "trap.pt")
     Path("old.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "old.pt"):
-        assert "holds more than tensors, which is not unpickled" in refusal(capsys, tmp_path / name)
+        assert "contains more than tensors, which is not unpickled" in refusal(capsys, tmp_path / name)
     assert not Path("sprung").exists()
     torch.save([1, 2], "list.pt")
-    assert "holds no state dict" in refusal(capsys, tmp_path / "list.pt")
+    assert "contains no state dict" in refusal(capsys, tmp_path / "list.pt")
 
 
 def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -390,4 +392,4 @@ def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     again = ["import", str(file), "--output", f"{file}-run", "--image-size", str(SIZE)]
     assert cli.main(again) == 2
-    assert "holds a run already; name another folder" in capsys.readouterr().err
+    assert "contains a run already; name another folder" in capsys.readouterr().err
