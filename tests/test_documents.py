@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +13,13 @@ import pytest
 import torch
 import torchvision
 
-import train as train_script
 from alexnet_torch import CAFFE, cli
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.recipes.catalogue import RECIPES, paper
 from tests.support.caffe_files import caffemodel, narrow, weights_of_caffe
+from tests.support.commands import run_train
+from tests.support.paths import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 
 
@@ -37,12 +36,12 @@ def made(target: str) -> list[str]:
     ]
 
 
-def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(command: str) -> None:
     """Runs one command of the README; training is cut to a step, for it is tested elsewhere."""
     program, *given = shlex.split(command)
     if program == "make" and given == ["demo"]:
         (training,) = made("demo")
-        return run("python " + training.replace(" --resume", ""), monkeypatch)
+        return run("python " + training.replace(" --resume", ""))
     if program == "make" and given == ["test"]:
         # this very run is its last command
         assert made("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
@@ -59,11 +58,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return None
     assert program == "python"
     if given[0] == "train.py":
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        monkeypatch.setattr(sys, "argv", [*given, "--max-steps", "1"])
-        assert train_script.main() == 0
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        done = run_train(*given[1:], "--max-steps", "1")
+        assert done.returncode == 0, done.stderr
     elif given[:2] == ["-m", "alexnet_torch"]:
         assert cli.main(given[2:]) == 0
     else:
@@ -100,7 +96,7 @@ def test_every_command_and_example_runs(
     commands = [line for block in blocks("sh") for line in block.splitlines() if line]
     assert len(commands) >= 9
     for command in commands:
-        run(command, monkeypatch)
+        run(command)
     for example in blocks("python"):
         exec(compile(example, "README.md", "exec"), {})
     assert "photos/val/ants/0.png" in capsys.readouterr().out

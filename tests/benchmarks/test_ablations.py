@@ -11,11 +11,11 @@ from torch import Tensor
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.recipes.ablations import ABLATIONS, sixth_conv
 from alexnet_torch.recipes.catalogue import demo
-from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
 from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, kept, recipe, table
+from tests.support.nets import narrow_demo
 
 
 def result(net: str, seed: int, error: float | None, training: float | None = 0.1) -> Result:
@@ -53,20 +53,13 @@ def test_the_table_has_means_spreads_and_what_diverged() -> None:
     ]
 
 
-def narrow() -> Recipe:
-    net = demo().architecture
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    linears = (*(replace(linear, width=64) for linear in net.linears[:-1]), net.linears[-1])
-    return replace(demo(), architecture=replace(net, convs=convs, linears=linears))
-
-
 def test_what_is_there_is_not_trained_again(
     tmp_path: Path,
     image_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(ablations, "demo", narrow_demo)
     data, output = image_folder(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0, 1), (FULL,), 1, output)
     there = Result(str(data), 1, FULL, 1, 0.5, 0.5, 1.0)
@@ -104,7 +97,7 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
             starts.append({name: value.clone() for name, value in self.net.state_dict().items()})
             super().fit()
 
-    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(ablations, "demo", narrow_demo)
     monkeypatch.setattr(ablations, "Trainer", Watched)
     data, output = image_folder(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
@@ -132,7 +125,7 @@ def test_a_training_that_diverged_is_a_result_and_one_that_broke_off_is_none(
     def fail(_: Trainer) -> None:
         raise TrainingError(why)
 
-    monkeypatch.setattr(ablations, "demo", narrow)
+    monkeypatch.setattr(ablations, "demo", narrow_demo)
     monkeypatch.setattr(Trainer, "fit", fail)
     options = Options(str(image_folder(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
     assert ablations.main(options) == status

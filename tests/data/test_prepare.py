@@ -21,6 +21,7 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
+from tests.support.paths import PROJECT
 
 Make = Callable[..., Path]
 
@@ -295,7 +296,7 @@ def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     )
     script = root.parent / "build.py"
     script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     return subprocess.Popen(
         [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,14 @@ from alexnet_torch.evaluation.evaluate import evaluate, evaluate_models
 from alexnet_torch.evaluation.metrics import EvalResult, error_table
 from alexnet_torch.evaluation.multi_crop import cut_crops, default_num_crops
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
+from tests.support.nets import narrow
 
 CLASSES = ("class0", "class1", "class2", "class3", "class4", "class5", "class6")
 
 
-def narrow(net: Architecture) -> Architecture:
-    convs = tuple(replace(conv, channels=8) for conv in net.convs)
-    return replace(net, convs=convs, linears=(*(replace(f, width=16) for f in net.linears[:-1]), net.linears[-1]))
-
-
 def make_model(architecture: Architecture, image_size: int, prepared: PreparedImages, seed: int) -> TrainedModel:
     """Large weights, so that images and crops have different logits, and biases, so that no two classes tie."""
-    net = AlexNet(narrow(architecture), len(CLASSES), image_size, seed=seed).eval()
+    net = AlexNet(narrow(architecture, 8, 16), len(CLASSES), image_size, seed=seed).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in net.named_parameters():
         std = (0.03 if "conv1" in name else 1.5) / parameter[0].numel() ** 0.5 if name.endswith("weight") else 0.1

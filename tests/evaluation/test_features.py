@@ -16,7 +16,7 @@ from alexnet_torch.data.decode import decode_file
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import save_features
 from alexnet_torch.weights.model_file import TrainedModel
-from tests.conftest import narrow_net
+from tests.support.nets import narrow_net
 
 STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 

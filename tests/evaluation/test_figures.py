@@ -36,7 +36,8 @@ from alexnet_torch.evaluation.figures.figure_files import FALLBACKS, STYLE, fami
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.model_file import TrainedModel, save_model
-from tests.conftest import make_folder, make_run, narrow_net
+from tests.support.folders import make_images, make_run
+from tests.support.nets import narrow_net
 
 
 def figures(*given: Any) -> int:
@@ -225,7 +226,7 @@ def test_it_refuses_in_one_line(
 ) -> None:
     names = {"RUN": run_folder, "OTHER": tmp_path / "other"}
     if "OTHER" in given:
-        make_folder(tmp_path / "other", classes=2, train=2, val=1)
+        make_images(tmp_path / "other", classes=2, train=2, val=1)
     assert figures(*(names.get(word, word) for word in given)) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "decod" not in line and "image/s" not in line]
     assert len(said) == 1, said

@@ -13,7 +13,7 @@ from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.model.alexnet import count_parameters
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-from tests.conftest import lively
+from tests.support.nets import with_random_weights
 
 
 class GroupedNet(nn.Module):
@@ -67,7 +67,7 @@ def grouped_weights(net: AlexNet) -> dict[str, Tensor]:
 def test_towers_are_the_grouped_net_in_logits_and_every_gradient(
     architecture: Architecture, padding: tuple[int, int, int, int], alpha: float, k: float, size: int
 ) -> None:
-    net = lively(AlexNet(architecture, 11, size).double())
+    net = with_random_weights(AlexNet(architecture, 11, size).double())
     plain = GroupedNet(11, architecture.final_side(size), padding, alpha, k).double()
     plain.load_state_dict(grouped_weights(net))
     images = 60 * torch.randn(3, 3, size, size, dtype=torch.float64)
@@ -89,7 +89,7 @@ def test_the_papers_parameters_half_in_each_tower_each_with_a_gradient() -> None
     net = AlexNet()
     assert count_parameters(net) == 60_965_224
     assert [count_parameters(tower) for tower in net.towers.values()] == [30_482_612] * 2
-    lively(net)
+    with_random_weights(net)
     net(60 * torch.randn(1, 3, 224, 224), DropoutKey(0, 0)).square().sum().backward()
     without = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
@@ -115,7 +115,7 @@ def test_torchvisions_preset_drops_out_where_torchvision_does() -> None:
 
 
 def test_the_post_has_its_sizes_and_tensorflows_normalisation() -> None:
-    net = lively(AlexNet(TENSORFLOW_POST, 5)).eval()
+    net = with_random_weights(AlexNet(TENSORFLOW_POST, 5)).eval()
     image = 60 * torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         shapes = [tuple(net.features(image, f"conv{i}").shape[1:]) for i in (1, 2, 5)]
@@ -136,7 +136,7 @@ def test_the_post_has_its_sizes_and_tensorflows_normalisation() -> None:
 
 
 def test_the_sources_order_of_operations() -> None:
-    net = lively(AlexNet(replace(SOURCE_2012, towers=1), 4, 67).double()).eval()
+    net = with_random_weights(AlexNet(replace(SOURCE_2012, towers=1), 4, 67).double()).eval()
     w = {name.split(".", 2)[2]: value for name, value in net.state_dict().items()}
     x = 60 * torch.randn(2, 3, 67, 67, dtype=torch.float64)
 
@@ -152,7 +152,7 @@ def test_the_sources_order_of_operations() -> None:
 
 
 def small(**changes: Any) -> AlexNet:
-    return lively(AlexNet(PAPER, 4, 64, **changes))
+    return with_random_weights(AlexNet(PAPER, 4, 64, **changes))
 
 
 def test_features_are_every_stages_output_and_the_last_ones_the_logits() -> None:

@@ -7,6 +7,7 @@ import torch
 from alexnet_torch import AlexNet
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Init, Linear, Norm
 from alexnet_torch.model.presets import CAFFE, PRESETS, SOURCE_2012, TENSORFLOW_POST
+from tests.support.nets import narrow
 
 
 def sides(net: Architecture, size: int) -> list[int]:
@@ -47,12 +48,7 @@ def test_the_smallest_image_works_and_a_smaller_one_is_refused_naming_it(net: Ar
 def test_the_sides_foretold_are_those_that_torch_makes(net: Architecture, size: int) -> None:
     if not net.fits(size):
         pytest.skip(f"{net.name} needs {net.smallest_image()} pixels")
-    narrow = replace(
-        net,
-        convs=tuple(replace(c, channels=2) for c in net.convs),
-        linears=(*(replace(f, width=2) for f in net.linears[:-1]), net.linears[-1]),
-    )
-    made = AlexNet(narrow, 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
+    made = AlexNet(narrow(net, 2, 2), 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
     assert made == sides(net, size)[-1]
 
 

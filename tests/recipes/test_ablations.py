@@ -17,7 +17,7 @@ from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
 from alexnet_torch.recipes.settings import AblationName
-from tests.conftest import lively
+from tests.support.nets import with_random_weights
 
 FULL = 60_965_224
 PARAMETERS = {
@@ -69,7 +69,7 @@ def test_stages_on_two_devices(name: str, size: int) -> None:
 
 @CHANGES
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    net = lively(AlexNet(ARCHITECTURE_CHANGES[name](PAPER), 4, 64))
+    net = with_random_weights(AlexNet(ARCHITECTURE_CHANGES[name](PAPER), 4, 64))
     net.train()(torch.randn(4, 3, 64, 64), DropoutKey(0, 0)).square().sum().backward()
     assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
@@ -85,7 +85,7 @@ def test_plain_pooling_keeps_the_sides_that_convolutions_and_fc6_read() -> None:
 
 
 def test_plain_pools_are_torchs() -> None:
-    net = lively(AlexNet(replace(ARCHITECTURE_CHANGES["plain-pooling"](NARROW), towers=1), 4, 64).double())
+    net = with_random_weights(AlexNet(replace(ARCHITECTURE_CHANGES["plain-pooling"](NARROW), towers=1), 4, 64).double())
     w = {name.split(".", 2)[2]: value for name, value in net.state_dict().items()}
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     y = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), w["conv1.weight"], w["conv1.bias"], 4))
@@ -116,7 +116,7 @@ def tower_weights(net: AlexNet, tower: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("name", "towers"), [("one-tower", 1), ("never-meet", 2)])
 def test_towers_by_themselves_are_plain_nets_in_logits_and_gradients(name: str, towers: int) -> None:
     size, labels = 67, torch.tensor([0, 6, 5])
-    net = lively(AlexNet(ARCHITECTURE_CHANGES[name](NARROW), 7, size).double()).eval()
+    net = with_random_weights(AlexNet(ARCHITECTURE_CHANGES[name](NARROW), 7, size).double()).eval()
     x = 60 * torch.randn(3, 3, size, size, dtype=torch.float64)
     weights = [tower_weights(net, tower) for tower in range(towers)]
     read = torch.cat([plain_tower(w, x) for w in weights], dim=1)  # (3, 512), by fc8
@@ -144,7 +144,7 @@ def test_kernels_are_the_papers_and_the_sources() -> None:
 
 
 def test_tanh_is_everywhere_and_relu_nowhere() -> None:
-    net = lively(AlexNet(ARCHITECTURE_CHANGES["tanh"](PAPER), 4, 64)).eval()
+    net = with_random_weights(AlexNet(ARCHITECTURE_CHANGES["tanh"](PAPER), 4, 64)).eval()
     x = torch.randn(4, 3, 64, 64)
     fc6, fc7 = net.features(x, "fc6"), net.features(x, "fc7")
     assert fc6.abs().max() <= 1

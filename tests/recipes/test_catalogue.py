@@ -4,52 +4,36 @@ import inspect
 import math
 import re
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 
-import train as train_script
 from alexnet_torch import AlexNet
 from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.alexnet import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import RecipeName
 from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import trainer
 from alexnet_torch.training.optimizers import optimizer_of, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.trainer import train_step
+from tests.support.commands import run_train
+from tests.support.nets import narrow_recipe
 
 Make = Callable[..., Path]
 
 
-def narrow(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
-    recipe, net = make(), make().architecture
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    linears = (*(replace(linear, width=32) for linear in net.linears[:-1]), net.linears[-1])
-    return lambda: replace(recipe, architecture=replace(net, convs=convs, linears=linears))
-
-
 @pytest.fixture
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _narrow_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, make in list(RECIPES.items()):
-        monkeypatch.setitem(RECIPES, name, narrow(make))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def train(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    return train_script.main()
+        monkeypatch.setitem(RECIPES, name, partial(narrow_recipe, make()))
 
 
 def test_every_recipe_is_offered_and_documented() -> None:
@@ -104,7 +88,7 @@ def test_the_posts_and_torchvisions_settings() -> None:
 
 
 def test_the_input_scale_is_applied_to_the_images() -> None:
-    net = narrow(recipes.torchvision)().architecture
+    net = narrow_recipe(recipes.torchvision()).architecture
     nets = [AlexNet(replace(net, input_scale=scale), 5, 64, seed=0).eval() for scale in (1.0, 0.25)]
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -120,7 +104,7 @@ def test_the_posts_defect_and_our_loss() -> None:
     post = -(one_hot * right.softmax(1).softmax(1).log()).sum()
     assert post.item() == pytest.approx(3 * -math.log(math.e / (math.e + 999)))
     assert post.item() / 3 > 5.9
-    net = AlexNet(narrow(recipes.tensorflow_post)().architecture, 10, 64, seed=0).eval()
+    net = AlexNet(narrow_recipe(recipes.tensorflow_post()).architecture, 10, 64, seed=0).eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
     losses, full = [], Precision(None, torch.device("cpu"))
     for copies in (1, 3):
@@ -136,23 +120,20 @@ def test_the_posts_defect_and_our_loss() -> None:
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-@pytest.mark.usefixtures("_narrow")
-def test_every_recipe_trains(
-    name: str, tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("_narrow_recipes")
+def test_every_recipe_trains(name: str, tmp_path: Path, image_folder: Make) -> None:
     images, run = image_folder(tmp_path / "images", train=4, val=2), tmp_path / "run"
     given = ["--data", str(images), "--recipe", name, "--image-size", "96", "--output", str(run), "--max-steps", "2"]
-    assert train(monkeypatch, *given) == 0, capsys.readouterr().err
+    done = run_train(*given)
+    assert done.returncode == 0, done.stderr
     assert torch.load(run / "model.pt", weights_only=True)
 
 
-@pytest.mark.usefixtures("_narrow")
-def test_adams_runs_resume_bit_for_bit(
-    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("_narrow_recipes")
+def test_adams_runs_resume_bit_for_bit(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     images, steps = image_folder(tmp_path / "images"), 0
     given = ["--data", str(images), "--recipe", "tensorflow-post", "--image-size", "64", "--epochs", "2"]
-    assert train(monkeypatch, *given, "--output", str(tmp_path / "whole")) == 0
+    assert run_train(*given, "--output", tmp_path / "whole").returncode == 0
     inner = trainer.train_step
 
     def step(*arguments: Any) -> Any:
@@ -164,9 +145,10 @@ def test_adams_runs_resume_bit_for_bit(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train_step", step)
-        assert train(monkeypatch, *given, "--output", str(tmp_path / "cut")) == 143
-    assert train(monkeypatch, "--output", str(tmp_path / "cut"), "--resume") == 0
-    assert "step-00000004" in capsys.readouterr().out
+        assert run_train(*given, "--output", tmp_path / "cut").returncode == 143
+    resumed = run_train("--output", tmp_path / "cut", "--resume")
+    assert resumed.returncode == 0
+    assert "step-00000004" in resumed.stdout
     ours, theirs = (
         torch.load(checkpoint.found(tmp_path / run / "checkpoints")[0], weights_only=True) for run in ("cut", "whole")
     )
@@ -176,7 +158,8 @@ def test_adams_runs_resume_bit_for_bit(
     for index, kept in ours["optimizer"].items():
         for name in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(kept[name], theirs["optimizer"][index][name])
-    other = narrow(lambda: replace(recipes.tensorflow_post(), optimizer="paper"))
-    monkeypatch.setitem(RECIPES, "tensorflow-post", other)
-    assert train(monkeypatch, "--output", str(tmp_path / "cut"), "--resume") == 2
-    assert "of another optimizer than --recipe names" in capsys.readouterr().err
+    other = replace(narrow_recipe(recipes.tensorflow_post()), optimizer="paper")
+    monkeypatch.setitem(RECIPES, "tensorflow-post", lambda: other)
+    refused = run_train("--output", tmp_path / "cut", "--resume")
+    assert refused.returncode == 2
+    assert "of another optimizer than --recipe names" in refused.stderr

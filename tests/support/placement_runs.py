@@ -1,6 +1,5 @@
 """Runs of narrow networks in any placement: how they are started, and what they are compared by."""
 
-import json
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.training import checkpoints as checkpoint
+from tests.support.commands import read_metrics
 from tests.support.rank_pool import Done, values
 
 SCRIPT = Path(__file__).parent / "narrow_train.py"
@@ -45,14 +45,11 @@ class Run:
 
     @classmethod
     def of(cls, output: Path) -> "Run":
-        reports = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-        measured = ("images_per_second", "data_wait")
-        reports = [{name: value for name, value in report.items() if name not in measured} for report in reports]
         newest = checkpoint.newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
         assert newest is not None
         kept = newest[1]
         velocities = {f"{name}.{key}": v for name, one in kept["optimizer"].items() for key, v in one.items()}
-        return cls(reports, kept["weights"], velocities)
+        return cls(read_metrics(output), kept["weights"], velocities)
 
     def is_like(self, other: "Run", tolerance: float) -> None:
         """Fails unless all losses, weights and velocities are within a relative tolerance, all errors equal."""

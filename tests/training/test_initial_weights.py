@@ -1,7 +1,5 @@
 """Starting from given weights, and freezing stages, by train.py as a user runs it and by its parts."""
 
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,54 +10,36 @@ import pytest
 import torch
 import torchvision
 
-import train as train_script
 from alexnet_torch import AlexNet
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.ablations import with_tanh, without_norm
-from alexnet_torch.recipes.catalogue import RECIPES, demo
+from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import initial_weights as finetune
 from alexnet_torch.training import trainer
 from alexnet_torch.training.initial_weights import freeze, stages_named, start_from
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
+from tests.support.commands import run_train
+from tests.support.nets import narrow, narrow_demo
 
 Make = Callable[..., Path]
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 
-def narrow(net: Architecture) -> Architecture:
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    return replace(net, convs=convs, linears=(*(replace(f, width=32) for f in net.linears[:-1]), net.linears[-1]))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _narrow_demo() -> Iterator[None]:
-    recipe = replace(demo(), architecture=narrow(demo().architecture))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "demo", lambda: recipe)
+        patch.setitem(RECIPES, "demo", narrow_demo)
         yield
 
 
-@pytest.fixture
-def train(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Runs train.py in this process; its status and what it said."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        status = train_script.main()
-        said = capsys.readouterr()
-        return status, said.out + said.err
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def train(*options: str | Path) -> tuple[int, str]:
+    """Runs train.py in this process; returns its exit status and what it printed."""
+    done = run_train(*options)
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +65,7 @@ def stage(name: str) -> str:
     return name.split(".")[2]
 
 
-def test_frozen_stages_stay_bitwise_and_the_others_learn(train: Any, images: Path, tmp_path: Path) -> None:
+def test_frozen_stages_stay_bitwise_and_the_others_learn(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     status, said = train(*options(images, run, "--freeze", "conv1..conv3,conv5", "--max-steps", "4", "--lr", "0.01"))
     assert status == 0, said
@@ -100,9 +80,7 @@ def test_frozen_stages_stay_bitwise_and_the_others_learn(train: Any, images: Pat
     assert set(state) == learning
 
 
-def test_a_run_with_frozen_stages_resumes_to_the_bit_and_only_as_it_was(
-    train: Any, images: Path, tmp_path: Path
-) -> None:
+def test_a_run_with_frozen_stages_resumes_to_the_bit_and_only_as_it_was(images: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     frozen = ("--freeze", "conv1..conv5")
     assert train(*options(images, whole, *frozen, "--max-steps", "5"))[0] == 0
@@ -118,7 +96,7 @@ def test_a_run_with_frozen_stages_resumes_to_the_bit_and_only_as_it_was(
 
 
 def test_a_run_goes_on_from_another_with_its_last_stage_drawn_anew(
-    train: Any, images: Path, tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, other = tmp_path / "source", image_folder(tmp_path / "two", classes=2)
     assert train(*options(images, source, "--max-steps", "3"))[0] == 0
@@ -147,7 +125,7 @@ def test_a_run_goes_on_from_another_with_its_last_stage_drawn_anew(
 
 
 def test_resuming_prefers_the_runs_own_checkpoint_and_begins_again_before_there_is_one(
-    train: Any, images: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     source, run = tmp_path / "source", tmp_path / "run"
     assert train(*options(images, source, "--max-steps", "1"))[0] == 0
@@ -179,7 +157,7 @@ def test_resuming_prefers_the_runs_own_checkpoint_and_begins_again_before_there_
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_starts_get_one_line_and_leave_no_folder(
-    given: list[str], message: str, train: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: list[str], message: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, said = train(*options(images, tmp_path / "run", *given))
@@ -189,7 +167,7 @@ def test_bad_starts_get_one_line_and_leave_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_imported_model_is_not_trained_over(train: Any, images: Path, tmp_path: Path) -> None:
+def test_an_imported_model_is_not_trained_over(images: Path, tmp_path: Path) -> None:
     (tmp_path / "model.pt").touch()
     status, said = train(*options(images, tmp_path))
     assert (status, "holds a run already" in said) == (2, True)
@@ -205,11 +183,11 @@ def test_what_does_not_fit_is_refused_with_its_name_and_both_shapes(tmp_path: Pa
     wide = replace(net, linears=(net.linears[0], replace(net.linears[1], width=48), net.linears[2]))
     source = save(AlexNet(wide, 5, 64), tmp_path / "wide.pt")
     with pytest.raises(
-        UserError, match=r"wide\.pt: fc7\.weight is \(48, 32\); in the network to train it is \(32, 32\)"
+        UserError, match=r"wide\.pt: fc7\.weight is \(48, 64\); in the network to train it is \(64, 64\)"
     ):
         start_from(AlexNet(net, 5, 64), str(source))
     assert start_from(AlexNet(net, 5, 64), str(source), CONVS).endswith("; drawn anew: fc6, fc7, fc8")
-    with pytest.raises(UserError, match=r"fc8\.weight is \(5, 32\); in the network to train it is \(6, 32\)"):
+    with pytest.raises(UserError, match=r"fc8\.weight is \(5, 64\); in the network to train it is \(6, 64\)"):
         start_from(AlexNet(net, 6, 64), str(save(AlexNet(net, 5, 64), tmp_path / "five.pt")), ("fc8",))
 
 

@@ -1,6 +1,5 @@
 """Checks of minutes, run by `make test-all`."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.support.commands import read_metrics
+from tests.support.paths import PROJECT
+
 pytestmark = pytest.mark.slow
 
 
@@ -20,8 +21,7 @@ def test_killed_with_sigkill_at_random_moments_a_run_ends_the_same() -> None:
 
 
 def best_error(output: Path) -> float:
-    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return min(float(r["top1_error"]) for r in records if r["split"] == "val" and r["crops"] == 1)
+    return min(float(r["top1_error"]) for r in read_metrics(output) if r["split"] == "val" and r["crops"] == 1)
 
 
 @pytest.mark.parametrize("batch_size", [32, 128])

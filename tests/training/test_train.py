@@ -1,6 +1,5 @@
 """train.py as a user runs it: status, messages, files, resuming."""
 
-import io
 import json
 import math
 import os
@@ -11,24 +10,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train as train_script
-from alexnet_torch import AlexNet, cli, load_model
+from alexnet_torch import AlexNet, load_model
 from alexnet_torch.recipes.ablations import one_tower
-from alexnet_torch.recipes.catalogue import RECIPES, demo
-from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import trainer
+from tests.support.commands import read_metrics, run_cli, run_train
+from tests.support.nets import narrow_demo
+from tests.support.paths import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 Make = Callable[..., Path]
 
 
@@ -42,52 +40,15 @@ def command(root: Path | str, output: Path, *options: str) -> list[str]:
     return [sys.executable, str(PROJECT / "train.py"), *given, "--colour", "source", *options]
 
 
-def narrow() -> Recipe:
-    """The demo recipe with few channels: what is tested here is not how well it learns."""
-    net = demo().architecture
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    linears = (*(replace(linear, width=64) for linear in net.linears[:-1]), net.linears[-1])
-    return replace(demo(), architecture=replace(net, convs=convs, linears=linears))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _narrow_demo() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "demo", narrow)
+        patch.setitem(RECIPES, "demo", narrow_demo)
         yield
 
 
-@dataclass
-class Done:
-    """What a command printed and its exit status."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def call(arguments: list[str]) -> Done:
-    """train.py in this process: importing torch anew takes longer than these runs."""
-    out, err = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["train.py", *arguments])
-        try:
-            status = train_script.main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def train(root: Path | str, output: Path, *options: str) -> Done:
-    return call(command(root, output, *options)[2:])
-
-
-def metrics(output: Path) -> list[dict[str, Any]]:
-    """The metrics, without those that measure this machine."""
-    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait")} for r in records]
+def train(root: Path | str, output: Path, *options: str) -> CompletedProcess[str]:
+    return run_train(*command(root, output, *options)[2:])
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +86,9 @@ def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
 
 
 def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> None:
-    net = AlexNet(narrow().architecture, num_classes=3, image_size=64)
+    net = AlexNet(narrow_demo().architecture, num_classes=3, image_size=64)
     net.load_state_dict(torch.load(finished / "model.pt", weights_only=True))
-    errors = {r["step"]: r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1}
+    errors = {r["step"]: r["top1_error"] for r in read_metrics(finished) if r["split"] == "val" and r["crops"] == 1}
     best = min(errors, key=lambda step: errors[step])
     (kept,) = (p for p in checkpoint.found(finished / "checkpoints") if f"step-{best:08d}" in p.name)
     weights = torch.load(kept, weights_only=True)["weights"]
@@ -140,7 +101,7 @@ def test_tensorboard_has_scalars_graph_filters_and_samples(finished: Path) -> No
     tags = events.Tags()
     assert {"train/loss", "train/top1_error", "train/lr", "val/loss", "val/top1_error"} <= set(tags["scalars"])
     assert len(events.Scalars("val/loss")) == 4
-    assert [e.step for e in events.Scalars("val-10-crops/top1_error")] == [metrics(finished)[-1]["step"]]
+    assert [e.step for e in events.Scalars("val-10-crops/top1_error")] == [read_metrics(finished)[-1]["step"]]
     for theirs, ours in (("cross_entropy", "train/loss"), ("accuracy", "train/top1_error")):  # the post's names
         pairs = zip(events.Scalars(theirs), events.Scalars(ours), strict=True)
         for a, b in pairs:
@@ -169,10 +130,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished
         stopped = train(images, run, "--epochs", "4", "--log-every", "2")
     assert stopped.returncode == 143, stopped.stderr
     assert f"stopped after step {steps}; continue with --resume" in stopped.stderr
-    resumed = call(["--output", str(run), "--resume"])
+    resumed = run_train("--output", str(run), "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert f"step-{steps:08d}" in resumed.stdout
-    assert metrics(run) == metrics(finished)
+    assert read_metrics(run) == read_metrics(finished)
     assert (run / "model.pt").read_bytes() == (finished / "model.pt").read_bytes()
     ours, theirs = (torch.load(checkpoint.found(r / "checkpoints")[0], weights_only=True) for r in (run, finished))
     for name in ours["weights"]:
@@ -186,22 +147,21 @@ def test_mixed_precision_trains_and_resumes_bit_for_bit(precision: str, root: Pa
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(root, whole, "--amp", precision, "--max-steps", "6").returncode == 0
     assert train(root, cut, "--amp", precision, "--max-steps", "3").returncode == 0
-    resumed = call(["--output", str(cut), "--resume", "--max-steps", "6"])
+    resumed = run_train("--output", str(cut), "--resume", "--max-steps", "6")
     assert resumed.returncode == 0, resumed.stderr
     states = [checkpoint.newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
     weights, scalers = ([state[1][part] for state in states if state] for part in ("weights", "scaler"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert scalers[0] == scalers[1]
     assert all(value.dtype == torch.float32 for value in weights[0].values())
-    other = call(
-        ["--output", str(cut), "--resume", "--max-steps", "8", "--amp", "fp16" if precision == "bf16" else "bf16"]
-    )
+    another = "fp16" if precision == "bf16" else "bf16"
+    other = run_train("--output", cut, "--resume", "--max-steps", "8", "--amp", another)
     one_line(other, f"--resume: the run has --amp {precision}, not")
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     before = {p: p.read_bytes() for p in finished.glob("*.*") if p.name != "config.json"}
-    done = call(["--output", str(finished), "--resume"])
+    done = run_train("--output", str(finished), "--resume")
     assert done.returncode == 0
     assert {p: p.read_bytes() for p in before} == before
 
@@ -214,10 +174,10 @@ def test_a_damaged_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> 
     assert resumed.returncode == 0, resumed.stderr
     assert f"{newest} is damaged" in resumed.stdout
     assert f"starting from {before}" in resumed.stdout
-    assert metrics(run) == metrics(finished)
+    assert read_metrics(run) == read_metrics(finished)
 
 
-def one_line(done: Done, message: str) -> None:
+def one_line(done: CompletedProcess[str], message: str) -> None:
     said = [line for line in done.stderr.splitlines() if "decoding" not in line and "image/s" not in line]
     assert done.returncode == 2, done.stderr
     assert len(said) == 1, done.stderr
@@ -289,7 +249,7 @@ def test_a_run_is_not_written_over(finished: Path) -> None:
     ],
 )
 def test_another_run_is_not_resumed(options: list[str], message: str, finished: Path) -> None:
-    one_line(call(["--output", str(finished), "--resume", *options]), f"--resume: {message}")
+    one_line(run_train("--output", str(finished), "--resume", *options), f"--resume: {message}")
 
 
 def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: Path) -> None:
@@ -300,9 +260,11 @@ def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: P
     assert config["settings"]["ablation"] == "one-tower"
     assert config["devices"] == ["cpu"] or config["devices"][0].startswith("cuda")
     assert config["architecture"]["towers"] == 1
-    assert load_model(run).net.architecture == one_tower(narrow().architecture)
-    assert call(["--output", str(run), "--resume", "--max-steps", "2"]).returncode == 0
-    one_line(call(["--output", str(run), "--resume", "--ablation", "tanh"]), "another architecture than --recipe and")
+    assert load_model(run).net.architecture == one_tower(narrow_demo().architecture)
+    assert run_train("--output", str(run), "--resume", "--max-steps", "2").returncode == 0
+    one_line(
+        run_train("--output", str(run), "--resume", "--ablation", "tanh"), "another architecture than --recipe and"
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,19 +281,19 @@ def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: P
 def test_a_broken_configuration_is_neither_resumed_nor_repeated(content: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(content)
-    one_line(call(["--output", str(tmp_path), "--resume"]), message)
-    repeated = call(["--output", str(tmp_path / "new"), "--config", str(config)])
+    one_line(run_train("--output", str(tmp_path), "--resume"), message)
+    repeated = run_train("--output", str(tmp_path / "new"), "--config", str(config))
     one_line(repeated, message)
     assert "--resume" not in repeated.stderr
 
 
 def test_a_run_is_repeated_from_its_configuration(finished: Path, tmp_path: Path) -> None:
     config = finished / "config.json"
-    again = call(["--config", str(config), "--output", str(tmp_path / "again")])
+    again = run_train("--config", str(config), "--output", str(tmp_path / "again"))
     assert again.returncode == 0, again.stderr
-    assert metrics(tmp_path / "again") == metrics(finished)
+    assert read_metrics(tmp_path / "again") == read_metrics(finished)
     assert (tmp_path / "again/model.pt").read_bytes() == (finished / "model.pt").read_bytes()
-    changed = call(["--config", str(config), "--output", str(tmp_path / "other"), "--seed", "1", "--max-steps", "2"])
+    changed = run_train("--config", str(config), "--output", str(tmp_path / "other"), "--seed", "1", "--max-steps", "2")
     assert changed.returncode == 0, changed.stderr
     settings, before = (json.loads((r / "config.json").read_text())["settings"] for r in (tmp_path / "other", finished))
     differ = {name for name in before if settings[name] != before[name]}
@@ -340,9 +302,9 @@ def test_a_run_is_repeated_from_its_configuration(finished: Path, tmp_path: Path
 
 def test_a_configuration_is_repeated_or_a_run_resumed(tmp_path: Path) -> None:
     both = ["--resume", "--output", str(tmp_path), "--config", "x.json"]
-    one_line(call(both), "--config: repeats a run in a new folder, --resume continues one; give one of the two")
+    one_line(run_train(*both), "--config: repeats a run in a new folder, --resume continues one; give one of the two")
     one_line(
-        call(["--config", str(tmp_path / "x.json")]),
+        run_train("--config", str(tmp_path / "x.json")),
         f"--config {tmp_path}/x.json: there is no such file; name a run's config.json",
     )
 
@@ -443,22 +405,15 @@ def test_digits_are_the_default_and_learn(tmp_path: Path) -> None:
     line = [sys.executable, str(PROJECT / "train.py"), *given]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    centre, five = (r for r in metrics(tmp_path / "run") if r["split"] == "val")
+    centre, five = (r for r in read_metrics(tmp_path / "run") if r["split"] == "val")
     assert (centre["crops"], five["crops"]) == (1, 5)  # mirrored digits are none
     assert centre["top1_error"] < 0.5
     assert five["top1_error"] < 0.7  # the corners are strange to a network that has hardly learnt
 
 
-def predict(*given: str) -> Done:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = cli.main(["predict", *given])
-    return Done(status, out.getvalue(), err.getvalue())
-
-
 def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
     images = sorted(str(p) for p in (finished.parent / "images/val").rglob("*.png"))
-    done = predict(str(finished), *images, "--json")
+    done = run_cli("predict", str(finished), *images, "--json")
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r["file"] for r in records] == images
@@ -467,25 +422,18 @@ def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
         assert sum(probabilities) == pytest.approx(1)
         assert probabilities == sorted(probabilities, reverse=True)
     wrong = sum(r["classes"][0]["label"] != Path(r["file"]).parent.name for r in records) / len(records)
-    assert wrong == min(r["top1_error"] for r in metrics(finished) if r["split"] == "val" and r["crops"] == 1)
-    shown = predict(str(finished), images[0]).stdout.splitlines()
+    assert wrong == min(r["top1_error"] for r in read_metrics(finished) if r["split"] == "val" and r["crops"] == 1)
+    shown = run_cli("predict", str(finished), images[0]).stdout.splitlines()
     assert shown[0] == images[0]
     assert re.fullmatch(r" +\d+\.\d\d%  class\d", shown[1])
 
 
-def evaluate(*given: str) -> Done:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = cli.main(["evaluate", *given])
-    return Done(status, out.getvalue(), err.getvalue())
-
-
 def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp_path: Path) -> None:
     data = ["--data", str(finished.parent / "images"), "--cache", str(finished.parent / "cache")]
-    recorded = [r for r in metrics(finished) if r["split"] == "val"]
+    recorded = [r for r in read_metrics(finished) if r["split"] == "val"]
     centre = next(r for r in recorded if r["step"] == recorded[-1]["step"])
     shown = [f"{r[name]:.2%}" for r in (centre, recorded[-1]) for name in ("top1_error", "top5_error")]
-    alone = evaluate(str(finished), *data)
+    alone = run_cli("evaluate", str(finished), *data)
     assert alone.returncode == 0, alone.stderr
     heading, row = alone.stdout.splitlines()
     assert re.split("  +", heading) == ["error"] + [
@@ -493,7 +441,7 @@ def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp
     ]
     assert row.split() == [str(finished), *shown]
     other = shutil.copytree(finished, tmp_path / "copy")
-    two = evaluate(str(finished), str(other), *data, "--crops", "10").stdout.splitlines()
+    two = run_cli("evaluate", str(finished), str(other), *data, "--crops", "10").stdout.splitlines()
     assert [re.split("  +", line) for line in two[1:]] == [
         [name, *shown[2:]] for name in (str(finished), str(other), "average of 2")
     ]
@@ -521,7 +469,7 @@ def test_evaluate_refuses_other_classes_in_one_line(
         runs = []
     else:
         images = image_folder(tmp_path / "images", classes=4, train=1, val=1)
-    one_line(evaluate(*runs, "--data", str(images)), message)
+    one_line(run_cli("evaluate", *runs, "--data", str(images)), message)
 
 
 @pytest.mark.parametrize(
@@ -535,17 +483,18 @@ def test_evaluate_refuses_other_classes_in_one_line(
     ],
 )
 def test_predict_refuses_in_one_line(given: list[str], message: str, finished: Path) -> None:
-    one_line(predict(*(str(finished) if word == "RUN" else word for word in given)), message)
+    one_line(run_cli("predict", *(str(finished) if word == "RUN" else word for word in given)), message)
 
 
 def test_predict_says_when_model_and_description_do_not_fit(finished: Path, tmp_path: Path) -> None:
     shutil.copy(finished / "model.pt", tmp_path)
     description = json.loads((finished / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**description, "classes": ["a", "b"]}))
-    one_line(predict(str(tmp_path), "x.png"), "do not fit each other")
+    one_line(run_cli("predict", str(tmp_path), "x.png"), "do not fit each other")
     (tmp_path / "model.pt").write_bytes(b"junk")
     one_line(
-        predict(str(tmp_path), "x.png"), r"model\.pt: cannot be read \(the file is damaged\); restore it from a backup"
+        run_cli("predict", str(tmp_path), "x.png"),
+        r"model\.pt: cannot be read \(the file is damaged\); restore it from a backup",
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet_torch import AlexNet, cli, load_model
 from alexnet_torch.model.architecture import PAPER, Architecture
@@ -20,22 +20,14 @@ from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TOR
 from alexnet_torch.weights import export_model as exporting
 from alexnet_torch.weights.grouped import grouped_to_towers, towers_to_grouped
 from alexnet_torch.weights.model_file import TrainedModel, save_model
+from tests.support.nets import narrow, with_random_weights
 
 CLASSES = ("a", "b", "c", "d", "e")
 
 
-def narrow(net: Architecture) -> Architecture:
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    return replace(net, convs=convs, linears=(*(replace(f, width=32) for f in net.linears[:-1]), net.linears[-1]))
-
-
 def saved(run: Path, net: Architecture, size: int = 67) -> TrainedModel:
     """A run's folder with weights with which every unit has a say, and a mean image that is nowhere the same."""
-    network = AlexNet(net, len(CLASSES), size).eval()
-    torch.manual_seed(0)
-    for parameter in network.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
-        nn.init.normal_(parameter, 0.0, (2 / fan_in) ** 0.5)
+    network = with_random_weights(AlexNet(net, len(CLASSES), size), gain=2**0.5, bias_std=0.5**0.5).eval()
     mean = np.random.default_rng(0).uniform(0, 255, (size + 9, size + 9, 3)).astype(np.float32)
     run.mkdir()
     save_model(run, TrainedModel(network, CLASSES, mean))

@@ -1,0 +1,51 @@
+"""Runs the two command lines in the test's own process, and reads what a run leaves.
+
+Importing torch in a process of its own takes longer than most of these runs.
+"""
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+import train
+from alexnet_torch import cli
+
+
+def _captured(command: list[str], main: Callable[[], int]) -> CompletedProcess[str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main()
+    return CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+def run_train(*options: str | Path) -> CompletedProcess[str]:
+    """Runs train.py with these options."""
+    command = ["train.py", *map(str, options)]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        try:
+            return _captured(command, train.main)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def run_cli(*options: str | Path) -> CompletedProcess[str]:
+    """Runs `python -m alexnet_torch` with a command and its options."""
+    command = [str(option) for option in options]
+    return _captured(command, lambda: cli.main(command))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Reads a run's reports, without the values that measure the machine's speed."""
+    reports = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in report.items() if k not in ("images_per_second", "data_wait")} for report in reports]
