@@ -76,10 +76,10 @@ def take(net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tens
         weights: of all towers.
         kept: what an optimizer kept of each; of frozen ones nothing.
     """
-    net.take(weights)
+    net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in kept.get(name, {}).items():
-            ours = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value[net.rows(name)])
+            ours = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value[net.held_rows(name)])
             optimizer.state[parameter][key] = ours.to(parameter.device)
 
 

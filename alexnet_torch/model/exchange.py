@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alexnet_torch.model.architecture import Conv, Linear
+
 TowerParts = list[Tensor]
 """One tensor for each share of the process, on the device of that share."""
 
@@ -54,6 +56,18 @@ class Exchange:
     def scatter(self, images: Tensor) -> TowerParts:
         """Copies the images (N, 3, H, W) to every tower's device."""
         return [images.to(device, non_blocking=True) for device in self.devices]
+
+    def stage_inputs(self, parts: TowerParts, channels: int, stage: Conv | Linear) -> TowerParts:
+        """Gives each tower its input of a stage: the channels of all towers where the stage says so, else its own.
+
+        Args:
+            parts: the outputs of the stage before, (N, C, H, W) or (N, C) each.
+            channels: the channels of all towers together.
+            stage: the stage that reads them.
+        """
+        if stage.meet:
+            return self.all_gather_channels(parts, channels, stage.name)
+        return self.keep_own_channels(parts, channels, stage.name)
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """Gives each tower the parts of all towers, concatenated along channels.

@@ -1,7 +1,8 @@
 """One tower's layers."""
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Architecture, Conv
 from alexnet_torch.model.exchange import Share, part_sizes
@@ -9,66 +10,76 @@ from alexnet_torch.model.layers.linear import FullyConnected
 
 
 class Tower(nn.Module):
-    """One tower's layers by stage name: its share of every stage's output channels.
+    """One tower's layers by stage name: its part of every stage's output channels.
 
     Args:
-        architecture: of the network.
-        share: what of the tower is to be made.
-        num_classes: of all towers.
-        image_size: in pixels.
+        architecture: the network's architecture.
+        share: which part of the tower to make.
+        num_classes: outputs of all towers together.
+        image_size: height and width of the images in pixels.
     """
 
     def __init__(self, architecture: Architecture, share: Share, num_classes: int, image_size: int) -> None:
         super().__init__()
         self.share = share
-        self._rows: dict[str, slice] = {}
-        channels, towers = 3, architecture.towers  # what the towers put out together
-        read = 3  # what one tower puts out; the images are whole in each
+        self._held_rows: dict[str, slice] = {}
+        towers, channels, own_channels = architecture.towers, 3, 3  # of all towers' input; of this one's: all images
         for conv in architecture.convs:
-            inputs = channels if conv.meet else read
-            channels, read = conv.channels, conv.channels // towers
-            self._add(conv.name, _conv2d(conv, inputs, read), slice(0, read))
-        side = architecture.final_side(image_size)
-        channels, read = channels * side * side, read * side * side
+            inputs = channels if conv.meet else own_channels
+            channels, own_channels = conv.channels, conv.channels // towers
+            self._add(conv.name, _conv2d(conv, inputs, own_channels), slice(0, own_channels))
         if share.piece is None:
             return
+        places = architecture.final_side(image_size) ** 2
+        channels, own_channels = channels * places, own_channels * places
         for linear in architecture.linears:
-            width = linear.width or num_classes
-            inputs = channels if linear.meet else read
-            channels, read = width, part_sizes(width, towers)[share.tower]
-            pieces = part_sizes(read, share.pieces)
+            inputs = channels if linear.meet else own_channels
+            channels = linear.width or num_classes
+            own_channels = part_sizes(channels, towers)[share.tower]
+            pieces = part_sizes(own_channels, share.pieces)
             first = sum(pieces[: share.piece])
             rows = slice(first, first + pieces[share.piece])
             self._add(linear.name, FullyConnected(inputs, rows.stop - rows.start, device="meta"), rows)
 
     def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
-        self.add_module(stage, _on(self.share.device, layer))
-        self._rows[stage] = rows
+        self.add_module(stage, _allocated(layer, self.share.device))
+        self._held_rows[stage] = rows
 
-    def rows(self, stage: str) -> slice:
-        """Which of the tower's output channels of a stage are here, and so which rows of its weights and biases."""
-        return self._rows[stage]
+    def held_rows(self, stage: str) -> slice:
+        """Returns which of the tower's output channels of a stage, so which rows of its parameters, are held here."""
+        return self._held_rows[stage]
 
     def __contains__(self, stage: str) -> bool:
-        """Whether anything of a stage is here."""
-        return stage in self._rows
+        """Returns whether a part of a stage is held here."""
+        return stage in self._held_rows
 
     def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
-        """The convolution or linear layer of a stage."""
+        """Returns the convolution or linear layer of a stage."""
         layer = self.get_submodule(stage)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         return layer
 
 
-def _conv2d(conv: Conv, inputs: int, outputs: int) -> nn.Conv2d:
+def pad_asymmetric(x: Tensor, conv: Conv) -> Tensor:
+    """Adds to maps (N, C, H, W) the part of a convolution's padding that its layer does not add."""
+    (left, right, top, bottom), (down, across) = conv.padding, _symmetric_padding(conv)
+    if left == right and top == bottom:
+        return x
+    return F.pad(x, (left - across, right - across, top - down, bottom - down))
+
+
+def _symmetric_padding(conv: Conv) -> tuple[int, int]:
+    """Returns the padding that nn.Conv2d can add, the same on both sides: vertical, horizontal."""
     left, right, top, bottom = conv.padding
-    # nn.Conv2d pads alike on both sides; the rest is padded by hand before it
-    even = (min(top, bottom), min(left, right))
-    return nn.Conv2d(inputs, outputs, conv.kernel, conv.stride, padding=even, device="meta")
+    return min(top, bottom), min(left, right)
 
 
-def _on(device: torch.device, layer: nn.Module) -> nn.Module:
-    """Gives a layer made on "meta" memory of its own, without torch's initialisation, which we replace.
+def _conv2d(conv: Conv, inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
+
+
+def _allocated(layer: nn.Module, device: torch.device) -> nn.Module:
+    """Gives a layer made on "meta" memory on a device, without torch's initialisation, which ours replaces.
 
     Convolutions run faster channels_last, on CPUs and on GPUs, and pass the format on to what follows.
     """

@@ -114,7 +114,7 @@ def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -
     if first in copied:
         scale = (theirs.input_scale if theirs else 1.0) / net.architecture.input_scale
         copied[first] = to_our_inputs(copied[first], _inputs(file)) * scale
-    net.take(grouped_to_towers(copied, net.architecture.towers))
+    net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
     unlike = list(_differences(theirs, net.architecture, stages)) if theirs else []
     warned = f"; the network that they were trained in computes otherwise: {', '.join(unlike)}" if unlike else ""
     return f"the weights of {source}: {', '.join(stages)}{said}{warned}"

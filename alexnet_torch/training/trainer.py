@@ -154,7 +154,7 @@ class Trainer:
                         lambda: self.net if self.ranks.is_single_process else whole_net(self.net), filters
                     )
                 if self.settings.compile:
-                    self.net.compile_walk()
+                    self.net.compile_stages()
                 self.stepped = self.ranks.wrap_data_parallel(self.net)
                 if self.stepped is not self.net:
                     self._rehearse()

@@ -216,7 +216,7 @@ def test_ranks_rows_of_the_global_batch_are_the_whole_batch() -> None:
 def test_dropout_keeps_the_mean() -> None:
     net = small().train()
     x = torch.ones(512, 2048)
-    dropped = net._drop("fc6", [x, x], net._dropout_keys(DropoutKey(0, 0)), 0)
+    dropped = net._apply_dropout("fc6", [x, x], net._dropout_keys(DropoutKey(0, 0)), 0)
     for part in dropped:
         assert part.unique().tolist() == [0.0, 2.0]
         assert part.mean().item() == pytest.approx(1.0, abs=0.01)
@@ -242,7 +242,7 @@ def test_seeds_decide_the_weights_and_no_seed_means_torchs_generator() -> None:
 def test_compiled_it_is_the_same_network_for_every_step() -> None:
     images, labels = 60 * torch.randn(4, 3, 64, 64), torch.arange(4)
     nets = [small().train(), small().train()]
-    nets[1].compile_walk()
+    nets[1].compile_stages()
     with torch._dynamo.config.patch(error_on_recompile=True):
         for step in range(3):
             logits = [net(images, DropoutKey(0, step)) for net in nets]

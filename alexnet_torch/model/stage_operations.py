@@ -1,0 +1,73 @@
+"""What follows a stage's layer: activation, normalisation and pooling, in one pass where one function has several."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch.model.architecture import Architecture, Conv, Linear, Norm, Operation
+from alexnet_torch.model.exchange import Exchange, TowerParts
+from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool, spatial_response_norm
+
+StageOperation = Callable[[TowerParts, Exchange], TowerParts]
+
+
+def operations_after(stage: Conv | Linear, architecture: Architecture) -> list[StageOperation]:
+    """Returns the functions to call in order on the outputs of a stage's layer."""
+    names: tuple[Operation, ...] = ()
+    if isinstance(stage, Conv):
+        names = stage.after
+    elif stage is not architecture.linears[-1]:
+        names = (architecture.linear_activation,)
+    functions, operations = _functions(architecture, stage.name), []
+    while names:
+        count = max(count for count in range(1, len(names) + 1) if names[:count] in functions)
+        operations.append(functions[names[:count]])
+        names = names[count:]
+    return operations
+
+
+def _functions(architecture: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
+    """Returns a function for each operation, and for each sequence of operations that one function computes faster."""
+    norm = architecture.norm
+    pool = {"size": architecture.pool_size, "stride": architecture.pool_stride, "ceil": architecture.pool_ceil}
+    functions: dict[tuple[Operation, ...], StageOperation] = {
+        ("relu",): _by_tower(F.relu),  # not in place: that would change what hooks on the layers have seen
+        ("tanh",): _by_tower(torch.tanh),
+        ("pool",): _by_tower(_max_pool, **pool),
+        ("spatial_norm",): _by_tower(spatial_response_norm, norm=architecture.spatial_norm),
+    }
+    if norm.across_towers:
+        return functions | {
+            ("norm",): partial(_norm_across_towers, norm=norm, relu=False, stage=stage),
+            ("relu", "norm"): partial(_norm_across_towers, norm=norm, relu=True, stage=stage),
+        }
+    return functions | {
+        ("norm",): _by_tower(response_norm, norm=norm, relu=False),
+        ("relu", "norm"): _by_tower(response_norm, norm=norm, relu=True),
+        ("norm", "pool"): _by_tower(response_norm_pool, norm=norm, relu=False, **pool),
+        ("relu", "norm", "pool"): _by_tower(response_norm_pool, norm=norm, relu=True, **pool),
+    }
+
+
+def _by_tower(function: Callable[..., Tensor], **settings: object) -> StageOperation:
+    return partial(_call_by_tower, partial(function, **settings))
+
+
+def _call_by_tower(function: Callable[[Tensor], Tensor], parts: TowerParts, exchange: Exchange) -> TowerParts:
+    del exchange
+    return [function(part) for part in parts]
+
+
+def _max_pool(x: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
+    return F.max_pool2d(x, size, stride, ceil_mode=ceil)
+
+
+def _norm_across_towers(parts: TowerParts, exchange: Exchange, norm: Norm, relu: bool, stage: str) -> TowerParts:
+    widened = exchange.channel_halo(parts, norm.window // 2, f"{stage}'s norm")
+    return [
+        response_norm(wide, norm, relu)[:, before : before + part.shape[1]]  # (N, C, H, W)
+        for part, (wide, before) in zip(parts, widened, strict=True)
+    ]
