@@ -207,10 +207,10 @@ def figures_command(
         raise UserError("figures: name at least one run's folder")
     if seed < 0:
         raise UserError(f"--seed {seed}: must be 0 or more")
-    from alexnet_torch.evaluation.figures.draw import Order, draw
+    from alexnet_torch.evaluation.figures.draw import FigureOptions, draw_figures
 
-    draw(
-        Order(
+    draw_figures(
+        FigureOptions(
             tuple(map(Path, runs)),
             Path(output) if output else None,
             data,

@@ -7,3 +7,4 @@ MODEL_DESCRIPTION = "model.json"  # what a prediction needs besides the weights
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
+FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show

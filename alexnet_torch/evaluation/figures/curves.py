@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable
+from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable_name
 from alexnet_torch.run_folder import METRICS
 
-POINTS = 300  # of a training curve: reports are averaged to so many
+MAX_POINTS = 300  # of a training curve
 LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One split's reports of a run.
+    """A run's reports on one split.
 
     Attributes:
-        epoch: (n,) of each report.
+        epoch: (n,) epochs done at each report.
         step: (n,) steps done.
         loss: (n,) in nats.
         error: (n,) top-1 error, as a fraction.
@@ -35,30 +35,33 @@ class Curve:
     loss: np.ndarray
     error: np.ndarray
 
-    def averaged(self, points: int) -> "Curve":
-        """The means of consecutive reports, so that at most `points` are left."""
-        starts = np.unique(np.linspace(0, len(self.epoch), min(points, len(self.epoch)), endpoint=False).astype(int))
+    def downsampled(self, max_points: int) -> "Curve":
+        """Returns the means of groups of consecutive reports, `max_points` groups at most."""
+        points = min(max_points, len(self.epoch))
+        starts = np.unique(np.linspace(0, len(self.epoch), points, endpoint=False).astype(int))
         sizes = np.diff(np.append(starts, len(self.epoch)))
         return Curve(*(np.add.reduceat(v, starts) / sizes for v in (self.epoch, self.step, self.loss, self.error)))
 
 
 @dataclass(frozen=True)
 class History:
-    """A run's curves; either may have no points yet."""
+    """A run's training and validation curves; each may be empty."""
 
     train: Curve
     val: Curve
 
     def best_step(self) -> int:
-        """The step of the lowest validation error, whose weights model.pt has; 0 before any validation."""
+        """Returns the step of the lowest validation error, whose weights are in model.pt; 0 before any validation."""
         return int(self.val.step[self.val.error.argmin()]) if len(self.val.step) else 0
 
 
 def read_history(run: Path) -> History | None:
-    """The reports of a run's metrics.jsonl; None if it has none, as when its weights were imported.
+    """Reads the reports in a run's metrics.jsonl; returns None without that file, as for imported weights.
+
+    A last line without a newline is still being written: it is left out.
 
     Raises:
-        UserError: a line is no report. A last line without its end is one being written, and left out.
+        UserError: a line is not a report.
     """
     path = run / METRICS
     if not path.exists():
@@ -70,62 +73,62 @@ def read_history(run: Path) -> History | None:
         try:
             record = json.loads(line)
             values = tuple(float(record[name]) for name in ("epoch", "step", "loss", "top1_error"))
-            if record.get("crops", 1) == 1:  # tests with more crops are no points of the curve
+            if record.get("crops", 1) == 1:  # tests with more crops are not points of the curve
                 rows[record["split"]].append(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is no report ({error!r}); restore the file") from error
+            raise UserError(f"{path}: line {number} is not a report ({error!r}); restore the file") from error
     columns = {split: np.array(values, np.float64).reshape(-1, 4).T for split, values in rows.items()}
     return History(Curve(*columns["train"]), Curve(*columns["val"]))
 
 
 @matplotlib.rc_context(STYLE)
 def curves_figure(histories: Mapping[str, History]) -> Figure:
-    """Loss and top-1 error by epoch: training as thin lines, validation as dashes with marks.
+    """Draws loss and top-1 error by epoch: training as thin lines, validation as dashed lines with markers.
 
     Args:
-        histories: by run's name, at least one.
+        histories: at least one, by the run's name.
     """
     figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, history in enumerate(histories.values()):
-        colour, marker = _look(index)
-        train = history.train.averaged(POINTS) if len(history.train.epoch) else history.train
+        colour, marker = _line_style(index)
+        train = history.train.downsampled(MAX_POINTS) if len(history.train.epoch) else history.train
+        marker_spacing = max(1, len(history.val.epoch) // 12)
         for axes, name, factor in ((left, "loss", 1), (right, "error", 100)):
             axes.plot(train.epoch, factor * getattr(train, name), color=colour, linewidth=1, alpha=0.75)
-            every = max(1, len(history.val.epoch) // 12)
-            validated = factor * getattr(history.val, name)
             axes.plot(
                 history.val.epoch,
-                validated,
+                factor * getattr(history.val, name),
                 color=colour,
                 linestyle="--",
                 linewidth=1.6,
                 marker=marker,
                 markersize=5.5,
-                markevery=(index % every, every),  # so that marks of several runs do not lie on each other
+                markevery=(index % marker_spacing, marker_spacing),  # so that runs' markers do not overlap
                 markerfacecolor="white",
             )
     left.set_title("Loss (cross-entropy, nats)")
     right.set_title("Top-1 error (%)")
     for axes in (left, right):
-        _frame(axes)
-    kinds = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
-    right.legend(kinds, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
+        _format_axes(axes)
+    lines = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
+    right.legend(lines, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
+    styles = map(_line_style, range(len(histories)))
     figure.legend(
-        [Line2D([], [], color=c, marker=m, markerfacecolor="white") for c, m in map(_look, range(len(histories)))],
-        [printable(name, 34) for name in histories],
+        [Line2D([], [], color=colour, marker=marker, markerfacecolor="white") for colour, marker in styles],
+        [printable_name(name, 34) for name in histories],
         loc="outside lower center",
         ncols=min(LEGEND_COLUMNS, len(histories)),
     )
     return figure
 
 
-def _look(index: int) -> tuple[str, str]:
-    """A run's colour and marker, which differ from any other's among 56."""
+def _line_style(index: int) -> tuple[str, str]:
+    """Returns a run's colour and marker, which are unique among 56 runs."""
     return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
 
 
-def _frame(axes: Axes) -> None:
+def _format_axes(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""All figures of runs: what `python -m alexnet_torch figures` does."""
+"""All figures of runs: the command `python -m alexnet_torch figures`."""
 
 import json
 from collections.abc import Sequence
@@ -10,42 +10,41 @@ from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.figures.colourfulness import TowerColours, measure
+from alexnet_torch.evaluation.figures.colourfulness import TowerColourfulness, tower_colourfulness
 from alexnet_torch.evaluation.figures.curves import History, curves_figure, read_history
 from alexnet_torch.evaluation.figures.figure3_filters import filters_figure
 from alexnet_torch.evaluation.figures.figure4_examples import (
-    EXAMPLES,
+    NUM_EXAMPLES,
     Example,
     Neighbour,
-    choose,
-    classified,
-    feature_stage,
+    choose_examples,
+    classify,
+    last_hidden_stage,
     nearest_training_images,
 )
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
-from alexnet_torch.evaluation.figures.figure_files import Album
+from alexnet_torch.evaluation.figures.figure_files import FigureWriter
 from alexnet_torch.files import atomic_write
-from alexnet_torch.run_folder import CONFIG, TENSORBOARD
-from alexnet_torch.run_folder import FIGURES as FIGURES_FOLDER
+from alexnet_torch.run_folder import CONFIG, FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
-FIGURES = ("filters", "labels", "neighbours", "curves")
-NO_DATA = "none"  # what --data says for figures that take no images alone
-MOST_IMAGES = 40  # in rows of 260 pixels each
+FIGURE_NAMES = ("filters", "labels", "neighbours", "curves")
+NO_DATA = "none"  # the value of --data for only the figures that need no images
+MAX_IMAGES = 40  # each image is a row of 260 pixels
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is wanted.
+class FigureOptions:
+    """What to draw and where.
 
     Attributes:
         runs: folders, at least one.
-        output: where to; by default each run's own figures go into RUN/figures, and to its TensorBoard, and the
-            curves of all into the first's.
-        data: the images; None for those that each run was trained on, "none" for none.
-        images: of Figure 4, in place of validation images.
+        output: folder of the figures; by default each run's figures go into RUN/figures and its TensorBoard, and
+            the curves of all runs into the first run's.
+        data: the images; None for those that each run was trained on, "none" for no images.
+        images: shown in Figure 4 instead of validation images.
         seed: of the choice of validation images.
-        devices: for the network; None to choose.
+        devices: for the network; None for the default.
     """
 
     runs: tuple[Path, ...]
@@ -56,99 +55,100 @@ class Order:
     devices: tuple[str, ...] | None = None
 
 
-def draw(order: Order) -> None:
-    """Draws the figures of each run, prints what they measure and which files they are.
+def draw_figures(options: FigureOptions) -> None:
+    """Draws the figures of each run; prints the colourfulness and the names of the files.
 
     Raises:
         UserError: a run, the images or the output folder cannot be used.
     """
-    if len(order.images) > MOST_IMAGES:
-        raise UserError(f"--image: {len(order.images)} files are too many for one figure; name {MOST_IMAGES} at most")
-    names = distinct_names(order.runs)
-    histories = {name: history for name, run in names.items() if (history := read_history(run))}
-    for place, (name, run) in enumerate(names.items()):
-        model = load_model(run, order.devices)
+    if len(options.images) > MAX_IMAGES:
+        raise UserError(f"--image: {len(options.images)} files do not fit into one figure; name {MAX_IMAGES} at most")
+    runs = distinct_names(options.runs)
+    histories = {name: history for name, run in runs.items() if (history := read_history(run))}
+    for index, (name, run) in enumerate(runs.items()):
+        model = load_model(run, options.devices)
         history = histories.get(name)
-        album = _album(order, name, run, history.best_step() if history else 0)
+        writer = _figure_writer(options, name, run, history.best_step() if history else 0)
         try:
-            _draw_run(order, album, name, run, model)
-            if place == 0:
-                _draw_curves(album, names, histories)
-            album.remove_earlier(FIGURES)
+            _draw_run(options, writer, name, run, model)
+            if index == 0:
+                _draw_curves(writer, runs, histories)
+            writer.remove_old(FIGURE_NAMES)
         except OSError as error:
-            raise UserError(f"--output {album.folder}: cannot be written ({error}); make room") from error
+            raise UserError(f"--output {writer.folder}: cannot be written ({error}); free space") from error
         finally:
-            album.close()
-        print(f"{name}: {', '.join(path.name for path in album.written)} in {album.folder}")
+            writer.close()
+        print(f"{name}: {', '.join(path.name for path in writer.written)} in {writer.folder}")
 
 
 def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
-    """Runs by their folder's name; by the fewest last parts of their paths where names are the same.
+    """Returns runs by the name of their folder, with as many parent folders as make all names different.
 
     Raises:
         UserError: a run is named twice.
     """
     resolved = [run.resolve() for run in runs]
     if len(set(resolved)) < len(resolved):
-        raise UserError("figures: the same run is named twice")
+        raise UserError("figures: the same run is named twice; name each run once")
     parts = 1
     while len(names := {"/".join(run.parts[-parts:]): run for run in resolved}) < len(resolved):
         parts += 1
     return dict(zip(names, runs, strict=True))
 
 
-def _album(order: Order, name: str, run: Path, step: int) -> Album:
-    # beside the run's own events, not among them: TensorBoard would follow the newest file of a folder alone
-    if order.output is None:
-        return Album(run / FIGURES_FOLDER, run / TENSORBOARD / FIGURES_FOLDER, step)
-    folder = order.output if len(order.runs) == 1 else order.output / name.replace("/", "-")
-    return Album(folder, folder / TENSORBOARD / FIGURES_FOLDER, step)
+def _figure_writer(options: FigureOptions, name: str, run: Path, step: int) -> FigureWriter:
+    # beside the run's own events, not in their folder: TensorBoard follows only the newest file of a folder
+    if options.output is None:
+        return FigureWriter(run / FIGURES, run / TENSORBOARD / FIGURES, step)
+    folder = options.output if len(options.runs) == 1 else options.output / name.replace("/", "-")
+    return FigureWriter(folder, folder / TENSORBOARD / FIGURES, step)
 
 
-def _draw_run(order: Order, album: Album, name: str, run: Path, model: TrainedModel) -> None:
-    first = model.net.architecture.convs[0].name
-    weights = [tower.detach().float().cpu() for tower in model.net.stage_weights(first)]
-    colours = measure(first, [tower.numpy() for tower in weights])
+def _draw_run(options: FigureOptions, writer: FigureWriter, name: str, run: Path, model: TrainedModel) -> None:
+    stage = model.net.architecture.convs[0].name
+    weights = [tower.detach().float().cpu() for tower in model.net.stage_weights(stage)]
+    colours = tower_colourfulness(stage, [tower.numpy() for tower in weights])
     print(f"{name}: {colours.table()}")
-    album.add("filters", filters_figure(name, weights, colours))
-    prepared = _prepared(order, run, model)
-    files = list(order.images)
+    writer.add("filters", filters_figure(name, weights, colours))
+    prepared = _load_images(options, run, model)
+    files = list(options.images)
     if not files and prepared is not None:
-        files = choose(prepared, EXAMPLES, order.seed)
-    examples = classified(model, files)
+        files = choose_examples(prepared, NUM_EXAMPLES, options.seed)
+    examples = classify(model, files)
     neighbours: list[list[Neighbour]] = [[] for _ in examples]
     if examples:
-        album.add("labels", labels_figure(name, examples))
+        writer.add("labels", labels_figure(name, examples))
     if prepared is not None:
         neighbours = nearest_training_images(model, prepared, files)
-        album.add("neighbours", neighbours_figure(name, feature_stage(model), examples, neighbours))
-    _write_measured(album, model, colours, examples, neighbours)
+        writer.add("neighbours", neighbours_figure(name, last_hidden_stage(model), examples, neighbours))
+    _write_numbers(writer, model, colours, examples, neighbours)
 
 
-def _draw_curves(album: Album, names: dict[str, Path], histories: dict[str, History]) -> None:
-    for name, run in names.items():
+def _draw_curves(writer: FigureWriter, runs: dict[str, Path], histories: dict[str, History]) -> None:
+    for name, run in runs.items():
         if name not in histories:
-            print(f"{name}: no curves, since {run / 'metrics.jsonl'} is missing")
+            print(f"{name}: no curves, because {run / METRICS} is missing")
     if histories:
-        album.add("curves", curves_figure(histories))
+        writer.add("curves", curves_figure(histories))
 
 
-def _prepared(order: Order, run: Path, model: TrainedModel) -> PreparedImages | None:
-    """The images of Figure 4; None, saying so, where none are named or wanted."""
-    settings = _settings(run)
-    data = order.data or settings.get("data")
+def _load_images(options: FigureOptions, run: Path, model: TrainedModel) -> PreparedImages | None:
+    """Returns the images of Figure 4; None, with a message, if there are none or --data is "none"."""
+    settings = _run_settings(run)
+    data = options.data or settings.get("data")
     if data is None or data == NO_DATA:
-        print(f"{run}: no neighbours of images{'' if order.images else ', and no labels'}: --data DIR names the images")
+        missing = "neighbours" if options.images else "labels and neighbours"
+        print(f"{run}: no {missing}, which need images: name a folder with --data DIR")
         return None
     side = model.mean.shape[0]
     prepared = prepare(data_folder(data), side, settings.get("cache", "auto"), settings.get("skip_bad", False))
     if prepared.classes != model.classes:
-        raise UserError(f"--data {data}: its classes are not those of {run}; name the images that it was trained on")
+        raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared
 
 
-def _settings(run: Path) -> dict[str, Any]:
-    """What the run was started with; nothing if it has no config.json, as when its weights were imported."""
+def _run_settings(run: Path) -> dict[str, Any]:
+    """Returns the settings that the run was started with; none without config.json, as for imported weights."""
     path = run / CONFIG
     if not path.exists():
         return {}
@@ -158,29 +158,29 @@ def _settings(run: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error}); restore it") from error
 
 
-def _write_measured(
-    album: Album,
+def _write_numbers(
+    writer: FigureWriter,
     model: TrainedModel,
-    colours: TowerColours,
+    colours: TowerColourfulness,
     examples: Sequence[Example],
     neighbours: Sequence[Sequence[Neighbour]],
 ) -> None:
-    """figures.json: the numbers that the figures show."""
-    described = {
-        "colourfulness": colours.described(),
-        "neighbours_stage": feature_stage(model),
+    """Writes the numbers that the figures show to a JSON file."""
+    numbers = {
+        "colourfulness": colours.json_values(),
+        "neighbours_stage": last_hidden_stage(model),
         "examples": [
             {
                 "file": str(example.file),
                 "label": example.label,
-                "classes": example.guesses,
+                "classes": example.predictions,
                 "neighbours": [
-                    {k: str(v) if k == "file" else v for k, v in asdict(n).items() if k != "picture"} for n in row
+                    {k: str(v) if k == "file" else v for k, v in asdict(n).items() if k != "image"} for n in row
                 ],
             }
             for example, row in zip(examples, neighbours, strict=True)
         ],
     }
-    text = json.dumps(described, indent=1).encode()
-    atomic_write(album.folder / "figures.json", lambda file: file.write(text))
-    album.written.append(album.folder / "figures.json")
+    path, text = writer.folder / FIGURE_NUMBERS, json.dumps(numbers, indent=1).encode()
+    atomic_write(path, lambda file: file.write(text))
+    writer.written.append(path)

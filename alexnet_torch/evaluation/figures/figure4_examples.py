@@ -1,4 +1,4 @@
-"""The paper's Figure 4: images with their five best labels, and their nearest training images."""
+"""The data of the paper's Figure 4: images with their five best labels, and their nearest training images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,37 +7,35 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_torch.data.decode import UnreadableImage, decode_file
 from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_output
-from alexnet_torch.evaluation.figures.nearest import Neighbours, nearest
-from alexnet_torch.evaluation.predict import Prediction, predict
+from alexnet_torch.evaluation.figures.nearest import nearest_vectors
+from alexnet_torch.evaluation.predict import Prediction, decode_centre_crop, predict
 from alexnet_torch.randomness import stream
 from alexnet_torch.weights.model_file import TrainedModel
 
-EXAMPLES = 8  # as in the paper
-NEIGHBOURS = 6
-SHOWN_SIDE, SHOWN_SIZE = 256, 224  # pixels to decode an image to and to show, whatever the network reads
+NUM_EXAMPLES = 8  # as in the paper
+NUM_NEIGHBOURS = 6
+SHOWN_SIDE, SHOWN_SIZE = 256, 224  # pixels of the decoded square and its centre crop, whatever the network reads
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image and what the network makes of it.
+    """An image and the network's predictions.
 
     Attributes:
         file: of the image.
-        label: its class; None if it is not known.
-        guesses: the most probable classes, best first.
-        picture: (H, W, 3) uint8, the part that the network sees.
+        label: its class; None if it is unknown.
+        predictions: the most probable classes, best first.
+        image: (H, W, 3) uint8, the part that the network sees.
     """
 
     file: Path
     label: str | None
-    guesses: list[Prediction]
-    picture: np.ndarray
+    predictions: list[Prediction]
+    image: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,90 +45,88 @@ class Neighbour:
     Attributes:
         file: of the image.
         label: its class.
-        distance: Euclidean, in the stage's features.
-        picture: (H, W, 3) uint8, the part that the network sees.
+        distance: Euclidean distance between the stage's features.
+        image: (H, W, 3) uint8, the part that the network sees.
     """
 
     file: Path
     label: str
     distance: float
-    picture: np.ndarray
+    image: np.ndarray
 
 
-def choose(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
-    """Validation images, drawn at random: of as many classes as there are, one of each before any's second.
+def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
+    """Draws validation images at random: one of each class before a second one of any class.
 
     Args:
         prepared: the images.
-        count: how many; fewer if there are not as many.
-        seed: of the drawing.
+        count: number of images; fewer are returned if there are not enough.
+        seed: of the draw.
     """
     labels = prepared.val.labels
     order = stream(seed, "examples").permutation(len(labels))
-    turn = np.zeros(len(labels), np.int64)  # how many of its class are drawn before
+    earlier_of_class = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order
     for label in range(len(prepared.classes)):
         of_class = order[labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
-    chosen = order[np.argsort(turn[order], kind="stable")][:count]
+        earlier_of_class[of_class] = np.arange(len(of_class))
+    chosen = order[np.argsort(earlier_of_class[order], kind="stable")][:count]
     return [prepared.root / prepared.val.paths[index] for index in chosen]
 
 
-def classified(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
-    """Each file's five best labels; its right one is the name of the folder that it lies in, if that is a class.
+def classify(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
+    """Returns each file with its five best labels; its true label is its folder's name if that is a class.
 
     Raises:
-        UserError: a file is no image.
+        UserError: a file is not an image.
     """
     return [
-        Example(file, file.parent.name if file.parent.name in model.classes else None, guesses, picture(file))
-        for file, guesses in predict(model, files)
+        Example(file, file.parent.name if file.parent.name in model.classes else None, predictions, shown_crop(file))
+        for file, predictions in predict(model, files)
     ]
 
 
-def picture(file: Path) -> np.ndarray:
-    """What the network sees of a file, in pixels enough to look at: (224, 224, 3) uint8.
+def shown_crop(file: Path) -> np.ndarray:
+    """Returns what the network sees of a file, with enough pixels to look at: (224, 224, 3) uint8.
 
     Raises:
-        UserError: it is no image.
+        UserError: the file is not an image.
     """
-    edge = (SHOWN_SIDE - SHOWN_SIZE) // 2
-    try:
-        return decode_file(file, SHOWN_SIDE)[edge : edge + SHOWN_SIZE, edge : edge + SHOWN_SIZE]
-    except UnreadableImage as error:
-        raise UserError(f"{error}; name image files") from error
+    return decode_centre_crop(file, SHOWN_SIDE, SHOWN_SIZE)
 
 
-def feature_stage(model: TrainedModel) -> str:
-    """The last stage before the logits: fc7, in the paper's net."""
+def last_hidden_stage(model: TrainedModel) -> str:
+    """Returns the name of the last stage before the logits: fc7 in the paper's network."""
     return model.net.architecture.stage_names[-2]
 
 
 def nearest_training_images(
     model: TrainedModel, prepared: PreparedImages, files: Sequence[Path], batch_size: int = 64
 ) -> list[list[Neighbour]]:
-    """The training images whose features are nearest to those of each file, nearest first.
+    """Returns for each file the training images with the nearest features, nearest first.
 
-    All training images are read once, a batch at a time, and their features forgotten again: memory does
-    not grow with their number.
+    Reads all training images once and holds the features of one batch: memory does not grow with their number.
 
     Args:
         model: of a run.
         prepared: the training images, of the model's classes.
-        files: of the images to seek the neighbours of, all readable.
+        files: readable images.
         batch_size: images in a batch.
     """
-    stage, size, side = feature_stage(model), model.net.image_size, model.mean.shape[0]
+    stage, size, side = last_hidden_stage(model), model.net.image_size, model.mean.shape[0]
     crops = [batch.images for batch in decode_centre_crops(files, side, size)]
-    queries = stage_output(model, stage, np.concatenate(crops))
-    found = nearest(queries.reshape(len(files), -1), _training_features(model, prepared, stage, batch_size), NEIGHBOURS)
-    return [_named(prepared, found, row) for row in range(len(files))]
+    queries = stage_output(model, stage, np.concatenate(crops)).reshape(len(files), -1)
+    nearest = nearest_vectors(queries, _training_features(model, prepared, stage, batch_size), NUM_NEIGHBOURS)
+    return [
+        [_neighbour(prepared, index, distance) for index, distance in zip(indices, distances, strict=True)]
+        for indices, distances in zip(nearest.indices.tolist(), nearest.distances.tolist(), strict=True)
+    ]
 
 
 def _training_features(
     model: TrainedModel, prepared: PreparedImages, stage: str, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """(n, d) of each batch of training images, in their order, by the centre crop."""
-    # the loader reads a split in order and at the centre when it validates
+    """Yields (n, d) features of the centre crops of each batch of training images, in their order."""
+    # as a validation split, since the loader then reads images in order and cuts the centre
     loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
     images = len(prepared.train.labels)
     with tqdm(total=images, unit="image", desc=f"{stage} of training images", disable=None, dynamic_ncols=True) as bar:
@@ -139,10 +135,6 @@ def _training_features(
             bar.update(len(batch.images))
 
 
-def _named(prepared: PreparedImages, found: Neighbours, row: int) -> list[Neighbour]:
-    train = prepared.train
-    named = []
-    for index, distance in zip(found.indices[row].tolist(), found.distances[row].tolist(), strict=True):
-        file = prepared.root / train.paths[index]
-        named.append(Neighbour(file, prepared.classes[train.labels[index]], distance, picture(file)))
-    return named
+def _neighbour(prepared: PreparedImages, index: int, distance: float) -> Neighbour:
+    file, label = prepared.root / prepared.train.paths[index], prepared.classes[prepared.train.labels[index]]
+    return Neighbour(file, label, distance, shown_crop(file))

@@ -1,4 +1,4 @@
-"""The nearest of very many vectors, which come in blocks and are never held together."""
+"""The nearest of very many vectors, which come in blocks and are never in memory together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The nearest vectors of each query, nearest first; of equally near ones the first to come is first.
+class NearestVectors:
+    """The nearest vectors to each query, nearest first; of equally near vectors the one that came first is first.
 
     Attributes:
-        indices: (queries, k) int64, in the order in which they came; k is less where there were fewer.
+        indices: (queries, k) int64, in the order of all blocks; k is smaller if there were fewer vectors.
         distances: (queries, k) float64, Euclidean.
     """
 
@@ -19,49 +19,49 @@ class Neighbours:
     distances: np.ndarray
 
 
-def nearest(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> Neighbours:
-    """The k nearest of all blocks' vectors to each query, by Euclidean distance in float64.
+def nearest_vectors(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> NearestVectors:
+    """Finds the k nearest vectors of all blocks to each query, by Euclidean distance in float64.
 
-    A block's squared distances |q|^2 + |x|^2 - 2 q.x are one matrix product, whose rounding is too coarse
-    to order near-equal ones: it only rules out what cannot be among the k nearest. The others'
-    distances are taken from the differences, so that equal vectors are equally far. Memory holds a block at
-    a time, and 2 k numbers a query.
+    A block's squared distances |q|^2 + |x|^2 - 2 q.x are one matrix product, but its rounding is too coarse
+    to order almost equal ones: it only excludes vectors that cannot be among the k nearest. The distances of the
+    others are computed from differences, so that equal vectors have equal distances. Memory holds one block
+    and 2 k numbers for each query.
 
     Args:
         queries: (queries, d), of any floating-point type.
         blocks: (n, d) each, of any n.
         k: at least 1.
     """
-    q = queries.astype(np.float64)
-    best_d, best_i = np.full((len(q), k), np.inf), np.zeros((len(q), k), np.int64)  # squared distances
+    queries = queries.astype(np.float64)
+    best_squared, best_indices = np.full((len(queries), k), np.inf), np.zeros((len(queries), k), np.int64)
     seen = 0
     for block in blocks:
-        x = block.astype(np.float64)
-        for row, candidates in enumerate(_candidates(q, x, best_d[:, -1], k)):
-            exact = ((x[candidates] - q[row]) ** 2).sum(1)
-            distances = np.concatenate((best_d[row], exact))
-            indices = np.concatenate((best_i[row], candidates + seen))
-            order = np.argsort(distances, kind="stable")[:k]  # earlier ones come first among equals
-            best_d[row], best_i[row] = distances[order], indices[order]
-        seen += len(x)
-    found = min(k, seen)
-    return Neighbours(best_i[:, :found], np.sqrt(best_d[:, :found]))
+        vectors = block.astype(np.float64)
+        for row, candidates in enumerate(_candidates(queries, vectors, best_squared[:, -1], k)):
+            exact = ((vectors[candidates] - queries[row]) ** 2).sum(1)
+            squared = np.concatenate((best_squared[row], exact))
+            indices = np.concatenate((best_indices[row], candidates + seen))
+            order = np.argsort(squared, kind="stable")[:k]  # earlier vectors come first among equals
+            best_squared[row], best_indices[row] = squared[order], indices[order]
+        seen += len(vectors)
+    count = min(k, seen)
+    return NearestVectors(best_indices[:, :count], np.sqrt(best_squared[:, :count]))
 
 
-def _candidates(q: np.ndarray, x: np.ndarray, limits: np.ndarray, k: int) -> list[np.ndarray]:
-    """For each query, ascending, the rows of a block that may be among the k nearest.
+def _candidates(queries: np.ndarray, vectors: np.ndarray, limits: np.ndarray, k: int) -> list[np.ndarray]:
+    """Returns for each query the rows of a block, ascending, that may be among the k nearest vectors.
 
     Args:
-        q: (queries, d) float64.
-        x: (n, d) float64.
-        limits: (queries,) squared distance of the k-th nearest so far.
-        k: how many are wanted.
+        queries: (queries, d) float64.
+        vectors: (n, d) float64.
+        limits: (queries,) squared distance of the k-th nearest vector so far.
+        k: number of nearest vectors.
     """
-    q2, x2 = (q * q).sum(1)[:, None], (x * x).sum(1)  # (queries, 1), (n,)
-    squared = q2 + x2 - 2 * (q @ x.T)  # (queries, n)
-    # the most by which sums of d products, in any order, can be off (Higham, 2002, section 3.1), twice over
-    slack = 8 * q.shape[1] * np.finfo(np.float64).eps * (q2 + x2)
+    query_norms, norms = (queries**2).sum(1)[:, None], (vectors**2).sum(1)  # squared: (queries, 1), (n,)
+    squared = query_norms + norms - 2 * (queries @ vectors.T)  # (queries, n)
+    # twice the largest error of sums of d products, in any order (Higham, 2002, section 3.1)
+    slack = 8 * queries.shape[1] * np.finfo(np.float64).eps * (query_norms + norms)
     lower, upper = squared - slack, squared + slack
-    if len(x) >= k:
+    if len(vectors) >= k:
         limits = np.minimum(limits, np.partition(upper, k - 1, axis=1)[:, k - 1])
     return [np.flatnonzero(row <= limit) for row, limit in zip(lower, limits, strict=True)]
