@@ -24,7 +24,7 @@ from typing import Any
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import OtherRankFailed, RankLost, TrainingError, UserError
 from alexnet_torch.malloc import keep_freed
-from alexnet_torch.recipes.settings import parse
+from alexnet_torch.recipes.command_line import parse
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import tyro
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.malloc import keep_freed
-from alexnet_torch.recipes.settings import one_line_errors
+from alexnet_torch.recipes.command_line import one_line_errors
 
 PROGRAM = "python -m alexnet_torch"
 _CROPS = tyro.conf.arg(metavar="1|5|10", help_behavior_hint="(default: 1 and 10; 5 for runs with --no-mirror)")

@@ -2,28 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from alexnet_torch.data.colour import ColourNoise, Convention
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.recipes.schedules import LearningRates, Schedule
 
 OptimizerName = Literal["paper", "adam"]
+COLOUR_NAMES = ("none", *get_args(Convention))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train an architecture. Field by field the paper's training (section 5), unless given.
+    """How to train an architecture. The defaults are the paper's (section 5).
 
     Attributes:
-        lr: the weights' base rate, which the schedule multiplies.
-        optimizer: the paper's rule, or Adam.
-        weight_decay: of the weights.
-        bias_lr_factor: times the weights' rate at which biases learn.
-        bias_lr_scheduled: the biases' rate falls with the weights'; else it stays at bias_lr_factor * lr.
-        bias_decay: weight decay of the biases.
+        lr: the base learning rate of the weights, which the schedule multiplies.
+        optimizer: the paper's update rule, or Adam.
+        weight_decay: the weight decay of the weights.
+        bias_lr_factor: the ratio of the biases' learning rate to the weights'.
+        bias_lr_scheduled: whether the schedule changes the biases' rate, too; else it stays at bias_lr_factor * lr.
+        bias_decay: the weight decay of the biases.
         mirror: whether training images are mirrored at random.
-        colour: noise of training images.
+        colour: the colour noise of training images.
     """
 
     architecture: Architecture
@@ -42,11 +43,16 @@ class Recipe:
     colour: ColourNoise | None = None
 
     def rates(self, base: float, epoch: int, errors: Sequence[float]) -> LearningRates:
-        """The learning rates in an epoch (from 0), after the validation errors so far, oldest first."""
+        """Returns the learning rates in an epoch (from 0), given the validation errors so far, oldest first."""
         weights = self.schedule.rate(base, epoch, errors)
         biases = self.bias_lr_factor * (weights if self.bias_lr_scheduled else base)
         return LearningRates(weights, biases, self.schedule.stage_rates(base, epoch))
 
+    @property
+    def colour_name(self) -> str:
+        """The `--colour` name of this recipe's colour noise, one of COLOUR_NAMES."""
+        return self.colour.convention if self.colour else "none"
+
     def colour_noise(self, name: str) -> ColourNoise | None:
-        """The colour noise that `--colour` names: none, or a convention, for the epochs of this recipe's."""
+        """Returns the colour noise for a `--colour` name, in the same epochs as this recipe's."""
         return None if name == "none" else replace(self.colour or ColourNoise(), convention=cast(Convention, name))

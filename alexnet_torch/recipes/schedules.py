@@ -1,4 +1,4 @@
-"""Learning-rate schedules. Imports no torch."""
+"""Learning-rate schedules, without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ class LearningRates:
     """The learning rates of a step.
 
     Attributes:
-        weights, biases: of all stages.
-        stages: the weights' rates of stages that differ, by stage name.
+        weights, biases: the rates of all stages.
+        stages: the weights' rates of the stages that differ, by stage name.
     """
 
     weights: float
@@ -21,12 +21,12 @@ class LearningRates:
 
 @dataclass(frozen=True)
 class PlateauSchedule:
-    """Divides the rate when validation error stops improving (paper, section 5, by hand there).
+    """Lowers the rate when validation error stops improving (paper, section 5, by hand there).
 
     Attributes:
-        patience: validations without a new best error after which the rate falls.
-        drops: how often it falls at most; three times in the paper.
-        factor: by which it is multiplied each time.
+        patience: validations without a new best error before the rate is lowered.
+        drops: how often it is lowered at most; three times in the paper.
+        factor: what it is multiplied by each time.
     """
 
     patience: int = 6
@@ -34,18 +34,18 @@ class PlateauSchedule:
     factor: float = 0.1
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
-        """The rate in an epoch (from 0), after the validation errors so far, oldest first."""
+        """Returns the rate in an epoch (from 0), given the validation errors so far, oldest first."""
         del epoch
-        best, stale, dropped = float("inf"), 0, 0
+        best, without_best, dropped = float("inf"), 0, 0
         for error in errors:
-            stale = 0 if error < best else stale + 1
+            without_best = 0 if error < best else without_best + 1
             best = min(best, error)
-            if stale >= self.patience and dropped < self.drops:
-                dropped, stale = dropped + 1, 0
+            if without_best >= self.patience and dropped < self.drops:
+                dropped, without_best = dropped + 1, 0
         return base * self.factor**dropped
 
     def stage_rates(self, base: float, epoch: int) -> dict[str, float]:
-        """No stage differs from the others."""
+        """Returns nothing: all stages have the same rate."""
         del base, epoch
         return {}
 
@@ -55,25 +55,25 @@ class EpochSchedule:
     """Changes the rate at given epochs.
 
     Attributes:
-        factors: (epoch from 0, times the base rate from then on), in order.
-        stage_factors: (epoch from 0, stage, times the base rate for its weights from then on), in order.
+        factors: (first epoch, counted from 0; factor of the base rate), in order.
+        stage_factors: (first epoch, counted from 0; stage; factor of the base rate for its weights), in order.
     """
 
     factors: tuple[tuple[int, float], ...] = ()
     stage_factors: tuple[tuple[int, str, float], ...] = ()
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
-        """The rate in an epoch (from 0); validation errors play no part."""
+        """Returns the rate in an epoch (from 0), whatever the validation errors."""
         del errors
         factor = 1.0
-        for start, value in self.factors:
-            if epoch >= start:
-                factor = value
+        for first_epoch, new_factor in self.factors:
+            if epoch >= first_epoch:
+                factor = new_factor
         return base * factor
 
     def stage_rates(self, base: float, epoch: int) -> dict[str, float]:
-        """The weights' rates of the stages that differ in an epoch."""
-        return {stage: base * factor for start, stage, factor in self.stage_factors if epoch >= start}
+        """Returns the weights' rates of the stages that differ in an epoch."""
+        return {stage: base * factor for first_epoch, stage, factor in self.stage_factors if epoch >= first_epoch}
 
 
 Schedule: TypeAlias = PlateauSchedule | EpochSchedule

@@ -49,22 +49,13 @@ class State:
 
 
 def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
-    """What decides a run's course: with anything of it changed, resuming would make a run that no command makes."""
-    s = settings
+    """Returns what must be the same to resume a run: with another value, it would be a run that no command makes."""
     return {
         "architecture": repr(recipe.architecture),
         "optimizer": recipe.optimizer,
         "data set": prepared.fingerprint,
         "classes": list(prepared.classes),
-        "--image-size": s.image_size,
-        "--batch-size": s.batch_size,
-        "--seed": s.seed,
-        "--no-mirror": s.no_mirror,
-        "--colour": s.colour,
-        "--init": s.init,
-        "--init-stages": s.init_stages,
-        "--freeze": s.freeze,
-        "--amp": s.amp,
+        **settings.identity(),
     }
 
 

@@ -1,7 +1,6 @@
 """Each ablation: its sizes and parameters, its gradients, and plain nets written without ours."""
 
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
-from alexnet_torch.recipes.settings import AblationName
 from tests.support.nets import with_random_weights
 
 FULL = 60_965_224
@@ -40,10 +38,6 @@ CHANGES = pytest.mark.parametrize("name", ARCHITECTURE_CHANGES)
 
 def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
-
-
-def test_every_name_is_an_option() -> None:
-    assert set(get_args(AblationName)) == {*ARCHITECTURE_CHANGES, "no-colour"}
 
 
 @CHANGES

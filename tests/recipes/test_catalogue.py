@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.alexnet import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.settings import RecipeName
 from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import trainer
 from alexnet_torch.training.optimizers import optimizer_of, parameter_groups
@@ -36,8 +35,7 @@ def _narrow_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(RECIPES, name, partial(narrow_recipe, make()))
 
 
-def test_every_recipe_is_offered_and_documented() -> None:
-    assert set(get_args(RecipeName)) == set(RECIPES)
+def test_every_recipe_is_documented() -> None:
     for name, make in RECIPES.items():
         text = inspect.getdoc(make) or ""
         for part in ("Source", "Command", "Cost", "Expected"):

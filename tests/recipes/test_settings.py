@@ -1,0 +1,135 @@
+"""Settings, their options, defaults and identity come from one list; their names and values are a contract."""
+
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.recipes import command_line
+from alexnet_torch.recipes.ablations import ABLATIONS, ARCHITECTURE_CHANGES
+from alexnet_torch.recipes.catalogue import RECIPES
+from alexnet_torch.recipes.command_line import GROUPS, parse
+from alexnet_torch.recipes.settings import Settings, flag, options_of, resolve
+
+DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
+    "data": "digits",
+    "cache": "auto",
+    "skip_bad": False,
+    "image_size": 224,
+    "no_mirror": False,
+    "colour": "paper",
+    "recipe": "paper",
+    "ablation": None,
+    "epochs": 90,
+    "max_steps": None,
+    "batch_size": 128,
+    "lr": 0.01,
+    "seed": 0,
+    "init": None,
+    "init_stages": None,
+    "freeze": None,
+    "devices": None,
+    "split": "auto",
+    "timeout": 600.0,
+    "amp": None,
+    "compile": False,
+    "output": "run",
+    "resume": False,
+    "log_every": 20,
+    "val_every": 1,
+    "save_every": 10.0,
+}
+
+
+def test_recipes_and_settings_need_no_torch() -> None:
+    modules = "alexnet_torch.recipes.catalogue, alexnet_torch.recipes.command_line"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_default_settings_keep_their_stored_form() -> None:
+    stored = asdict(resolve(parse(["--output", "run"])))
+    assert list(stored.items()) == list(DEFAULTS.items())
+    assert all(type(value) is type(DEFAULTS[name]) for name, value in stored.items())
+
+
+def test_each_recipe_gives_its_own_defaults() -> None:
+    for name, make in RECIPES.items():
+        settings, recipe = resolve({"recipe": name}), make()
+        assert (settings.image_size, settings.epochs, settings.batch_size, settings.lr) == (
+            recipe.image_size,
+            recipe.epochs,
+            recipe.batch_size,
+            recipe.lr,
+        )
+        assert settings.no_mirror is not recipe.mirror
+        assert recipe.colour_noise(settings.colour) == recipe.colour
+        assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}", settings.output)
+
+
+def test_every_setting_is_an_option_and_only_config_is_no_setting() -> None:
+    offered = [name for group in GROUPS.values() for name in options_of(group)]
+    assert sorted(offered) == sorted([*options_of(Settings), "config"])
+
+
+def test_every_option_is_parsed_to_its_setting() -> None:
+    values: dict[str, Any] = {
+        "skip_bad": True,
+        "no_mirror": True,
+        "compile": True,
+        "resume": True,
+        "image_size": 96,
+        "epochs": 3,
+        "max_steps": 5,
+        "batch_size": 7,
+        "lr": 0.5,
+        "seed": 2,
+        "timeout": 1.5,
+        "log_every": 4,
+        "val_every": 6,
+        "save_every": 2.5,
+        "colour": "source",
+        "recipe": "demo",
+        "ablation": "tanh",
+        "split": "ranks",
+        "amp": "bf16",
+    }
+    values |= {name: "text" for group in GROUPS.values() for name in options_of(group) if name not in values}
+    words = [
+        word for name, value in values.items() for word in ([flag(name)] if value is True else [flag(name), f"{value}"])
+    ]
+    assert parse(words) == values
+    assert parse([]) == {}
+
+
+def test_the_choices_are_the_catalogues(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(ABLATIONS) == {*ARCHITECTURE_CHANGES, "no-colour"}
+    for name in RECIPES:
+        assert parse(["--recipe", name]) == {"recipe": name}
+    for name in ABLATIONS:
+        assert parse(["--ablation", name]) == {"ablation": name}
+    monkeypatch.setitem(RECIPES, "mine", RECIPES["demo"])
+    assert command_line.parse(["--recipe", "mine"]) == {"recipe": "mine"}
+    for option in ("--recipe", "--ablation", "--colour", "--split", "--amp"):
+        with pytest.raises(UserError, match=f"invalid choice 'other' for argument '{option}'"):
+            parse([option, "other"])
+
+
+def test_the_identity_keeps_its_stored_form() -> None:
+    """Checkpoints of earlier versions have these keys and values: others could not be resumed."""
+    given = {"image_size": 96, "batch_size": 8, "seed": 5, "no_mirror": True, "init": "net.pt", "amp": "bf16"}
+    assert resolve(given).identity() == {
+        "--image-size": 96,
+        "--batch-size": 8,
+        "--seed": 5,
+        "--no-mirror": True,
+        "--colour": "paper",
+        "--init": "net.pt",
+        "--init-stages": None,
+        "--freeze": None,
+        "--amp": "bf16",
+    }
