@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors", "files", "malloc", "randomness", "run_folder"],
@@ -44,6 +46,24 @@ def test_processes_are_the_business_of_distributed() -> None:
     names = re.compile(r"(?<!alexnet_)torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
     using = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if names.search(p.read_text())}
     assert using == {"distributed"}
+
+
+def modules_after(imports: str) -> set[str]:
+    """The modules of a fresh interpreter after some imports."""
+    code = f"import sys, {imports}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),  # what else imports torch.distributed
+    [("weights.caffe_file", "torch"), ("model.alexnet", "torch"), ("weights.import_model", "torchvision.models")],
+)
+def test_the_model_and_its_files_need_no_processes(module: str, libraries: str) -> None:
+    imported = modules_after(f"alexnet_torch.{module}")
+    assert not [name for name in imported if name.startswith("alexnet_torch.distributed")]
+    added = imported - modules_after(libraries)
+    assert not [name for name in added if "distributed" in name]
 
 
 def test_help_needs_no_torch() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.devices import named_devices
+from alexnet_torch.model.devices import checked_devices
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def choose_devices(
     own, first = gpus // world.local_size, world.local_rank
     each = f", {own} a process" if world.local_size > 1 else ""
     if named:
-        devices, why = named_devices(named, towers), "as named"
+        devices, why = checked_devices(named, towers), "as named"
     elif own >= towers > 1 and split != "none":
         devices = [torch.device("cuda", first * towers + i) for i in range(towers)]
         why = f"{gpus} GPUs are visible{each}"

@@ -237,7 +237,7 @@ class Architecture:
             linears=tuple(replace(f, init=inits.get(f.name, f.init)) for f in self.linears),
         )
 
-    def computing(self) -> "Architecture":
+    def computation_only(self) -> "Architecture":
         """What decides what given weights compute, and nothing else: no name, dropout, initial weights, norms that
         no stage has, or scale of the images, which can be taken into conv1's weights."""
         used = {operation for conv in self.convs for operation in conv.after}

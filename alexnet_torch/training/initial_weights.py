@@ -141,7 +141,7 @@ def _architecture(file: WeightFile) -> Architecture | None:
 
 def _differences(theirs: Architecture, ours: Architecture, stages: Sequence[str]) -> Iterator[str]:
     """What two networks compute differently with the same weights of some stages, such as "norm.k 1.0 for 2.0"."""
-    one, other = theirs.computing(), ours.computing()
+    one, other = theirs.computation_only(), ours.computation_only()
     yield from _differing("", one, other)
     stage_of = {stage.name: stage for stage in other.stages}
     for stage in one.stages:

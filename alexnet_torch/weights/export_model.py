@@ -90,7 +90,7 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
     """Writes torchvision's names; for torchvision's images, too, if the mean image is ImageNet's mean colour."""
-    if model.net.architecture.computing() != TORCHVISION.computing():
+    if model.net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision has no {model.net.architecture.name}; use --format grouped")
     weights = _grouped_weights(model)
     convention = INPUT_CONVENTIONS["imagenet"]

@@ -15,7 +15,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.devices import one_device
+from alexnet_torch.model.devices import devices_or_default
 from alexnet_torch.run_folder import CONFIG, MODEL_DESCRIPTION, MODEL_WEIGHTS
 
 
@@ -86,7 +86,11 @@ def build_model(
         side = description["mean"]["side"]
         mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
         net = AlexNet(
-            architecture, len(classes), description["image_size"], one_device(devices, architecture.towers), seed=0
+            architecture,
+            len(classes),
+            description["image_size"],
+            devices_or_default(devices, architecture.towers),
+            seed=0,
         )
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message has one more line for each tensor

@@ -148,7 +148,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(
     if way == "eager":
         pytest.skip("the same whatever the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels._loaded.cache_clear()
+    kernels._load.cache_clear()
     try:
         monkeypatch.setenv("CXX", "no-such-compiler")
         x = 30 * torch.randn(1, 8, 2, 2)
@@ -161,7 +161,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(
         assert "no-such-compiler" in said
     finally:
         monkeypatch.undo()
-        kernels._loaded.cache_clear()
+        kernels._load.cache_clear()
 
 
 @pytest.mark.parametrize("ceil", [False, True])
