@@ -85,13 +85,8 @@ def build_model(
         classes = tuple(description["classes"])
         side = description["mean"]["side"]
         mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
-        net = AlexNet(
-            architecture,
-            len(classes),
-            description["image_size"],
-            devices_or_default(devices, architecture.towers),
-            seed=0,
-        )
+        tower_devices = devices_or_default(devices, architecture.towers)
+        net = AlexNet(architecture, len(classes), description["image_size"], tower_devices, seed=0)
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message has one more line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error

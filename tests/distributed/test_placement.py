@@ -140,7 +140,7 @@ def test_devices_by_name() -> None:
     assert tower_devices(None, 2) == [torch.device("cpu")] * 2
     assert tower_devices(["cuda:3"], 2) == [torch.device("cuda:3")] * 2
     assert tower_devices(["cuda"], 1) == [torch.device("cuda:0")]
-    with pytest.raises(UserError, match=r"--devices: 3 devices for 2 tower"):
+    with pytest.raises(UserError, match=r"--devices: 3 devices for 2 tower\(s\); name one device, or one for each"):
         tower_devices(["cpu"] * 3, 2)
     with pytest.raises(UserError, match="--devices: 'gpu' is not a device; try"):
         tower_devices(["gpu"], 2)

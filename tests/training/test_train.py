@@ -206,7 +206,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
         (["--image-size", "63"], "--image-size: image_size 63 leaves nothing of .* smallest that works is 64"),
         (["--devices", "gpu"], "--devices: 'gpu' is not a device"),
         (["--devices", "cuda:99"], r"--devices cuda:99: this machine shows \d+ GPU"),
-        (["--devices", "cpu,cpu,cpu"], r"--devices: 3 devices for 2 tower"),
+        (["--devices", "cpu,cpu,cpu"], r"--devices: 3 devices for 2 tower\(s\); name one device, or one for each"),
         (["--split", "devices", "--devices", "cpu"], "--split devices: needs 2 devices"),
         (["--data", "nowhere"], "--data nowhere: there is no such folder"),
         (["--resume"], r"--resume: .* holds no run \(no config.json\); start one without --resume"),

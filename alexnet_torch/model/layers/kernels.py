@@ -53,7 +53,7 @@ def _load() -> bool:
 
 
 def _digest() -> str:
-    """Identifies the source, flags, torch and CPU of a library: machines with different CPUs may share a home folder."""
+    """Identifies a library's source, flags, torch and CPU: machines that differ may share a home folder."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
