@@ -16,7 +16,7 @@ import torchvision
 from alexnet_torch import CAFFE, cli
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.recipes.catalogue import RECIPES, paper
-from tests.support.caffe_files import caffemodel, narrow, weights_of_caffe
+from tests.support.caffe_files import caffemodel, narrow, random_caffe_weights
 from tests.support.commands import run_train
 from tests.support.paths import PROJECT
 
@@ -74,7 +74,7 @@ def given_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         shapes = {name: value.shape for name, value in torchvision.models.alexnet().state_dict().items()}
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, "alexnet-owt-7be5be79.pth")
     monkeypatch.setitem(PRESETS, "caffe", narrow(CAFFE))  # the whole of it takes half a minute to write and read
-    weights = {**weights_of_caffe(), "fc6.weight": torch.randn(48, 16 * 6 * 6)}
+    weights = {**random_caffe_weights(), "fc6.weight": torch.randn(48, 16 * 6 * 6)}
     Path("bvlc_alexnet.caffemodel").write_bytes(caffemodel(weights))
 
 

@@ -244,7 +244,7 @@ def test_a_checkpoint_does_not_tell_what_its_images_are(tmp_path: Path) -> None:
 
 
 def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
-    weights, file = caffe_files.weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
+    weights, file = caffe_files.random_caffe_weights(), tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffe_files.caffemodel(weights))
     net = AlexNet(caffe_files.narrow(CAFFE), 3, caffe_files.SIZE)
     assert start_from(net, str(file)).endswith("; fc8 is drawn anew, for 3 classes in place of 7")
@@ -254,7 +254,7 @@ def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
 
 def test_what_the_weights_own_network_computes_otherwise_is_said(tmp_path: Path) -> None:
     file = tmp_path / "bvlc_alexnet.caffemodel"
-    file.write_bytes(caffe_files.caffemodel(caffe_files.weights_of_caffe()))
+    file.write_bytes(caffe_files.caffemodel(caffe_files.random_caffe_weights()))
     net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
     assert start_from(net, str(file)).endswith(
         "; the network that they were trained in computes otherwise: norm.alpha 0.0001 for 0.0005, norm.k 1.0 for 2.0, "

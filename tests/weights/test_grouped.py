@@ -1,4 +1,4 @@
-"""Layouts of weights are converted there and back."""
+"""Weights are converted between the layouts, in both directions."""
 
 import pytest
 import torch
@@ -15,61 +15,61 @@ from alexnet_torch.weights.grouped import (
 )
 
 
-def test_grouped_and_towered_are_inverse_with_an_odd_number_of_classes() -> None:
+def test_the_conversions_are_inverse_with_an_odd_number_of_classes() -> None:
     net = AlexNet(PAPER, 5, 64, seed=1)
-    whole = towers_to_grouped(net.state_dict())
-    assert whole["conv2.weight"].shape == (256, 48, 5, 5)  # a convolution of two groups
-    assert whole["fc8.bias"].shape == (5,)
-    assert torch.equal(whole["conv2.weight"][128:], net.stage_weights("conv2")[1])
-    back = grouped_to_towers(whole, 2)
-    assert set(back) == set(net.state_dict())
-    assert all(torch.equal(back[name], value) for name, value in net.state_dict().items())
+    grouped = towers_to_grouped(net.state_dict())
+    assert grouped["conv2.weight"].shape == (256, 48, 5, 5)  # a convolution of two groups
+    assert grouped["fc8.bias"].shape == (5,)
+    assert torch.equal(grouped["conv2.weight"][128:], net.stage_weights("conv2")[1])
+    towers = grouped_to_towers(grouped, 2)
+    assert set(towers) == set(net.state_dict())
+    assert all(torch.equal(towers[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize(("architecture", "classes", "size"), [(PAPER, 5, 64), (CAFFE, 4, 99), (TORCHVISION, 3, 63)])
-def test_shapes_are_known_without_a_network(architecture: object, classes: int, size: int) -> None:
+def test_grouped_shapes_are_those_of_the_network(architecture: object, classes: int, size: int) -> None:
     assert isinstance(architecture, type(PAPER))
     net = AlexNet(architecture, classes, size)
     shapes = {name: tuple(value.shape) for name, value in towers_to_grouped(net.state_dict()).items()}
     assert grouped_shapes(architecture, classes, size) == shapes
 
 
-@pytest.mark.parametrize("put_before", ["", "module."])
-@pytest.mark.parametrize("put_within", ["", "module."])
-def test_what_data_parallel_puts_into_names_is_taken_out(put_before: str, put_within: str) -> None:
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("infix", ["", "module."])
+def test_data_parallels_prefixes_are_removed(prefix: str, infix: str) -> None:
     state = {}
     for index in range(5):
-        state[f"{put_before}features.{put_within}{3 * index}.weight"] = torch.full((index + 1, 1, 1, 1), 1.0)
-        state[f"{put_before}features.{put_within}{3 * index}.bias"] = torch.zeros(index + 1)
+        state[f"{prefix}features.{infix}{3 * index}.weight"] = torch.full((index + 1, 1, 1, 1), 1.0)
+        state[f"{prefix}features.{infix}{3 * index}.bias"] = torch.zeros(index + 1)
     for index in range(3):
-        state[f"{put_before}classifier.{index}.weight"] = torch.full((index + 9, 1), 1.0)
-        state[f"{put_before}classifier.{index}.bias"] = torch.zeros(index + 9)
+        state[f"{prefix}classifier.{index}.weight"] = torch.full((index + 9, 1), 1.0)
+        state[f"{prefix}classifier.{index}.bias"] = torch.zeros(index + 9)
     layers = layers_from_state_dict(state)
     assert [layer.name for layer in layers][:2] == ["features.0", "features.3"]
-    assert layers[1].weight_name == f"{put_before}features.{put_within}3.weight"  # as the file has it
+    assert layers[1].weight_name == f"{prefix}features.{infix}3.weight"  # as the file has it
     stages = layers_by_stage(layers)
     assert tuple(stages) == PAPER.stage_names
     assert [len(layer.bias) for layer in stages.values()] == [1, 2, 3, 4, 5, 9, 10, 11]
 
 
-def test_stages_go_by_name_where_they_have_ours_and_else_by_order() -> None:
+def test_layers_match_stages_by_our_names_or_else_by_order() -> None:
     def state(*names: str) -> dict[str, torch.Tensor]:
-        whole: dict[str, torch.Tensor] = {}
+        weights: dict[str, torch.Tensor] = {}
         for name in names:
             shape = (2, 1, 1, 1) if name.startswith("conv") else (2, 1)
-            whole |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(2)}
-        return whole
+            weights |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(2)}
+        return weights
 
-    ours = ("fc7", "conv2", "conv1")
-    assert tuple(layers_by_stage(layers_from_state_dict(state(*ours)))) == ("conv1", "conv2", "fc7")
-    counted_anew = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
-    stages = layers_by_stage(layers_from_state_dict(state(*counted_anew)))
+    our_names = ("fc7", "conv2", "conv1")
+    assert tuple(layers_by_stage(layers_from_state_dict(state(*our_names)))) == ("conv1", "conv2", "fc7")
+    fc_from_1 = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
+    stages = layers_by_stage(layers_from_state_dict(state(*fc_from_1)))
     assert {stage: layer.name for stage, layer in stages.items()} == dict(
-        zip(PAPER.stage_names, counted_anew, strict=True)
+        zip(PAPER.stage_names, fc_from_1, strict=True)
     )
 
 
-def test_towers_that_do_not_fit_are_named() -> None:
+def test_a_tower_that_does_not_fit_is_named() -> None:
     weights = {"towers.0.fc6.weight": torch.zeros(2, 3), "towers.1.fc6.weight": torch.zeros(2, 4)}
     with pytest.raises(ValueError, match=r"towers\.1\.fc6\.weight is \(2, 4\), which does not fit tower 0's \(2, 3\)"):
         towers_to_grouped(weights)

@@ -1,4 +1,4 @@
-"""Files of Caffe's, ONNX's, torchvision's and PyTorch's, made here, against nets that know nothing of this package."""
+"""Models imported from Caffe's, ONNX, torchvision's and PyTorch files, against networks independent of this package."""
 
 import os
 import pickle
@@ -27,13 +27,13 @@ from tests.support.caffe_files import (
     SIZE,
     V1,
     V2,
-    Blob,
-    Names,
+    BlobEncoder,
+    FieldNumbers,
     caffemodel,
     narrow,
-    one_by_one,
-    packed,
-    weights_of_caffe,
+    packed_data,
+    random_caffe_weights,
+    unpacked_data,
     with_four_sizes,
 )
 
@@ -42,16 +42,17 @@ BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1
 
 @pytest.fixture(autouse=True)
 def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those with the paper's shapes; torchvision's is tested as it is."""
+    """Narrows the presets with the paper's shapes; torchvision's is tested at full size."""
     for name in ("paper", "source_2012", "caffe"):
         monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
 
 
-def caffes_net(w: dict[str, Tensor], x: Tensor) -> Tensor:
-    """bvlc_alexnet in plain grouped convolutions: x is BGR less the mean."""
+def caffe_logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Computes bvlc_alexnet with plain grouped convolutions; x is BGR minus the mean, (N, 3, H, W)."""
 
     def conv(stage: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-        return F.relu(F.conv2d(x, w[f"{stage}.weight"], w[f"{stage}.bias"], stride, padding, 1, GROUPS.get(stage, 1)))
+        weight, bias = weights[f"{stage}.weight"], weights[f"{stage}.bias"]
+        return F.relu(F.conv2d(x, weight, bias, stride, padding, 1, GROUPS.get(stage, 1)))
 
     def pool(x: Tensor) -> Tensor:
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
@@ -60,113 +61,116 @@ def caffes_net(w: dict[str, Tensor], x: Tensor) -> Tensor:
     x = pool(F.local_response_norm(conv("conv2", x, 1, 2), 5, 1e-4, 0.75, 1.0))
     x = pool(conv("conv5", conv("conv4", conv("conv3", x, 1, 1), 1, 1), 1, 1)).flatten(1)
     for stage in ("fc6", "fc7"):
-        x = F.relu(F.linear(x, w[f"{stage}.weight"], w[f"{stage}.bias"]))
-    return F.linear(x, w["fc8.weight"], w["fc8.bias"])
+        x = F.relu(F.linear(x, weights[f"{stage}.weight"], weights[f"{stage}.bias"]))
+    return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
 
 
 def rgb_images() -> Tensor:
     return torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).float()
 
 
-def computes_as(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
-    """The model's logits of RGB images (N, 3, H, W) of 0..255, cut from the centre, are those expected."""
+def assert_computes(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
+    """Compares the model's logits of RGB images (N, 3, H, W), 0..255, which are centre crops, with the expected."""
     start = (model.mean.shape[0] - images.shape[-1]) // 2
-    cut = model.mean[start : start + images.shape[-1], start : start + images.shape[-1]]
+    mean = model.mean[start : start + images.shape[-1], start : start + images.shape[-1]]  # (H, W, 3)
     with torch.no_grad():
-        logits = model.net(images - torch.from_numpy(cut).permute(2, 0, 1))
+        logits = model.net(images - torch.from_numpy(mean).permute(2, 0, 1))
     assert expected.std() > 0.1
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def imported(file: Path, *options: str) -> TrainedModel:
+def import_file(file: Path, *options: str) -> TrainedModel:
     run = file.with_name(f"{file.name}-run")
     assert cli.main(["import", str(file), "--output", str(run), *options]) == 0
     return load_model(run, ["cpu"])
 
 
-def refusal(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> str:
-    """What import says on stderr, one line, with status 2 and no folder made."""
+def import_error(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> str:
+    """Returns import's one line on stderr; checks that its status is 2 and that it creates no folder."""
     capsys.readouterr()
-    run = file.with_name("refused-run")
+    run = file.with_name("failed-run")
     assert cli.main(["import", str(file), "--output", str(run), *options]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
     assert not run.exists()
-    return said
+    return error
 
 
 @pytest.mark.parametrize(
-    ("numbers", "blob"),
+    ("numbers", "encode_blob"),
     [
         (V2, None),
-        (V2, lambda array: with_four_sizes(array) + packed(array)),
-        (V1, lambda array: with_four_sizes(array) + packed(array)),
-        (V1, lambda array: with_four_sizes(array) + one_by_one(array)),
+        (V2, lambda array: with_four_sizes(array) + packed_data(array)),
+        (V1, lambda array: with_four_sizes(array) + packed_data(array)),
+        (V1, lambda array: with_four_sizes(array) + unpacked_data(array)),
     ],
     ids=["layer, shape", "layer, four sizes", "layers", "layers, not packed"],
 )
-def test_a_caffemodel_computes_what_caffe_computes(numbers: Names, blob: Blob | None, tmp_path: Path) -> None:
-    weights = weights_of_caffe()
+def test_a_caffemodel_computes_what_caffe_computes(
+    numbers: FieldNumbers, encode_blob: BlobEncoder | None, tmp_path: Path
+) -> None:
+    weights = random_caffe_weights()
     file = tmp_path / "bvlc_alexnet.caffemodel"
-    file.write_bytes(caffemodel(weights, numbers, blob))
-    model = imported(file, "--image-size", str(SIZE))
+    file.write_bytes(caffemodel(weights, numbers, encode_blob))
+    model = import_file(file, "--image-size", str(SIZE))
     images = rgb_images()
     assert model.net.architecture == PRESETS["caffe"]
     assert model.classes == tuple(f"class {index}" for index in range(CLASSES))
-    computes_as(model, images, caffes_net(weights, images.flip(1) - BGR_MEAN))
-    wrong = caffes_net(weights, images - BGR_MEAN)
-    assert (wrong - caffes_net(weights, images.flip(1) - BGR_MEAN)).abs().max() > 0.1  # order does matter
+    expected = caffe_logits(weights, images.flip(1) - BGR_MEAN)
+    assert_computes(model, images, expected)
+    rgb_logits = caffe_logits(weights, images - BGR_MEAN)
+    assert (rgb_logits - expected).abs().max() > 0.1  # the channel order matters
 
 
-def test_sides_that_do_not_halve_are_pooled_as_caffe_pools_them(tmp_path: Path) -> None:
-    """At 64 pixels conv1's 14 become 7, the last window reaching past the edge."""
-    weights, file = weights_of_caffe(), tmp_path / "bvlc_alexnet.caffemodel"
+def test_odd_sides_are_pooled_as_caffe_pools_them(tmp_path: Path) -> None:
+    """At 64 pixels conv1's 14 become 7: the last window reaches past the edge."""
+    weights, file = random_caffe_weights(), tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffemodel(weights))
     images = rgb_images()[:, :, :64, :64]
-    computes_as(imported(file, "--image-size", "64"), images, caffes_net(weights, images.flip(1) - BGR_MEAN))
+    assert_computes(import_file(file, "--image-size", "64"), images, caffe_logits(weights, images.flip(1) - BGR_MEAN))
 
 
-def test_227_pixels_are_found_out_and_cut_from_256(tmp_path: Path) -> None:
-    weights = weights_of_caffe()
+def test_227_pixels_are_detected_and_cropped_from_256(tmp_path: Path) -> None:
+    weights = random_caffe_weights()
     weights["fc6.weight"] = torch.randn(48, 16 * 6 * 6)
     file = tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffemodel(weights))
-    model = imported(file)
+    model = import_file(file)
     assert (model.net.image_size, model.mean.shape) == (227, (256, 256, 3))
 
 
-def test_a_mean_is_a_colour_or_caffes_or_numpys_file(tmp_path: Path) -> None:
-    weights, images = weights_of_caffe(), rgb_images()
+def test_the_mean_is_a_colour_or_a_file_of_caffe_or_numpy(tmp_path: Path) -> None:
+    weights, images = random_caffe_weights(), rgb_images()
     mean = torch.rand(3, SIZE + 2, SIZE + 2) * 255  # BGR
-    (tmp_path / "mean.binaryproto").write_bytes(with_four_sizes(mean.numpy()) + packed(mean.numpy()))
+    (tmp_path / "mean.binaryproto").write_bytes(with_four_sizes(mean.numpy()) + packed_data(mean.numpy()))
     np.save(tmp_path / "caffe.npy", mean.numpy())
     np.save(tmp_path / "ours.npy", mean.numpy()[::-1].transpose(1, 2, 0))
-    expected = caffes_net(weights, images.flip(1) - mean[:, 1:-1, 1:-1])
+    expected = caffe_logits(weights, images.flip(1) - mean[:, 1:-1, 1:-1])
     for name in ("mean.binaryproto", "caffe.npy", "ours.npy"):
         file = tmp_path / f"{name}.caffemodel"
         file.write_bytes(caffemodel(weights))
-        computes_as(imported(file, "--image-size", str(SIZE), "--mean", str(tmp_path / name)), images, expected)
+        assert_computes(import_file(file, "--image-size", str(SIZE), "--mean", str(tmp_path / name)), images, expected)
     file = tmp_path / "colour.caffemodel"
     file.write_bytes(caffemodel(weights))
-    expected = caffes_net(weights, images.flip(1) - torch.tensor([30.0, 20.0, 10.0]).view(3, 1, 1))
-    computes_as(imported(file, "--image-size", str(SIZE), "--mean", "10,20,30"), images, expected)
+    expected = caffe_logits(weights, images.flip(1) - torch.tensor([30.0, 20.0, 10.0]).view(3, 1, 1))
+    assert_computes(import_file(file, "--image-size", str(SIZE), "--mean", "10,20,30"), images, expected)
 
 
-def onnx_file(path: Path, weights: dict[str, Tensor], turned: bool, pool_first: bool = False) -> None:
-    """bvlc_alexnet as a graph of ONNX's own operators; linear weights (in, out) if `turned`."""
+def write_onnx(path: Path, weights: dict[str, Tensor], transposed: bool, pool_first: bool = False) -> None:
+    """Writes bvlc_alexnet as a graph of ONNX operators; linear weights are (in, out) if `transposed`."""
     nodes: list[onnx.NodeProto] = []
     stored: list[onnx.TensorProto] = []
-    last = "data_0"
+    output = "data_0"
 
     def add(kind: str, *inputs: str, **attributes: Any) -> None:
-        nonlocal last
-        nodes.append(helper.make_node(kind, [last, *inputs], [f"t{len(nodes)}"], **attributes))
-        last = f"t{len(nodes) - 1}"
+        nonlocal output
+        nodes.append(helper.make_node(kind, [output, *inputs], [f"t{len(nodes)}"], **attributes))
+        output = f"t{len(nodes) - 1}"
 
-    def store(stage: str, turn: bool = False) -> tuple[str, str]:
+    def store(stage: str, transpose: bool = False) -> tuple[str, str]:
         names = f"{stage}_w_0", f"{stage}_b_0"
         weight = weights[f"{stage}.weight"]
-        stored.append(numpy_helper.from_array((weight.T if turn else weight).contiguous().numpy(), names[0]))
+        stored.append(numpy_helper.from_array((weight.T if transpose else weight).contiguous().numpy(), names[0]))
         stored.append(numpy_helper.from_array(weights[f"{stage}.bias"].numpy(), names[1]))
         return names
 
@@ -186,24 +190,24 @@ def onnx_file(path: Path, weights: dict[str, Tensor], turned: bool, pool_first: 
     pool()
     add("Flatten")
     for stage in ("fc6", "fc7", "fc8"):
-        add("Gemm", *store(stage, turned), transB=0 if turned else 1)
+        add("Gemm", *store(stage, transposed), transB=0 if transposed else 1)
         if stage != "fc8":
             add("Relu")
     images = helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
-    logits = helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, ["N", CLASSES])
+    logits = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["N", CLASSES])
     graph = helper.make_graph(nodes, "alexnet", [images], [logits], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
-@pytest.mark.parametrize("turned", [False, True], ids=["transB", "plain"])
-def test_caffes_onnx_file_computes_what_onnxruntime_computes(turned: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transposed", [False, True], ids=["transB", "plain"])
+def test_caffes_onnx_file_computes_what_onnxruntime_computes(transposed: bool, tmp_path: Path) -> None:
     file, images = tmp_path / "bvlcalexnet-9.onnx", rgb_images()
-    onnx_file(file, weights_of_caffe(), turned)
-    (theirs,) = onnxruntime.InferenceSession(file).run(None, {"data_0": (images.flip(1) - BGR_MEAN).numpy()})
-    computes_as(imported(file, "--image-size", str(SIZE)), images, torch.from_numpy(theirs))
+    write_onnx(file, random_caffe_weights(), transposed)
+    (expected,) = onnxruntime.InferenceSession(file).run(None, {"data_0": (images.flip(1) - BGR_MEAN).numpy()})
+    assert_computes(import_file(file, "--image-size", str(SIZE)), images, torch.from_numpy(expected))
 
 
-def lively(net: nn.Module) -> nn.Module:
+def with_random_weights(net: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for parameter in net.parameters():
         nn.init.normal_(parameter, 0.0, (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1)
@@ -214,83 +218,85 @@ def test_torchvisions_file_predicts_what_torchvision_predicts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with torch.device("meta"):
-        theirs = lively(torchvision.models.alexnet().to_empty(device="cpu"))
-    torch.save(theirs.state_dict(), tmp_path / "alexnet-owt.pth")
-    model = imported(tmp_path / "alexnet-owt.pth")
-    said = capsys.readouterr().out
-    assert "architecture torchvision at 224 pixels, 1000 classes (assumed to be ImageNet's" in said
-    assert "assumed to read imagenet images, minus ImageNet's mean colour 123.67,116.28,103.53" in said
-    # 256 pixels: nobody resizes, and crops are the same
+        original = with_random_weights(torchvision.models.alexnet().to_empty(device="cpu"))
+    torch.save(original.state_dict(), tmp_path / "alexnet-owt.pth")
+    model = import_file(tmp_path / "alexnet-owt.pth")
+    printed = capsys.readouterr().out
+    assert "architecture torchvision at 224 pixels, 1000 classes (assumed to be ImageNet's" in printed
+    assert "assumed to read imagenet images, minus ImageNet's mean colour 123.67,116.28,103.53" in printed
+    # at 256 pixels neither side resizes, and crops are the same
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    meta = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
+    imagenet = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
     with Image.open(tmp_path / "a.png") as image, torch.no_grad():
-        expected = theirs(meta.transforms()(image)[None])
-    computes_as(model, torch.from_numpy(pixels[16:-16, 16:-16].copy()).permute(2, 0, 1)[None].float(), expected)
+        expected = original(imagenet.transforms()(image)[None])
+    assert_computes(model, torch.from_numpy(pixels[16:-16, 16:-16].copy()).permute(2, 0, 1)[None].float(), expected)
     ((_, guesses),) = predict(model, [tmp_path / "a.png"])
     best = expected.softmax(1).topk(5)
-    assert [g["label"] for g in guesses] == [meta.meta["categories"][int(i)] for i in best.indices[0]]
+    assert [g["label"] for g in guesses] == [imagenet.meta["categories"][int(i)] for i in best.indices[0]]
     assert [g["probability"] for g in guesses] == pytest.approx(best.values[0].tolist(), abs=1e-4)
-    run, back = str(tmp_path / "alexnet-owt.pth-run"), tmp_path / "back.pth"
-    assert cli.main(["export", run, str(back), "--format", "torchvision"]) == 0
+    run, exported = str(tmp_path / "alexnet-owt.pth-run"), tmp_path / "exported.pth"
+    assert cli.main(["export", run, str(exported), "--format", "torchvision"]) == 0
     assert "torchvision's images (0..1, standardised" in capsys.readouterr().out
-    weights = torch.load(back, weights_only=True)
-    for name, value in theirs.state_dict().items():
+    weights = torch.load(exported, weights_only=True)
+    for name, value in original.state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=0)
 
 
-def test_torchvisions_shapes_alone_do_not_tell_what_images_they_read(
+def test_torchvisions_shapes_under_our_names_do_not_tell_which_images_they_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run of torchvision's architecture, exported as grouped, reads our images under our names."""
     shapes = grouped_shapes(PRESETS["torchvision"], 5, 224)
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "net.pt")
-    assert "does not tell which images it reads; choose with --inputs" in refusal(capsys, tmp_path / "net.pt")
+    assert "does not tell which images it reads; choose with --inputs" in import_error(capsys, tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_grouped_state_dict_is_read_as_it_is_said_to_be(prefix: str, tmp_path: Path) -> None:
-    weights, images = weights_of_caffe(), rgb_images()
+def test_a_grouped_state_dict_is_read_as_the_options_say(prefix: str, tmp_path: Path) -> None:
+    weights, images = random_caffe_weights(), rgb_images()
     file = tmp_path / "checkpoint.pth.tar"
     torch.save({"epoch": 90, "state_dict": {prefix + name: value for name, value in weights.items()}}, file)
     options = ["--image-size", str(SIZE), "--architecture", "caffe", "--inputs", "rgb", "--mean", "10,20,30"]
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"animal {index}" for index in range(CLASSES)) + "\n")
-    model = imported(file, *options, "--classes", str(names))
+    model = import_file(file, *options, "--classes", str(names))
     assert model.classes[6] == "animal 6"
-    computes_as(model, images, caffes_net(weights, images - torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)))
+    assert_computes(model, images, caffe_logits(weights, images - torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)))
 
 
-def test_what_nobody_can_guess_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "mine.pt"
-    torch.save(weights_of_caffe(), file)
+def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(random_caffe_weights(), file)
     options = ["--image-size", str(SIZE)]
-    assert "its shapes fit paper, source_2012, caffe, which" in refusal(capsys, file, *options)
+    assert "its shapes fit paper, source_2012, caffe, which" in import_error(capsys, file, *options)
     options += ["--architecture", "caffe"]
-    assert "does not tell which images it reads; choose with --inputs: rgb" in refusal(capsys, file, *options)
+    assert "does not tell which images it reads; choose with --inputs: rgb" in import_error(capsys, file, *options)
     options += ["--inputs", "rgb"]
-    assert "does not tell its images' mean; give it with --mean" in refusal(capsys, file, *options)
+    assert "does not tell its images' mean; give it with --mean" in import_error(capsys, file, *options)
     for mean in ("1,2", "1,2,x", "1,nan,3", "1,2,256"):
-        assert f"--mean {mean}: must be R,G,B" in refusal(capsys, file, *options, "--mean", mean)
-    assert "--inputs grey: no such images; choose from rgb" in refusal(capsys, file, *options[:4], "--inputs", "grey")
-    assert "--architecture vgg: no such architecture; choose from paper" in refusal(
+        assert f"--mean {mean}: must be R,G,B" in import_error(capsys, file, *options, "--mean", mean)
+    assert "--inputs grey: no such images; choose from rgb" in import_error(
+        capsys, file, *options[:4], "--inputs", "grey"
+    )
+    assert "--architecture vgg: no such architecture; choose from paper" in import_error(
         capsys, file, "--architecture", "vgg"
     )
-    assert "no architecture reads images of 0 pixels" in refusal(capsys, file, "--image-size", "0")
+    assert "no architecture reads images of 0 pixels" in import_error(capsys, file, "--image-size", "0")
     np.save(tmp_path / "mean.npy", np.zeros((60, 60, 3)))
     small = ["--mean", str(tmp_path / "mean.npy")]
-    assert "has 60x60 pixels; name one of at least 67x67" in refusal(capsys, file, *options, *small)
+    assert "has 60x60 pixels; name one of at least 67x67" in import_error(capsys, file, *options, *small)
     names = tmp_path / "names.txt"
     names.write_text("a\nb\n")
-    given = [*options, "--mean", "1,2,3", "--classes", str(names)]
-    assert f"has 2 names, but the network has {CLASSES} classes" in refusal(capsys, file, *given)
+    options += ["--mean", "1,2,3", "--classes", str(names)]
+    assert f"has 2 names, but the network has {CLASSES} classes" in import_error(capsys, file, *options)
 
 
-def write(file: Path, weights: dict[str, Tensor]) -> None:
+def write_weights(file: Path, weights: dict[str, Tensor]) -> None:
     if file.suffix == ".caffemodel":
         file.write_bytes(caffemodel(weights))
     elif file.suffix == ".onnx":
-        onnx_file(file, weights, False)
+        write_onnx(file, weights, False)
     else:
         torch.save(weights, file)
 
@@ -298,73 +304,73 @@ def write(file: Path, weights: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("name", "tensor"), [("a.caffemodel", "fc7.weight"), ("a.onnx", "fc7_w_0"), ("a.pt", "fc7.weight")]
 )
-def test_a_wrong_shape_is_refused_with_its_name_and_both(
+def test_the_error_for_a_wrong_shape_names_the_tensor_and_both_shapes(
     name: str, tensor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = weights_of_caffe()
+    weights = random_caffe_weights()
     weights["fc7.weight"] = torch.zeros(40, 47)
-    write(tmp_path / name, weights)
-    said = refusal(capsys, tmp_path / name, "--image-size", str(SIZE), "--architecture", "caffe")
-    assert f"{name}: {tensor} is (40, 47); in caffe at 67 pixels it is (40, 48)" in said
+    write_weights(tmp_path / name, weights)
+    error = import_error(capsys, tmp_path / name, "--image-size", str(SIZE), "--architecture", "caffe")
+    assert f"{name}: {tensor} is (40, 47); in caffe at 67 pixels it is (40, 48)" in error
 
 
-def test_torchvisions_wrong_shapes_are_refused_by_its_own_names(
+def test_the_error_for_torchvisions_shapes_uses_its_own_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in torchvision.models.alexnet(num_classes=5).state_dict().items()}
     shapes["features.3.weight"] = torch.Size((192, 64, 3, 3))
-    one = torch.zeros(1)
-    torch.save({name: one.expand(shape) for name, shape in shapes.items()}, tmp_path / "a.pth")
-    said = refusal(capsys, tmp_path / "a.pth")
-    assert "features.3.weight is (192, 64, 3, 3); in torchvision at 224 pixels it is (192, 64, 5, 5)" in said
+    zero = torch.zeros(1)
+    torch.save({name: zero.expand(shape) for name, shape in shapes.items()}, tmp_path / "a.pth")
+    error = import_error(capsys, tmp_path / "a.pth")
+    assert "features.3.weight is (192, 64, 3, 3); in torchvision at 224 pixels it is (192, 64, 5, 5)" in error
 
 
-def test_a_missing_layer_is_named_and_so_is_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = weights_of_caffe()
+def test_a_missing_and_an_unexpected_layer_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = random_caffe_weights()
     options = ["--image-size", str(SIZE), "--architecture", "caffe"]
     fewer = {name: value for name, value in weights.items() if not name.startswith("conv4")}
     torch.save(fewer, tmp_path / "fewer.pt")
-    assert "has no conv4.weight, which caffe" in refusal(capsys, tmp_path / "fewer.pt", *options)
-    by_order = {f"net.{name}": value for name, value in fewer.items()}
-    torch.save(by_order, tmp_path / "order.pt")
-    assert "4 convolutions and 3 linear layers among 7" in refusal(capsys, tmp_path / "order.pt", *options)
+    assert "has no conv4.weight, which caffe" in import_error(capsys, tmp_path / "fewer.pt", *options)
+    other_names = {f"net.{name}": value for name, value in fewer.items()}
+    torch.save(other_names, tmp_path / "order.pt")
+    assert "4 convolutions and 3 linear layers among 7" in import_error(capsys, tmp_path / "order.pt", *options)
     torch.save({**weights, "conv9.weight": torch.zeros(1), "conv9.bias": torch.zeros(1)}, tmp_path / "more.pt")
-    assert "conv9.weight is not in caffe" in refusal(capsys, tmp_path / "more.pt", *options)
+    assert "conv9.weight is not in caffe" in import_error(capsys, tmp_path / "more.pt", *options)
     torch.save({**weights, "bn.running_mean": torch.zeros(1)}, tmp_path / "norm.pt")
-    assert "bn.running_mean is not one of a layer's weight and bias" in refusal(capsys, tmp_path / "norm.pt")
+    assert "bn.running_mean is not one of a layer's weight and bias" in import_error(capsys, tmp_path / "norm.pt")
 
 
 @pytest.mark.parametrize("name", ["a.caffemodel", "a.onnx"])
-def test_caffenet_is_not_taken_for_alexnet(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_caffenet_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / name
     if file.suffix == ".onnx":
-        onnx_file(file, weights_of_caffe(), False, pool_first=True)
+        write_onnx(file, random_caffe_weights(), False, pool_first=True)
     else:
-        file.write_bytes(caffemodel(weights_of_caffe(), pool_first=True))
-    assert "pools before it normalises, as CaffeNet does" in refusal(capsys, file, "--image-size", str(SIZE))
+        file.write_bytes(caffemodel(random_caffe_weights(), pool_first=True))
+    assert "pools before it normalises, as CaffeNet does" in import_error(capsys, file, "--image-size", str(SIZE))
     if file.suffix == ".caffemodel":
-        file.write_bytes(caffemodel(weights_of_caffe(), V1, pool_first=True))
-        assert "pools before it normalises" in refusal(capsys, file, "--image-size", str(SIZE))
+        file.write_bytes(caffemodel(random_caffe_weights(), V1, pool_first=True))
+        assert "pools before it normalises" in import_error(capsys, file, "--image-size", str(SIZE))
 
 
 @pytest.mark.parametrize("name", ["a.caffemodel", "a.onnx", "a.pt", "a.safetensors", "a.pt2"])
-def test_damaged_files_are_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_for_damaged_files_are_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / name
     if file.suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file(weights_of_caffe(), file)
+        save_file(random_caffe_weights(), file)
     else:
-        write(file, weights_of_caffe())
+        write_weights(file, random_caffe_weights())
     file.write_bytes(file.read_bytes()[:-1000])
-    assert "damaged" in refusal(capsys, file)
+    assert "damaged" in import_error(capsys, file)
     file.write_bytes(b"")
-    assert str(file) in refusal(capsys, file)
+    assert str(file) in import_error(capsys, file)
     file.write_bytes(np.random.default_rng(0).bytes(5000))
-    assert str(file) in refusal(capsys, file)
+    assert str(file) in import_error(capsys, file)
     file.unlink()
-    assert "no such file; name a file of weights" in refusal(capsys, file)
+    assert "no such file; name a file of weights" in import_error(capsys, file)
 
 
 class Trap:
@@ -379,17 +385,17 @@ def test_nothing_but_tensors_is_unpickled(
     torch.save({"conv1.weight": Trap()}, "trap.pt")
     Path("old.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "old.pt"):
-        assert "contains more than tensors, which is not unpickled" in refusal(capsys, tmp_path / name)
+        assert "contains more than tensors, which is not unpickled" in import_error(capsys, tmp_path / name)
     assert not Path("sprung").exists()
     torch.save([1, 2], "list.pt")
-    assert "contains no state dict" in refusal(capsys, tmp_path / "list.pt")
+    assert "contains no state dict" in import_error(capsys, tmp_path / "list.pt")
 
 
-def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.caffemodel"
-    file.write_bytes(caffemodel(weights_of_caffe()))
-    imported(file, "--image-size", str(SIZE))
+    file.write_bytes(caffemodel(random_caffe_weights()))
+    import_file(file, "--image-size", str(SIZE))
     capsys.readouterr()
-    again = ["import", str(file), "--output", f"{file}-run", "--image-size", str(SIZE)]
-    assert cli.main(again) == 2
+    arguments = ["import", str(file), "--output", f"{file}-run", "--image-size", str(SIZE)]
+    assert cli.main(arguments) == 2
     assert "contains a run already; name another folder" in capsys.readouterr().err
