@@ -8,73 +8,71 @@
                                                                      eight slices of each batch
     torchrun --nnodes=4 --nproc_per_node=8 --max-restarts=3 --rdzv_backend=c10d --rdzv_endpoint=HOST:29500
         train.py --data imagenet/ --output runs/mine                 on each of four machines
-    python train.py --output runs/mine --resume                      go on with a run that was stopped
+    python train.py --output runs/mine --resume                      continue an interrupted run
     python train.py --data photos/ --init runs/imagenet              start from a run's weights, or a file's
 
-A run starts from its own checkpoint with --resume, else from the weights of --init, else from weights
-that it draws.
+A run starts from its own checkpoint with --resume, else from the weights of --init, else from random
+weights.
 
 All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 the input was wrong;
-130 or 143 stopped by SIGINT or SIGTERM after saving.
+130 or 143 interrupted by SIGINT or SIGTERM, after saving.
 """
 
 import sys
 from typing import Any
 
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import OtherRankFailed, RankLost, TrainingError, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.recipes.command_line import parse
+from alexnet_torch.training.stop_signal import StopSignal
 
 
 def main() -> int:
-    """Parses, builds, trains; returns the exit status."""
+    """Parses the options and trains; prints why a run ends early. Returns the exit status."""
     keep_freed()
     world = World.from_environment()
+    with StopSignal() as stop:
+        try:
+            train(parse_options(world), world, stop)
+        except RunError as error:
+            if error.printed_by == "this rank" or (error.printed_by == "main rank" and world.rank == 0):
+                print(f"train.py: {error}", file=sys.stderr)
+            return error.exit_status
+        except KeyboardInterrupt:  # before training, which saves first: see StopSignal
+            if world.local_rank == 0:
+                print("train.py: interrupted before training; a new start continues the cache", file=sys.stderr)
+            return 130
+    return 0
+
+
+def parse_options(world: World) -> dict[str, Any]:
+    """Returns the options given on the command line. On an error, local rank 0 raises it for its machine."""
     try:
         given = parse()
         if (world.size > 1 or world.torchrun) and "output" not in given:
-            raise UserError("--output: name the run's folder under torchrun, whose restarts would not find it else")
+            raise UserError("--output: name the run's folder under torchrun: a restart must find the same folder")
     except UserError as error:
-        if world.local_rank == 0:  # the other processes of the machine have the same to say
-            print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    try:
-        return run(given, world)
-    except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    except OtherRankFailed as error:  # where it is told
-        return error.status
-    except KeyboardInterrupt:  # before training, which saves first: see trainer.StopSignal
         if world.local_rank == 0:
-            print("train.py: stopped before training; the cache goes on where it was next time", file=sys.stderr)
-        return 130
+            raise
+        raise OtherRankFailed(error.exit_status) from error
+    return given
 
 
-def run(given: dict[str, Any], world: World) -> int:
-    """Trains what the options name, as one of the processes; returns the exit status."""
-    # not at the top: torch takes seconds that --help and mistakes in the options can do without
+def train(given: dict[str, Any], world: World, stop: StopSignal) -> None:
+    """Trains as the options say, as one of the run's ranks."""
+    # not at the top: torch takes seconds to import, which --help and errors in the options do not need
     from alexnet_torch.distributed.ranks import Ranks
-    from alexnet_torch.training.launch import build
-    from alexnet_torch.training.stop_signal import Interrupted
+    from alexnet_torch.training.launch import launch
 
     ranks = Ranks(world)
-    message: str | None
     try:
-        build(given, ranks).fit()
-        return 0
-    except Interrupted as stopped:
-        status, message = stopped.status, str(stopped) if ranks.is_main else None
+        launch(given, ranks, stop)
     except RankLost as lost:
-        status, message = 1, ranks.describe_missing(lost)
-    except TrainingError as error:
-        status, message = 1, str(error) if ranks.is_main else None
+        message = ranks.describe_missing(lost)  # on one of the ranks that are left
+        raise (RunError(message) if message else OtherRankFailed(lost.exit_status)) from lost
     finally:
         ranks.close()
-    if message:
-        print(f"train.py: {message}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -1,24 +1,41 @@
-"""The two ways in which a run ends early, by exit status."""
+"""How a run ends early, by exit status and by who prints the message.
+
+RunError             1
+  UserError          2             the user's input is wrong
+  TrainingError      1             training failed; all ranks raise it together
+    RankLost         1             another rank is gone or does not answer
+  OtherRankFailed    that rank's   another rank raised an error
+  Interrupted        128 + signal  SIGINT or SIGTERM stopped training, which is saved
+"""
+
+from typing import Literal
 
 
-class UserError(Exception):
-    """The user's input is wrong: exit status 2.
+class RunError(Exception):
+    """The run ends early. The message names the cause and a fix: one line, unless it lists many files."""
 
-    The message names the file or option and the mend, reads well on stderr by itself, and is one
-    line unless it lists many files.
-    """
+    exit_status = 1
+    printed_by: Literal["this rank", "main rank", "other rank"] = "this rank"
 
 
-class TrainingError(Exception):
-    """Training itself failed, by diverging say: exit status 1. The message names the step."""
+class UserError(RunError):
+    """The user's input is wrong. The message names the file or option."""
+
+    exit_status = 2
+
+
+class TrainingError(RunError):
+    """Training failed, for example because it diverged. The message names the step."""
+
+    printed_by = "main rank"
 
 
 class RankLost(TrainingError):
-    """Another process of the run did not come in time, or is gone.
+    """Another rank did not answer in time, or is gone.
 
     Args:
-        what: this process was waiting for.
-        why: the words of the transport.
+        what: the operation in which this rank waited.
+        why: the transport's error message.
     """
 
     def __init__(self, what: str, why: str) -> None:
@@ -26,9 +43,21 @@ class RankLost(TrainingError):
         super().__init__(f"lost another process in {what}: {self.why}")
 
 
-class OtherRankFailed(Exception):
-    """Another process of the run has failed, and has said or will say why."""
+class OtherRankFailed(RunError):
+    """Another rank raised an error, and prints it."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"another process failed with status {status}")
-        self.status = status
+    printed_by = "other rank"
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__(f"another rank failed with status {exit_status}")
+        self.exit_status = exit_status
+
+
+class Interrupted(RunError):
+    """SIGINT or SIGTERM stopped training, after a checkpoint was saved."""
+
+    printed_by = "main rank"
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal

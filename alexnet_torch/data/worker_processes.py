@@ -11,9 +11,10 @@ from multiprocessing.context import ForkServerContext
 from alexnet_torch.malloc import keep_freed
 
 
-def available_cores() -> int:
-    """Returns how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(processes: int = 1) -> int:
+    """Returns how many CPU cores each of several processes of this machine may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes)
 
 
 def context(preload: str) -> ForkServerContext:

@@ -1,51 +1,173 @@
-"""Checkpoints: saved whole or not at all, checksummed, the newest two and the best kept."""
+"""Checkpoints: complete or absent, checksummed; the newest two and the best stay."""
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alexnet_torch.distributed import sharded_state as shards
+from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.training.run_state import RunState, require_same_run
 
-_DIGITS = 16  # of SHA-256 in a file's name, as torch.hub has them
+_DIGITS = 16  # of SHA-256 in a file's name, as in torch.hub's file names
 _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+class RunCheckpoints:
+    """Saves and loads the checkpoints of one run, in any placement. All ranks call its methods together.
+
+    Args:
+        folder: the run's checkpoints.
+        identity: the run's, from `run_state.identity`.
+        net, optimizer, scaler: this rank's, saved and loaded.
+        ranks: the run's processes.
+
+    Attributes:
+        saved_step: the step of the newest checkpoint; None before there is one.
+        saves: checkpoints that this process has saved.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        net: AlexNet,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        ranks: Ranks,
+    ) -> None:
+        self.folder, self._identity, self._ranks = folder, identity, ranks
+        self._net, self._optimizer, self._scaler = net, optimizer, scaler
+        self.saved_step: int | None = None
+        self.saves, self._last_save = 0, time.monotonic()
+
+    def minutes_since_save(self) -> float:
+        """Returns the minutes since this process last saved a checkpoint, or started."""
+        return (time.monotonic() - self._last_save) / 60
+
+    def gather(self) -> shards.Held:
+        """Returns all towers' weights and velocities on the main rank, nothing on the others."""
+        return shards.gather(self._net, self._optimizer, self._ranks)
+
+    def save(self, state: RunState, gathered: shards.Held) -> None:
+        """Saves a checkpoint of all that resuming needs.
+
+        Args:
+            state: the run's.
+            gathered: from `gather`.
+        """
+        with self._ranks.main_only() as (is_main, _):
+            if is_main:
+                content = {
+                    "identity": self._identity,
+                    "state": state.to_dict(),
+                    "weights": shards.weights(gathered),
+                    "optimizer": shards.kept(gathered),
+                    "scaler": self._scaler.state_dict(),
+                }
+                save_checkpoint(self.folder, state.step, content, state.best_step)
+        self.saved_step, self.saves, self._last_save = state.step, self.saves + 1, time.monotonic()
+
+    def load(self) -> tuple[RunState, str] | None:
+        """Loads the newest intact checkpoint, which only the main rank reads.
+
+        Returns:
+            how far the run is, and the checkpoint's path; None if there is no checkpoint yet.
+
+        Raises:
+            UserError: no checkpoint is intact, or they are another run's.
+            OtherRankFailed: the same, on the other ranks.
+        """
+        content: dict[str, Any] | None = None
+        with self._ranks.main_only() as (is_main, broadcast):
+            if is_main and (newest := self._read()):
+                content = newest[1]
+                broadcast.append(str(newest[0]))
+        if not self._ranks.is_single_process:
+            packed = self._ranks.broadcast_bytes(shards.pack(content) if content else None)
+            content = content or (None if packed is None else shards.unpack(packed))
+        if content is None:
+            return None
+        shards.take(self._net, self._optimizer, content["weights"], content["optimizer"])
+        self._scaler.load_state_dict(content["scaler"])
+        state = RunState.from_dict(content["state"])
+        self.saved_step = state.step
+        return state, broadcast[0]
+
+    def _read(self) -> tuple[Path, dict[str, Any]] | None:
+        def print_damaged(path: Path) -> None:
+            print(f"{path} is damaged (its checksum is wrong): skipped")
+
+        newest = load_newest_intact(self.folder, print_damaged)
+        if newest is None:
+            if list_checkpoints(self.folder):
+                raise UserError(
+                    f"--resume: no checkpoint in {self.folder} is intact; start a new run in another --output"
+                )
+            return None
+        path, content = newest
+        require_same_run(content["identity"], self._identity)
+        if not set(content["optimizer"]) <= set(content["weights"]):
+            raise UserError(f"--resume: {path} was saved by another version of this project; resume with that version")
+        return newest
 
 
-def save(folder: Path, step: int, state: dict[str, Any], best_step: int | None) -> Path:
+def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step: int | None) -> Path:
     """Saves a checkpoint and removes those that are neither among the newest two nor the best.
 
     Args:
-        folder: made if need be, in a run's folder that is there: one that has vanished is not made again.
+        folder: created if missing, in the run's folder, which is never created here: it may have been removed.
         step: steps done.
-        state: tensors and plain Python values only, so that `weights_only` loads it.
-        best_step: the step of the best checkpoint, kept whatever its age.
+        content: tensors and plain Python values only, so that `weights_only` loads it.
+        best_step: the step of the best checkpoint, which stays whatever its age.
 
     Returns:
-        the file, named by step and checksum, which one rename makes appear together.
+        the file, named by step and checksum; one rename makes both appear together.
     """
     folder.mkdir(exist_ok=True)
     unnamed = folder / f"step-{step:08d}.unchecked"
-    atomic_write(unnamed, lambda file: torch.save(state, file))
+    atomic_write(unnamed, lambda file: torch.save(content, file))
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
     sync_folder(folder)
-    for same in found(folder):  # saved again after its validation: the earlier one takes no other's place
-        if _step(same) == step and same != path:
-            same.unlink()
-    for old in found(folder)[2:]:
+    for same_step in list_checkpoints(folder):  # saved again after its validation: replace the earlier file
+        if _step(same_step) == step and same_step != path:
+            same_step.unlink()
+    for old in list_checkpoints(folder)[2:]:
         if _step(old) != best_step:
             old.unlink()
-    for left in (*folder.glob(".*.tmp"), *folder.glob("*.unchecked")):  # of a process that was killed
-        left.unlink()
+    for leftover in (*folder.glob(".*.tmp"), *folder.glob("*.unchecked")):  # of a process that was killed
+        leftover.unlink()
     return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a folder, newest first; does not verify them."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def load_newest_intact(folder: Path, on_damaged: Callable[[Path], None]) -> tuple[Path, dict[str, Any]] | None:
+    """Returns the newest checkpoint whose checksum is right, and its content on the CPU; None if there is none.
+
+    Args:
+        folder: the run's checkpoints.
+        on_damaged: called with each newer checkpoint, skipped because its checksum is wrong.
+    """
+    for path in list_checkpoints(folder):
+        if _digest(path) != path.stem.rpartition("-")[2]:
+            on_damaged(path)
+            continue
+        return path, torch.load(path, map_location="cpu", weights_only=True)
+    return None
 
 
 def _step(path: Path) -> int:
@@ -54,23 +176,6 @@ def _step(path: Path) -> int:
     return int(match[1])
 
 
-def found(folder: Path) -> list[Path]:
-    """The checkpoints in a folder by name, newest first; not verified."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=_step, reverse=True)
-
-
-def newest_intact(folder: Path, damaged: Callable[[Path], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint whose checksum holds, and its state on the CPU; None if there is none.
-
-    Args:
-        folder: of checkpoints.
-        damaged: told of each newer one that is passed over because its checksum does not hold.
-    """
-    for path in found(folder):
-        if _digest(path) != path.stem.rpartition("-")[2]:
-            damaged(path)
-            continue
-        return path, torch.load(path, map_location="cpu", weights_only=True)
-    return None
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

@@ -16,7 +16,7 @@ from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, InputConve
 from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
 
 
-def stages_named(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
+def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
     """The stages that an option names, in the network's order; None without the option.
 
     Args:
@@ -42,19 +42,19 @@ def stages_named(option: str, text: str | None, names: Sequence[str]) -> tuple[s
     return tuple(name for name in names if name in chosen)
 
 
-def check(settings: Settings, architecture: Architecture) -> None:
+def check_start_options(settings: Settings, architecture: Architecture) -> None:
     """Refuses what can be seen to be wrong before images are prepared, which may take an hour.
 
     Raises:
         UserError: --init names nothing, or --init-stages or --freeze a stage that is not there.
     """
     for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
-        stages_named(option, text, architecture.stage_names)
+        parse_stages(option, text, architecture.stage_names)
     if settings.init is not None and not settings.resume and not Path(settings.init).exists():
         raise UserError(f"--init {settings.init}: there is no such file; name a run's folder or a file of weights")
 
 
-def freeze(net: AlexNet, stages: Sequence[str]) -> None:
+def freeze_stages(net: AlexNet, stages: Sequence[str]) -> None:
     """Takes stages out of training: without gradients, the optimiser leaves weights and velocities alone.
 
     Raises:
@@ -67,19 +67,19 @@ def freeze(net: AlexNet, stages: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def begin(net: AlexNet, settings: Settings) -> str:
+def load_initial_weights(net: AlexNet, settings: Settings) -> str:
     """The weights before a run's first step: those of --init, or as they were drawn. Says which, in words.
 
     Raises:
-        UserError: as for `start_from`.
+        UserError: as for `copy_weights`.
     """
     if settings.init is None:
         return "scratch"
-    stages = stages_named("--init-stages", settings.init_stages, net.architecture.stage_names)
-    return start_from(net, settings.init, stages)
+    stages = parse_stages("--init-stages", settings.init_stages, net.architecture.stage_names)
+    return copy_weights(net, settings.init, stages)
 
 
-def start_from(net: AlexNet, source: str, stages: Sequence[str] | None = None) -> str:
+def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None) -> str:
     """Copies weights into a network.
 
     With all stages, the last one alone may differ, in its number of classes: it then stays as it was

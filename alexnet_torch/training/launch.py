@@ -1,10 +1,11 @@
-"""Builds the training that a command line names, in one process or in each of several."""
+"""Assembles the training that the options describe, and runs it: in one process or in each of several."""
 
 import json
 import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,91 +14,174 @@ import torch
 
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare, print_to_stderr
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.distributed.exchanges import PartnerExchange
 from alexnet_torch.distributed.placement import Placement, place
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
-from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS
-from alexnet_torch.training.initial_weights import check
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
+from alexnet_torch.training.checkpoints import RunCheckpoints
+from alexnet_torch.training.initial_weights import (
+    check_start_options,
+    freeze_stages,
+    load_initial_weights,
+    parse_stages,
+)
+from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
+from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.run_log import RunLog
+from alexnet_torch.training.run_state import RunState, identity
+from alexnet_torch.training.stop_signal import StopSignal
+from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
 
 
-def build(given: dict[str, Any], ranks: Ranks) -> Trainer:
-    """The training that the options name, its images prepared.
+def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
+    """Trains as the options say, as one of several processes or as the only one.
 
     Args:
-        given: the options, by name.
-        ranks: the processes.
+        given: the options given, by name.
+        ranks: the run's processes.
+        stop: installed before the first step.
 
     Raises:
-        UserError: the options are wrong, in one of the processes.
-        Elsewhere: that one is another.
+        UserError: the options are wrong, on this rank.
+        OtherRankFailed: they are wrong on another rank.
+        TrainingError, Interrupted: as for `Trainer.fit`.
     """
-    # by the first process: others, on other machines, may not see the run's folder
+    # read by the main rank: ranks on other machines may not see the run's folder
     settings = Settings(**ranks.broadcast_from_main(lambda: asdict(_settings(given, ranks.is_restart))))
     recipe, placement = ranks.run_on_all(lambda: _plan(settings, ranks.world))
     if ranks.is_main:
         print(placement.describe(), flush=True)
-    # a process of each machine compiles and decodes; the others then find that it is done
-    prepared = ranks.run_on_all(lambda: _first_of_machine(settings, placement) if ranks.world.local_rank == 0 else None)
-    prepared = ranks.run_on_all(lambda: prepared or _images(settings, _said_already))
-    _require_same(prepared, ranks)
+    # local rank 0 compiles and decodes for its machine; the other ranks then find the result
+    prepared = ranks.run_on_all(lambda: _prepare_machine(settings, placement) if ranks.world.local_rank == 0 else None)
+    prepared = ranks.run_on_all(lambda: prepared or _images(settings, _print_nothing))
+    _require_same_images(prepared, ranks)
     output = Path(settings.output)
     try:
-        # which refuses weights that do not fit before there is a folder, and another run's before its config.json
-        # is written over
-        trainer = Trainer(settings, recipe, prepared, placement, ranks)
+        # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
+        trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
+        stop.install()
         text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
-        with ranks.main_only() as (first, _):
-            if first:
+        with ranks.main_only() as (is_main, _):
+            if is_main:
                 atomic_write(output / CONFIG, lambda file: file.write(text))
                 ranks.mark_started()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
-    return trainer
+    trainer.fit()
 
 
-def _settings(given: dict[str, Any], begun: bool) -> Settings:
-    """What was given, resolved; torchrun's processes go on by themselves when it starts them again."""
+def build_trainer(
+    settings: Settings,
+    recipe: Recipe,
+    prepared: PreparedImages,
+    placement: Placement,
+    ranks: Ranks | None = None,
+    stop: StopSignal | None = None,
+) -> Trainer:
+    """Returns a trainer with all its parts, resumed from its newest checkpoint if `settings.resume`.
+
+    Args:
+        settings: resolved.
+        recipe: the recipe that `settings` name.
+        prepared: the images.
+        placement: the network's.
+        ranks: the processes of `placement`, connected here; this process only by default.
+        stop: stops the training; by default no signal does.
+
+    Raises:
+        UserError: the checkpoint is of another run or none is intact, or the initial weights do not fit.
+    """
+    ranks, output, device = ranks or Ranks(placement.world), Path(settings.output), placement.devices[0]
+    exchange, num_classes = ranks.connect(placement, settings.timeout), len(prepared.classes)
+    net = AlexNet(recipe.architecture, num_classes, settings.image_size, seed=settings.seed, exchange=exchange)
+    groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
+    optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
+    precision = Precision(settings.amp, device)
+    mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
+    train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks, exchange)
+    steps_per_epoch = train_loader.batches_per_epoch
+    last_step = min(settings.epochs * steps_per_epoch, settings.max_steps or settings.epochs * steps_per_epoch)
+    frozen = parse_stages("--freeze", settings.freeze, recipe.architecture.stage_names) or ()
+    ranks.run_on_all(lambda: freeze_stages(net, frozen))
+    run = identity(settings, recipe, prepared)
+    checkpoints = RunCheckpoints(output / CHECKPOINTS, run, net, optimizer, precision.scaler, ranks)
+    loaded = checkpoints.load() if settings.resume else None
+    state, source = loaded or (RunState(), ranks.run_on_all(lambda: load_initial_weights(net, settings)))
+    metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
+    run_log = RunLog(output, ranks, state, last_step)
+    run_log.print(f"starting from {source}")
+    if frozen:
+        run_log.print(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
+    parts = (net, optimizer, precision, mean, train_loader, val_loader, state, last_step)
+    stop = stop or StopSignal()
+    return Trainer(settings, recipe, prepared, placement, ranks, *parts, metrics, run_log, checkpoints, stop)
+
+
+def _loaders(
+    settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks, exchange: Exchange
+) -> tuple[Loader, Loader]:
+    """Returns the loaders of the training and validation images, for this rank's slice of each batch."""
+    workers, pinned = available_cores(placement.world.local_size), placement.devices[0].type == "cuda"
+    loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
+    loader = partial(loader, all_labels=placement.scores_all_rows)
+    streamed = ranks.max_over_ranks(int(prepared.train.images is None))  # on any machine
+    if streamed and isinstance(exchange, PartnerExchange):
+        loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
+    mirror, colour = not settings.no_mirror, recipe.colour_noise(settings.colour)
+    train_loader = loader("train", settings.image_size, settings.batch_size, settings.seed, mirror, colour)
+    return train_loader, loader("val", settings.image_size, settings.batch_size)
+
+
+def _settings(given: dict[str, Any], is_restart: bool) -> Settings:
+    """Returns the resolved settings. A rank that torchrun restarts resumes its run without being asked."""
     output = Path(given.get("output", ""))
-    holds = "output" in given and any((output / kept).exists() for kept in (CONFIG, MODEL_WEIGHTS))
-    if holds and begun:
+    has_run = "output" in given and any((output / name).exists() for name in (CONFIG, MODEL_WEIGHTS))
+    if has_run and is_restart:
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
-    if holds and not settings.resume:
+    if has_run and not settings.resume:
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     return settings
 
 
 def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
+    """Returns the recipe and the placement, and checks the settings against both."""
     recipe = apply_ablation(RECIPES[settings.recipe](), settings.ablation)
     try:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
-    check(settings, recipe.architecture)
-    named = settings.devices.split(",") if settings.devices else None
-    placement = place(named, recipe.architecture.towers, settings.split, world)
+    check_start_options(settings, recipe.architecture)
+    names = settings.devices.split(",") if settings.devices else None
+    placement = place(names, recipe.architecture.towers, settings.split, world)
     if placement.split in ("ranks", "hybrid"):
         if settings.compile:
             raise UserError(f"--compile: not with --split {placement.split}, whose exchanges torch cannot compile")
         if settings.amp == "fp16":
             raise UserError(f"--amp fp16: not with --split {placement.split}; --amp bf16 needs no scale of the loss")
-    if settings.batch_size < placement.slices[1]:
-        raise UserError(f"--batch-size {settings.batch_size}: must be {placement.slices[1]} or more, an image a slice")
+    _, slices = placement.slices
+    if settings.batch_size < slices:
+        raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
     return recipe, placement
 
 
-def _first_of_machine(settings: Settings, placement: Placement) -> PreparedImages:
-    """What one process of a machine does for all: else each would compile for itself, and say so."""
+def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages:
+    """Compiles the kernels and prepares the images, once for all ranks of a machine."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
         kernels.available()
     return _images(settings)
@@ -108,27 +192,27 @@ def _images(settings: Settings, announce: Callable[[str], None] = print_to_stder
     return prepare(root, side, settings.cache, settings.skip_bad, announce=announce)
 
 
-def _said_already(text: str) -> None:
-    """Prints nothing: the first process of the machine has."""
+def _print_nothing(text: str) -> None:
+    """Prints nothing: local rank 0 has printed the text."""
     del text
 
 
-def _require_same(prepared: PreparedImages, ranks: Ranks) -> None:
-    """Refuses machines whose images differ: their orders and crops would be of different runs."""
-    first = ranks.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
+def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
+    """Refuses machines whose images differ: their orders and crops would belong to different runs."""
+    main = ranks.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
 
     def compare() -> None:
-        if prepared.fingerprint != first["fingerprint"]:
+        if prepared.fingerprint != main["fingerprint"]:
             raise UserError(
-                f"--data: {prepared.root} on the machine of rank {ranks.world.rank} has other images than on that of "
-                "rank 0; copy those"
+                f"--data: {prepared.root} on the machine of rank {ranks.world.rank} differs from rank 0's images; "
+                "copy rank 0's folder there"
             )
 
     ranks.run_on_all(compare)
 
 
 def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
-    """What config.json tells of a run."""
+    """Returns the content of config.json."""
     return {
         "settings": asdict(settings),
         "architecture": asdict(recipe.architecture),
@@ -143,7 +227,7 @@ def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placem
 
 
 def _commit() -> str | None:
-    """The source's commit, if it is in a git checkout."""
+    """Returns the commit of the source, if it is a git checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

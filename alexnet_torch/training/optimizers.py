@@ -86,7 +86,7 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
     ]
 
 
-def optimizer_of(rule: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+def build_optimizer(rule: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
     """The optimizer of a rule: the paper's, or Adam (Kingma and Ba, 2015) as TensorFlow has it by default.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a run writes into its folder, and says: by the first rank alone, and the others learn if it fails."""
+"""What a run writes into its folder and prints: only on the main rank, and all ranks learn if it fails."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,127 +9,123 @@ from torch import Tensor
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import Held
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.parameter_names import tower_of
+from alexnet_torch.model.parameter_names import stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
-from alexnet_torch.training.run_state import State
-from alexnet_torch.training.writers import Board, Metrics, Progress
+from alexnet_torch.training.run_state import RunState
+from alexnet_torch.training.writers import MetricsFile, ProgressBar, TensorBoardWriter
 
 
-class _Files(NamedTuple):
-    metrics: Metrics
-    board: Board
-    progress: Progress
+class _Writers(NamedTuple):
+    metrics: MetricsFile
+    tensorboard: TensorBoardWriter
+    progress: ProgressBar
 
 
 class RunLog:
-    """A run's folder while it is written.
+    """Writes a run's metrics and pictures, and prints its progress.
 
-    All ranks call its methods together, those that take no step of the bar. An OSError on the first rank is
+    All ranks call its methods together, except `advance`, `print` and `close`. An OSError on the main rank is
     `OtherRankFailed` on the others.
 
     Args:
-        output: the run's folder, made if need be.
-        ranks: the run's.
+        output: the run's folder, created if missing.
+        ranks: the run's processes.
         state: how far the run is.
-        total: steps of the whole run.
-        batches: steps in an epoch.
+        last_step: steps in the run.
     """
 
-    def __init__(self, output: Path, ranks: Ranks, state: State, total: int, batches: int) -> None:
+    def __init__(self, output: Path, ranks: Ranks, state: RunState, last_step: int) -> None:
         self._ranks = ranks
-        self._files: _Files | None = None
-        with ranks.main_only() as (first, _):
-            if first:
+        self._writers: _Writers | None = None  # on the main rank only
+        with ranks.main_only() as (is_main, _):
+            if is_main:
                 output.mkdir(parents=True, exist_ok=True)
-                metrics = Metrics(output / METRICS, state.metrics_size)
-                board = Board(output / TENSORBOARD, state.step)
-                self._files = _Files(metrics, board, Progress(total, state.step, batches))
+                metrics = MetricsFile(output / METRICS, state.metrics_size)
+                tensorboard = TensorBoardWriter(output / TENSORBOARD, state.step)
+                self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step))
 
-    def _write(self, work: Callable[[_Files], object]) -> None:
+    def _write(self, write: Callable[[_Writers], object]) -> None:
         with self._ranks.main_only():
-            if self._files:
-                work(self._files)
+            if self._writers:
+                write(self._writers)
 
     def advance(self) -> None:
-        """One step is done."""
-        if self._files:
-            self._files.progress.advance()
+        """Moves the progress bar by one step."""
+        if self._writers:
+            self._writers.progress.advance()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a line above the bar."""
-        if self._files:
-            self._files.progress.say(text)
+        if self._writers:
+            self._writers.progress.print(text)
 
-    def begin(self, net: Callable[[], AlexNet], filters: dict[str, Tensor]) -> None:
-        """The network's graph and its filters before the first step.
-
-        Args:
-            net: makes one with all towers in this process, on the first rank.
-            filters: as for `Board.filters`.
-        """
-
-        def work(files: _Files) -> None:
-            files.board.graph(net())
-            files.board.filters(filters, 0)
-
-        self._write(work)
-
-    def samples(self, images: Tensor) -> None:
-        """Some of the first batch (N, H, W, 3) uint8."""
-        self._write(lambda files: files.board.samples(images, 1))
-
-    def train(self, values: dict[str, Any]) -> None:
-        """A report of some steps."""
-
-        def work(files: _Files) -> None:
-            files.metrics.write(values)
-            files.board.scalars(values)
-            files.progress.train(values)
-
-        self._write(work)
-
-    def validation(self, values: dict[str, Any], best: bool, filters: dict[str, Tensor]) -> None:
-        """A validation, whether it is the best so far, and the filters that it was of."""
-
-        def work(files: _Files) -> None:
-            files.metrics.write(values)
-            files.board.scalars(values)
-            files.board.filters(filters, values["step"])
-            files.progress.validation(values, best)
-
-        self._write(work)
-
-    def test(self, values: dict[str, Any], text: str) -> None:
-        """The test of the best weights, and in words."""
-
-        def work(files: _Files) -> None:
-            files.metrics.write(values)
-            files.board.scalars(values)
-            files.progress.say(text)
-
-        self._write(work)
-
-    def saved(self, save: Callable[[int], object]) -> None:
-        """Has a checkpoint saved.
+    def log_start(self, full_net: Callable[[], AlexNet], filters: dict[str, Tensor]) -> None:
+        """Writes the network's graph and its filters before the first step.
 
         Args:
-            save: given the size of metrics.jsonl in bytes, all of it on the disk.
+            full_net: called on the main rank, returns a network with all towers in this process.
+            filters: as for `TensorBoardWriter.write_filters`.
         """
-        self._write(lambda files: save(files.metrics.sync()))
+
+        def write(writers: _Writers) -> None:
+            writers.tensorboard.write_graph(full_net())
+            writers.tensorboard.write_filters(filters, 0)
+
+        self._write(write)
+
+    def log_samples(self, images: Tensor) -> None:
+        """Writes some images of the first batch (N, H, W, 3) uint8."""
+        self._write(lambda writers: writers.tensorboard.write_samples(images, 1))
+
+    def log_train(self, record: dict[str, Any]) -> None:
+        """Writes and prints the metrics of some training steps."""
+
+        def write(writers: _Writers) -> None:
+            writers.metrics.write(record)
+            writers.tensorboard.write_scalars(record)
+            writers.progress.show_train(record)
+
+        self._write(write)
+
+    def log_validation(self, record: dict[str, Any], is_best: bool, filters: dict[str, Tensor]) -> None:
+        """Writes and prints a validation's metrics, and writes the validated network's filters."""
+
+        def write(writers: _Writers) -> None:
+            writers.metrics.write(record)
+            writers.tensorboard.write_scalars(record)
+            writers.tensorboard.write_filters(filters, record["step"])
+            writers.progress.show_validation(record, is_best)
+
+        self._write(write)
+
+    def log_test(self, record: dict[str, Any], text: str) -> None:
+        """Writes the metrics of the best weights' test, and prints them as `text`."""
+
+        def write(writers: _Writers) -> None:
+            writers.metrics.write(record)
+            writers.tensorboard.write_scalars(record)
+            writers.progress.print(text)
+
+        self._write(write)
+
+    def sync(self) -> int:
+        """Puts metrics.jsonl on the disk. Returns its size in bytes on the main rank, 0 on the others."""
+        sizes: list[int] = []
+        self._write(lambda writers: sizes.append(writers.metrics.sync()))
+        return sum(sizes)
 
     def close(self) -> None:
-        """Leaves everything as it stands."""
-        if self._files:
-            for one in self._files:
-                one.close()
+        """Closes the files and leaves the bar as it is."""
+        for writer in self._writers or ():
+            writer.close()
 
 
-def filters_of(whole: Held, stage: str) -> dict[str, Tensor]:
-    """A stage's weights, tower by tower, by the names that pictures of them have.
+def filters_by_tower(gathered: Held, stage: str) -> dict[str, Tensor]:
+    """Returns each tower's weights of a convolution stage by the name of their picture, such as "conv1/tower0".
 
     Args:
-        whole: of all towers; empty on ranks that are not the first.
-        stage: a convolution.
+        gathered: all towers' parameters; empty except on the main rank.
+        stage: the stage's name.
     """
-    of_stage = [name for name in whole if name.endswith(f".{stage}.weight")]
-    return {f"{stage}/tower{tower_of(name)}": whole[name]["value"] for name in of_stage}
+    names = [name for name in gathered if stage_of(name) == stage and name.endswith(".weight")]
+    return {f"{stage}/tower{tower_of(name)}": gathered[name]["value"] for name in names}

@@ -1,81 +1,88 @@
-"""What training has come to since the last report: its loss and errors, its speed, whether it learns at all."""
+"""Training's loss, error and speed since the last report, and whether the network learns at all."""
 
 import math
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from alexnet_torch.training.run_state import State, Window
+from alexnet_torch.training.run_state import RunState, Window
+
+T = TypeVar("T")
 
 
 class TrainMetrics:
-    """Counts steps between reports. Its sums are part of the run's state, so that reports resume too.
+    """Sums over the steps since the last report. They are part of the run's state, so that reports continue exactly.
 
     Args:
-        state: of the run.
-        device: of the losses.
-        classes: of the images.
-        batches: steps in an epoch.
+        state: the run's.
+        device: the losses' device.
+        num_classes: classes of the images.
+        steps_per_epoch: steps in an epoch.
     """
 
-    def __init__(self, state: State, device: torch.device, classes: int, batches: int) -> None:
-        self._state, self._chance, self._batches = state, math.log(classes), batches
-        w = state.window
-        self._sums = torch.tensor([w.loss, w.wrong], dtype=torch.float64, device=device)  # read when reported
-        self.start()
+    def __init__(self, state: RunState, device: torch.device, num_classes: int, steps_per_epoch: int) -> None:
+        self._state, self._chance, self._steps_per_epoch = state, math.log(num_classes), steps_per_epoch
+        sums = [state.window.loss, state.window.wrong]
+        self._sums = torch.tensor(sums, dtype=torch.float64, device=device)  # read only for reports and checkpoints
+        self.start_clock()
 
-    def start(self) -> None:
-        """Starts the stop-watch, which runs in training alone, not in validation."""
+    def start_clock(self) -> None:
+        """Starts the clock, which measures training only, not validation."""
         self._started, self._waited, self._images = time.perf_counter(), 0.0, 0
 
-    def wait(self, seconds: float) -> None:
-        """Adds time that went by without a batch to train on."""
-        self._waited += seconds
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yields the batches, and counts the time in which training waits for them."""
+        asked = time.perf_counter()
+        for batch in batches:
+            self._waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
 
     def add(self, sums: Tensor, rows: int) -> None:
-        """Adds a step: its losses' sum and its top-1 errors, (2,) float64 on the device, of so many rows."""
+        """Adds a step of `rows` images: the sum of their losses and their top-1 errors, (2,) float64 on the device."""
         self._sums += sums
-        w = self._state.window
-        w.images, w.steps = w.images + rows, w.steps + 1
+        window = self._state.window
+        window.images, window.steps = window.images + rows, window.steps + 1
         self._images += rows
 
-    def window(self) -> Window:
-        """The sums since the last report, read back from the device: here alone does training wait for it."""
+    def read_window(self) -> Window:
+        """Returns the sums since the last report. Only here does training wait for the device to read them."""
         loss, wrong = self._sums.tolist()
         self._state.window.loss, self._state.window.wrong = loss, int(wrong)
         return self._state.window
 
     def report(self, rate: float) -> dict[str, Any]:
-        """A line for metrics.jsonl, and begins anew."""
-        s, w, elapsed = self._state, self.window(), time.perf_counter() - self._started
-        loss = w.loss / w.images
-        s.at_chance = s.at_chance + w.steps if abs(loss - self._chance) < 0.01 * self._chance else 0
-        s.window = Window()
+        """Returns a record for metrics.jsonl, and resets the sums."""
+        state, window, elapsed = self._state, self.read_window(), time.perf_counter() - self._started
+        loss = window.loss / window.images
+        state.at_chance = state.at_chance + window.steps if abs(loss - self._chance) < 0.01 * self._chance else 0
+        state.window = Window()
         self._sums.zero_()
         return {
             "split": "train",
-            "step": s.step,
-            "epoch": s.step / self._batches,
+            "step": state.step,
+            "epoch": state.step / self._steps_per_epoch,
             "loss": loss,
-            "top1_error": w.wrong / w.images,
+            "top1_error": window.wrong / window.images,
             "lr": rate,
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,
         }
 
-    def stuck(self) -> str | None:
-        """What to tell a user whose network does not learn; None if it may.
+    def stuck_message(self) -> str | None:
+        """Returns an error message if the network does not learn, else None.
 
-        That it has been at chance for longer than networks that do learn stay there: 2,000 steps, or 10 epochs of
-        a small folder.
+        It does not if its loss has stayed at chance longer than that of any network that learns: for 2,000 steps,
+        or for 10 epochs of a small data set.
         """
         steps = self._state.at_chance
-        if steps < min(2000, max(100, 10 * self._batches)):
+        if steps < min(2000, max(100, 10 * self._steps_per_epoch)):
             return None
         return (
-            f"the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: weights too small or "
-            "too large to carry the images through, or a rate too high; try --recipe paper, another --lr, or check "
+            f"the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: the initial weights are "
+            "too small or too large, or the learning rate is too high; try --recipe paper, another --lr, or check "
             "the labels"
         )

@@ -1,10 +1,8 @@
-"""Training: the step, and the loop around it."""
+"""The training step, and the loop around it."""
 
 import math
-import time
 from contextlib import closing
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,27 +13,23 @@ from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed import sharded_state as shards
-from alexnet_torch.distributed.exchanges import PartnerExchange
 from alexnet_torch.distributed.peer_group import waiting
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.errors import Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.alexnet import AlexNet, DropoutKey
 from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.run_folder import CHECKPOINTS
-from alexnet_torch.training import checkpoints as checkpoint
-from alexnet_torch.training import run_state as state
-from alexnet_torch.training.final_test import cores_of, test_best, whole_net
-from alexnet_torch.training.initial_weights import begin, freeze, stages_named
-from alexnet_torch.training.optimizers import optimizer_of, parameter_groups, set_rates
+from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
+from alexnet_torch.training.final_test import net_with_all_towers, test_best
+from alexnet_torch.training.optimizers import set_rates
 from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.run_log import RunLog, filters_of
-from alexnet_torch.training.run_state import Parts, State, identity
-from alexnet_torch.training.stop_signal import Interrupted, StopSignal
+from alexnet_torch.training.run_log import RunLog, filters_by_tower
+from alexnet_torch.training.run_state import RunState
+from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 
@@ -47,280 +41,245 @@ def train_step(
     labels: Tensor,
     dropout: DropoutKey,
     precision: Precision,
-    rows: int,
+    batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the paper's training: forward, loss, backward, update. Waits for no GPU.
+    """One step of the paper's training: forward, loss, backward, update. Never waits for a GPU.
 
     Args:
-        net: an AlexNet in training mode, or what `Ranks.replicate` made of it.
-        optimizer: its rates set for this step.
+        net: an AlexNet in training mode, or the result of `Ranks.wrap_data_parallel`.
+        optimizer: with this step's learning rates.
         images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
-        labels: (n,) int64, on the same.
-        dropout: the step's masks.
-        precision: in which it computes.
-        rows: of the whole batch, whose mean loss is minimised; n, unless other processes have more of it.
+        labels: (n,) int64, on the same device.
+        dropout: the key of the step's masks.
+        precision: 16 or 32 bits.
+        batch_size: images of the global batch, whose mean loss is minimised: n, or more if other ranks have the rest.
 
     Returns:
-        these rows' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
+        the n images' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
     with precision.autocast():
         logits = net(images, dropout)  # (n, classes)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, labels, reduction="sum") / rows
+        loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
     precision.scaler.scale(loss).backward()
     precision.scaler.step(optimizer)
     precision.scaler.update()
-    optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward one
+    optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward pass
     return loss.detach(), count_wrong(logits.detach(), labels, 1)
 
 
+@dataclass
 class Trainer:
-    """Trains a network on prepared images, into a run folder.
+    """Trains a network on prepared images, into a run folder. `launch.build_trainer` builds its parts.
 
-    Args:
-        settings: resolved.
-        recipe: which `settings` names.
-        prepared: the images.
-        placement: of the network.
-        ranks: the processes of `placement`, connected here; by default this one alone.
-
-    Raises:
-        UserError: the run to resume is of another architecture or data set, or nothing is intact; or
-            the weights to start from do not fit.
+    Attributes:
+        net: this rank's towers.
+        mean: (S, S, 3) mean image, on the network's first device.
+        last_step: steps in the run.
+        stop: set by SIGINT and SIGTERM.
+        parallel_net: `net`, wrapped to add up gradients over ranks if there are several; `fit` wraps it.
+        stopped_by: the signal for which all ranks stop; 0 without one.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        recipe: Recipe,
-        prepared: PreparedImages,
-        placement: Placement,
-        ranks: Ranks | None = None,
-    ) -> None:
-        s = self.settings = settings
-        self.recipe, self.prepared, self.output = recipe, prepared, Path(s.output)
-        self.ranks, self.slices = ranks or Ranks(placement.world), placement.slices
-        exchange, device = self.ranks.connect(placement, s.timeout), placement.devices[0]
-        self.net = AlexNet(recipe.architecture, len(prepared.classes), s.image_size, seed=s.seed, exchange=exchange)
-        self.stepped: nn.Module = self.net
-        groups = parameter_groups(self.net, recipe.bias_decay, recipe.weight_decay)
-        self.optimizer = optimizer_of(recipe.optimizer, groups, recipe.momentum)
-        self.precision = Precision(s.amp, device)
-        self.mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
-        self.train_loader, self.val_loader = self._loaders(pinned=device.type == "cuda")
-        self.batches = self.train_loader.batches_per_epoch
-        self.last_step = min(s.epochs * self.batches, s.max_steps or s.epochs * self.batches)
-        self.identity = identity(s, recipe, prepared)
-        frozen = stages_named("--freeze", s.freeze, recipe.architecture.stage_names) or ()
-        self.ranks.run_on_all(lambda: freeze(self.net, frozen))
-        self.parts = Parts(self.net, self.optimizer, self.precision.scaler)
-        found = state.load(self.output / CHECKPOINTS, self.identity, self.parts, self.ranks) if s.resume else None
-        self.state, started_from = found or (State(), self.ranks.run_on_all(lambda: begin(self.net, s)))
-        self.saved, self.saves = self.state.step if found else -1, 0
-        self.meter = TrainMetrics(self.state, device, len(prepared.classes), self.batches)
-        self.record = RunLog(self.output, self.ranks, self.state, self.last_step, self.batches)
-        self.record.say(f"starting from {started_from}")
-        if frozen:
-            self.record.say(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
-        self.stop, self.stopped_by = StopSignal(), 0
-        self.last_save = time.monotonic()
+    settings: Settings
+    recipe: Recipe
+    prepared: PreparedImages
+    placement: Placement
+    ranks: Ranks
+    net: AlexNet
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    mean: Tensor
+    train_loader: Loader
+    val_loader: Loader
+    state: RunState
+    last_step: int
+    metrics: TrainMetrics
+    run_log: RunLog
+    checkpoints: RunCheckpoints
+    stop: StopSignal
 
-    def _loaders(self, pinned: bool) -> tuple[Loader, Loader]:
-        s, exchange = self.settings, self.net.exchange
-        loader = partial(Loader, self.prepared, workers=cores_of(self.ranks.world), pinned=pinned, slices=self.slices)
-        loader = partial(loader, all_labels=self.ranks.placement.scores_all_rows)
-        streamed = self.ranks.max_over_ranks(int(self.prepared.train.images is None))  # on any machine
-        if streamed and isinstance(exchange, PartnerExchange):
-            loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
-        mirror, colour = not s.no_mirror, self.recipe.colour_noise(s.colour)
-        train = loader("train", s.image_size, s.batch_size, s.seed, mirror, colour)
-        return train, loader("val", s.image_size, s.batch_size)
+    def __post_init__(self) -> None:
+        self.parallel_net: nn.Module = self.net
+        self.stopped_by = 0
+        self.steps_per_epoch = self.train_loader.batches_per_epoch
+        self.output = Path(self.settings.output)
 
     def fit(self) -> None:
-        """Trains to the last step, or until a signal comes; saves; says what came of it.
+        """Trains to the last step or until a signal, validates and saves.
 
         Raises:
             TrainingError: the loss is not finite, the network is stuck at chance, or the run's
                 folder cannot be written.
-            RankLost: another process is gone, or silent.
+            RankLost: another process is gone or does not answer.
             Interrupted: by SIGINT or SIGTERM, after saving.
         """
         try:
-            with closing(self.record):
-                if self.state.step == 0:
-                    first = self.recipe.architecture.convs[0].name
-                    filters = filters_of(shards.gather(self.net, self.optimizer, self.ranks, first), first)
-                    self.record.begin(
-                        lambda: self.net if self.ranks.is_single_process else whole_net(self.net), filters
-                    )
-                if self.settings.compile:
-                    self.net.compile_stages()
-                self.stepped = self.ranks.wrap_data_parallel(self.net)
-                if self.stepped is not self.net:
-                    self._rehearse()
-                while self._validated() and self.state.step < self.last_step and not self._stopped():
-                    self._train_epoch()
-                if self.saved != self.state.step:
-                    self._save(self._whole())
+            with closing(self.run_log):
+                self._start()
+                while self._validate_if_due() and self.state.step < self.last_step and not self._stop_requested():
+                    self.train_epoch()
+                if self.checkpoints.saved_step != self.state.step:
+                    self._save(self.checkpoints.gather())
                 if self.state.step == self.last_step:
-                    self._test()
+                    self._test_best()
         except OSError as error:
-            if not self.ranks.is_main:  # which writes nothing
-                raise UserError(
-                    f"rank {self.ranks.world.rank}: {error}; mend it, then continue with --resume"
-                ) from error
+            if not self.ranks.is_main:  # only the main rank writes the run
+                message = f"rank {self.ranks.world.rank}: {error}; fix it, then continue with --resume"
+                raise UserError(message) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
-        if stuck := self.meter.stuck():
+        if stuck := self.metrics.stuck_message():
             raise TrainingError(stuck)
 
-    def _stopped(self) -> bool:
-        """Whether a signal has come, to any rank: all ask together."""
-        self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
-        return self.stopped_by > 0
-
-    def _rehearse(self) -> None:
-        """A step that changes nothing: after its first one DistributedDataParallel lays out its buckets anew.
-
-        Sums over three ranks or more depend on the layout in their last bits, and a run that goes on from a
-        checkpoint must add up as the uninterrupted one does.
-        """
-        size, (index, count) = self.net.image_size, self.slices
-        rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for a size
+    def train_epoch(self) -> None:
+        """Trains to the end of the epoch, or to the last step or a signal if that comes first."""
+        epoch, first_batch = divmod(self.state.step, self.steps_per_epoch)
         self.net.train()
-        images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
-        with waiting("the rehearsal"), self.precision.autocast():
-            self.stepped(images, DropoutKey(self.settings.seed, 0)).sum().backward()
-        self.optimizer.zero_grad()
-
-    def _test(self) -> None:
-        """The paper's test of the best weights, with the corner and mirrored crops, beside the centre crop's."""
-        step = self.state.best_step
-        if step is None:
-            return
-        tested = test_best(self.output, self.net, self.prepared, not self.settings.no_mirror, self.ranks, self._stopped)
-        if tested is None:  # another --resume tests it
-            return
-        crops = max(tested)
-        centre, mean = tested[1].average, tested[crops].average
-        values = {"split": "val", "step": step, "epoch": step / self.batches, **asdict(mean), "crops": crops}
-        # after the last checkpoint: a run that goes on for more epochs is tested at its own end
-        self.record.test(
-            values,
-            f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
-            f"top-5 {centre.top5_error:.2%}; with {crops} crops {mean.top1_error:.2%}, {mean.top5_error:.2%}",
-        )
-
-    def _train_epoch(self) -> None:
-        """The rest of an epoch; less if the last step or a wish to stop comes first."""
-        epoch, first = divmod(self.state.step, self.batches)
-        self.net.train()
-        self.meter.start()
-        batches = self.train_loader.epoch(epoch, first)
-        asked = time.perf_counter()
-        for batch in batches:
-            self.meter.wait(time.perf_counter() - asked)
-            self._train_batch(batch)
+        self.metrics.start_clock()
+        for batch in self.metrics.timed(self.train_loader.epoch(epoch, first_batch)):
+            self.train_batch(batch)
             if self.state.step == self.last_step:
                 break
-            due = self.ranks.is_main and time.monotonic() - self.last_save > 60 * self.settings.save_every
-            stopped_by, save = self.ranks.max_over_ranks_delayed(self.stop.signal or 0, self.saves + 1 if due else 0)
-            if stopped_by:
-                self.stopped_by = stopped_by
+            save_due = self.ranks.is_main and self.checkpoints.minutes_since_save() > self.settings.save_every
+            saves = self.checkpoints.saves
+            signal, save = self.ranks.max_over_ranks_delayed(self.stop.signal or 0, saves + 1 if save_due else 0)
+            if signal:
+                self.stopped_by = signal
                 break
-            if save > self.saves:  # the word is of the step before, and may have been heard
-                self._save(self._whole())
-            asked = time.perf_counter()
+            if save > saves:  # the answer is one step old: it may ask for the save that is already done
+                self._save(self.checkpoints.gather())
 
-    def _train_batch(self, batch: Batch) -> None:
-        s, step, device = self.state, self.state.step, self.mean.device
+    def train_batch(self, batch: Batch) -> None:
+        """Trains one step on this rank's part of a batch, and reports if it is due."""
+        device, step = self.mean.device, self.state.step
         pixels = batch.images.to(device, non_blocking=True)
         images = subtract_mean(pixels, batch.crops, self.mean, batch.colour_noise, batch.scale)  # (n, 3, H, W)
         labels = batch.labels.to(device, non_blocking=True)
-        rate, rows = self._set_rates(), batch.batch_rows
-        key = DropoutKey(self.settings.seed, step, batch.first_row)
-        with waiting(f"the sum of gradients of step {step + 1}"):
-            loss, wrong = train_step(self.stepped, self.optimizer, images, labels, key, self.precision, rows)
-        self.meter.add(self.ranks.sum_over_slices(torch.stack([loss.double() * rows, wrong.double()])), rows)
-        if step == 0:
-            self.record.samples(batch.images)
-        s.step += 1
-        self.record.advance()
-        if s.step % self.settings.log_every == 0 or s.step == self.last_step:
-            self._report(rate)
-
-    def _set_rates(self) -> float:
-        rates = self.recipe.rates(self.settings.lr, self.state.step // self.batches, self.state.errors)
+        rates = self.recipe.rates(self.settings.lr, step // self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
-        return rates.weights
+        dropout, rows = DropoutKey(self.settings.seed, step, batch.first_row), batch.batch_rows
+        with waiting(f"the sum of gradients of step {step + 1}"):
+            loss, wrong = train_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
+        sums = torch.stack([loss.double() * rows, wrong.double()])
+        self.metrics.add(self.ranks.sum_over_slices(sums), rows)
+        if step == 0:
+            self.run_log.log_samples(batch.images)
+        self.state.step += 1
+        self.run_log.advance()
+        if self.state.step % self.settings.log_every == 0 or self.state.step == self.last_step:
+            self._report(rates.weights)
+
+    def _start(self) -> None:
+        """Logs the network before its first step; compiles it and wraps it for data parallel training."""
+        if self.state.step == 0:
+            conv1 = self.recipe.architecture.convs[0].name
+            filters = filters_by_tower(shards.gather(self.net, self.optimizer, self.ranks, conv1), conv1)
+            is_full = self.ranks.is_single_process
+            self.run_log.log_start(lambda: self.net if is_full else net_with_all_towers(self.net), filters)
+        if self.settings.compile:
+            self.net.compile_stages()
+        self.parallel_net = self.ranks.wrap_data_parallel(self.net)
+        if self.parallel_net is not self.net:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Runs a step without an update: after its first step DistributedDataParallel rebuilds its buckets.
+
+        Sums over three ranks or more depend on the buckets in their last bits, and a resumed run must add up
+        in the same order as the uninterrupted one.
+        """
+        size, (index, count) = self.net.image_size, self.placement.slices
+        rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
+        self.net.train()
+        images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
+        with waiting("the warm-up step"), self.precision.autocast():
+            self.parallel_net(images, DropoutKey(self.settings.seed, 0)).sum().backward()
+        self.optimizer.zero_grad()
+
+    def _stop_requested(self) -> bool:
+        """Returns whether any rank has received a signal. All ranks call it together."""
+        self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
+        return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
-        was_stuck, steps = self.meter.stuck(), self.state.window.steps
-        values = self.meter.report(rate)
-        if not math.isfinite(values["loss"]):
-            what = f"the mean loss of the {steps} step(s) up to step {self.state.step} is {values['loss']}"
-            raise TrainingError(self._diverged(what))
-        if (stuck := self.meter.stuck()) and not was_stuck:
-            self.record.say(stuck)
-        self.record.train(values)
-        self.meter.start()
+        was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
+        record = self.metrics.report(rate)
+        if not math.isfinite(record["loss"]):
+            cause = f"the mean loss of the {steps} step(s) up to step {self.state.step} is {record['loss']}"
+            raise TrainingError(self._divergence_message(cause))
+        if (message := self.metrics.stuck_message()) and not was_stuck:
+            self.run_log.print(message)
+        self.run_log.log_train(record)
+        self.metrics.start_clock()
 
-    def _validated(self) -> bool:
-        """Validates if it is time to; False when a wish to stop cut it short."""
-        s = self.state
-        epochs, within = divmod(s.step, self.batches)
-        due = (within == 0 and epochs % self.settings.val_every == 0) or s.step == self.last_step
-        if s.step == 0 or s.validated == s.step or not due:
+    def _validate_if_due(self) -> bool:
+        """Validates at the end of an epoch and of the run. Returns False if a signal interrupted it."""
+        state = self.state
+        epochs, steps_in_epoch = divmod(state.step, self.steps_per_epoch)
+        due = (steps_in_epoch == 0 and epochs % self.settings.val_every == 0) or state.step == self.last_step
+        if state.step == 0 or state.validated == state.step or not due:
             return True
         self._check_weights()
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.mean, self._stopped, self.ranks.sum_over_slices)
+            errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, self.ranks.sum_over_slices)
         if errors is None:
             return False
-        values = {"split": "val", "step": s.step, "epoch": s.step / self.batches, **asdict(errors), "crops": 1}
-        best = errors.top1_error < min(s.errors, default=math.inf)
-        s.errors.append(errors.top1_error)
-        s.validated = s.step
-        whole = self._whole()
-        if best:
-            s.best_step = s.step
-            # before the checkpoint: killed between the two, the run comes here again with the same weights
-            self._save_best(whole)
-        self.record.validation(values, best, filters_of(whole, self.recipe.architecture.convs[0].name))
-        self._save(whole)
+        is_best = errors.top1_error < min(state.errors, default=math.inf)
+        state.errors.append(errors.top1_error)
+        state.validated = state.step
+        gathered = self.checkpoints.gather()
+        if is_best:
+            state.best_step = state.step
+            # before the checkpoint: a run killed between the two validates the same weights again
+            self._save_best(gathered)
+        filters = filters_by_tower(gathered, self.recipe.architecture.convs[0].name)
+        self.run_log.log_validation(self._val_record(state.step, asdict(errors), 1), is_best, filters)
+        self._save(gathered)
         return True
 
-    def _whole(self) -> shards.Held:
-        """All towers' weights and velocities, on the first rank."""
-        return shards.gather(self.net, self.optimizer, self.ranks)
+    def _val_record(self, step: int, errors: dict[str, float], crops: int) -> dict[str, object]:
+        return {"split": "val", "step": step, "epoch": step / self.steps_per_epoch, **errors, "crops": crops}
 
-    def _save_best(self, whole: shards.Held) -> None:
+    def _save_best(self, gathered: shards.Held) -> None:
+        weights = {name: value.contiguous() for name, value in shards.weights(gathered).items()}
         model = TrainedModel(self.net, self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
-        weights = {name: value.contiguous() for name, value in shards.weights(whole).items()}
-        with self.ranks.main_only() as (first, _):
-            if first:
+        with self.ranks.main_only() as (is_main, _):
+            if is_main:
                 save_model(self.output, model, weights)
 
-    def _save(self, whole: shards.Held) -> None:
+    def _save(self, gathered: shards.Held) -> None:
         self._check_weights()
-        self.meter.window()
+        self.metrics.read_window()
+        self.state.metrics_size = self.run_log.sync()
+        self.checkpoints.save(self.state, gathered)
 
-        def save(metrics_size: int) -> None:
-            self.state.metrics_size = metrics_size
-            state.save(self.output / CHECKPOINTS, self.identity, self.state, self.parts, whole)
-
-        self.record.saved(save)
-        self.saved, self.saves, self.last_save = self.state.step, self.saves + 1, time.monotonic()
+    def _test_best(self) -> None:
+        """Tests the best weights as the paper does, with the corner and mirrored crops, and with the centre crop."""
+        step, mirror = self.state.best_step, not self.settings.no_mirror
+        if step is None:
+            return
+        tested = test_best(self.output, self.net, self.prepared, mirror, self.ranks, self._stop_requested)
+        if tested is None:  # interrupted: the next --resume tests them
+            return
+        crops = max(tested)
+        centre, averaged = tested[1].average, tested[crops].average
+        # after the last checkpoint: a run resumed for more epochs is tested at its own end
+        self.run_log.log_test(
+            self._val_record(step, asdict(averaged), crops),
+            f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
+            f"top-5 {centre.top5_error:.2%}; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}",
+        )
 
     def _check_weights(self) -> None:
-        """Refuses to keep weights that an update made infinite after a loss that was finite."""
-        # a sum is one pass, and not finite if any of its terms is not
-        infinite = not all(bool(p.sum().isfinite()) for p in self.net.parameters())
+        """Refuses to save weights that an update made infinite although the loss was finite."""
+        # one sum is one pass, and is not finite if one of its terms is not
+        infinite = not all(bool(parameter.sum().isfinite()) for parameter in self.net.parameters())
         if self.ranks.max_over_ranks(int(infinite)):
-            raise TrainingError(self._diverged(f"weights are not finite after step {self.state.step}"))
+            raise TrainingError(self._divergence_message(f"weights are not finite after step {self.state.step}"))
 
-    def _diverged(self, what: str) -> str:
-        kept = checkpoint.found(self.output / CHECKPOINTS)
-        last = f"the last good checkpoint is {kept[0]}" if kept else "there was no checkpoint yet"
-        return f"{what}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"
+    def _divergence_message(self, cause: str) -> str:
+        saved = list_checkpoints(self.checkpoints.folder)
+        last = f"the last good checkpoint is {saved[0]}" if saved else "there was no checkpoint yet"
+        return f"{cause}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard, the progress bar."""
+"""The outputs of a run while it trains: metrics.jsonl, TensorBoard, the progress bar."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from alexnet_torch.evaluation.figures.figure3_filters import filter_grid
 from alexnet_torch.model.alexnet import AlexNet
 
 
-class Metrics:
-    """metrics.jsonl: a line of JSON a report, only ever appended to.
+class MetricsFile:
+    """metrics.jsonl: one line of JSON for each report, append-only.
 
     Args:
-        path: of the file; made if need be.
-        size: in bytes, what to keep of it when a run resumes; what follows was reported after the
-            checkpoint and will be again.
+        path: the file, created if missing.
+        size: bytes to preserve when a run resumes; later lines were written after the checkpoint, and the
+            resumed run writes them again.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
@@ -38,35 +38,35 @@ class Metrics:
         self._file.flush()
 
     def sync(self) -> int:
-        """Makes sure that what was written is on the disk; returns its size in bytes."""
+        """Puts the file on the disk; returns its size in bytes."""
         self._require_path()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def _require_path(self) -> None:
-        self._path.stat()  # an open file takes what is written to it, though its folder has been removed
+        self._path.stat()  # writing to an open file succeeds even after its folder was removed
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
-class Board:
+class TensorBoardWriter:
     """TensorBoard: scalars, the graph, conv1's filters by tower, sample images.
 
     Args:
-        folder: where event files go.
-        step: that the run continues from; events of later steps, by a run that was cut off, are
-            hidden by TensorBoard.
+        folder: the folder of the event files.
+        step: the step from which the run continues; TensorBoard hides events of later steps, which an
+            interrupted run wrote.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
-    def scalars(self, record: dict[str, Any]) -> None:
-        """Every number of a metrics record, as <split>/<name>; <split>-10-crops/<name> for 10 crops.
+    def write_scalars(self, record: dict[str, Any]) -> None:
+        """Writes all floats of a metrics record, as <split>/<name>; as <split>-10-crops/<name> for 10 crops.
 
-        Training's loss and accuracy are there by the TensorFlow post's names, too.
+        Writes training's loss and accuracy also under the names of the TensorFlow post.
         """
         step, split = record["step"], record["split"]
         if record.get("crops", 1) != 1:
@@ -78,78 +78,76 @@ class Board:
             self._writer.add_scalar("cross_entropy", record["loss"], step)
             self._writer.add_scalar("accuracy", 1 - record["top1_error"], step)
 
-    def graph(self, net: AlexNet) -> None:
-        """The network's graph, as traced on one image."""
+    def write_graph(self, net: AlexNet) -> None:
+        """Writes the network's graph, traced on one image."""
         net.eval()
         size = net.image_size
         image = torch.zeros(1, 3, size, size, device=net.exchange.devices[0])
-        with warnings.catch_warnings(), torch.no_grad():  # whose check of the trace is without gradients, too
-            # TensorBoard knows no graphs but torch.jit.trace's, deprecated though it is; the trace is only drawn
+        with warnings.catch_warnings(), torch.no_grad():  # add_graph checks the trace without gradients, too
+            # TensorBoard reads only graphs of torch.jit.trace, which is deprecated; here the trace is only drawn
             warnings.simplefilter("ignore")
             self._writer.add_graph(net, image, use_strict_trace=False)
         net.train()
 
-    def filters(self, filters: Mapping[str, Tensor], step: int) -> None:
-        """The first stage's filters, one picture a tower.
+    def write_filters(self, filters: Mapping[str, Tensor], step: int) -> None:
+        """Writes the first stage's filters, one picture for each tower.
 
         Args:
-            filters: a tower's (filters, 3, height, width), by a name for its picture, such as "conv1/tower0".
-            step: that they are of.
+            filters: (filters, 3, height, width) of each tower, by its picture's name, such as "conv1/tower0".
+            step: the step after which they are taken.
         """
         for name, weights in filters.items():
             self._writer.add_image(name, filter_grid(weights), step)
 
-    def samples(self, images: Tensor, step: int) -> None:
-        """The first images of a batch as the network sees them before the mean is subtracted.
+    def write_samples(self, images: Tensor, step: int) -> None:
+        """Writes the first images of a batch, cropped and mirrored, before the mean is subtracted.
 
         Args:
             images: (N, H, W, 3) uint8.
-            step: at which they were trained on.
+            step: the training step of the batch.
         """
         self._writer.add_images("samples", images[:16], step, dataformats="NHWC")
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Writes pending events."""
         self._writer.close()
 
 
-class Progress:
-    """A bar on a terminal; elsewhere a line a report, since nobody watches a log file move.
+class ProgressBar:
+    """A bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar.
 
     Args:
-        total: steps of the whole run.
-        done: steps already done.
-        batches: steps in an epoch.
+        last_step: steps in the run.
+        step: steps already done.
     """
 
-    def __init__(self, total: int, done: int, batches: int) -> None:
-        self._bar = tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True)
-        self._batches = batches
+    def __init__(self, last_step: int, step: int) -> None:
+        self._bar = tqdm(total=last_step, initial=step, unit="step", disable=None, dynamic_ncols=True)
 
     def advance(self) -> None:
-        """One step is done."""
+        """Moves the bar by one step."""
         self._bar.update()
 
-    def train(self, record: dict[str, Any]) -> None:
+    def show_train(self, record: dict[str, Any]) -> None:
         """Shows a training record."""
         text = (
             f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}, lr {record['lr']:.2g}, "
             f"{record['images_per_second']:.0f} images/s, waiting {record['data_wait']:.0%}"
         )
         if self._bar.disable:
-            self.say(f"epoch {record['epoch']:.2f}, step {record['step']}: {text}")
+            self.print(f"epoch {record['epoch']:.2f}, step {record['step']}: {text}")
         else:
             self._bar.set_postfix_str(text)
 
-    def validation(self, record: dict[str, Any], best: bool) -> None:
+    def show_validation(self, record: dict[str, Any], is_best: bool) -> None:
         """Shows a validation record."""
-        self.say(
+        self.print(
             f"epoch {record['epoch']:g}, step {record['step']}: validation loss {record['loss']:.4f}, "
             f"top-1 error {record['top1_error']:.2%}, top-5 error {record['top5_error']:.2%}"
-            + (" (the best so far)" if best else "")
+            + (" (the best so far)" if is_best else "")
         )
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a line above the bar."""
         if self._bar.disable:
             print(text, flush=True)
@@ -157,5 +155,5 @@ class Progress:
             tqdm.write(text, file=sys.stdout)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it is."""
         self._bar.close()

@@ -29,14 +29,14 @@ from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.world import SINGLE_PROCESS
-from alexnet_torch.errors import TrainingError, UserError
+from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
 from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.recipes.settings import resolve
-from alexnet_torch.training.stop_signal import Interrupted
-from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.training.launch import build_trainer
+from alexnet_torch.training.stop_signal import StopSignal
 
 FULL = "full"
 CONTINUED = {"full-init": None, "sixth-conv-init": "sixth-conv"}
@@ -147,9 +147,12 @@ def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float 
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    trainer = Trainer(resolve(given), chosen, prepared, place(None, chosen.architecture.towers, "none", SINGLE_PROCESS))
+    placement = place(None, chosen.architecture.towers, "none", SINGLE_PROCESS)
     try:
-        trainer.fit()
+        with StopSignal() as stop:
+            stop.install()
+            trainer = build_trainer(resolve(given), chosen, prepared, placement, stop=stop)
+            trainer.fit()
     except TrainingError as failed:
         print(failed)
         if "diverged" in str(failed):
@@ -251,15 +254,12 @@ def main(options: Options) -> int:
         if unknown := set(options.nets) - set(PAPER):
             raise UserError(f"--nets: there is no {sorted(unknown)}, only {', '.join(PAPER)}")
         train_missing(options)
-    except UserError as error:
-        print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
-        return 2
-    except TrainingError as error:
-        print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as stopped:
+    except Interrupted as error:
         print("benchmarks.experiments.ablations: stopped; the same command starts this training again", file=sys.stderr)
-        return stopped.status
+        return error.exit_status
+    except RunError as error:
+        print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
+        return error.exit_status
     except subprocess.CalledProcessError as failed:  # which has said why
         return failed.returncode
     print(table(kept(options)))

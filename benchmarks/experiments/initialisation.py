@@ -27,7 +27,7 @@ from alexnet_torch.model.presets import CAFFE, SOURCE_2012
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.recipes.settings import resolve as resolve_settings
-from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.training.launch import build_trainer
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run(net: Architecture, settings: Settings) -> tuple[float, float]:
     recipe = replace(paper(), architecture=net)
     placement = place(None, net.towers, "auto", SINGLE_PROCESS)
     try:
-        Trainer(settings, recipe, prepared, placement).fit()
+        build_trainer(settings, recipe, prepared, placement).fit()
     except TrainingError as failed:
         print(f"    {failed}")
         return math.nan, math.nan

@@ -28,7 +28,7 @@ from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import resolve
-from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.training.launch import build_trainer
 from benchmarks.harness.measure import Apart, alternate, keep, seconds, table
 from benchmarks.harness.rival_nets import plain, plain_step
 from benchmarks.speed.input import photographs
@@ -56,8 +56,8 @@ def ours(data: Path, folder: Path, options: Options) -> dict[str, Callable[[], f
     given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
     settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
     prepared = prepare(data, decoded_side(224), str(folder / "cache"))
-    trainer = Trainer(settings, paper(), prepared, place(["cpu"], 2, "none", SINGLE_PROCESS))
-    return {"epoch": partial(seconds, trainer._train_epoch)}
+    trainer = build_trainer(settings, paper(), prepared, place(["cpu"], 2, "none", SINGLE_PROCESS))
+    return {"epoch": partial(seconds, trainer.train_epoch)}
 
 
 def bare(images: int, options: Options) -> dict[str, Callable[[], float]]:

@@ -92,13 +92,14 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
 ) -> None:
     starts: list[dict[str, Tensor]] = []
 
-    class Watched(Trainer):
-        def fit(self) -> None:
-            starts.append({name: value.clone() for name, value in self.net.state_dict().items()})
-            super().fit()
+    fit = Trainer.fit
+
+    def watched_fit(trainer: Trainer) -> None:
+        starts.append({name: value.clone() for name, value in trainer.net.state_dict().items()})
+        fit(trainer)
 
     monkeypatch.setattr(ablations, "demo", narrow_demo)
-    monkeypatch.setattr(ablations, "Trainer", Watched)
+    monkeypatch.setattr(Trainer, "fit", watched_fit)
     data, output = image_folder(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
     assert ablations.main(options) == 0

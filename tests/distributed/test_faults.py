@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch.training import checkpoints as checkpoint
+from alexnet_torch.training.checkpoints import list_checkpoints
 from tests.support.narrow_train import train
 from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
 from tests.support.rank_pool import Crew, Done, values
@@ -151,7 +151,7 @@ def test_a_lost_process_is_named_with_the_stage(
     done = crew.do(train, given, ranks=ranks, environment={"MISHAP": mishap}, absent=int(mishap[0]))
     assert re.search(f"{missing} did not come to {what}.*, where rank {near} waited", message(done, 1))
     assert "Traceback" not in "".join(one.stdout for one in done)
-    assert checkpoint.found(tmp_path / "run/checkpoints")
+    assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
 # the disk is full, or the folder gone
@@ -223,7 +223,7 @@ def test_the_agents_sigterm_saves_and_the_run_resumes(
     _, err = agent.communicate(timeout=60)
     assert agent.returncode != 0
     assert err.count("train.py: stopped after step") == 1
-    newest = checkpoint.found(tmp_path / "run/checkpoints")[0]
+    newest = list_checkpoints(tmp_path / "run/checkpoints")[0]
     assert re.match(r"step-0000000[789]-", newest.name)
     trained(crew.do(train, [*given, "--resume"], ranks=2))
     same(tmp_path / "run", uninterrupted("two towers"))
@@ -237,7 +237,7 @@ def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path:
     agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, mishap)
     _, err = agent.communicate(timeout=100)
     assert err.count("train.py: stopped after step") == 1, err
-    assert checkpoint.found(tmp_path / "run/checkpoints")
+    assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
 def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_pa
         (2, ["--split", "devices"], "--split devices: needs 2 devices for 2 towers"),
         (2, ["--devices", "cuda:0"], "--devices cuda:0: 2 processes of this machine would share it"),
         (2, ["--devices", "cpu,cpu", "--split", "ranks"], "--devices cpu,cpu: with --split ranks a process has one"),
-        (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, an image a slice"),
+        (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, one image for each slice"),
         (4, ["--batch-size", "1", "--split", "ranks"], "--batch-size 1: must be 2 or more"),
         (2, ["--split", "ranks", "--compile"], "--compile: not with --split ranks"),
         (2, ["--split", "hybrid", "--amp", "fp16"], "--amp fp16: not with --split hybrid"),

@@ -18,9 +18,9 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.alexnet import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import trainer
-from alexnet_torch.training.optimizers import optimizer_of, parameter_groups
+from alexnet_torch.training.checkpoints import list_checkpoints
+from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.trainer import train_step
 from tests.support.commands import run_train
@@ -106,7 +106,7 @@ def test_the_posts_defect_and_our_loss() -> None:
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
     losses, full = [], Precision(None, torch.device("cpu"))
     for copies in (1, 3):
-        optimizer = optimizer_of("adam", parameter_groups(net, 0.0, 0.0), 0.9)
+        optimizer = build_optimizer("adam", parameter_groups(net, 0.0, 0.0), 0.9)
         given = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
@@ -148,7 +148,7 @@ def test_adams_runs_resume_bit_for_bit(tmp_path: Path, image_folder: Make, monke
     assert resumed.returncode == 0
     assert "step-00000004" in resumed.stdout
     ours, theirs = (
-        torch.load(checkpoint.found(tmp_path / run / "checkpoints")[0], weights_only=True) for run in ("cut", "whole")
+        torch.load(list_checkpoints(tmp_path / run / "checkpoints")[0], weights_only=True) for run in ("cut", "whole")
     )
     assert ours["state"]["step"] == theirs["state"]["step"] == 6
     for name in ours["weights"]:

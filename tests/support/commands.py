@@ -5,7 +5,6 @@ Importing torch in a process of its own takes longer than most of these runs.
 
 import io
 import json
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -29,14 +28,9 @@ def _captured(command: list[str], main: Callable[[], int]) -> CompletedProcess[s
 def run_train(*options: str | Path) -> CompletedProcess[str]:
     """Runs train.py with these options."""
     command = ["train.py", *map(str, options)]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", command)
-        try:
-            return _captured(command, train.main)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        return _captured(command, train.main)
 
 
 def run_cli(*options: str | Path) -> CompletedProcess[str]:

@@ -83,7 +83,7 @@ MISHAPS: dict[str, Callable[[Trainer], None]] = {
 @contextmanager
 def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
     rank, step, what = os.environ.get("MISHAP", "-1:0:kill").split(":")
-    world, train_batch = World.from_environment(), Trainer._train_batch
+    world, train_batch = World.from_environment(), Trainer.train_batch
 
     def befallen(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == int(step):
@@ -91,7 +91,7 @@ def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
         train_batch(trainer, batch)
 
     if world.rank == int(rank) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        patch.setattr(Trainer, "_train_batch", befallen)
+        patch.setattr(Trainer, "train_batch", befallen)
     yield
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet_torch.training import checkpoints as checkpoint
+from alexnet_torch.training.checkpoints import load_newest_intact
 from tests.support.commands import read_metrics
 from tests.support.rank_pool import Done, values
 
@@ -45,7 +45,7 @@ class Run:
 
     @classmethod
     def of(cls, output: Path) -> "Run":
-        newest = checkpoint.newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
+        newest = load_newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
         assert newest is not None
         kept = newest[1]
         velocities = {f"{name}.{key}": v for name, one in kept["optimizer"].items() for key, v in one.items()}

@@ -54,7 +54,6 @@ def _serve(jobs: Connection) -> None:
 
 def _do(job: _Job) -> Done:
     out, err, value, trace = io.StringIO(), io.StringIO(), None, None
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     os.environ.clear()
     os.environ.update(job.environment)
     torch.set_default_dtype(torch.float64 if job.double else torch.float32)
@@ -63,8 +62,6 @@ def _do(job: _Job) -> Done:
             value = job.call(*job.arguments)
         except BaseException:
             trace = traceback.format_exc()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     return Done(value, out.getvalue(), err.getvalue(), trace)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alexnet_torch.files import atomic_write
-from alexnet_torch.training import checkpoints as checkpoint
+from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact, save_checkpoint
 
 
 def state(value: float) -> dict[str, Any]:
@@ -14,12 +14,12 @@ def state(value: float) -> dict[str, Any]:
 
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     damaged: list[Path] = []
-    newest = checkpoint.newest_intact(folder, damaged.append)
+    newest = load_newest_intact(folder, damaged.append)
     return (newest[1] if newest else None), damaged
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "new", 3, state(3), None)
+    save_checkpoint(tmp_path / "new", 3, state(3), None)
     loaded, damaged = load(tmp_path / "new")
     assert loaded is not None
     assert torch.equal(loaded["weights"]["w"], torch.full((1000,), 3.0))
@@ -29,23 +29,23 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 7):
-        checkpoint.save(tmp_path, step, state(step), best_step=2 if step >= 2 else 1)
-    assert [int(p.name[5:13]) for p in checkpoint.found(tmp_path)] == [6, 5, 2]
+        save_checkpoint(tmp_path, step, state(step), best_step=2 if step >= 2 else 1)
+    assert [int(p.name[5:13]) for p in list_checkpoints(tmp_path)] == [6, 5, 2]
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_step_saved_again_is_kept_once(tmp_path: Path) -> None:
     for step, value in ((1, 1), (2, 2), (2, 7)):
-        checkpoint.save(tmp_path, step, state(value), best_step=2)
-    assert [int(p.name[5:13]) for p in checkpoint.found(tmp_path)] == [2, 1]
+        save_checkpoint(tmp_path, step, state(value), best_step=2)
+    assert [int(p.name[5:13]) for p in list_checkpoints(tmp_path)] == [2, 1]
     loaded, _ = load(tmp_path)
     assert loaded is not None
     assert loaded["state"]["step"] == 7
 
 
 def test_damage_is_found_and_the_one_before_is_taken(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 1, state(1), None)
-    newer = checkpoint.save(tmp_path, 2, state(2), None)
+    save_checkpoint(tmp_path, 1, state(1), None)
+    newer = save_checkpoint(tmp_path, 2, state(2), None)
     content = bytearray(newer.read_bytes())
     content[len(content) // 2] ^= 1
     newer.write_bytes(content)
@@ -56,7 +56,7 @@ def test_damage_is_found_and_the_one_before_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_is_damage_too(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, 1, state(1), None)
+    path = save_checkpoint(tmp_path, 1, state(1), None)
     path.write_bytes(path.read_bytes()[:100])
     assert load(tmp_path) == (None, [path])
 
@@ -70,7 +70,7 @@ def test_what_a_killed_save_left_is_not_taken_and_goes_with_the_next(tmp_path: P
     (tmp_path / "step-00000009.unchecked").write_bytes(b"half")
     (tmp_path / ".step-00000009.unchecked.77.tmp").write_bytes(b"half")
     assert load(tmp_path) == (None, [])
-    kept = checkpoint.save(tmp_path, 10, state(10), None)
+    kept = save_checkpoint(tmp_path, 10, state(10), None)
     assert list(tmp_path.iterdir()) == [kept]
 
 

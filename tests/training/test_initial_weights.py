@@ -16,10 +16,9 @@ from alexnet_torch.model.architecture import PAPER, Architecture, Conv
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.ablations import with_tanh, without_norm
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training import checkpoints as checkpoint
-from alexnet_torch.training import initial_weights as finetune
-from alexnet_torch.training import trainer
-from alexnet_torch.training.initial_weights import freeze, stages_named, start_from
+from alexnet_torch.training import initial_weights, trainer
+from alexnet_torch.training.checkpoints import list_checkpoints
+from alexnet_torch.training.initial_weights import copy_weights, freeze_stages, parse_stages
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 from tests.support.commands import run_train
@@ -53,7 +52,7 @@ def options(images: Path, output: Path, *more: str | Path) -> list[str | Path]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["weights"]
+    loaded: dict[str, torch.Tensor] = torch.load(list_checkpoints(run / "checkpoints")[0], weights_only=True)["weights"]
     return loaded
 
 
@@ -73,7 +72,7 @@ def test_frozen_stages_stay_bitwise_and_the_others_learn(images: Path, tmp_path:
     before, after = drawn(3), weights(run)
     unchanged = {stage(name) for name in before if torch.equal(before[name], after[name])}
     assert unchanged == {"conv1", "conv2", "conv3", "conv5"}
-    state = torch.load(checkpoint.found(run / "checkpoints")[0], weights_only=True)["optimizer"]
+    state = torch.load(list_checkpoints(run / "checkpoints")[0], weights_only=True)["optimizer"]
     learning = {
         f"towers.{k}.{s}.{p}" for k in (0, 1) for s in ("conv4", "fc6", "fc7", "fc8") for p in ("weight", "bias")
     }
@@ -131,7 +130,7 @@ def test_resuming_prefers_the_runs_own_checkpoint_and_begins_again_before_there_
     assert train(*options(images, source, "--max-steps", "1"))[0] == 0
     assert train(*options(images, run, "--init", source, "--max-steps", "1"))[0] == 0
     expected = weights(run)
-    for path in checkpoint.found(run / "checkpoints"):  # as if it had been killed before its first
+    for path in list_checkpoints(run / "checkpoints"):  # as if it had been killed before its first
         path.unlink()
     status, said = train("--output", run, "--resume", "--max-steps", "1")
     assert status == 0
@@ -185,10 +184,10 @@ def test_what_does_not_fit_is_refused_with_its_name_and_both_shapes(tmp_path: Pa
     with pytest.raises(
         UserError, match=r"wide\.pt: fc7\.weight is \(48, 64\); in the network to train it is \(64, 64\)"
     ):
-        start_from(AlexNet(net, 5, 64), str(source))
-    assert start_from(AlexNet(net, 5, 64), str(source), CONVS).endswith("; drawn anew: fc6, fc7, fc8")
+        copy_weights(AlexNet(net, 5, 64), str(source))
+    assert copy_weights(AlexNet(net, 5, 64), str(source), CONVS).endswith("; drawn anew: fc6, fc7, fc8")
     with pytest.raises(UserError, match=r"fc8\.weight is \(5, 64\); in the network to train it is \(6, 64\)"):
-        start_from(AlexNet(net, 6, 64), str(save(AlexNet(net, 5, 64), tmp_path / "five.pt")), ("fc8",))
+        copy_weights(AlexNet(net, 6, 64), str(save(AlexNet(net, 5, 64), tmp_path / "five.pt")), ("fc8",))
 
 
 def with_sixth() -> Architecture:
@@ -201,23 +200,23 @@ def test_the_first_five_layers_go_into_the_net_with_a_sixth(tmp_path: Path) -> N
     plain, net = AlexNet(narrow(PAPER), 5, 64, seed=1), AlexNet(with_sixth(), 4, 64, seed=2)
     source, fresh = save(plain, tmp_path / "plain.pt"), AlexNet(with_sixth(), 4, 64, seed=2).state_dict()
     with pytest.raises(UserError, match=r"has no conv6\.weight, which the network to train has"):
-        start_from(net, str(source))
-    said = start_from(net, str(source), CONVS)
+        copy_weights(net, str(source))
+    said = copy_weights(net, str(source), CONVS)
     assert said == f"the weights of {source}: {', '.join(CONVS)}; drawn anew: conv6, fc6, fc7, fc8"
     for name, value in net.state_dict().items():
         assert torch.equal(value, plain.state_dict()[name] if stage(name) in CONVS else fresh[name]), name
     back = save(net, tmp_path / "six.pt")
     with pytest.raises(UserError, match=r"conv6\.weight is not in the network to train"):
-        start_from(AlexNet(narrow(PAPER), 4, 64), str(back))
+        copy_weights(AlexNet(narrow(PAPER), 4, 64), str(back))
 
 
 def test_torchvisions_weights_are_made_to_read_our_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "detect_inputs", lambda _: "imagenet")  # its shapes are too wide for a test
+    monkeypatch.setattr(initial_weights, "detect_inputs", lambda _: "imagenet")  # its shapes are too wide for a test
     ours, net = AlexNet(narrow(TORCHVISION), 5, 64, seed=1), AlexNet(narrow(TORCHVISION), 3, 64, seed=2)
     with torch.device("meta"):
         names = list(torchvision.models.alexnet().state_dict())
     torch.save(dict(zip(names, ours.state_dict().values(), strict=True)), tmp_path / "alexnet.pth")
-    start_from(net, str(tmp_path / "alexnet.pth"))
+    copy_weights(net, str(tmp_path / "alexnet.pth"))
     scale = 255 * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     (theirs,), (weight,) = ours.stage_weights("conv1"), net.stage_weights("conv1")
     torch.testing.assert_close(weight * scale, theirs)
@@ -233,21 +232,21 @@ def test_a_net_that_scales_its_images_and_one_that_does_not_compute_the_same(tmp
         save_model(run, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
         for given in (run, run / "model.pt"):
             net = AlexNet(replace(narrow(PAPER), input_scale=ours), 5, 64).eval()
-            start_from(net, str(given))
+            copy_weights(net, str(given))
             torch.testing.assert_close(net(images), source(images), rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_does_not_tell_what_its_images_are(tmp_path: Path) -> None:
     torch.save({"identity": {}, "weights": {}}, tmp_path / "step.pt")
     with pytest.raises(UserError, match=r"is a run's checkpoint, .*; name the run's folder"):
-        start_from(AlexNet(narrow(PAPER), 5, 64), str(tmp_path / "step.pt"))
+        copy_weights(AlexNet(narrow(PAPER), 5, 64), str(tmp_path / "step.pt"))
 
 
 def test_caffes_weights_are_made_to_read_our_images(tmp_path: Path) -> None:
     weights, file = caffe_files.random_caffe_weights(), tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffe_files.caffemodel(weights))
     net = AlexNet(caffe_files.narrow(CAFFE), 3, caffe_files.SIZE)
-    assert start_from(net, str(file)).endswith("; fc8 is drawn anew, for 3 classes in place of 7")
+    assert copy_weights(net, str(file)).endswith("; fc8 is drawn anew, for 3 classes in place of 7")
     assert torch.equal(torch.cat(net.stage_weights("conv1")), weights["conv1.weight"].flip(1))
     assert torch.equal(torch.cat(net.stage_weights("conv2")), weights["conv2.weight"])
 
@@ -256,20 +255,21 @@ def test_what_the_weights_own_network_computes_otherwise_is_said(tmp_path: Path)
     file = tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffe_files.caffemodel(caffe_files.random_caffe_weights()))
     net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
-    assert start_from(net, str(file)).endswith(
+    assert copy_weights(net, str(file)).endswith(
         "; the network that they were trained in computes otherwise: norm.alpha 0.0001 for 0.0005, norm.k 1.0 for 2.0, "
         "norm.across_towers True for False, pool_ceil True for False, conv1.padding (0, 0, 0, 0) for (0, 3, 0, 3)"
     )
-    assert start_from(net, str(file), ("fc6",)).endswith("norm.across_towers True for False, pool_ceil True for False")
+    said = copy_weights(net, str(file), ("fc6",))
+    assert said.endswith("norm.across_towers True for False, pool_ceil True for False")
     source = AlexNet(narrow(PAPER), 5, 64)
     save_model(tmp_path, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
     for change, said in (
         (with_tanh(PAPER), "linear_activation relu for tanh, conv1.after ('relu', 'norm', 'pool') for ('tanh', "),
         (without_norm(PAPER), "otherwise: conv1.after ('relu', 'norm', 'pool') for ('relu', 'pool'), conv2.after "),
     ):
-        assert said in start_from(AlexNet(narrow(change), 5, 64), str(tmp_path))
+        assert said in copy_weights(AlexNet(narrow(change), 5, 64), str(tmp_path))
     alike = replace(PAPER, dropout=(), input_scale=0.5, name="mine")
-    assert start_from(AlexNet(narrow(alike), 5, 64), str(tmp_path)).endswith("conv5, fc6, fc7, fc8")
+    assert copy_weights(AlexNet(narrow(alike), 5, 64), str(tmp_path)).endswith("conv5, fc6, fc7, fc8")
 
 
 def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_later_stages_are_not(
@@ -279,8 +279,8 @@ def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_lat
     torch.save({name.removeprefix("towers.0."): value for name, value in ours.state_dict().items()}, tmp_path / "a.pt")
     net = AlexNet(replace(narrow(PAPER), towers=1), 5, 64)
     with pytest.raises(UserError, match=r"nothing tells what images its weights read; make it a run first"):
-        start_from(net, str(tmp_path / "a.pt"))
-    start_from(net, str(tmp_path / "a.pt"), ("conv2", "fc8"))
+        copy_weights(net, str(tmp_path / "a.pt"))
+    copy_weights(net, str(tmp_path / "a.pt"), ("conv2", "fc8"))
     assert torch.equal(net.stage_weights("conv2")[0], ours.stage_weights("conv2")[0])
 
 
@@ -295,17 +295,17 @@ def test_weights_of_which_nothing_tells_what_they_read_are_refused_but_their_lat
     ],
 )
 def test_stages_are_named_singly_and_in_ranges(text: str | None, stages: tuple[str, ...] | None) -> None:
-    assert stages_named("--freeze", text, PAPER.stage_names) == stages
+    assert parse_stages("--freeze", text, PAPER.stage_names) == stages
 
 
 @pytest.mark.parametrize("text", ["", "conv1,", "conv", "conv1..", "..conv2", "conv1...conv3", "conv0..conv2"])
 def test_what_names_no_stage_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--freeze .*: '.*' names no stage; there are conv1, .*, fc8"):
-        stages_named("--freeze", text, PAPER.stage_names)
+        parse_stages("--freeze", text, PAPER.stage_names)
 
 
 def test_frozen_parameters_have_no_gradient() -> None:
     net = AlexNet(narrow(PAPER), 3, 64)
-    freeze(net, ("conv1", "fc6"))
+    freeze_stages(net, ("conv1", "fc6"))
     net(60 * torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert {stage(name) for name, p in net.named_parameters() if p.grad is None} == {"conv1", "fc6"}

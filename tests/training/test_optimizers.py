@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from alexnet_torch.recipes.schedules import EpochSchedule, LearningRates, PlateauSchedule
-from alexnet_torch.training.optimizers import PaperSGD, optimizer_of, parameter_groups, set_rates
+from alexnet_torch.training.optimizers import PaperSGD, build_optimizer, parameter_groups, set_rates
 
 
 def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
@@ -79,7 +79,7 @@ def test_adam_is_kingma_and_bas() -> None:
     torch.manual_seed(0)
     w = torch.randn(7, dtype=torch.float64)
     p = nn.Parameter(w.clone())
-    optimizer = optimizer_of("adam", [{"params": [p], "weight_decay": 0.0}], 0.9)
+    optimizer = build_optimizer("adam", [{"params": [p], "weight_decay": 0.0}], 0.9)
     mean, square = torch.zeros_like(w), torch.zeros_like(w)
     for step, rate in enumerate((0.01, 0.01, 0.001, 0.0, 0.01), 1):
         optimizer.param_groups[0]["lr"] = rate

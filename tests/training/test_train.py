@@ -21,8 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from alexnet_torch import AlexNet, load_model
 from alexnet_torch.recipes.ablations import one_tower
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training import checkpoints as checkpoint
 from alexnet_torch.training import trainer
+from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact
 from tests.support.commands import read_metrics, run_cli, run_train
 from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
@@ -82,7 +82,7 @@ def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
     best = min(centre, key=lambda r: float(r["top1_error"]))  # the first of equals
     assert (ten["step"], ten["epoch"], ten["crops"]) == (best["step"], best["epoch"], 10)
     assert all(0 <= r["top5_error"] <= r["top1_error"] <= 1 for r in validated)
-    assert len(checkpoint.found(finished / "checkpoints")) in (2, 3)
+    assert len(list_checkpoints(finished / "checkpoints")) in (2, 3)
 
 
 def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> N
     net.load_state_dict(torch.load(finished / "model.pt", weights_only=True))
     errors = {r["step"]: r["top1_error"] for r in read_metrics(finished) if r["split"] == "val" and r["crops"] == 1}
     best = min(errors, key=lambda step: errors[step])
-    (kept,) = (p for p in checkpoint.found(finished / "checkpoints") if f"step-{best:08d}" in p.name)
+    (kept,) = (p for p in list_checkpoints(finished / "checkpoints") if f"step-{best:08d}" in p.name)
     weights = torch.load(kept, weights_only=True)["weights"]
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
 
@@ -135,7 +135,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished
     assert f"step-{steps:08d}" in resumed.stdout
     assert read_metrics(run) == read_metrics(finished)
     assert (run / "model.pt").read_bytes() == (finished / "model.pt").read_bytes()
-    ours, theirs = (torch.load(checkpoint.found(r / "checkpoints")[0], weights_only=True) for r in (run, finished))
+    ours, theirs = (torch.load(list_checkpoints(r / "checkpoints")[0], weights_only=True) for r in (run, finished))
     for name in ours["weights"]:
         assert torch.equal(ours["weights"][name], theirs["weights"][name])
     for index, kept in ours["optimizer"].items():
@@ -149,7 +149,7 @@ def test_mixed_precision_trains_and_resumes_bit_for_bit(precision: str, root: Pa
     assert train(root, cut, "--amp", precision, "--max-steps", "3").returncode == 0
     resumed = run_train("--output", str(cut), "--resume", "--max-steps", "6")
     assert resumed.returncode == 0, resumed.stderr
-    states = [checkpoint.newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
+    states = [load_newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
     weights, scalers = ([state[1][part] for state in states if state] for part in ("weights", "scaler"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert scalers[0] == scalers[1]
@@ -168,7 +168,7 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
 
 def test_a_damaged_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    newest, before = checkpoint.found(run / "checkpoints")[:2]
+    newest, before = list_checkpoints(run / "checkpoints")[:2]
     newest.write_bytes(newest.read_bytes()[:-100])
     resumed = train(finished.parent / "images", run, "--resume")
     assert resumed.returncode == 0, resumed.stderr
@@ -318,7 +318,7 @@ def test_another_data_set_is_not_resumed(finished: Path, tmp_path: Path, image_f
 
 def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    for path in checkpoint.found(run / "checkpoints"):
+    for path in list_checkpoints(run / "checkpoints"):
         path.write_bytes(b"")
     done = train(finished.parent / "images", run, "--resume")
     assert done.returncode == 2
@@ -327,13 +327,13 @@ def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(root: Path, tmp_path: Path) -> None:
     assert train(root, tmp_path / "run", "--max-steps", "3").returncode == 0
-    kept = checkpoint.found(tmp_path / "run/checkpoints")
+    kept = list_checkpoints(tmp_path / "run/checkpoints")
     for often, what in (("1", r"loss of the 1 step\(s\) up to step 5 is (nan|inf)"), ("50", "weights are not finite")):
         done = train(root, tmp_path / "run", "--resume", "--max-steps", "60", "--lr", "1e30", "--log-every", often)
         assert done.returncode == 1
         assert re.search(what + r".*: training diverged; the last good checkpoint is .*step-00000003", done.stderr)
     assert "lower --lr" in done.stderr
-    assert checkpoint.found(tmp_path / "run/checkpoints") == kept
+    assert list_checkpoints(tmp_path / "run/checkpoints") == kept
 
 
 def test_a_loss_at_chance_is_reported_with_cause_and_cure(root: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_loss_at_chance_is_reported_with_cause_and_cure(root: Path, tmp_path: 
         )
         assert done.returncode == 1
         assert done.stdout.count("within 1% of ln(classes), that of guessing, for 100 steps") == 1
-        assert "for 110 steps: weights too small" in done.stderr
+        assert "for 110 steps: the initial weights are too small" in done.stderr
         assert "try --recipe paper" in done.stderr
         patch.setattr(trainer, "train_step", lambda *_: (guessing[0] * 1.01, guessing[1]))
         done = train(
@@ -373,7 +373,7 @@ def test_signals_finish_the_step_save_and_leave(
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
     assert "continue with --resume" in said
-    (saved,) = checkpoint.found(tmp_path / "run/checkpoints")
+    (saved,) = list_checkpoints(tmp_path / "run/checkpoints")
     assert torch.load(saved, weights_only=True)["state"]["step"] == int(saved.name[5:13]) >= 4
 
 
@@ -515,7 +515,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(root: Path, tmp_p
         assert re.search(r"train.py: cannot write the run: .*make room, then continue with --resume", done.stderr)
         assert "Traceback" not in done.stderr
         damaged: list[Path] = []
-        assert checkpoint.newest_intact(disk / "run/checkpoints", damaged.append) is not None
+        assert load_newest_intact(disk / "run/checkpoints", damaged.append) is not None
         assert not damaged
     finally:
         subprocess.run(["umount", str(disk)], check=True)
