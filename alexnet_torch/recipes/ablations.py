@@ -1,7 +1,7 @@
-"""The paper's ablations: each changes one thing of a recipe, mostly of its architecture.
+"""The paper's ablations: each changes one thing of a recipe, in most cases of its architecture.
 
-What the paper's text leaves out is as in the 2012 source's nets: 146 (a sixth convolution), 147 (pooling),
-148 (no normalisation) and 150 (towers that never meet). benchmarks/experiments/ablations.py compares them.
+Details that the paper does not give are those of the 2012 source's nets: 146 (a sixth convolution), 147 (pooling),
+148 (no normalisation) and 150 (towers that never meet). benchmarks/experiments/ablations.py compares all of them.
 """
 
 from collections.abc import Callable
@@ -13,35 +13,35 @@ from alexnet_torch.recipes.recipe import Recipe
 
 
 def without_norm(net: Architecture) -> Architecture:
-    """No response normalisation, neither across channels nor in space (net 148)."""
+    """Removes response normalisation, both across channels and in space (net 148)."""
     return _with_operations(net, {"norm": None, "spatial_norm": None})
 
 
 def plain_pooling(net: Architecture) -> Architecture:
-    """Pooling that does not overlap: 2x2, stride 2, for 3x3, stride 2 (net 147).
+    """Makes pooling windows not overlap: 2x2 with stride 2 instead of 3x3 with stride 2 (net 147).
 
-    The 2012 source rounds pooled sides up, so that 55 becomes 28, not 27. Net 147 therefore pads conv2 and
-    conv5 by one pixel less, and conv3, conv4 and fc6 read the sides that they read in the full net:
+    The 2012 source rounds pooled sides up, so that 55 becomes 28, not 27. So net 147 pads conv2 and conv5 by
+    one pixel less, and the inputs of conv3, conv4 and fc6 are as large as in the full net:
 
         224 pixels: 55, pooled 28, conv2 26, pooled 13, conv3 and conv4 13, conv5 11, pooled 6
          64 pixels: 15, pooled  8, conv2  6, pooled  3, conv3 and conv4  3, conv5  1, pooled 1
 
-    At 64 pixels nothing is left for the last pooling to do: conv5 without padding makes 1 of 3.
+    At 64 pixels the last pooling does nothing: conv5 without padding already reduces 3 to 1.
     """
 
-    def unpadded(conv: Conv) -> Conv:
+    def with_less_padding(conv: Conv) -> Conv:
         left, right, top, bottom = conv.padding
         return replace(conv, padding=(left - 1, right - 1, top - 1, bottom - 1))
 
-    convs = tuple(unpadded(conv) if conv.name in ("conv2", "conv5") else conv for conv in net.convs)
+    convs = tuple(with_less_padding(conv) if conv.name in ("conv2", "conv5") else conv for conv in net.convs)
     return replace(net, convs=convs, pool_size=2, pool_stride=2, pool_ceil=True)
 
 
 def one_tower(net: Architecture) -> Architecture:
-    """One tower: half the kernels in every convolution but the last, and full-width linear stages.
+    """Makes one tower: half the kernels in every convolution but the last, and linear stages of full width.
 
-    The last keeps its kernels since fc6, which reads them, has most parameters: 59,798,312 of the full
-    net's 60,965,224 are left (paper, section 3.2's footnote).
+    The last convolution stays as wide, because fc6, which reads it, has most of the parameters: the net has
+    59,798,312 parameters, the full net 60,965,224 (paper, section 3.2's footnote).
     """
     if net.towers == 1:
         return net
@@ -51,10 +51,10 @@ def one_tower(net: Architecture) -> Architecture:
 
 
 def never_meet(net: Architecture) -> Architecture:
-    """Towers that read nothing but themselves up to fc7; fc8 reads both (net 150).
+    """Makes each tower read only its own outputs up to fc7; fc8 reads both towers (net 150).
 
-    What conv3, fc6 and fc7 lose by it, net 150 makes up for with a wider conv2 (160 kernels a tower for
-    128) and fc6 (4096 units a tower for 2048): 60,714,408 parameters for 60,965,224.
+    conv3, fc6 and fc7 lose parameters by this. To compensate, net 150 has a wider conv2 (160 kernels in each
+    tower, not 128) and fc6 (4096 units in each tower, not 2048): 60,714,408 parameters, not 60,965,224.
     """
     if net.towers == 1:
         return net
@@ -70,25 +70,25 @@ def never_meet(net: Architecture) -> Architecture:
 
 
 def without_dropout(net: Architecture) -> Architecture:
-    """No dropout."""
+    """Removes dropout."""
     return replace(net, dropout=())
 
 
 def with_tanh(net: Architecture) -> Architecture:
-    """tanh wherever the net has ReLU (paper, section 3.1)."""
+    """Replaces every ReLU by tanh (paper, section 3.1)."""
     return replace(_with_operations(net, {"relu": "tanh"}), linear_activation="tanh")
 
 
 def without_conv4(net: Architecture) -> Architecture:
-    """No conv4: the middle layer whose removal changes no other's width, as it puts out what it reads."""
+    """Removes conv4: its input and output have the same shape, so no other layer changes."""
     return replace(net, convs=tuple(conv for conv in net.convs if conv.name != "conv4"))
 
 
 def sixth_conv(net: Architecture) -> Architecture:
-    """A sixth convolution over the last pooling layer, 3x3, which reads both towers (net 146, the paper's CNN*).
+    """Adds a sixth convolution after the last pooling layer, 3x3, which reads both towers (net 146, the paper's CNN*).
 
-    The paper trained this net on a larger data set first; net 146 had its convolutions from such trainings,
-    as train.py's --init and --init-stages take them from another run.
+    The paper trained this net on a larger data set first. Net 146 took its convolutions from such runs, which
+    train.py can do with --init and --init-stages.
     """
     last = net.convs[-1]
     sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
@@ -96,11 +96,11 @@ def sixth_conv(net: Architecture) -> Architecture:
 
 
 def _with_operations(net: Architecture, changes: dict[Operation, Operation | None]) -> Architecture:
-    """The net with operations after its convolutions replaced, or dropped where by None."""
+    """Replaces operations that follow convolutions; None removes them."""
     convs = []
     for conv in net.convs:
-        after = (changes.get(operation, operation) for operation in conv.after)
-        convs.append(replace(conv, after=tuple(operation for operation in after if operation is not None)))
+        changed = (changes.get(operation, operation) for operation in conv.after)
+        convs.append(replace(conv, after=tuple(operation for operation in changed if operation is not None)))
     return replace(net, convs=tuple(convs))
 
 
@@ -114,21 +114,21 @@ ARCHITECTURE_CHANGES: dict[str, Callable[[Architecture], Architecture]] = {
     "no-conv4": without_conv4,
     "sixth-conv": sixth_conv,
 }
-"""Changes of an architecture, by their `--ablation` names."""
+"""Functions that change an architecture, by their `--ablation` names."""
 
 ABLATIONS = (*ARCHITECTURE_CHANGES, "no-colour")
 """All names that `--ablation` takes; "no-colour" changes the training images, not the architecture."""
 
 
 def apply_ablation(recipe: Recipe, name: str | None) -> Recipe:
-    """A recipe with one thing of it changed.
+    """Returns a copy of a recipe with one thing changed.
 
     Args:
-        recipe: of any architecture with the paper's stages.
-        name: a key of ARCHITECTURE_CHANGES, or "no-colour"; None for the recipe as it is.
+        recipe: a recipe whose architecture has the paper's stages.
+        name: one of ABLATIONS, or None to change nothing.
 
     Raises:
-        UserError: there is no such ablation, or the recipe has nothing to change: no dropout, say.
+        UserError: there is no such ablation, or it changes nothing: for example, the recipe has no dropout.
     """
     if name is None:
         return recipe
@@ -137,8 +137,7 @@ def apply_ablation(recipe: Recipe, name: str | None) -> Recipe:
     elif name in ARCHITECTURE_CHANGES:
         changed = replace(recipe, architecture=ARCHITECTURE_CHANGES[name](recipe.architecture))
     else:
-        known = ", ".join(ABLATIONS)
-        raise UserError(f"--ablation {name}: there is no such ablation; choose one of {known}")
+        raise UserError(f"--ablation {name}: there is no such ablation; choose one of {', '.join(ABLATIONS)}")
     if changed == recipe:
         raise UserError(f"--ablation {name}: changes nothing in this recipe; choose another --ablation or --recipe")
     return changed
