@@ -1,1 +1,1 @@
-"""Measurements behind the numbers that this project states: `python -m benchmarks.NAME`."""
+"""Measurements behind the project's numbers, run as `python -m benchmarks.speed.step`; results/ has their pages."""

@@ -1,11 +1,11 @@
-"""Which initial weights learn: the paper's, the source's, Caffe's and ours, at the paper's rate.
+"""Which initial weights learn: the paper's, the 2012 source's, Caffe's and ours, at the paper's learning rate.
 
     python -m benchmarks.experiments.initialisation digits 4
     python -m benchmarks.experiments.initialisation ../shared/data/tiny-imagenet-10 3
     python -m benchmarks.experiments.initialisation ../shared/data/hymenoptera 6 --image-size 224
 
-Prints a line for each batch size: validation top-1 error after some epochs at rate 0.01, and the
-training loss of the last report, beside that of guessing.
+Prints a row for each batch size and initialisation: validation top-1 error after some epochs at rate 0.01, and the
+training loss of the last report.
 """
 
 import json
@@ -37,17 +37,17 @@ class Options:
     data: tyro.conf.Positional[str]
     """A folder, or "digits"."""
     epochs: tyro.conf.Positional[int]
-    """For each network."""
+    """Epochs for each network."""
     image_size: int = 64
     """In pixels."""
     batch_sizes: tuple[int, ...] = (32, 128)
     """Images in a step."""
     lr: float = 0.01
-    """The paper's."""
+    """Learning rate; the default is the paper's."""
 
 
-def inits() -> dict[str, Architecture]:
-    """The paper's network with the initialisation of each source."""
+def networks() -> dict[str, Architecture]:
+    """Returns the paper's network with the initial weights of each source."""
     return {
         "paper's text": PAPER,
         "2012 source": PAPER.with_init(**{stage.name: stage.init for stage in SOURCE_2012.stages}),
@@ -76,7 +76,7 @@ def main(options: Options) -> None:
     """Prints the table."""
     rows = []
     for batch_size in options.batch_sizes:
-        for name, net in inits().items():
+        for name, net in networks().items():
             with tempfile.TemporaryDirectory() as output:
                 given = {
                     "data": options.data,

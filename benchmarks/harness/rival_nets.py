@@ -1,4 +1,4 @@
-"""The nets and the training loop that people write, to measure ours beside."""
+"""The nets and the training step that people write, which ours is compared with."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,17 @@ class PlainPaperNet(nn.Module):
     """The paper's net in one tower of grouped convolutions, with torch's own layers.
 
     Args:
-        norm: False leaves response normalisation out.
+        norm: False leaves out response normalisation.
+        classes: number of logits.
     """
 
     def __init__(self, norm: bool = True, classes: int = 1000) -> None:
         super().__init__()
-        normal = [nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)] if norm else []
+        norms = [nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)] if norm else []
         self.features = nn.Sequential(
             nn.ZeroPad2d((0, 3, 0, 3)),
-            *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True), *normal, nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), *normal, nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
             *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
             *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
             *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
@@ -33,25 +34,25 @@ class PlainPaperNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of (N, 3, 224, 224) images."""
+        """Returns the logits (N, classes) of images (N, 3, 224, 224)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits
 
 
-def plain(channels_last: bool = False, norm: bool = True, classes: int = 1000) -> nn.Module:
-    """The plain net, in torch's default format or channels_last."""
+def plain_net(channels_last: bool = False, norm: bool = True, classes: int = 1000) -> nn.Module:
+    """Returns the plain net, in torch's default memory format or channels_last."""
     net = PlainPaperNet(norm, classes)
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
 
-def torchvisions() -> nn.Module:
-    """torchvision's alexnet, channels_last, with random weights."""
+def torchvision_net() -> nn.Module:
+    """Returns torchvision's alexnet with random weights, channels_last."""
     net: nn.Module = torchvision.models.alexnet()
     return net.to(memory_format=torch.channels_last)
 
 
 def plain_step(net: nn.Module) -> Callable[[Tensor, Tensor], None]:
-    """One training step as in torch's own examples."""
+    """Returns a training step as in torch's own examples."""
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9, weight_decay=5e-4)
     net.train()
 

@@ -2,28 +2,32 @@
 
     python -m benchmarks.parallel.advice
 
-What one process computes for an image and for an update is measured with one process; what the loopback device carries,
-with tensors of the sizes that placements send. The model then predicts placements of two processes, which are
-measured beside. The same model, given GPUs and links in place of those, says what to use where none could be tried.
+The time that one process needs for an image and for an update is measured with one process; the rate of the loopback
+device, with tensors of the sizes that placements send. The model then predicts placements of two processes, which
+are also measured. The same model, with the figures of GPUs and their links, advises where nothing could be measured.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 import torch
+import torch.distributed as dist
 import tyro
 
-from benchmarks.harness.measure import GFLOP_AN_IMAGE, Apart, alternate, keep, seconds, table
-from benchmarks.parallel.placements import CONTENDERS, ONE, free_port, processes
-from benchmarks.parallel.traffic import sent, weights
+from alexnet_torch import PAPER
+from alexnet_torch.distributed.peer_group import PeerGroup
+from benchmarks.harness.measure import GFLOP_PER_IMAGE, median_times, time_call
+from benchmarks.harness.placements import ONE_PROCESS, PLACEMENTS, set_rank, start_ranks
+from benchmarks.harness.processes import Worker, free_port
+from benchmarks.harness.report import markdown_table, save_result
+from benchmarks.harness.traffic import bytes_sent, parameter_counts
 
 LINKS = {"NVLink, 300 GB/s": 300e9, "PCIe, 20 GB/s": 20e9, "100 Gb/s, 11 GB/s": 11e9}
-"""What a GPU is taken to send a second, of what the links are named for: not measured here."""
-LINEAR_SHARE = 6 * 58_621_952 / (GFLOP_AN_IMAGE * 1e9)
-"""Of an image's operations, those of the linear stages: each weight is multiplied and added three times."""
+"""Bytes a second that a GPU is assumed to send over each kind of link; not measured here."""
+LINEAR_FRACTION = 6 * 58_621_952 / (GFLOP_PER_IMAGE * 1e9)
+"""The linear stages' part of an image's operations: each weight is multiplied and added three times."""
 
 
 @dataclass(frozen=True)
@@ -31,151 +35,142 @@ class Options:
     """What to predict."""
 
     batch_size: int = 128
-    """Of the step that is measured here."""
+    """Images in the step that is measured here."""
     rounds: int = 5
-    """That count."""
+    """Measured rounds."""
     gpu_teraflops: float = 40.0
-    """That a GPU is taken to sustain on this net."""
+    """Sustained TFLOP/s that a GPU is assumed to reach on this net."""
     gpu_terabytes: float = 2.0
-    """That its memory is taken to move a second, for the update."""
+    """TB/s that its memory is assumed to move, for the update."""
     batch_each: int = 128
-    """Images a step for each GPU."""
+    """Images in a step for each GPU."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a process and its link do.
+    """The speed of one process and of its link.
 
     Attributes:
-        image: seconds to compute one, forward and backward.
-        parameter: seconds to update one.
-        activations, gradients: bytes a second that a process sends while all do, in exchanges and in sums.
-        hidden: whether sums of gradients go on while convolutions are still computed backward.
+        image_time: seconds to compute an image, forward and backward.
+        parameter_time: seconds to update a parameter.
+        exchange_rate, sum_rate: bytes a second that each process sends while all do, in exchanges and in sums.
+        overlaps: whether gradients are added up while the backward pass through the convolutions still runs.
     """
 
-    image: float
-    parameter: float
-    activations: float
-    gradients: float
-    hidden: bool
+    image_time: float
+    parameter_time: float
+    exchange_rate: float
+    sum_rate: float
+    overlaps: bool
 
 
 def step_time(split: str, ranks: int, batch: int, machine: Machine) -> float:
-    """Seconds of a step of the paper's net.
+    """Returns the seconds of a training step of the paper's net.
 
     Args:
         split: "none", "ranks" or "hybrid".
-        ranks: processes in all.
-        batch: images of all of them.
-        machine: each of them.
+        ranks: number of processes.
+        batch: images in a step, of all processes together.
+        machine: the speed of each of them.
     """
-    from alexnet_torch import PAPER
-
-    convs, linears = weights(PAPER, 1000, 224)
+    convs, linears = parameter_counts(PAPER, 1000, 224)
     held = {"none": convs + linears, "ranks": (convs + linears) / PAPER.towers, "hybrid": convs + linears / ranks}
-    computed = machine.image * batch / ranks + machine.parameter * held[split]
-    parts = sent(split, ranks, batch, PAPER)
-    sums = parts["gradients"] / machine.gradients
-    if machine.hidden:  # two thirds of the convolutions' time come after the linear stages' gradients are known
-        sums = max(0.0, sums - 2 / 3 * (1 - LINEAR_SHARE) * machine.image * batch / ranks)
-    return computed + parts.get("activations", 0.0) / machine.activations + sums
+    compute = machine.image_time * batch / ranks + machine.parameter_time * held[split]
+    sent = bytes_sent(split, ranks, batch, PAPER)
+    sums = sent["gradients"] / machine.sum_rate
+    if machine.overlaps:  # two thirds of the convolutions' time come after the linear stages' gradients are known
+        sums = max(0.0, sums - 2 / 3 * (1 - LINEAR_FRACTION) * machine.image_time * batch / ranks)
+    return compute + sent.get("activations", 0.0) / machine.exchange_rate + sums
 
 
-def link(index: int, port: int) -> dict[str, Callable[[], object]]:
-    """One of two processes that send each other what placements do: what it can be asked for."""
-    import torch.distributed as dist
-
-    from alexnet_torch.distributed.peer_group import PeerGroup
-
+def link_functions(rank: int, port: int) -> dict[str, Callable[[], object]]:
+    """Connects one of two processes; returns functions that measure the rates of what placements send."""
     torch.set_num_threads(1)
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    dist.init_process_group("gloo", rank=index, world_size=2)
+    set_rank(rank, 2, port)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
     assert dist.group.WORLD is not None
     peers = PeerGroup(dist.group.WORLD, timedelta(minutes=1))
-    maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)
+    maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)  # as before conv3; a bucket
 
     def swap() -> object:
         return peers.swap([maps] * 2, [maps.shape] * 2, "a test")
 
     def rate(work: Callable[[], object], size: float) -> float:
-        return size / min(seconds(work) for _ in range(7))
+        return size / min(time_call(work) for _ in range(7))
 
     return {
-        "activations": partial(rate, swap, 4 * len(maps)),  # as before conv3
-        "gradients": partial(rate, lambda: dist.all_reduce(gradients), 4 * len(gradients)),  # a bucket
+        "exchanges": partial(rate, swap, 4 * len(maps)),
+        "sums": partial(rate, lambda: dist.all_reduce(gradients), 4 * len(gradients)),
     }
 
 
-def rates() -> dict[str, float]:
-    """Bytes a second that each of two processes sends here."""
+def measure_link() -> dict[str, float]:
+    """Returns the bytes a second that each of two processes sends here, in exchanges and in sums."""
     port = free_port()
-    both = [Apart(partial(link, index, port)) for index in range(2)]
-    found = {}
-    for name in ("activations", "gradients"):
-        for one in both:
-            one.send(name)
-        found[name] = min(float(one.receive()) for one in both)
-    for one in both:
-        one.end()
-    return found
+    workers = [Worker(partial(link_functions, rank, port)) for rank in range(2)]
+    rates = {}
+    for kind in ("exchanges", "sums"):
+        for worker in workers:
+            worker.start(kind)
+        rates[kind] = min(float(worker.result()) for worker in workers)
+    for worker in workers:
+        worker.close()
+    return rates
 
 
 def advise(options: Options) -> str:
-    """The table of GPUs."""
-    operations = GFLOP_AN_IMAGE * 1e9
-    heads = ("GPUs", "link", "images a step", "batch slices", "tower ranks and slices", "hybrid", "advice")
+    """Returns the table of GPUs, links and the fastest placement."""
     names = {"none": "batch slices", "ranks": "tower ranks and slices", "hybrid": "hybrid"}
+    columns = ("GPUs", "link", "images a step", *names.values(), "advice")
     rows: list[tuple[object, ...]] = []
     for count in (2, 8, 64, 1024):
-        for name, speed in LINKS.items():
-            # the update reads and writes a weight and a velocity, and reads a gradient
-            gpu = Machine(
-                operations / options.gpu_teraflops / 1e12, 20 / options.gpu_terabytes / 1e12, speed, speed, True
-            )
+        for link, rate in LINKS.items():
+            image_time = GFLOP_PER_IMAGE * 1e9 / (options.gpu_teraflops * 1e12)
+            # the update reads and writes a weight and a velocity, and reads a gradient: 20 bytes
+            gpu = Machine(image_time, 20 / (options.gpu_terabytes * 1e12), rate, rate, overlaps=True)
             batch = options.batch_each * count
             times = {split: step_time(split, count, batch, gpu) for split in names}
             best = min(times, key=lambda split: times[split])
-            rows.append((count, name, batch, *(f"{1e3 * t:.1f} ms" for t in times.values()), names[best]))
-    return table(heads, rows)
+            rows.append((count, link, batch, *(f"{1e3 * t:.1f} ms" for t in times.values()), names[best]))
+    return markdown_table(columns, rows)
 
 
 def check(options: Options) -> tuple[str, str]:
-    """The table of predictions and measurements here, and the figures that they rest on."""
-    from alexnet_torch import PAPER
-
-    link_rates = rates()
+    """Returns the table of predicted and measured times on this machine, and a sentence with the measured rates."""
+    rates = measure_link()
     half = options.batch_size // 2
-    groups = {name: processes(name, options.batch_size) for name, (_, size) in CONTENDERS.items() if size <= 2}
-    groups["half"] = processes(ONE, half)
-    times = alternate({name: group.turn for name, group in groups.items()}, options.rounds)
+    groups = {name: start_ranks(name, options.batch_size) for name, (_, size) in PLACEMENTS.items() if size <= 2}
+    groups["half"] = start_ranks(ONE_PROCESS, half)
+    times = median_times({name: group.second_step for name, group in groups.items()}, options.rounds)
     for group in groups.values():
-        group.end()
-    image = (times[ONE] - times["half"]) / (options.batch_size - half)
-    parameter = max(0.0, times[ONE] - image * options.batch_size) / sum(weights(PAPER, 1000, 224))
-    here = Machine(image, parameter, link_rates["activations"], link_rates["gradients"], hidden=False)
+        group.close()
+    image_time = (times[ONE_PROCESS] - times["half"]) / (options.batch_size - half)
+    update_time = max(0.0, times[ONE_PROCESS] - image_time * options.batch_size)
+    parameter_time = update_time / sum(parameter_counts(PAPER, 1000, 224))
+    machine = Machine(image_time, parameter_time, rates["exchanges"], rates["sums"], overlaps=False)
     rows: list[tuple[object, ...]] = []
-    for name, (split, size) in CONTENDERS.items():
+    for name, (split, size) in PLACEMENTS.items():
         if name in times:
-            predicted = step_time(split, size, options.batch_size, here)
+            predicted = step_time(split, size, options.batch_size, machine)
             rows.append((name, f"{predicted:.2f} s", f"{times[name]:.2f} s", f"{predicted / times[name]:.2f}"))
-    said = (
-        f"One process: {1e3 * image:.2f} ms an image and {1e9 * parameter:.2f} ns to update a weight. Each of two "
-        f"sends {link_rates['activations'] / 1e9:.2f} GB/s in exchanges and {link_rates['gradients'] / 1e9:.2f} GB/s "
-        "in sums of gradients; no core is idle to do so meanwhile."
+    measured = (
+        f"One process needs {1e3 * image_time:.2f} ms for an image and {1e9 * parameter_time:.2f} ns to update a "
+        f"parameter. Each of two processes sends {rates['exchanges'] / 1e9:.2f} GB/s in exchanges and "
+        f"{rates['sums'] / 1e9:.2f} GB/s in sums of gradients; no core is free to send while it computes."
     )
-    return table(("placement", "predicted", "measured", "predicted / measured"), rows), said
+    return markdown_table(("placement", "predicted", "measured", "predicted / measured"), rows), measured
 
 
 def main(options: Options) -> None:
-    """Measures, predicts and prints."""
-    checked, said = check(options)
+    """Measures, predicts and writes the result page."""
+    table, measured = check(options)
     assumed = (
-        f"GPUs are taken to sustain {options.gpu_teraflops:g} TFLOP/s and {options.gpu_terabytes:g} TB/s, and to add "
-        f"up gradients while convolutions go backward; {options.batch_each} images a GPU and step. Not measured: no "
-        "GPU was at hand."
+        f"GPUs are assumed to sustain {options.gpu_teraflops:g} TFLOP/s and {options.gpu_terabytes:g} TB/s, and to add "
+        f"up gradients during the convolutions' backward pass; {options.batch_each} images for each GPU and step. Not "
+        "measured: no GPU was available."
     )
-    text = "\n\n".join([said, checked, assumed, advise(options)])
-    keep("advice", f"python -m benchmarks.parallel.advice --batch-size {options.batch_size}", 1, text)
+    text = "\n\n".join([measured, table, assumed, advise(options)])
+    save_result("advice", f"python -m benchmarks.parallel.advice --batch-size {options.batch_size}", 1, text)
 
 
 if __name__ == "__main__":

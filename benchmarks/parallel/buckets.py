@@ -2,7 +2,7 @@
 
     python -m benchmarks.parallel.buckets
 
-Ours is `gradient_as_bucket_view` alone. All settings take turns; each has two processes of one thread.
+Ours is `gradient_as_bucket_view` only. The settings' steps alternate; each has two processes of one thread.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,11 @@ import tyro
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.harness.measure import alternate, keep, peak_memory, table
-from benchmarks.parallel.placements import Together, rank
+from alexnet_torch.distributed import ranks
+from benchmarks.harness.measure import median_times, peak_memory
+from benchmarks.harness.placements import rank_functions
+from benchmarks.harness.processes import RankGroup
+from benchmarks.harness.report import markdown_table, save_result
 
 OURS = "as ours: gradient_as_bucket_view"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -32,37 +35,39 @@ class Options:
     """How to measure."""
 
     batch_size: int = 128
-    """Images a step in all, of 224 pixels."""
+    """Images of 224 pixels in a step, of both processes together."""
     rounds: int = 5
-    """That count."""
+    """Measured rounds."""
 
 
-def contender(settings: dict[str, Any], index: int, size: int, port: int, batch: int) -> dict[str, Callable[[], Any]]:
-    """One of two processes with a slice each, of settings of its own."""
-    from alexnet_torch.distributed import ranks
+def slice_functions(
+    settings: dict[str, Any], rank: int, world_size: int, port: int, batch: int
+) -> dict[str, Callable[[], Any]]:
+    """Starts one of two processes with half of the batch each, with these settings of DistributedDataParallel."""
 
-    def made(net: nn.Module, **given: Any) -> nn.Module:
-        return DistributedDataParallel(net, **(given | settings))
+    def wrap(net: nn.Module, **ours: Any) -> nn.Module:
+        return DistributedDataParallel(net, **(ours | settings))
 
-    setattr(ranks, DistributedDataParallel.__name__, made)
-    return {**rank("none", index, size, port, batch), "peak": peak_memory}
+    setattr(ranks, DistributedDataParallel.__name__, wrap)
+    return {**rank_functions("none", rank, world_size, port, batch), "peak": peak_memory}
 
 
 def main(options: Options) -> None:
-    """Measures and prints."""
+    """Measures and writes the result page."""
     groups = {
-        name: Together(partial(contender, settings), 2, options.batch_size) for name, settings in SETTINGS.items()
+        name: RankGroup(partial(slice_functions, settings), 2, options.batch_size)
+        for name, settings in SETTINGS.items()
     }
-    times = alternate({name: group.turn for name, group in groups.items()}, options.rounds)
+    times = median_times({name: group.second_step for name, group in groups.items()}, options.rounds)
     rows: list[tuple[object, ...]] = []
     for name, group in groups.items():
-        peak = group.largest("peak")
-        group.end()
-        rows.append(
-            (name, f"{options.batch_size / times[name]:.1f}", f"{times[name] / times[OURS]:.3f}", f"{peak:.2f} GiB")
-        )
-    heads = ("settings", "images/s", "time against ours", "peak memory")
-    keep("buckets", f"python -m benchmarks.parallel.buckets --batch-size {options.batch_size}", 1, table(heads, rows))
+        peak = group.max_over_ranks("peak")
+        group.close()
+        rate, ratio = options.batch_size / times[name], times[name] / times[OURS]
+        rows.append((name, f"{rate:.1f}", f"{ratio:.3f}", f"{peak:.2f} GiB"))
+    columns = ("settings", "images/s", "time against ours", "peak memory")
+    command = f"python -m benchmarks.parallel.buckets --batch-size {options.batch_size}"
+    save_result("buckets", command, 1, markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

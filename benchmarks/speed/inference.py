@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.inference
 
-Both in evaluation mode, channels_last, at 224 pixels, without gradients, in one process.
+All in evaluation mode, channels_last, at 224 pixels, without gradients, in one process.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from alexnet_torch import AlexNet
 from alexnet_torch.malloc import keep_freed
-from benchmarks.harness.measure import alternate, keep, seconds, table
-from benchmarks.harness.rival_nets import plain, torchvisions
+from benchmarks.harness.measure import median_times, time_call
+from benchmarks.harness.report import markdown_table, save_result
+from benchmarks.harness.rival_nets import plain_net, torchvision_net
+
+TORCHVISION = "torchvision's alexnet"
 
 
 @dataclass(frozen=True)
@@ -23,40 +26,37 @@ class Options:
     """How to measure."""
 
     threads: int = 2
-    """Of this process."""
+    """Threads of this process."""
     rounds: int = 15
-    """That count."""
+    """Measured rounds."""
 
 
-def timed(net: nn.Module, images: Tensor, repeats: int) -> Callable[[], float]:
-    """Seconds of one forward pass, of a few in a row."""
+def forward_time(net: nn.Module, images: Tensor, repeats: int) -> Callable[[], float]:
+    """Returns a function that measures the seconds of one forward pass, as a mean over repeats."""
 
     @torch.inference_mode()
-    def run() -> float:
-        return seconds(lambda: [net(images) for _ in range(repeats)]) / repeats
+    def measure() -> float:
+        return time_call(lambda: [net(images) for _ in range(repeats)]) / repeats
 
-    return run
+    return measure
 
 
 def main(options: Options) -> None:
-    """Measures and prints."""
+    """Measures and writes the result page."""
     keep_freed()
     torch.set_num_threads(options.threads)
-    nets = {"ours": AlexNet(seed=0), "torchvision's alexnet": torchvisions(), "plain paper net": plain(True)}
+    nets = {"ours": AlexNet(seed=0), TORCHVISION: torchvision_net(), "plain paper net": plain_net(channels_last=True)}
     rows: list[tuple[object, ...]] = []
     for batch_size, repeats in ((64, 1), (1, 5)):
         images = torch.randn(batch_size, 3, 224, 224).to(memory_format=torch.channels_last)
-        times = alternate({name: timed(net.eval(), images, repeats) for name, net in nets.items()}, options.rounds)
+        contenders = {name: forward_time(net.eval(), images, repeats) for name, net in nets.items()}
+        times = median_times(contenders, options.rounds)
         for name, time in times.items():
-            ratio = times["torchvision's alexnet"] / time
+            ratio = times[TORCHVISION] / time
             rows.append((batch_size, name, f"{batch_size / time:.1f}", f"{1e3 * time:.1f} ms", f"{ratio:.2f}x"))
     columns = ("batch", "net", "images/s", "a batch", "speed against torchvision's")
-    keep(
-        "inference",
-        f"python -m benchmarks.speed.inference --threads {options.threads}",
-        options.threads,
-        table(columns, rows),
-    )
+    command = f"python -m benchmarks.speed.inference --threads {options.threads}"
+    save_result("inference", command, options.threads, markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

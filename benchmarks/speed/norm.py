@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.norm
 
-At the paper's shapes for one tower and 64 images, in both memory formats. Before each measurement the caches
-are emptied, since in a training step the maps come from memory. The copy is the least that the work can be:
-read x and write y; read x and the gradient, and write one.
+At the paper's shapes for one tower and 64 images, in both memory formats. Caches are emptied before each
+measurement, since in a training step the maps come from memory. Copying is the lower bound: read x and write y;
+read x and the gradient, and write one.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,13 @@ from alexnet_torch.malloc import keep_freed
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.model.layers.response_norm import response_norm
-from benchmarks.harness.measure import alternate, keep, seconds, table
+from benchmarks.harness.measure import median_times, time_call
+from benchmarks.harness.report import markdown_table, save_result
 
-SHAPES = ((64, 48, 55, 55), (64, 128, 27, 27))
+SHAPES = ((64, 48, 55, 55), (64, 128, 27, 27))  # (N, C, H, W)
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-OTHERS = torch.zeros(1 << 25)  # 128 MiB: more than a cache
+CACHE_FILLER = torch.zeros(1 << 25)  # 128 MiB: larger than a cache
+NORM = PAPER.norm
 
 
 @dataclass(frozen=True)
@@ -32,73 +34,79 @@ class Options:
     """How to measure."""
 
     threads: int = 2
-    """Of this process."""
+    """Threads of this process."""
     rounds: int = 9
-    """That count."""
+    """Measured rounds."""
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds, with nothing of the operands in cache."""
-    OTHERS.add_(1)
-    return seconds(work)
+def our_norm(x: Tensor) -> Tensor:
+    """Returns our normalisation of x (N, C, H, W)."""
+    return response_norm(x, NORM)
 
 
-def both_ways(norm: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> float:
-    """Seconds of the forward and the backward pass."""
+def torch_norm(x: Tensor) -> Tensor:
+    """Returns torch's normalisation of x (N, C, H, W)."""
+    return F.local_response_norm(x, NORM.window, NORM.alpha, NORM.beta, NORM.k)
+
+
+def time_uncached(work: Callable[[], object]) -> float:
+    """Returns the seconds of a call that finds none of its operands in a cache."""
+    CACHE_FILLER.add_(1)
+    return time_call(work)
+
+
+def norm_time(norm: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> float:
+    """Returns the seconds of the forward and the backward pass."""
     x = x.detach().requires_grad_()
     y: list[Tensor] = []
-    forward = timed(lambda: y.append(norm(x)))
-    return forward + timed(lambda: torch.autograd.grad(y[0], x, grad))
+    forward = time_uncached(lambda: y.append(norm(x)))
+    return forward + time_uncached(lambda: torch.autograd.grad(y[0], x, grad))
 
 
-def copy(x: Tensor, grad: Tensor, out: Tensor) -> float:
-    """Seconds of moving as many bytes, into memory that is there."""
-    return timed(lambda: out.copy_(x)) + timed(lambda: torch.add(x, grad, out=out))
+def copy_time(x: Tensor, grad: Tensor, out: Tensor) -> float:
+    """Returns the seconds to move as many bytes into memory that is already allocated."""
+    return time_uncached(lambda: out.copy_(x)) + time_uncached(lambda: torch.add(x, grad, out=out))
 
 
-def eagerly(x: Tensor, grad: Tensor) -> float:
-    """As where there is no compiler."""
-    there, kernels.available = kernels.available, lambda: False
+def eager_time(x: Tensor, grad: Tensor) -> float:
+    """Returns the seconds of our norm where no compiler is installed."""
+    available, kernels.available = kernels.available, lambda: False
     try:
-        return both_ways(lambda x: response_norm(x, PAPER.norm), x, grad)
+        return norm_time(our_norm, x, grad)
     finally:
-        kernels.available = there
+        kernels.available = available
 
 
 def worst_error(x: Tensor) -> float:
-    """The largest relative error against float64."""
-    n = PAPER.norm
-    exact = F.local_response_norm(x.double(), n.window, n.alpha, n.beta, n.k)
-    return float(((response_norm(x, n).double() - exact).abs() / exact.abs().clamp_min(1e-30)).max())
+    """Returns the largest relative error of our norm against float64."""
+    exact = torch_norm(x.double())
+    return float(((our_norm(x).double() - exact).abs() / exact.abs().clamp_min(1e-30)).max())
 
 
 def main(options: Options) -> None:
-    """Measures and prints."""
+    """Measures and writes the result page."""
     keep_freed()
     torch.set_num_threads(options.threads)
-    n = PAPER.norm
     rows: list[tuple[object, ...]] = []
     for shape in SHAPES:
-        for name, layout in FORMATS.items():
-            x = (30 * torch.randn(shape)).contiguous(memory_format=layout)
+        for name, memory_format in FORMATS.items():
+            x = (30 * torch.randn(shape)).contiguous(memory_format=memory_format)
             grad, out = torch.randn_like(x), torch.empty_like(x)
             contenders = {
-                "ours": partial(both_ways, lambda x: response_norm(x, n), x, grad),
-                "eager": partial(eagerly, x, grad),
-                "torch": partial(
-                    both_ways, lambda x: F.local_response_norm(x, n.window, n.alpha, n.beta, n.k), x, grad
-                ),
-                "copy": partial(copy, x, grad, out),
+                "torch": partial(norm_time, torch_norm, x, grad),
+                "ours": partial(norm_time, our_norm, x, grad),
+                "eager": partial(eager_time, x, grad),
+                "copy": partial(copy_time, x, grad, out),
             }
-            t = alternate(contenders, options.rounds)
+            times = median_times(contenders, options.rounds)
             rows.append(
                 (
                     "x".join(map(str, shape)),
                     name,
-                    *(f"{1e3 * t[kind]:.1f} ms" for kind in ("torch", "ours", "eager", "copy")),
-                    f"{t['torch'] / t['ours']:.1f}x",
-                    f"{t['torch'] / t['eager']:.1f}x",
-                    f"{t['ours'] / t['copy']:.1f}x",
+                    *(f"{1e3 * time:.1f} ms" for time in times.values()),
+                    f"{times['torch'] / times['ours']:.1f}x",
+                    f"{times['torch'] / times['eager']:.1f}x",
+                    f"{times['ours'] / times['copy']:.1f}x",
                     f"{worst_error(x):.1e}",
                 )
             )
@@ -106,7 +114,8 @@ def main(options: Options) -> None:
         *("shape", "format", "F.local_response_norm", "ours", "ours without compiler", "copying"),
         *("ours against torch's", "without compiler", "ours against copying", "largest relative error"),
     )
-    keep("norm", f"python -m benchmarks.speed.norm --threads {options.threads}", options.threads, table(columns, rows))
+    command = f"python -m benchmarks.speed.norm --threads {options.threads}"
+    save_result("norm", command, options.threads, markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

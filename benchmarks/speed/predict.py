@@ -1,9 +1,9 @@
-"""`predict` beside decoding alone, on the same photographs and all cores: how much the network adds.
+"""`predict` beside decoding only, on the same photographs and all cores: how much the network adds.
 
     python -m benchmarks.speed.predict --data ../shared/data/hymenoptera
     python -m benchmarks.speed.predict
 
-The networks have the paper's shape and random weights: what they answer takes as long as what trained ones do.
+The networks have the paper's shape and random weights: predicting takes them as long as trained ones.
 """
 
 import tempfile
@@ -24,8 +24,11 @@ from alexnet_torch.malloc import keep_freed
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.weights.model_file import TrainedModel
-from benchmarks.harness.measure import alternate, keep, seconds, table
-from benchmarks.speed.input import photographs
+from benchmarks.harness.measure import median_times, time_call
+from benchmarks.harness.photographs import photographs
+from benchmarks.harness.report import markdown_table, save_result
+
+SIZES = (64, 224)  # pixels
 
 
 @dataclass(frozen=True)
@@ -35,58 +38,53 @@ class Options:
     data: str | None = None
     """A folder of photographs; made by default."""
     files: int = 1000
-    """How many to predict; photographs are repeated."""
+    """Number of files to predict; photographs are repeated."""
     rounds: int = 5
-    """Of which the medians are given."""
+    """Measured rounds."""
 
 
-def untrained(image_size: int) -> TrainedModel:
-    """The paper's network for images of a size, with random weights."""
+def untrained_model(image_size: int) -> TrainedModel:
+    """Returns the paper's network for images of a size, with random weights."""
     side = decoded_side(image_size)
     net = AlexNet(PAPER, 1000, image_size).eval()
     return TrainedModel(net, tuple(map(str, range(1000))), np.full((side, side, 3), 120, np.float32))
 
 
-def contenders(files: list[Path]) -> dict[str, Callable[[], float]]:
-    """Decoding alone, the network alone and `predict`, each on all cores, at two sizes of image."""
-    found: dict[str, Callable[[], float]] = {}
+def contenders(files: list[Path], image_size: int) -> dict[str, Callable[[], float]]:
+    """Returns functions that measure decoding only, the network only and `predict`, each on all cores."""
+    model, side = untrained_model(image_size), decoded_side(image_size)
+    images = torch.zeros(64, 3, image_size, image_size).to(memory_format=torch.channels_last)
 
-    def add(image_size: int) -> None:
-        model, side = untrained(image_size), decoded_side(image_size)
+    def decoding() -> float:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            return time_call(lambda: [None for _ in pool.map(lambda file: decode_file(file, side).shape, files)])
 
-        def decoding() -> float:
-            with ThreadPoolExecutor(available_cores()) as pool:
-                return seconds(lambda: [None for _ in pool.map(lambda file: decode_file(file, side).shape, files)])
+    @torch.no_grad()
+    def network() -> float:
+        return time_call(lambda: [model.net(images) for _ in range(2)]) * len(files) / 128
 
-        images = torch.zeros(64, 3, image_size, image_size).to(memory_format=torch.channels_last)
-
-        @torch.no_grad()
-        def network() -> float:
-            return seconds(lambda: [model.net(images) for _ in range(2)]) * len(files) / 128
-
-        found[f"{image_size} px: decoding alone"] = decoding
-        found[f"{image_size} px: the network alone"] = network
-        found[f"{image_size} px: predict"] = lambda: seconds(lambda: list(predict(model, files)))
-
-    for image_size in (64, 224):
-        add(image_size)
-    return found
+    return {
+        f"{image_size} px: decoding only": decoding,
+        f"{image_size} px: the network only": network,
+        f"{image_size} px: predict": lambda: time_call(lambda: list(predict(model, files))),
+    }
 
 
 def main(options: Options) -> None:
-    """Prints the table and keeps it."""
+    """Measures and writes the result page."""
     keep_freed()
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(options.data) if options.data else photographs(Path(folder) / "photographs")
+        data = photographs(options.data, Path(folder))
         files = list(islice(cycle(sorted(data.rglob("*.jpg"))), options.files))
-        times = alternate(contenders(files), options.rounds)
-    for size in (64, 224):
-        parts = times[f"{size} px: decoding alone"], times[f"{size} px: the network alone"]
+        by_size = [contenders(files, size) for size in SIZES]
+        times = median_times({name: run for functions in by_size for name, run in functions.items()}, options.rounds)
+    for size in SIZES:
+        parts = times[f"{size} px: decoding only"], times[f"{size} px: the network only"]
         times[f"{size} px: one after the other, in theory"] = sum(parts)
-    rows: list[tuple[object, ...]] = [(name, f"{len(files) / taken:,.0f}") for name, taken in times.items()]
+    rows = [(name, f"{len(files) / time:,.0f}") for name, time in times.items()]
     given = f" --data {options.data}" if options.data else ""
-    text = f"{len(files)} photographs, on all cores:\n\n" + table(("work", "images/s"), rows)
-    keep("predict", f"python -m benchmarks.speed.predict{given}", torch.get_num_threads(), text)
+    text = f"{len(files)} photographs, on all cores:\n\n" + markdown_table(("work", "images/s"), rows)
+    save_result("predict", f"python -m benchmarks.speed.predict{given}", torch.get_num_threads(), text)
 
 
 if __name__ == "__main__":

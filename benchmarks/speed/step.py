@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed.step
 
-Each net lives in a process of its own, as its user would run it, and they take turns. Ours keeps freed
-memory (memory.py), as train.py does; the peers are also measured with that, which is not how people run them.
-Prints images/s, ratios, peak memory, the share of the machine's best rate, and where our step's time goes.
+Each net is in a process of its own, as its user would run it, and their steps alternate. Ours keeps freed
+memory (malloc.py), as train.py does; rival nets are also measured with that, which is not how people run them.
+Prints images/s, ratios, peak memory, the fraction of the machine's best rate, and where our step's time goes.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,35 @@ from functools import partial
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from alexnet_torch.malloc import keep_freed
-from benchmarks.harness.measure import GFLOP_AN_IMAGE, Apart, alternate, best_rates, keep, peak_memory, seconds, table
+from benchmarks.harness.measure import GFLOP_PER_IMAGE, best_rates, median_times, peak_memory, time_call
+from benchmarks.harness.processes import Worker
+from benchmarks.harness.report import markdown_table, save_result
+from benchmarks.harness.rival_nets import plain_net, plain_step, torchvision_net
 
-Step = Callable[[Tensor, Tensor], None]
 PLAIN, LAST, NORM_FREE = "plain paper net", "plain paper net, channels_last", "plain net without norm, channels_last"
 TORCHVISION, OURS, TUNED = "torchvision's alexnet, channels_last", "ours", ", freed memory kept"
+OTHER_KERNELS = "dropout, copies and the rest"
+KERNEL_KINDS = {  # by a part of the profiler's name; the first that matches counts
+    "convolution": "convolutions",
+    "alexnet_torch::": "response normalisation",
+    "_ResponseNorm": "response normalisation",
+    "addmm": "fully connected products",
+    "aten::mm": "fully connected products",
+    "linear": "fully connected products",
+    "_Linear": "fully connected products",
+    "max_pool": "pooling",
+    "relu": "ReLU",
+    "threshold": "ReLU",
+    "clamp_min": "ReLU",
+    "sgd": "update",
+    "zero_grad": "update",
+    "fill_": "zeroing gradients of pooled maps",
+    "zero_": "zeroing gradients of pooled maps",
+}
 
 
 @dataclass(frozen=True)
@@ -29,101 +49,65 @@ class Options:
     """How to measure."""
 
     batch_size: int = 128
-    """Images a step, of 224 pixels."""
+    """Images of 224 pixels in a step."""
     threads: int = 2
-    """Of each process."""
+    """Threads of each process."""
     rounds: int = 7
-    """That count."""
+    """Measured rounds."""
 
 
-def our_step(image_size: int = 224) -> Step:
-    """The paper's architecture and update, as train.py runs them."""
-    from alexnet_torch import AlexNet, DropoutKey
-    from alexnet_torch.recipes.schedules import LearningRates
-    from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
-    from alexnet_torch.training.precision import Precision
-    from alexnet_torch.training.trainer import train_step
+def make_step(name: str) -> Callable[[Tensor, Tensor], None]:
+    """Returns the training step of a contender."""
+    if name == OURS:
+        from benchmarks.harness.our_step import our_step  # here, so that rivals' processes do not load it
 
-    net = AlexNet(image_size=image_size, seed=0).train()
-    optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
-    set_rates(optimizer, LearningRates(1e-3, 1e-3, {}))
-    precision = Precision(None, torch.device("cpu"))
-
-    def step(images: Tensor, labels: Tensor) -> None:
-        train_step(net, optimizer, images, labels, DropoutKey(0, 0), precision, len(labels))
-
-    return step
-
-
-def make(name: str) -> Step:
-    """The step of a contender."""
-    from benchmarks.harness import rival_nets as peers
-
-    nets = {
-        PLAIN: lambda: peers.plain(),
-        LAST: lambda: peers.plain(channels_last=True),
-        NORM_FREE: lambda: peers.plain(channels_last=True, norm=False),
-        TORCHVISION: peers.torchvisions,
+        return our_step()
+    rivals: dict[str, Callable[[], nn.Module]] = {
+        PLAIN: plain_net,
+        LAST: partial(plain_net, channels_last=True),
+        NORM_FREE: partial(plain_net, channels_last=True, norm=False),
+        TORCHVISION: torchvision_net,
     }
-    base = name.removesuffix(TUNED)
-    return our_step() if base == OURS else peers.plain_step(nets[base]())
+    return plain_step(rivals[name.removesuffix(TUNED)]())
 
 
-def groups(work: Callable[[], object]) -> list[tuple[str, float]]:
-    """Where a step's time goes, in shares of the whole, largest first."""
-    places = {
-        "convolution": "convolutions",
-        "alexnet_torch::": "response normalisation",
-        "_ResponseNorm": "response normalisation",
-        "addmm": "fully connected products",
-        "aten::mm": "fully connected products",
-        "linear": "fully connected products",
-        "_Linear": "fully connected products",
-        "max_pool": "pooling",
-        "relu": "ReLU",
-        "threshold": "ReLU",
-        "clamp_min": "ReLU",
-        "sgd": "update",
-        "zero_grad": "update",
-        "fill_": "zeroing gradients of pooled maps",
-        "zero_": "zeroing gradients of pooled maps",
-    }
+def time_by_kind(work: Callable[[], object]) -> list[tuple[str, float]]:
+    """Profiles one call; returns the fraction of its time that each kind of kernel takes, largest first."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         work()
-    shares: dict[str, float] = {}
+    times: dict[str, float] = {}
     for event in profiled.key_averages():
-        place = next((group for part, group in places.items() if part in event.key), "dropout, copies and the rest")
-        shares[place] = shares.get(place, 0.0) + event.self_cpu_time_total
-    total = sum(shares.values())
-    return sorted(((name, time / total) for name, time in shares.items()), key=lambda pair: -pair[1])
+        kind = next((kind for part, kind in KERNEL_KINDS.items() if part in event.key), OTHER_KERNELS)
+        times[kind] = times.get(kind, 0.0) + event.self_cpu_time_total
+    total = sum(times.values())
+    return sorted(((kind, time / total) for kind, time in times.items()), key=lambda pair: -pair[1])
 
 
-def contender(name: str, options: Options) -> dict[str, Callable[[], object]]:
-    """A net in a process of its own: what it can be asked for."""
+def step_functions(name: str, options: Options) -> dict[str, Callable[[], object]]:
+    """Builds a contender in its own process; returns what can be measured there."""
     if name == OURS or name.endswith(TUNED):
         keep_freed()
     torch.set_num_threads(options.threads)
-    step = make(name)
+    step = make_step(name)
     images = torch.randn(options.batch_size, 3, 224, 224)
     if "channels_last" in name or name == OURS:
         images = images.to(memory_format=torch.channels_last)
-    labels = torch.arange(options.batch_size)
-    run = partial(step, images, labels)
-    return {"step": partial(seconds, run), "peak": peak_memory, "groups": partial(groups, run)}
+    run = partial(step, images, torch.arange(options.batch_size))
+    return {"step": partial(time_call, run), "peak": peak_memory, "kinds": partial(time_by_kind, run)}
 
 
 def main(options: Options) -> None:
-    """Measures and prints."""
+    """Measures and writes the result page."""
     names = [OURS, PLAIN, LAST, NORM_FREE, TORCHVISION, NORM_FREE + TUNED, TORCHVISION + TUNED]
-    nets = {name: Apart(partial(contender, name, options)) for name in names}
+    workers = {name: Worker(partial(step_functions, name, options)) for name in names}
     torch.set_num_threads(options.threads)
     rates = [best_rates()]
-    times = alternate({name: partial(net.ask, "step") for name, net in nets.items()}, options.rounds)
+    times = median_times({name: partial(worker.call, "step") for name, worker in workers.items()}, options.rounds)
     rates.append(best_rates())
-    peaks = {name: net.ask("peak") for name, net in nets.items()}
-    shares = nets[OURS].ask("groups")
-    for net in nets.values():
-        net.end()
+    peaks = {name: worker.call("peak") for name, worker in workers.items()}
+    kinds = workers[OURS].call("kinds")
+    for worker in workers.values():
+        worker.close()
     rows: list[tuple[object, ...]] = [
         (
             name,
@@ -135,16 +119,16 @@ def main(options: Options) -> None:
         for name in names
     ]
     best = {kind: max(rate[kind] for rate in rates) for kind in rates[0]}
-    ours = GFLOP_AN_IMAGE * options.batch_size / times[OURS]
+    ours = GFLOP_PER_IMAGE * options.batch_size / times[OURS]
     text = [
-        table(("net", "images/s", "ours is faster by", "peak memory", "ours takes"), rows),
+        markdown_table(("net", "images/s", "ours is faster by", "peak memory", "ours takes"), rows),
         f"Ours runs at {ours:.0f} GFLOP/s, {ours / max(best.values()):.0%} of the best rate measured in this run ("
         + ", ".join(f"{kind} {rate:.0f}" for kind, rate in best.items())
         + ").",
-        "Where the time of our step goes: " + ", ".join(f"{name} {share:.0%}" for name, share in shares) + ".",
+        "Where the time of our step goes: " + ", ".join(f"{kind} {part:.0%}" for kind, part in kinds) + ".",
     ]
     command = f"python -m benchmarks.speed.step --batch-size {options.batch_size} --threads {options.threads}"
-    keep("step", command, options.threads, "\n\n".join(text))
+    save_result("step", command, options.threads, "\n\n".join(text))
 
 
 if __name__ == "__main__":

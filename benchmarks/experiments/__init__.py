@@ -1,0 +1,1 @@
+"""Trainings that answer a question: ablations, Figure 1, initial weights, and killed runs that resume."""

@@ -1,0 +1,1 @@
+"""What benchmarks share: timing, worker processes, our training step, rival nets, photographs and reports."""

@@ -1,0 +1,72 @@
+"""Our training step, as train.py runs it: the paper's architecture and update."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet_torch import PAPER, AlexNet, DropoutKey
+from alexnet_torch.data.augment import centre_crops, subtract_mean
+from alexnet_torch.distributed.placement import Placement, place
+from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.world import World
+from alexnet_torch.malloc import keep_freed
+from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.recipes.schedules import LearningRates
+from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
+from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.trainer import train_step
+
+FULL_PRECISION = Precision(None, torch.device("cpu"))
+
+
+def _paper_sgd(net: nn.Module) -> PaperSGD:
+    optimizer = PaperSGD(parameter_groups(net, 5e-4, 5e-4))
+    set_rates(optimizer, LearningRates(1e-3, 1e-3, {}))
+    return optimizer
+
+
+def our_step(image_size: int = 224) -> Callable[[Tensor, Tensor], None]:
+    """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,)."""
+    net = AlexNet(image_size=image_size, seed=0).train()
+    optimizer = _paper_sgd(net)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        train_step(net, optimizer, images, labels, DropoutKey(0, 0), FULL_PRECISION, len(labels))
+
+    return step
+
+
+def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Exchange]:
+    """Returns this rank's step, from uint8 crops to the update, and its network's exchange.
+
+    Args:
+        split: as the option --split.
+        batch: images in a step, of all ranks together.
+    """
+    keep_freed()
+    ranks = Ranks(World.from_environment())
+    placement = place(["cpu"], PAPER.towers, split, ranks.world)
+    net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()
+    parallel_net = ranks.wrap_data_parallel(net)
+    optimizer, mean = _paper_sgd(net), torch.full((256, 256, 3), 120.0)
+    rows, pixels, labels = _own_batch(placement, batch)
+
+    def step() -> Tensor:
+        images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
+        key = DropoutKey(0, 0, int(rows[0]))
+        loss, _ = train_step(parallel_net, optimizer, images, labels, key, FULL_PRECISION, batch)
+        return ranks.sum_over_slices(loss)
+
+    return step, net.exchange
+
+
+def _own_batch(placement: Placement, batch: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Returns this rank's rows (n,), random uint8 crops (n, 224, 224, 3), and the labels that it scores."""
+    index, count = placement.slices
+    rows = np.array_split(np.arange(batch), count)[index]
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, generator=random)[rows]
+    labels = torch.arange(batch)
+    return rows, pixels, labels if placement.scores_all_rows else labels[rows]

@@ -1,0 +1,67 @@
+"""The placements that parallel benchmarks compare, and the processes of each."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet_torch.data.augment import copy_crop
+from alexnet_torch.distributed.exchanges import PartnerExchange
+from benchmarks.harness.measure import time_call
+from benchmarks.harness.our_step import our_rank_step
+from benchmarks.harness.processes import RankGroup
+
+ONE_PROCESS = "1 process"
+TOWER_RANKS = "2 tower ranks"
+PLACEMENTS = {  # the value of --split, and the number of ranks
+    ONE_PROCESS: ("none", 1),
+    TOWER_RANKS: ("ranks", 2),
+    "2 batch slices": ("none", 2),
+    "2 ranks, hybrid": ("hybrid", 2),
+    "4 batch slices": ("none", 4),
+    "2x2: tower ranks, batch slices": ("ranks", 4),
+    "4 ranks, hybrid": ("hybrid", 4),
+}
+READ_ALL, READ_HALVES = "read all", "read halves"
+
+
+def start_ranks(name: str, batch: int) -> RankGroup:
+    """Starts the processes of a placement."""
+    split, size = PLACEMENTS[name]
+    return RankGroup(partial(rank_functions, split), size, batch)
+
+
+def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int) -> dict[str, Callable[[], object]]:
+    """Joins the process group as one rank with one thread; returns the functions that can be measured there."""
+    set_rank(rank, world_size, port)
+    torch.set_num_threads(1)
+    step, exchange = our_rank_step(split, batch)
+    functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step)}
+    if isinstance(exchange, PartnerExchange):
+        index, count = exchange.partners
+        halves = np.array_split(np.arange(batch // (world_size // count)), count)
+        rows, merge = np.concatenate(halves), exchange.merge
+        images = np.random.default_rng(0).integers(0, 256, (len(rows), 256, 256, 3), dtype=np.uint8)
+        functions |= {
+            READ_ALL: partial(time_call, lambda: read_crops(images, rows)),
+            READ_HALVES: partial(time_call, lambda: merge(read_crops(images, halves[index]))),
+        }
+    return functions
+
+
+def set_rank(rank: int, world_size: int, port: int) -> None:
+    """Sets the environment variables that torchrun would set for this rank."""
+    names = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+
+
+def read_crops(images: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Returns uint8 crops (n, 224, 224, 3) of some rows of a map (N, 256, 256, 3), cut as the loader does."""
+    crops = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
+    for crop, row in zip(crops, rows, strict=True):
+        copy_crop(images[row], 16, 16, bool(row % 2), crop)
+    return crops

@@ -1,0 +1,23 @@
+"""Benchmarks import no other benchmark: what two of them need is in benchmarks/harness/."""
+
+import ast
+
+from tests.support.paths import PROJECT
+
+BENCHMARKS = PROJECT / "benchmarks"
+
+
+def test_benchmarks_import_only_the_harness() -> None:
+    for path in BENCHMARKS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong = [n for n in names if n.startswith("benchmarks") and not n.startswith("benchmarks.harness.")]
+            assert not wrong, f"{path.relative_to(PROJECT)} imports {wrong}"
+
+
+def test_each_folder_of_benchmarks_says_what_is_in_it() -> None:
+    for folder in {path.parent for path in BENCHMARKS.rglob("*.py")}:
+        lines = (folder / "__init__.py").read_text().splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith('"""')
