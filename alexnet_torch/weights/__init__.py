@@ -1,1 +1,1 @@
-"""Model files in and out: ours, Caffe's, torchvision's, ONNX."""
+"""Reads and writes model files: this package's, Caffe's, torchvision's, safetensors and ONNX."""

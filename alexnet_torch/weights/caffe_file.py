@@ -72,7 +72,7 @@ def read_layers(path: Path) -> list[FileLayer]:
             continue
         if len(layer.blobs) != 2:
             found = f"layer {layer.name} has {len(layer.blobs)} blobs, not a weight and a bias"
-            raise UserError(f"{path}: {found}; name a file of AlexNet's weights")
+            raise UserError(f"{path}: {found}; name an AlexNet weight file")
         names = parameter_name(layer.name, "weight"), parameter_name(layer.name, "bias")
         weight, bias = (_blob_to_array(path, name, blob) for name, blob in zip(names, layer.blobs, strict=True))
         layers.append(FileLayer(layer.name, *names, torch.from_numpy(weight), torch.from_numpy(bias.reshape(-1))))
@@ -91,7 +91,7 @@ def refuse_caffenet(path: Path, layer_types: Sequence[Any], norm: Any, pool: Any
     """
     if norm in layer_types and pool in layer_types and layer_types.index(pool) < layer_types.index(norm):
         reason = "pools before it normalises, as CaffeNet does and AlexNet does not"
-        raise UserError(f"{path}: {reason}; name a file of AlexNet's weights")
+        raise UserError(f"{path}: {reason}; name an AlexNet weight file")
 
 
 def read_mean_image(path: Path) -> np.ndarray:

@@ -57,7 +57,7 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
     if file_format is None:
         raise UserError(f"{path}: no format has this ending; choose one with --format: {', '.join(writers)}")
     if path.name == MODEL_WEIGHTS and (path.parent / MODEL_DESCRIPTION).exists():
-        raise UserError(f"{path}: is a run's own model, which this would damage; name another file")
+        raise UserError(f"{path}: is a run's own model, which export would overwrite; name another file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or name another file")
     try:
@@ -76,7 +76,7 @@ def _write_safetensors(model: TrainedModel, path: Path) -> str:
 
 
 def _grouped_weights(model: TrainedModel) -> dict[str, Tensor]:
-    """Returns all weights, grouped; conv1's contain the scale of the images, which a state dict does not tell."""
+    """Returns all weights, grouped; conv1's contain the scale of the images, which a state dict cannot store."""
     weights = towers_to_grouped(cpu_state_dict(model.net))
     scale = model.net.architecture.input_scale
     return {**weights, _CONV1: weights[_CONV1] * scale} if scale != 1 else weights
@@ -95,16 +95,15 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
     weights = _grouped_weights(model)
     convention = INPUT_CONVENTIONS["imagenet"]
     assert convention.mean is not None
-    imagenet_mean = np.allclose(model.mean, convention.mean, rtol=0, atol=1e-3)
-    if imagenet_mean:
+    images_read = _OUR_IMAGES
+    if np.allclose(model.mean, convention.mean, rtol=0, atol=1e-3):
         weights[_CONV1] = from_our_inputs(weights[_CONV1], convention)
+        images_read = "torchvision's images (0..1, standardised by ImageNet's mean and deviation)"
     with torch.device("meta"):
         names = list(torchvision.models.alexnet(num_classes=model.net.num_classes).state_dict())
     renamed = dict(zip(names, weights.values(), strict=True))
     atomic_write(path, lambda file: torch.save(renamed, file))
-    return (
-        "torchvision's images (0..1, standardised by ImageNet's mean and deviation)" if imagenet_mean else _OUR_IMAGES
-    )
+    return images_read
 
 
 class PixelNet(nn.Module):

@@ -74,7 +74,7 @@ def _choose_inputs(file: WeightFile, option: str | None) -> str:
     inputs = option or detect_inputs(file)
     if inputs is None:
         raise UserError(
-            f"{file.path}: does not tell which images it reads; choose with --inputs: rgb (0..255 minus the mean), "
+            f"{file.path}: does not say which images it reads; choose with --inputs: rgb (0..255 minus the mean), "
             "caffe (the same in BGR) or imagenet (torchvision's)"
         )
     return inputs
@@ -83,11 +83,11 @@ def _choose_inputs(file: WeightFile, option: str | None) -> str:
 def import_model(
     path: Path, options: ImportOptions, classes_file: Path | None = None
 ) -> tuple[TrainedModel, list[str]]:
-    """Builds a model on the CPU from a weight file; the model reads images as all of this package do.
+    """Builds a model on the CPU from a weight file; it reads RGB images, 0..255, minus the mean image.
 
     Args:
         path: as for `read_weight_file`.
-        options: what the file does not tell.
+        options: what the file does not say.
         classes_file: file with one class name on each line, in the order of the logits.
 
     Returns:
@@ -95,7 +95,7 @@ def import_model(
 
     Raises:
         UserError: as for `read_weight_file` and `choose_architecture`; or the file describes its model and there
-            are `options`; or neither file nor `options` tell what is needed.
+            are `options`; or neither the file nor `options` say what is needed.
     """
     file = read_weight_file(path)
     if file.description is not None:
@@ -108,7 +108,7 @@ def import_model(
         mean = uniform_mean(colour, size)
         mean_source = "ImageNet's mean colour " + ",".join(f"{value:.2f}" for value in colour)
     else:
-        raise UserError(f"{path}: does not tell its images' mean; give it with --mean: R,G,B of 0..255, or a file")
+        raise UserError(f"{path}: does not say its images' mean; give it with --mean: R,G,B of 0..255, or a file")
     first = parameter_name(architecture.stage_names[0], "weight")
     weights = {**file.weights, first: to_our_inputs(file.weights[first], INPUT_CONVENTIONS[inputs])}
     classes, classes_source = _class_names(classes_file, file.num_classes)

@@ -44,7 +44,7 @@ class WeightFile:
 
 
 def read_weight_file(path: Path) -> WeightFile:
-    """Reads a run's folder or a weight file, whose ending tells the format.
+    """Reads a run's folder, or a weight file in the format of its ending.
 
     Args:
         path: a folder, .caffemodel, .onnx, .safetensors, or any file that torch.load reads: a state
@@ -54,7 +54,7 @@ def read_weight_file(path: Path) -> WeightFile:
         UserError: the file is missing, damaged, of another format, or not of an AlexNet.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file; name a file of weights or a run's folder")
+        raise UserError(f"{path}: no such file; name a weight file or a run's folder")
     try:
         if path.is_dir() or (path.name == MODEL_WEIGHTS and path.with_name(MODEL_DESCRIPTION).exists()):
             description, state = read_model_files(path if path.is_dir() else path.parent)
@@ -68,7 +68,7 @@ def read_weight_file(path: Path) -> WeightFile:
                 return _read_safetensors(path)
         return _from_state_dict(path, _load_torch_file(path))
     except ValueError as error:
-        raise UserError(f"{path}: {error}; name a file of AlexNet's weights") from error
+        raise UserError(f"{path}: {error}; name an AlexNet weight file") from error
 
 
 @contextlib.contextmanager
@@ -115,12 +115,12 @@ def _load_torch_file(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
         raise UserError(
-            f"{path}: is not a file of weights, or contains more than tensors, which is not unpickled; "
+            f"{path}: is not a weight file, or contains more than tensors, which is not unpickled; "
             "name a saved state_dict()"
         ) from error
     except Exception as error:  # a damaged file can raise almost any exception
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: is damaged or not a file of weights ({reason}); copy it again") from error
+        raise UserError(f"{path}: is damaged or not a weight file ({reason}); copy it again") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if isinstance(content, dict) and "identity" in content:
@@ -171,10 +171,10 @@ def shape_mismatches(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], ne
 
 
 def detect_inputs(file: WeightFile) -> str | None:
-    """Returns which images the weights read, a key of `INPUT_CONVENTIONS`; None if nothing in the file tells.
+    """Returns which images the weights read, a key of `INPUT_CONVENTIONS`; None if the file does not say.
 
     torchvision's names and shapes together, which no other AlexNet has, mean torchvision's images. Its shapes
-    under our names do not tell: a recipe may scale that network's images.
+    under this package's names decide nothing: a recipe may scale that network's images.
     """
     shapes = grouped.grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224)
     if file.description is not None or shape_mismatches(file, shapes, "torchvision"):

@@ -196,7 +196,7 @@ def test_export_errors_are_one_line(
         "net.bin"
     )
     assert "--format keras: no such format; choose from safetensors" in export_error("net.pt", "--format", "keras")
-    assert "is a run's own model, which this would damage" in export_error(str(tmp_path / "run/model.pt"))
+    assert "is a run's own model, which export would overwrite" in export_error(str(tmp_path / "run/model.pt"))
     assert "torchvision has no paper; use --format grouped" in export_error("net.pt", "--format", "torchvision")
     for ending in ("safetensors", "pt", "onnx", "pt2"):
         assert f"there is no folder {tmp_path}/nowhere" in export_error(str(tmp_path / f"nowhere/net.{ending}"))

@@ -249,7 +249,7 @@ def test_torchvisions_shapes_under_our_names_do_not_tell_which_images_they_read(
     """A run of torchvision's architecture, exported as grouped, reads our images under our names."""
     shapes = grouped_shapes(PRESETS["torchvision"], 5, 224)
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "net.pt")
-    assert "does not tell which images it reads; choose with --inputs" in import_error(capsys, tmp_path / "net.pt")
+    assert "does not say which images it reads; choose with --inputs" in import_error(capsys, tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -271,9 +271,9 @@ def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytes
     options = ["--image-size", str(SIZE)]
     assert "its shapes fit paper, source_2012, caffe, which" in import_error(capsys, file, *options)
     options += ["--architecture", "caffe"]
-    assert "does not tell which images it reads; choose with --inputs: rgb" in import_error(capsys, file, *options)
+    assert "does not say which images it reads; choose with --inputs: rgb" in import_error(capsys, file, *options)
     options += ["--inputs", "rgb"]
-    assert "does not tell its images' mean; give it with --mean" in import_error(capsys, file, *options)
+    assert "does not say its images' mean; give it with --mean" in import_error(capsys, file, *options)
     for mean in ("1,2", "1,2,x", "1,nan,3", "1,2,256"):
         assert f"--mean {mean}: must be R,G,B" in import_error(capsys, file, *options, "--mean", mean)
     assert "--inputs grey: no such images; choose from rgb" in import_error(
@@ -370,7 +370,7 @@ def test_errors_for_damaged_files_are_one_line(name: str, tmp_path: Path, capsys
     file.write_bytes(np.random.default_rng(0).bytes(5000))
     assert str(file) in import_error(capsys, file)
     file.unlink()
-    assert "no such file; name a file of weights" in import_error(capsys, file)
+    assert "no such file; name a weight file" in import_error(capsys, file)
 
 
 class Trap:
