@@ -1,1 +1,1 @@
-"""From folders of images to batches."""
+"""Turns folders of images into batches: decoding, the prepared folder, crops, colour noise."""

@@ -1,4 +1,4 @@
-"""Crops and mirrors, and the float images that the network reads."""
+"""Crops and mirror images, and the float images that the network reads."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from alexnet_torch.randomness import stream
 
 @dataclass(frozen=True)
 class Crops:
-    """Where each image is cut, and whether it is then mirrored.
+    """The position of each image's crop, and whether the crop is then mirrored.
 
     Attributes:
         top, left: (n,) int64, in pixels.
@@ -22,21 +22,15 @@ class Crops:
     left: np.ndarray
     mirrored: np.ndarray
 
-    def __getitem__(self, which: np.ndarray) -> "Crops":
-        """The crops of some of the images."""
-        return Crops(self.top[which], self.left[which], self.mirrored[which])
+    def __getitem__(self, indices: np.ndarray) -> "Crops":
+        """Returns the crops of some of the images."""
+        return Crops(self.top[indices], self.left[indices], self.mirrored[indices])
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
-    """An epoch's crop and mirror of every sample: a function of (seed, epoch, sample).
+    """Returns an epoch's crops of n samples: a function of (seed, epoch, sample).
 
-    Args:
-        n: samples.
-        side: of the images, in pixels.
-        size: of the crops; each of the (side - size + 1)^2 positions is equally likely.
-        seed: of the run.
-        epoch: from 0.
-        mirror: whether half of the crops, at random, are mirrored.
+    Each of the (side - size + 1)^2 positions is equally likely; with `mirror`, half of the crops are mirrored.
     """
     random = stream(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
@@ -45,18 +39,15 @@ def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bo
 
 
 def centre_crops(n: int, side: int, size: int) -> Crops:
-    """The centre crop, not mirrored, of n samples."""
+    """Returns the centre crop, not mirrored, of n samples."""
     offset = np.full(n, (side - size) // 2, dtype=np.int64)
     return Crops(offset, offset, np.zeros(n, dtype=bool))
 
 
 def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> None:
-    """Copies one crop of one image.
+    """Copies the crop at (top, left), then mirrored or not, of an image (S, S, 3) uint8.
 
     Args:
-        image: (S, S, 3) uint8.
-        top, left: of the crop, before it is mirrored.
-        mirrored: left to right.
         out: (size, size, 3) uint8, contiguous, on the CPU.
     """
     size = len(out)
@@ -66,58 +57,56 @@ def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tenso
         out.copy_(out.flip(1))
 
 
-def subtract_mean(
-    images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None = None, scale: float = 1.0
-) -> Tensor:
-    """Subtracts the mean image, cut and mirrored as each image was (paper, section 2); adds colour noise.
+def subtract_mean(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None = None, scale: float = 1) -> Tensor:
+    """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds colour noise.
 
     Args:
-        images: (N, H, W, 3) uint8: the crops, on any device.
-        crops: the N crops that they are.
+        images: (N, H, W, 3) uint8, the crops, on any device.
+        crops: their N positions.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
-        shift: (N, 3) colour noise to add to each image's RGB, on any device; see colour.py.
-        scale: what the result is multiplied by.
+        noise: (N, 3) colour noise for each image's RGB, on any device; see colour.py.
+        scale: factor of the result.
 
     Returns:
-        (N, 3, H, W) float32, channels_last: (image - mean + shift) * scale, from values of 0..255.
+        (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale, from values of 0..255.
     """
-    if shift is not None:
-        shift = shift.to(mean, non_blocking=True)
-    # an image at a time stays in a core's cache; a GPU would wait for each launch
-    convert = _image_by_image if mean.device.type == "cpu" else _at_once
-    return convert(images, crops, mean, shift, scale).permute(0, 3, 1, 2)
+    if noise is not None:
+        noise = noise.to(mean, non_blocking=True)
+    # one image stays in a core's cache; a GPU would wait for each launch
+    subtract = _subtract_per_image if mean.device.type == "cpu" else _subtract_per_batch
+    return subtract(images, crops, mean, noise, scale).permute(0, 3, 1, 2)
 
 
-def _image_by_image(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None, scale: float) -> Tensor:
-    """(N, H, W, 3)."""
+def _subtract_per_image(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
+    """Returns (N, H, W, 3), one image after the other."""
     size, side = images.shape[1], len(mean)
     out = torch.empty(images.shape, dtype=mean.dtype)
-    turned = mean.flip(1) if crops.mirrored.any() else mean  # torch has no views that run backwards
-    # as rows of W * 3 numbers, since torch is slow over a last dimension of 3
-    rows, flat, flat_turned = (x.flatten(-2) for x in (images, mean, turned))
+    mirror_mean = mean.flip(1) if crops.mirrored.any() else mean  # torch has no views with negative strides
+    # rows of W * 3 numbers: torch is slow over a last dimension of 3
+    image_rows, mean_rows, mirror_rows = (x.flatten(-2) for x in (images, mean, mirror_mean))
     for i, (top, left, mirrored) in enumerate(zip(crops.top, crops.left, crops.mirrored, strict=True)):
-        source, start = (flat_turned, side - size - left) if mirrored else (flat, left)
+        rows, start = (mirror_rows, side - size - left) if mirrored else (mean_rows, left)
         image = out[i].flatten(-2)  # (H, W * 3)
-        image.copy_(rows[i])  # converting and subtracting in one call takes a fifth longer
-        image.sub_(source[top : top + size, 3 * start : 3 * (start + size)])
-        if shift is not None:
-            image.add_(shift[i].repeat(size))
+        image.copy_(image_rows[i])  # converting and subtracting in one call takes a fifth longer
+        image.sub_(rows[top : top + size, 3 * start : 3 * (start + size)])
+        if noise is not None:
+            image.add_(noise[i].repeat(size))
         if scale != 1:
             image.mul_(scale)
     return out
 
 
-def _at_once(images: Tensor, crops: Crops, mean: Tensor, shift: Tensor | None, scale: float) -> Tensor:
-    """(N, H, W, 3), in a few launches whatever N is."""
+def _subtract_per_batch(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
+    """Returns (N, H, W, 3), in a few launches for any N."""
     size = images.shape[1]
     steps = np.arange(size)
-    first = np.where(crops.mirrored, crops.left + size - 1, crops.left)
+    start = np.where(crops.mirrored, crops.left + size - 1, crops.left)
     y = crops.top[:, None] + steps  # (N, H)
-    x = first[:, None] + np.where(crops.mirrored, -1, 1)[:, None] * steps  # (N, W)
-    rows, columns = (torch.from_numpy(at).to(mean.device, non_blocking=True) for at in (y, x))
+    x = start[:, None] + np.where(crops.mirrored, -1, 1)[:, None] * steps  # (N, W)
+    rows, columns = (torch.from_numpy(indices).to(mean.device, non_blocking=True) for indices in (y, x))
     out = images - mean[rows[:, :, None], columns[:, None, :]]
-    if shift is not None:
-        out += shift[:, None, None, :]
+    if noise is not None:
+        out += noise[:, None, None, :]
     if scale != 1:
         out *= scale
     return out

@@ -1,9 +1,10 @@
-"""Where a prepared folder goes: which disk has room for its images, and whether they are there already."""
+"""Where a prepared folder goes: on a disk with room for its images, or where it exists already."""
 
 import hashlib
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alexnet_torch.data.folder import Folder, Split
@@ -13,62 +14,69 @@ from alexnet_torch.files import cache_home
 Announce = Callable[[str], None]
 
 
-def choose(folder: Folder, side: int, cache: str, announce: Announce) -> tuple[Path, bool]:
-    """Where the prepared folder goes, and whether it holds the images or their statistics alone.
+@dataclass(frozen=True)
+class CacheFolder:
+    """A prepared folder on disk, and what it must contain."""
+
+    path: Path  # may not exist yet
+    images: Folder  # that it is prepared from
+    listing: str  # sizes and times of the image files; see `manifest.list_files`
+    side: int  # of the decoded squares, in pixels
+    has_maps: bool  # whether it contains the decoded images, or only their statistics
+
+    @property
+    def partial(self) -> Path:
+        """The folder beside it that a build fills, and renames when it is complete."""
+        return self.path.with_name(self.path.name + ".partial")
+
+    def map_bytes(self, split: Split) -> int:
+        """Returns the size of a split's memory map: (files, side, side, 3) uint8."""
+        return len(split.paths) * self.side * self.side * 3
+
+    def has_map(self, split: Split) -> bool:
+        """Returns whether a split's memory map exists and has the right size."""
+        path = self.path / split.map_name
+        return path.exists() and path.stat().st_size == self.map_bytes(split)
+
+
+def locate_cache(images: Folder, listing: str, side: int, cache: str, announce: Announce) -> CacheFolder:
+    """Decides where the prepared folder goes, and whether it contains the images or only their statistics.
 
     Args:
-        folder: of images.
-        side: of the decoded squares, in pixels.
-        cache: as for `cache.prepare`.
-        announce: told what is decided, and by how much room.
+        images, listing, side: as for `CacheFolder`.
+        cache, announce: as for `prepare`.
 
     Raises:
         UserError: the disk of the folder that `cache` names is too small.
     """
-    resolved = folder.root.resolve()
-    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', resolved.name)}-{hashlib.sha256(bytes(resolved)).hexdigest()[:8]}"
+    root = images.root.resolve()
+    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}-{side}"
     home = cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
-    stored, statistics = home / f"{name}-{side}", home / f"{name}-{side}-statistics"
+    maps = CacheFolder(home / name, images, listing, side, has_maps=True)
+    statistics = replace(maps, path=home / f"{name}-statistics", has_maps=False)
     if cache == "none":
-        return statistics, False
-    splits = (folder.train, folder.val)
-    need = sum(map_bytes(split, side) for split in splits)
-    held = sum(path.stat().st_blocks * 512 for at in (stored, partial_of(stored)) for path in at.glob("*.u8"))
-    free = _free(home)
-    if held >= need or not any(wrong_map(stored, split, side) for split in splits):
-        return stored, True
-    if cache == "auto" and need - held > free / 2:
+        return statistics
+    needed = sum(map(maps.map_bytes, images.splits))
+    held = sum(path.stat().st_blocks * 512 for folder in (maps.path, maps.partial) for path in folder.glob("*.u8"))
+    free = _free_bytes(home)
+    if held >= needed or all(map(maps.has_map, images.splits)):
+        return maps
+    if cache == "auto" and needed - held > free / 2:
         announce(
-            f"decoded images would take {need / 1e9:.1f} GB, over half of the {free / 1e9:.1f} GB free at {home}: "
-            "decoding them again each epoch instead (--cache DIR puts them elsewhere)"
+            f"decoded images would take {needed / 1e9:.1f} GB, over half of the {free / 1e9:.1f} GB free at {home}: "
+            "they are decoded again in each epoch instead (--cache DIR stores them elsewhere)"
         )
-        return statistics, False
-    if need - held > free:
+        return statistics
+    if needed - held > free:
         raise UserError(
-            f"--cache {home}: decoded images take {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"--cache {home}: decoded images take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "make room, name another folder, or use --cache none"
         )
-    announce(f"decoding once into {stored}: {need / 1e9:.2f} GB ({free / 1e9:.1f} GB are free)")
-    return stored, True
+    announce(f"decoding once into {maps.path}: {needed / 1e9:.2f} GB ({free / 1e9:.1f} GB are free)")
+    return maps
 
 
-def map_bytes(split: Split, side: int) -> int:
-    """The size of a split's map of (files, side, side, 3) uint8."""
-    return len(split.paths) * side * side * 3
-
-
-def wrong_map(target: Path, split: Split, side: int) -> bool:
-    """Whether a prepared folder lacks a split's map, or has one of another size."""
-    path = target / f"{split.name}.u8"
-    return not path.exists() or path.stat().st_size != map_bytes(split, side)
-
-
-def partial_of(target: Path) -> Path:
-    """The folder beside it in which a prepared folder is made."""
-    return target.with_name(target.name + ".partial")
-
-
-def _free(path: Path) -> int:
+def _free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

@@ -1,4 +1,4 @@
-"""An image file of any kind becomes a square of RGB."""
+"""Image files of any kind are decoded to RGB squares."""
 
 import struct
 import warnings
@@ -11,14 +11,18 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 VERSION = 3
-"""Of the pixels that `decode_file` makes: raised when they change, so that caches are built anew."""
+"""Version of the decoded pixels: raised when they change, so that caches are built again."""
 
 JPEG_MARGIN = 1.5
-"""How many times `side` a JPEG's scaled decoding leaves, for our own resize to do the filtering.
+"""A JPEG is decoded at a reduced scale to at least this many times `side`; our own resize then filters.
 
-With 1.5 the square's pixels stay well within a grey level of full decoding's, on average; with 1, only just
-(benchmarks/results/input.md).
+The mean difference from full decoding is then well below a grey level; with 1, just below: benchmarks/results/input.md.
 """
+
+# Pillow's limit is for files from strangers; a set of images is the user's own.
+Image.MAX_IMAGE_PIXELS = None
+# Pillow's warnings repeat for each file; not within `decode_bytes`: catch_warnings is not safe in threads
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decoded_side(image_size: int) -> int:
@@ -27,51 +31,58 @@ def decoded_side(image_size: int) -> int:
 
 
 class UnreadableImage(Exception):
-    """A file that cannot be read as an image; the message names it and says why."""
+    """A file cannot be read as an image; the message names the file and the reason."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+    def __init__(self, name: Path | str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
         self.reason = reason
 
 
 def decode_file(path: Path, side: int) -> np.ndarray:
-    """The central square of an image, its shorter side scaled to `side` (paper, section 2).
+    """Reads and decodes an image file; arguments and errors as for `decode_bytes`."""
+    try:
+        # Pillow would read the file in pieces, and start the decoder again for each
+        content = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise UnreadableImage(path, _reason(error)) from error
+    return decode_bytes(content, side, path)
+
+
+def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
+    """Decodes the central square of an image, its shorter side scaled to `side` (paper, section 2).
 
     CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is
     applied.
 
     Args:
-        path: of the image file, whatever its name's ending says.
-        side: of the square, in pixels.
+        content: an image file's, in any format.
+        side: side of the square, in pixels.
+        name: the file's, for the error message; its suffix does not matter.
 
     Returns:
         (side, side, 3) uint8.
 
     Raises:
-        UnreadableImage: the file is no image, is truncated, or has pixels without a defined range.
+        UnreadableImage: the content is no image, is truncated, or has pixels without a defined range.
     """
     try:
-        # Pillow would read the file a piece at a time, and start the decoder anew for each
-        with Image.open(BytesIO(path.read_bytes())) as image:
-            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size for less
+        with Image.open(BytesIO(content)) as image:
+            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
             image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
             image.load()
-            return _resized(_rgb(_square(_upright(image)), path), side)
+            return _resized(_rgb(_square(_upright(image)), name), side)
     except UnidentifiedImageError as error:
-        reason = "empty file" if path.stat().st_size == 0 else "not an image of a known kind"
-        raise UnreadableImage(path, reason) from error
-    except (MemoryError, OverflowError) as error:  # what a broken header asks for
-        raise UnreadableImage(path, "its header gives a size beyond memory") from error
+        reason = "not an image of a known kind" if content else "empty file"
+        raise UnreadableImage(name, reason) from error
+    except (MemoryError, OverflowError) as error:  # a broken header asks for too much
+        raise UnreadableImage(name, "its header gives a size beyond memory") from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
-        # strerror is the system's reason without the path, which the message has already
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableImage(path, reason.splitlines()[0]) from error
+        raise UnreadableImage(name, _reason(error)) from error
 
 
-# Pillow's limit is for files from strangers; a set of images is the user's own.
-Image.MAX_IMAGE_PIXELS = None
-# Pillow's warnings repeat for each file; not within `decode_file`, for catch_warnings is not safe in threads
-warnings.filterwarnings("ignore", module=r"PIL\.")
+def _reason(error: BaseException) -> str:
+    """Returns the first line of an error's text, without the path: the message has it already."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 UPRIGHT = {
@@ -83,23 +94,23 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each of EXIF's orientations; 1 is upright."""
+"""The transposition that undoes each of EXIF's orientations; 1 is upright."""
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose writes all tags anew, and fails where another than the orientation is broken
+    # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
     try:
         method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, struct.error, OSError):
-        return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are all right
+        return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
     return image if method is None else image.transpose(method)
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, name: Path | str) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        raise UnreadableImage(path, "floating-point pixels have no defined range")
+        raise UnreadableImage(name, "floating-point pixels have no defined range")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert() would clip 0..65535 to 0..255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
@@ -119,13 +130,13 @@ def _square(image: Image.Image) -> Image.Image:
 
 
 def _resized(image: Image.Image, side: int) -> np.ndarray:
-    # with an unused fourth channel, as Pillow stores it and torch resizes it: either would pack or unpack three
+    # with an unused fourth channel, as Pillow stores it and torch resizes it: with three, both would convert
     content = bytearray(image.tobytes("raw", "RGBX"))
     pixels = torch.frombuffer(content, dtype=torch.uint8).view(1, image.height, image.width, 4)
-    # bicubic is what Pillow, Caffe's tools and the 2012 source's ImageMagick lean to; with antialias it widens
-    # its support when scaling down. torch's is Pillow's to a hundredth of a grey level, in a third of the time
+    # Pillow, Caffe's tools and the 2012 source's ImageMagick favour bicubic; with antialias its support widens
+    # when scaling down. torch's result is Pillow's to a hundredth of a grey level, in a third of the time
     scaled = F.interpolate(pixels.permute(0, 3, 1, 2), (side, side), mode="bicubic", antialias=True)
     out = np.empty((side, side, 3), np.uint8)
-    for channel in range(3):  # three of four at once would be copied three bytes at a time
+    for channel in range(3):  # NumPy would copy three of four channels at once three bytes at a time
         out[..., channel] = scaled[0, channel].numpy()
     return out

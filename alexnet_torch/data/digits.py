@@ -1,4 +1,4 @@
-"""The embedded data set: real images that need no download."""
+"""The built-in data set: real images that need no download."""
 
 import shutil
 import tempfile
@@ -13,41 +13,41 @@ VALIDATION_EVERY = 5
 
 
 def data_folder(data: str) -> Path:
-    """The folder that `--data` names: "digits" or a path."""
+    """Returns the folder that `--data` names: "digits" or a path."""
     return digits_folder() if data == "digits" else Path(data).expanduser()
 
 
 def digits_folder(root: Path | None = None) -> Path:
-    """Scikit-learn's 1,797 handwritten digits (UCI optdigits, 8x8) as a folder of image files.
+    """Writes scikit-learn's 1,797 handwritten digits (UCI optdigits, 8x8) as a folder of image files, once.
 
-    They are written on first use: every fifth image of each class to val/, the others to train/.
+    Every fifth image of each class goes to val/, the others to train/.
 
     Args:
-        root: where to; in the cache by default.
+        root: the folder; in the cache by default.
 
     Returns:
-        the folder, complete.
+        the complete folder.
     """
     root = root or cache_home() / "digits"
     if root.is_dir():
         return root
-    from sklearn.datasets import load_digits  # takes a second, which other data sets can do without
+    from sklearn.datasets import load_digits  # takes a second, which other data sets need not wait for
 
     images, labels = load_digits(return_X_y=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    seen = [0] * 10
+    counts = [0] * 10
     for image, label in zip(images, labels, strict=True):
-        split = "val" if seen[label] % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
-        seen[label] += 1
+        split = "val" if counts[label] % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
+        counts[label] += 1
         folder = temporary / split / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         grey = np.rint(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
-        Image.fromarray(grey).save(folder / f"{seen[label]:04d}.png")
+        Image.fromarray(grey).save(folder / f"{counts[label]:04d}.png")
     try:
         temporary.rename(root)
     except OSError:
-        if not root.is_dir():  # else another process was quicker
+        if not root.is_dir():  # otherwise another process was faster
             raise
         shutil.rmtree(temporary)
     return root

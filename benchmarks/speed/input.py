@@ -98,7 +98,7 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
     def pil(resample: Image.Resampling) -> float:
         return time_call(lambda: [full_decode(path, resample) for path in repeated]) / DECODED_IMAGES
 
-    chunk = Chunk(0, "train", 0, repeated, SIDE, folder / "map.u8", True)
+    chunk = Chunk(0, "train", 0, repeated, SIDE, folder / "map.u8")
     (folder / "map.u8").write_bytes(bytes(DECODED_IMAGES * SIDE * SIDE * 3))
     return {
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),

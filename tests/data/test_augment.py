@@ -6,8 +6,8 @@ import torch
 
 from alexnet_torch.data.augment import (
     Crops,
-    _at_once,
-    _image_by_image,
+    _subtract_per_batch,
+    _subtract_per_image,
     centre_crops,
     copy_crop,
     random_crops,
@@ -39,11 +39,11 @@ def test_every_position_and_both_mirrors_are_equally_likely() -> None:
     assert not random_crops(99, 73, 64, 0, 0, False).mirrored.any()
 
 
-def test_no_room_to_move_is_the_whole_image() -> None:
+def test_crops_of_the_full_size_start_at_the_corner() -> None:
     assert not random_crops(10, 64, 64, 0, 0, True).top.any()
 
 
-def test_the_centre() -> None:
+def test_centre_crops() -> None:
     crops = centre_crops(3, 256, 224)
     assert crops.top.tolist() == crops.left.tolist() == [16] * 3
     assert not crops.mirrored.any()
@@ -56,15 +56,15 @@ def crops_of(images: np.ndarray, size: int, crops: Crops) -> torch.Tensor:
     return batch
 
 
-def some(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Crops]:
-    """Six images (12, 12, 3), a mean image, and crops of 9 pixels."""
+def random_images(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Crops]:
+    """Returns six images (12, 12, 3), a mean image, and crops of 9 pixels."""
     images = random.integers(0, 256, (6, 12, 12, 3), np.uint8)
     mean = random.uniform(0, 255, (12, 12, 3))
     return images, mean, Crops(np.arange(6) % 4, np.array([0, 3, 1, 2, 3, 0]), np.arange(6) % 2 == 1)
 
 
-def test_a_cut_is_the_slice_mirrored() -> None:
-    images, _, crops = some(np.random.default_rng(0))
+def test_copy_crop_copies_the_slice_and_mirrors_it() -> None:
+    images, _, crops = random_images(np.random.default_rng(0))
     for image, top, left, mirrored, out in zip(
         images, crops.top, crops.left, crops.mirrored, crops_of(images, 9, crops).numpy(), strict=True
     ):
@@ -72,37 +72,40 @@ def test_a_cut_is_the_slice_mirrored() -> None:
         assert np.array_equal(out, crop[:, ::-1] if mirrored else crop)
 
 
-@pytest.mark.parametrize("how", [subtract_mean, _image_by_image, _at_once], ids=lambda how: how.__name__)
+@pytest.mark.parametrize(
+    "subtract", [subtract_mean, _subtract_per_image, _subtract_per_batch], ids=lambda function: function.__name__
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-@pytest.mark.parametrize("shifted", [False, True])
-def test_the_mean_is_cut_and_mirrored_as_the_image_is(
-    how: Callable[..., torch.Tensor], dtype: torch.dtype, scale: float, shifted: bool
+@pytest.mark.parametrize("with_noise", [False, True])
+def test_the_mean_is_cropped_and_mirrored_as_the_image(
+    subtract: Callable[..., torch.Tensor], dtype: torch.dtype, scale: float, with_noise: bool
 ) -> None:
     random = np.random.default_rng(0)
-    images, mean, crops = some(random)
-    shift = random.normal(0, 10, (6, 3)) if shifted else np.zeros((6, 3))
-    given = torch.from_numpy(shift).to(dtype) if shifted else None
-    batch = how(crops_of(images, 9, crops), crops, torch.from_numpy(mean).to(dtype), given, scale)
-    if how is subtract_mean:
+    images, mean, crops = random_images(random)
+    noise = random.normal(0, 10, (6, 3)) if with_noise else np.zeros((6, 3))
+    noise_tensor = torch.from_numpy(noise).to(dtype) if with_noise else None
+    batch = subtract(crops_of(images, 9, crops), crops, torch.from_numpy(mean).to(dtype), noise_tensor, scale)
+    if subtract is subtract_mean:
         assert batch.shape == (6, 3, 9, 9)
         assert batch.is_contiguous(memory_format=torch.channels_last)
         batch = batch.permute(0, 2, 3, 1)
     assert batch.dtype == dtype
     for i in range(6):
-        # subtracted first, then cut, then mirrored: the order cannot matter
-        whole = (images[i] - mean + shift[i]) * scale
-        expected = whole[crops.top[i] :][:9, crops.left[i] :][:, :9]
+        # subtract, then crop, then mirror: another order must give the same
+        full_image = (images[i] - mean + noise[i]) * scale
+        expected = full_image[crops.top[i] :][:9, crops.left[i] :][:, :9]
         if crops.mirrored[i]:
             expected = expected[:, ::-1]
         np.testing.assert_allclose(batch[i].numpy(), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_gpus_way_gives_the_same_bits() -> None:
+def test_both_ways_to_subtract_give_the_same_bits() -> None:
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (40, 73, 73, 3), np.uint8)
     crops = random_crops(40, 73, 64, 0, 0, True)
-    mean, shift = torch.rand(73, 73, 3) * 255, torch.randn(40, 3)
+    mean = torch.rand(73, 73, 3) * 255
     batch = crops_of(images, 64, crops)
-    for given in ((None, 1.0), (shift, 0.25)):
-        assert _at_once(batch, crops, mean, *given).equal(_image_by_image(batch, crops, mean, *given))
+    for noise, scale in ((None, 1.0), (torch.randn(40, 3), 0.25)):
+        per_image = _subtract_per_image(batch, crops, mean, noise, scale)
+        assert _subtract_per_batch(batch, crops, mean, noise, scale).equal(per_image)

@@ -1,4 +1,4 @@
-"""Odd files become right RGB. Colours are those that the file was made of, not what Pillow says."""
+"""Unusual files become correct RGB: the colours that the file was made from, not those that Pillow reports."""
 
 import zlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from alexnet_torch.data.decode import UnreadableImage, decode_file
 
 
 def solid(path: Path, side: int = 8) -> np.ndarray:
-    """The one colour of an image, as (3,)."""
+    """Returns the colour of an image that has only one, (3,)."""
     pixels = decode_file(path, side)
     assert pixels.shape == (side, side, 3)
     assert pixels.dtype == np.uint8
@@ -21,7 +21,7 @@ def solid(path: Path, side: int = 8) -> np.ndarray:
     return colour
 
 
-def test_the_centre_of_the_longer_side(tmp_path: Path) -> None:
+def test_the_square_is_the_centre_of_the_longer_side(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, :20, 0] = pixels[:, 20:40, 1] = pixels[:, 40:, 2] = 255
     Image.fromarray(pixels).save(tmp_path / "x.png")
@@ -30,7 +30,7 @@ def test_the_centre_of_the_longer_side(tmp_path: Path) -> None:
     assert solid(tmp_path / "y.png", 20).tolist() == [0, 255, 0]
 
 
-def test_ordinary_photographs_are_those_of_the_usual_pipeline(shared_data: Callable[[str], Path]) -> None:
+def test_photographs_match_the_usual_pipeline(shared_data: Callable[[str], Path]) -> None:
     files = sorted((shared_data("hymenoptera") / "val").rglob("*.jpg"))[::6]
     assert len(files) > 20
     for file in files:
@@ -40,19 +40,19 @@ def test_ordinary_photographs_are_those_of_the_usual_pipeline(shared_data: Calla
         left, top = (scaled.width - 256) // 2, (scaled.height - 256) // 2
         usual = np.asarray(scaled.crop((left, top, left + 256, top + 256))).astype(float)
         difference = np.abs(decode_file(file, 256) - usual).mean()
-        # half a pixel of rounding where the usual pipeline crops; at most that of moving by one pixel
+        # the usual pipeline rounds the crop by half a pixel: allow half the difference of a shift by one pixel
         moved = np.abs(np.roll(usual, 1, (0, 1)) - usual).mean()
         assert difference < max(1.0, 0.5 * moved), file
 
 
-def test_pixels_are_pillows_resize(tmp_path: Path) -> None:
+def test_pixels_match_pillows_resize(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
     image = Image.fromarray(noise).resize((350, 450), Image.Resampling.BICUBIC)
     image.save(tmp_path / "x.jpg", quality=90)
-    for side in (150, 256, 500):  # at 116 and less it would be decoded at half of its size
+    for side in (150, 256, 500):  # at 116 and less it would be decoded at half its size
         square = Image.open(tmp_path / "x.jpg").crop((0, 50, 350, 400))
-        whole = square.resize((side, side), Image.Resampling.BICUBIC)
-        difference = np.abs(decode_file(tmp_path / "x.jpg", side).astype(int) - np.asarray(whole))
+        expected = square.resize((side, side), Image.Resampling.BICUBIC)
+        difference = np.abs(decode_file(tmp_path / "x.jpg", side).astype(int) - np.asarray(expected))
         assert difference.mean() < 0.02
         assert difference.max() <= 2
 
@@ -62,8 +62,8 @@ def test_scaled_decoding_of_a_large_jpeg_stays_within_a_grey_level(tmp_path: Pat
         y, x = np.mgrid[:size, :size]
         waves = np.stack([np.sin(x / 9), np.sin(y / 7), np.sin((x + y) / 11)], axis=2)
         Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(tmp_path / "x.jpg", quality=92)
-        whole = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
-        assert np.abs(decode_file(tmp_path / "x.jpg", 256).astype(float) - np.asarray(whole)).mean() < 1
+        expected = Image.open(tmp_path / "x.jpg").resize((256, 256), Image.Resampling.BICUBIC)
+        assert np.abs(decode_file(tmp_path / "x.jpg", 256).astype(float) - np.asarray(expected)).mean() < 1
 
 
 def test_grey_and_palette(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, tmp_path: Path) -> N
     assert solid(tmp_path / "x.tif").tolist() == [round(value / 257)] * 3
 
 
-def test_transparency_is_over_white(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert solid(tmp_path / "clear.png").tolist() == [255] * 3
     Image.new("RGBA", (9, 9), (200, 0, 0, 255)).save(tmp_path / "opaque.png")
@@ -106,7 +106,7 @@ def test_transparency_is_over_white(tmp_path: Path) -> None:
     assert solid(tmp_path / "palette.png").tolist() == [255] * 3
 
 
-def test_the_name_does_not_matter(tmp_path: Path) -> None:
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9), (10, 20, 30)).save(tmp_path / "x.png")
     assert solid((tmp_path / "x.png").rename(tmp_path / "n02105855_2933.JPEG")).tolist() == [10, 20, 30]
 
@@ -114,28 +114,28 @@ def test_the_name_does_not_matter(tmp_path: Path) -> None:
 def half_red(path: Path, orientation: bytes) -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:16, :, 0] = 255  # the upper half
-    pixels[16:, :8, 2] = 255  # and a corner, for mirrors
+    pixels[16:, :8, 2] = 255  # and a corner, to recognise mirror images
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + orientation + b"\0\0\0\0\0\0\0"
     Image.fromarray(pixels).save(path, quality=100, subsampling=0, exif=exif)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     half_red(tmp_path / "up.jpg", b"\x01")
-    half_red(tmp_path / "turned.jpg", b"\x06")  # to be turned by 90 degrees clockwise
-    up, turned = decode_file(tmp_path / "up.jpg", 32)[..., 0], decode_file(tmp_path / "turned.jpg", 32)[..., 0]
+    half_red(tmp_path / "rotated.jpg", b"\x06")  # to be rotated by 90 degrees clockwise
+    up, rotated = decode_file(tmp_path / "up.jpg", 32)[..., 0], decode_file(tmp_path / "rotated.jpg", 32)[..., 0]
     assert up[4, 16] > 200
     assert up[28, 16] < 50
-    assert turned[16, 28] > 200
-    assert turned[16, 4] < 50
+    assert rotated[16, 28] > 200
+    assert rotated[16, 4] < 50
 
 
-def test_broken_exif_does_no_harm(tmp_path: Path) -> None:
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     image = Image.new("RGB", (16, 16), (90, 90, 90))
     image.save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f garbage")
     assert np.abs(solid(tmp_path / "x.jpg").astype(int) - 90).max() < 3
 
 
-def test_exif_rotation_is_applied_though_another_tag_is_broken(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied_if_another_tag_is_broken(tmp_path: Path) -> None:
     half_red(tmp_path / "x.jpg", b"\x06")
     content = (tmp_path / "x.jpg").read_bytes()
     # two tags: the orientation, and a copyright of a type (float) that a text cannot have
@@ -146,14 +146,14 @@ def test_exif_rotation_is_applied_though_another_tag_is_broken(tmp_path: Path) -
     rest = content[start - 2 + length :]
     (tmp_path / "x.jpg").write_bytes(content[: start - 2] + (len(exif) + 2).to_bytes(2) + exif + rest)
     with pytest.raises(AttributeError), Image.open(tmp_path / "x.jpg") as image:
-        ImageOps.exif_transpose(image)  # else this file tests nothing
-    turned = decode_file(tmp_path / "x.jpg", 32)[..., 0]
-    assert turned[16, 28] > 200
-    assert turned[16, 4] < 50
+        ImageOps.exif_transpose(image)  # otherwise this test would prove nothing
+    rotated = decode_file(tmp_path / "x.jpg", 32)[..., 0]
+    assert rotated[16, 28] > 200
+    assert rotated[16, 4] < 50
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_pillows(orientation: int, tmp_path: Path) -> None:
+def test_every_orientation_matches_pillow(orientation: int, tmp_path: Path) -> None:
     half_red(tmp_path / "x.jpg", bytes([orientation]))
     with Image.open(tmp_path / "x.jpg") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
@@ -161,19 +161,19 @@ def test_every_orientation_is_pillows(orientation: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
-def test_tiny_and_thin(size: tuple[int, int], tmp_path: Path) -> None:
+def test_tiny_and_thin_images(size: tuple[int, int], tmp_path: Path) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
     assert solid(tmp_path / "x.png", 256).tolist() == [1, 2, 3]
 
 
-def test_huge_and_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_huge_image_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     # 190 million pixels: over twice Pillow's limit, at which it refuses
     Image.new("L", (14000, 13600), 60).save(tmp_path / "x.png", compress_level=1)
     assert solid(tmp_path / "x.png").tolist() == [60] * 3
     assert not recwarn.list
 
 
-def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_unreadable_files_have_a_reason(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "x.png")
     Image.fromarray(noise).save(tmp_path / "x.jpg")

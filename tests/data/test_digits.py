@@ -9,7 +9,7 @@ from alexnet_torch.data.digits import data_folder, digits_folder
 from alexnet_torch.data.folder import scan_folder
 
 
-def test_all_digits_are_there_once_and_unchanged() -> None:
+def test_each_digit_is_written_once_and_unchanged() -> None:
     root = digits_folder()
     assert root == Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch" / "digits"
     folder = scan_folder(root)
@@ -20,12 +20,12 @@ def test_all_digits_are_there_once_and_unchanged() -> None:
     expected = sorted(
         (int(y), np.rint(x * 255 / 16).astype(np.uint8).tobytes()) for x, y in zip(images, labels, strict=True)
     )
-    found = [
+    written = [
         (int(label), np.asarray(Image.open(root / path)).tobytes())
         for split in (folder.train, folder.val)
         for path, label in zip(split.paths, split.labels, strict=True)
     ]
-    assert sorted(found) == expected
+    assert sorted(written) == expected
 
 
 def test_they_are_written_once(tmp_path: Path) -> None:

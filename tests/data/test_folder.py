@@ -10,7 +10,7 @@ from alexnet_torch.errors import UserError
 Make = Callable[..., Path]
 
 
-def test_splits_in_imagefolders_order(tmp_path: Path, image_folder: Make) -> None:
+def test_splits_have_imagefolders_order(tmp_path: Path, image_folder: Make) -> None:
     folder = scan_folder(image_folder(tmp_path, train=2, val=1))
     assert folder.classes == ("class0", "class1", "class2")
     assert folder.train.paths[:3] == ("train/class0/000.png", "train/class0/001.png", "train/class1/000.png")
@@ -49,25 +49,25 @@ def one_class(root: Path) -> None:
     remove("train/class1", "train/class2", "val/class1", "val/class2")(root)
 
 
-BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (remove("."), "there is no such folder"),
-    "no train": (remove("train"), "has no train/ folder; put the training images into"),
-    "no val": (remove("val"), "has no val/ folder; move some images of each class into val/<class>/"),
-    "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each into val/<class>/"),
+    "no train": (remove("train"), "has no folder train/; put the training images into"),
+    "no val": (remove("val"), "has no folder val/; move some images of each class into val/<class>/"),
+    "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each image into val/<class>/"),
     "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
     "empty class": (empty_class, "no images in train/ of class class1; add some or remove"),
     "fewer in val": (remove("val/class2"), "only in train/: class2; only in val/: none"),
-    "other in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
-    "no images": (without_images, "train/ holds no images; its files must end in"),
-    "nothing in val": (remove("val/class0", "val/class1", "val/class2"), "val/ holds no images; put them"),
-    "one class": (one_class, "there is one class, class0,"),
+    "another in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
+    "no images": (without_images, "train/ has no images; file names must end in"),
+    "nothing in val": (remove("val/class0", "val/class1", "val/class2"), "val/ contains no images; put them"),
+    "one class": (one_class, "has only one class, class0;"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", WRONG_LAYOUTS)
 def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path / "images", train=1, val=1)
-    spoil, message = BAD[name]
+    spoil, message = WRONG_LAYOUTS[name]
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
         scan_folder(root)
@@ -75,19 +75,19 @@ def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "x.zip").touch()
     with pytest.raises(UserError, match="is a file"):
         scan_folder(tmp_path / "x.zip")
 
 
-def test_a_folder_that_may_not_be_read(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_read_permission(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     root = image_folder(tmp_path, train=1, val=1)
     monkeypatch.setattr(Path, "iterdir", refuse)  # a test run by root may read everything
-    with pytest.raises(UserError, match=r"--data .*: .*train may not be read"):
+    with pytest.raises(UserError, match=r"--data .*: no permission to read .*train;"):
         scan_folder(root)
 
 
@@ -100,7 +100,7 @@ def test_paths_relative_to_the_working_directory(
         assert scan_folder(root).val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
 
 
-def test_many_classes_are_not_all_named(tmp_path: Path, image_folder: Make) -> None:
+def test_at_most_five_classes_are_named(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path, classes=9, train=1, val=1)
     for k in range(8):
         shutil.rmtree(root / "val" / f"class{k}")

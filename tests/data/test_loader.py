@@ -17,18 +17,18 @@ def prepared(tmp_path: Path, image_folder: Callable[..., Path]) -> PreparedImage
     return prepare(image_folder(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
 
 
-def test_an_epoch_has_every_sample_once_and_a_last_batch_of_what_is_left(prepared: PreparedImages) -> None:
+def test_an_epoch_has_every_sample_once_and_a_smaller_last_batch(prepared: PreparedImages) -> None:
     loader = Loader(prepared, "train", 20, 8)
     batches = list(loader.epoch(0))
     assert [len(b.labels) for b in batches] == [8, 8, 8, 3]
-    assert len(loader) == loader.batches_per_epoch == 4
+    assert loader.batches_per_epoch == 4
     assert sorted(np.concatenate([b.indices for b in batches])) == list(range(27))
     for b in batches:
         assert b.images.shape == (len(b.labels), 20, 20, 3)
         assert b.labels.tolist() == prepared.train.labels[b.indices].tolist()
 
 
-def test_batches_are_the_crops_that_they_say(prepared: PreparedImages) -> None:
+def test_images_are_the_crops_that_the_batch_names(prepared: PreparedImages) -> None:
     assert prepared.train.images is not None
     for batch in Loader(prepared, "train", 20, 8, seed=1).epoch(2):
         for i, index in enumerate(batch.indices):
@@ -46,44 +46,44 @@ def test_order_is_a_function_of_seed_and_epoch_not_of_batch_size(prepared: Prepa
     assert order(1, 0) != order(2, 0)
 
 
-def test_an_epoch_goes_on_from_any_batch(prepared: PreparedImages) -> None:
+def test_an_epoch_starts_at_any_batch(prepared: PreparedImages) -> None:
     loader = Loader(prepared, "train", 20, 8, seed=1)
-    whole = list(loader.epoch(5))
+    full_epoch = list(loader.epoch(5))
     for first in range(5):
         rest = list(loader.epoch(5, first))
         assert len(rest) == 4 - first
-        for a, b in zip(rest, whole[first:], strict=True):
+        for a, b in zip(rest, full_epoch[first:], strict=True):
             assert a.images.equal(b.images)
 
 
-def test_validation_is_in_order_from_the_centre(prepared: PreparedImages) -> None:
+def test_validation_has_the_splits_order_and_centre_crops(prepared: PreparedImages) -> None:
     batches = list(Loader(prepared, "val", 20, 4, seed=9).epoch(0))
     assert np.concatenate([b.indices for b in batches]).tolist() == list(range(15))
     assert all((b.crops.top == 2).all() and not b.crops.mirrored.any() for b in batches)
 
 
-def test_the_thread_ends_when_nobody_reads_on(prepared: PreparedImages) -> None:
+def test_the_thread_ends_with_its_reader(prepared: PreparedImages) -> None:
     batches = Loader(prepared, "train", 20, 1).epoch(0)
     next(batches)
-    assert any(t.name == "batches" for t in threading.enumerate())
+    assert any(thread.name.startswith("batches") for thread in threading.enumerate())
     del batches
     deadline = time.monotonic() + 5
-    while any(t.name == "batches" for t in threading.enumerate()):
+    while any(thread.name.startswith("batches") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> None:
-    broken = Loader(prepared, "train", 25, 8)  # larger than the images
+    too_large = Loader(prepared, "train", 25, 8)  # larger than the images
     with pytest.raises(ValueError, match="high"):
-        list(broken.epoch(0))
+        list(too_large.epoch(0))
     loader = Loader(prepared, "train", 20, 8)
-    loader._samples.rows[3] = 1000
+    loader.samples.rows[3] = 1000
     with pytest.raises(IndexError):
         list(loader.epoch(0))
 
 
-def test_a_file_that_breaks_during_a_streamed_run_is_named(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
+def test_a_file_removed_during_a_run_without_a_map_is_named(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
     root = image_folder(tmp_path / "images")
     prepared = prepare(root, 24, "none", announce=lambda _: None)
     (root / "train/class1/002.png").unlink()

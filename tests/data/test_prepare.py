@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_torch.data import cache_location as location
-from alexnet_torch.data import decode_pass as build
-from alexnet_torch.data import prepare as cache
+from alexnet_torch.data import cache_location, decode_pass, worker_processes
+from alexnet_torch.data import prepare as preparation
 from alexnet_torch.data.decode import decode_file, decoded_side
+from alexnet_torch.data.journal import lock_folder
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
@@ -31,29 +31,29 @@ def root(tmp_path: Path, image_folder: Make) -> Path:
     return image_folder(tmp_path / "images")
 
 
-def build_in(root: Path, said: list[str] | None = None, **options: object) -> PreparedImages:
-    heard = said if said is not None else []
-    return prepare(root, 24, str(root.parent / "cache"), announce=heard.append, **options)  # type: ignore[arg-type]
+def build_in(root: Path, lines: list[str] | None = None, **options: object) -> PreparedImages:
+    announce = (lambda _: None) if lines is None else lines.append
+    return prepare(root, 24, str(root.parent / "cache"), announce=announce, **options)  # type: ignore[arg-type]
 
 
 def contents(prepared: PreparedImages) -> list[np.ndarray]:
     return [
         prepared.mean,
         prepared.covariance,
-        *(np.array(s.images) for s in (prepared.train, prepared.val) if s.images is not None),
+        *(np.array(split.images) for split in (prepared.train, prepared.val) if split.images is not None),
     ]
 
 
-def same(a: PreparedImages, b: PreparedImages) -> bool:
+def are_equal(a: PreparedImages, b: PreparedImages) -> bool:
     pairs = zip(contents(a), contents(b), strict=True)
     return a.fingerprint == b.fingerprint and all(np.array_equal(x, y) for x, y in pairs)
 
 
-def test_sides() -> None:
+def test_decoded_sides() -> None:
     assert [decoded_side(size) for size in (224, 64, 227)] == [256, 73, 256]
 
 
-def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> None:
+def test_the_map_has_every_file_and_the_statistics_match_numpy(root: Path) -> None:
     prepared = build_in(root)
     for samples in (prepared.train, prepared.val):
         assert samples.images is not None
@@ -68,20 +68,20 @@ def test_the_map_holds_every_file_and_the_statistics_are_numpys(root: Path) -> N
     assert prepared.classes == ("class0", "class1", "class2")
 
 
-def test_processes_build_what_one_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = build_in(root, workers=1)
+def test_several_processes_build_the_same_as_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serial = build_in(root, workers=1)
     shutil.rmtree(root.parent / "cache")
-    monkeypatch.setattr(cache, "CHUNK", 3)
-    monkeypatch.setattr(build, "SERIAL_CHUNKS", 0)
-    assert same(build_in(root, workers=2), alone)
+    monkeypatch.setattr(decode_pass, "CHUNK", 3)
+    monkeypatch.setattr(worker_processes, "SERIAL_TASKS", 0)
+    assert are_equal(build_in(root, workers=2), serial)
 
 
 def test_a_second_time_nothing_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_in(root)
-    monkeypatch.setattr(cache, "run_all", lambda *_: pytest.fail("decoded again"))
-    said: list[str] = []
-    assert same(build_in(root, said), first)
-    assert said == []
+    monkeypatch.setattr(preparation, "decode_chunks", lambda *_: pytest.fail("decoded again"))
+    lines: list[str] = []
+    assert are_equal(build_in(root, lines), first)
+    assert lines == []
 
 
 def add(root: Path) -> None:
@@ -109,30 +109,30 @@ REASONS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_it_is_built_again_saying_why(name: str, root: Path) -> None:
+def test_it_is_built_again_with_a_reason(name: str, root: Path) -> None:
     build_in(root)
     spoil, reason = REASONS[name]
     spoil(root)
-    said: list[str] = []
-    again = build_in(root, said)
-    assert any(re.search(f"^building .* again: .*{reason}", line) for line in said), said
+    lines: list[str] = []
+    again = build_in(root, lines)
+    assert any(re.search(f"^building .* again: .*{reason}", line) for line in lines), lines
     shutil.rmtree(root.parent / "cache")
-    assert same(again, build_in(root))
+    assert are_equal(again, build_in(root))
 
 
-def test_another_version_of_decoding_is_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_of_another_decoding_version_is_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
     monkeypatch.setattr("alexnet_torch.data.decode.VERSION", 99)
-    said: list[str] = []
-    build_in(root, said)
-    assert any("made by another version" in line for line in said)
+    lines: list[str] = []
+    build_in(root, lines)
+    assert any("made by another version" in line for line in lines)
 
 
 def spoil_files(root: Path) -> list[str]:
     (root / "train/class0/001.png").write_bytes(b"")
     (root / "train/class2/003.png").write_bytes(b"no image")
-    whole = (root / "val/class1/000.png").read_bytes()
-    (root / "val/class1/000.png").write_bytes(whole[: len(whole) // 2])
+    content = (root / "val/class1/000.png").read_bytes()
+    (root / "val/class1/000.png").write_bytes(content[: len(content) // 2])
     return ["train/class0/001.png", "train/class2/003.png", "val/class1/000.png"]
 
 
@@ -146,35 +146,35 @@ def test_unreadable_files_stop_the_build_with_a_list_of_all(root: Path) -> None:
     assert "truncated" in lines[2]
 
 
-@pytest.mark.parametrize("how", ["map", "none"])
-def test_skip_bad_leaves_them_out_counts_and_lists_them(how: str, root: Path) -> None:
+@pytest.mark.parametrize("cache", ["map", "none"])
+def test_skip_bad_leaves_unreadable_files_out_and_lists_them(cache: str, root: Path) -> None:
     bad = spoil_files(root)
-    said: list[str] = []
-    where = str(root.parent / "cache") if how == "map" else "none"
-    prepared = prepare(root, 24, where, skip_bad=True, announce=said.append)
+    lines: list[str] = []
+    option = str(root.parent / "cache") if cache == "map" else "none"
+    prepared = prepare(root, 24, option, skip_bad=True, announce=lines.append)
     assert sorted(prepared.skipped) == bad
     assert len(prepared.train.labels) == len(prepared.train.rows) == 22
     assert len(prepared.val.labels) == 11
     assert not set(prepared.train.paths) & set(bad)
-    assert any("3 unreadable file(s) left out" in line for line in said)
-    home = root.parent / "cache" if how == "map" else Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch"
+    assert any("3 unreadable file(s) left out" in line for line in lines)
+    home = root.parent / "cache" if cache == "map" else Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch"
     (manifest,) = home.glob("*/manifest.json")
     assert [path for path, _ in json.loads(manifest.read_text())["skipped"]] == bad
     good = np.stack([decode_file(root / path, 24) for path in prepared.train.paths]).astype(np.float64)
     np.testing.assert_allclose(prepared.mean, good.mean(0), rtol=1e-6)
-    with pytest.raises(UserError, match="cannot be read"):  # asked without --skip-bad, a finished cache tells too
-        prepare(root, 24, where, announce=said.append)
+    with pytest.raises(UserError, match="cannot be read"):  # without --skip-bad a finished cache reports them too
+        prepare(root, 24, option, announce=lines.append)
 
 
-def test_a_refused_build_is_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_with_unreadable_files_is_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil_files(root)
     with pytest.raises(UserError):
         build_in(root)
-    monkeypatch.setattr(build, "decode_chunk", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode_pass, "decode_chunk", lambda _: pytest.fail("decoded again"))
     assert len(build_in(root, skip_bad=True).skipped) == 3
 
 
-def test_a_link_to_nowhere_is_a_bad_file(root: Path) -> None:
+def test_a_broken_link_is_an_unreadable_file(root: Path) -> None:
     (root / "train/class0/gone.png").symlink_to("/nowhere")
     with pytest.raises(
         UserError, match=r"1 file\(s\) cannot be read; .*\n.*class0/gone\.png: No such file or directory$"
@@ -184,26 +184,26 @@ def test_a_link_to_nowhere_is_a_bad_file(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"a\rb.png", b"a\tb.png", b'"\\.png'])
-def test_odd_file_names(name: bytes, root: Path) -> None:
+def test_unusual_file_names(name: bytes, root: Path) -> None:
     path = root / "train/class0" / os.fsdecode(name)
     shutil.copy(root / "train/class1/000.png", path)
     prepared = build_in(root)
     assert f"train/class0/{os.fsdecode(name)}" in prepared.train.paths
-    said: list[str] = []
-    assert build_in(root, said).fingerprint == prepared.fingerprint
-    assert said == []
+    lines: list[str] = []
+    assert build_in(root, lines).fingerprint == prepared.fingerprint
+    assert lines == []
     path.unlink()
-    assert build_in(root, said).fingerprint != prepared.fingerprint
+    assert build_in(root, lines).fingerprint != prepared.fingerprint
 
 
 def test_a_complete_cache_is_used_without_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_in(root)
-    # a test run by root may write anywhere, so not even the lock may be tried
-    monkeypatch.setattr(cache, "locked", lambda *_: pytest.fail("locked"))
-    assert same(build_in(root), first)
+    # root may write anywhere, so this test forbids even the lock
+    monkeypatch.setattr(preparation, "lock_folder", lambda *_: pytest.fail("locked"))
+    assert are_equal(build_in(root), first)
 
 
-def test_killed_just_before_the_end_nothing_is_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_killed_just_before_the_end_is_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -212,13 +212,13 @@ def test_killed_just_before_the_end_nothing_is_lost(root: Path, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             build_in(root)
     with monkeypatch.context() as patch:
-        patch.setattr(build, "decode_chunk", lambda _: pytest.fail("decoded again"))
+        patch.setattr(decode_pass, "decode_chunk", lambda _: pytest.fail("decoded again"))
         resumed = build_in(root)
     shutil.rmtree(root.parent / "cache")
-    assert same(resumed, build_in(root))
+    assert are_equal(resumed, build_in(root))
 
 
-def test_a_journal_does_not_vouch_for_a_map_that_is_gone(root: Path) -> None:
+def test_the_journal_is_ignored_if_a_map_is_missing(root: Path) -> None:
     spoil_files(root)
     with pytest.raises(UserError):
         build_in(root)
@@ -226,7 +226,7 @@ def test_a_journal_does_not_vouch_for_a_map_that_is_gone(root: Path) -> None:
     (partial / "val.u8").unlink()
     resumed = build_in(root, skip_bad=True)
     shutil.rmtree(root.parent / "cache")
-    assert same(resumed, build_in(root, skip_bad=True))
+    assert are_equal(resumed, build_in(root, skip_bad=True))
 
 
 def test_skipping_a_whole_class_is_refused(root: Path) -> None:
@@ -239,7 +239,7 @@ def test_skipping_a_whole_class_is_refused(root: Path) -> None:
 def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
     add(root)
-    monkeypatch.setattr(location, "_free", lambda _: 5_000)  # room for the added image alone
+    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 5_000)  # room only for the added image
     assert len(build_in(root).train.labels) == 25
     for i in range(200):
         shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
@@ -247,23 +247,23 @@ def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytes
         build_in(root)
 
 
-def test_too_little_disk_is_said_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(location, "_free", lambda _: 60_000)  # the maps take 62,208 bytes
-    monkeypatch.setattr(cache, "run_all", lambda *_: pytest.fail("built"))
+def test_a_small_disk_is_an_error_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 60_000)  # the maps take 62,208 bytes
+    monkeypatch.setattr(preparation, "decode_chunks", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match=r"--cache .*: decoded images take .* GB are free; make room"):
         build_in(root)
 
 
-def test_auto_keeps_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(location, "_free", lambda _: 100_000)
-    assert prepare(root, 24, announce=said.append).train.images is None
-    assert "over half of the 0.0 GB free" in said[0]
-    monkeypatch.setattr(location, "_free", lambda _: 130_000)
-    said.clear()
-    assert prepare(root, 24, announce=said.append).train.images is not None
-    assert "decoding once into " in said[0]
-    assert os.environ["XDG_CACHE_HOME"] in said[0]
+def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 100_000)
+    assert prepare(root, 24, announce=lines.append).train.images is None
+    assert "over half of the 0.0 GB free" in lines[0]
+    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 130_000)
+    lines.clear()
+    assert prepare(root, 24, announce=lines.append).train.images is not None
+    assert "decoding once into " in lines[0]
+    assert os.environ["XDG_CACHE_HOME"] in lines[0]
 
 
 def test_a_cache_that_cannot_be_written(root: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_cache_that_cannot_be_written(root: Path) -> None:
 
 
 @pytest.mark.parametrize("mirror", [True, False])
-def test_streamed_batches_are_the_cached_ones_bit_for_bit(root: Path, mirror: bool) -> None:
+def test_batches_without_a_map_are_equal_bit_for_bit(root: Path, mirror: bool) -> None:
     cached, streamed = build_in(root), prepare(root, 24, "none", announce=lambda _: None)
     assert streamed.train.images is None
     assert cached.fingerprint == streamed.fingerprint
@@ -290,9 +290,10 @@ def test_streamed_batches_are_the_cached_ones_bit_for_bit(root: Path, mirror: bo
 
 def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path; from alexnet_torch.data import decode_pass as build, prepare as cache\n"
-        "cache.CHUNK, build.JOURNAL_SECONDS, build.SERIAL_CHUNKS = 2, 0.0, 0\n"
-        f"{first}cache.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
+        "import sys; from pathlib import Path\n"
+        "from alexnet_torch.data import decode_pass, journal, prepare as preparation, worker_processes\n"
+        "decode_pass.CHUNK, journal.JOURNAL_SECONDS, worker_processes.SERIAL_TASKS = 2, 0.0, 0\n"
+        f"{first}preparation.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
     )
     script = root.parent / "build.py"
     script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}")
@@ -302,51 +303,54 @@ def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     )
 
 
-def test_killed_at_any_moment_it_goes_on_and_is_the_same(tmp_path: Path, image_folder: Make) -> None:
+def test_a_build_killed_at_any_moment_continues_to_the_same_result(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path / "images", train=60, val=20)
-    going_on = 0
-    for after in (0, 1, 30, 100):  # chunks of 120
+    continued = 0
+    for killed_after in (0, 1, 30, 100):  # chunks of 120
         process = start_build(root)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None and done(root) < after:
+        while time.monotonic() < deadline and process.poll() is None and finished_chunks(root) < killed_after:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         assert process.stderr is not None
-        # the pipe closes when the last worker is gone: none may outlive the process
-        going_on += b"going on with" in process.stderr.read()
+        # the pipe closes when the last worker ends: none may outlive the process
+        continued += b"continuing the interrupted" in process.stderr.read()
         process.wait()
     process = start_build(root)
     assert process.wait(60) == 0
     assert process.stderr is not None
     process.stderr.close()
-    assert going_on >= 2
+    assert continued >= 2
     resumed = build_in(root)
     shutil.rmtree(root.parent / "cache")
-    assert same(resumed, build_in(root, workers=1))
+    assert are_equal(resumed, build_in(root, workers=1))
 
 
-def done(root: Path) -> int:
+def finished_chunks(root: Path) -> int:
     for journal in (root.parent / "cache").glob("*.partial/journal.npz"):
         try:
-            with np.load(journal) as kept:
-                return int(kept["done"].sum())
+            with np.load(journal) as saved:
+                return int(saved["done"].sum())
         except FileNotFoundError:
             return 1 << 30  # just renamed into place
     return 0
 
 
-def test_two_processes_build_once(tmp_path: Path, image_folder: Make) -> None:
+def test_of_two_processes_only_one_builds(tmp_path: Path, image_folder: Make) -> None:
     root = image_folder(tmp_path / "images", train=60, val=20)
-    prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # for the name that the folder gets
+    prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # to learn the folder's name
     (other,) = (root.parent / "other").glob("images-*")
     target = root.parent / "cache" / other.name.replace("-12", "-24")
     target.parent.mkdir()
-    code = "inner = cache._build\ncache._build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
-    with build.locked(target, print):
+    code = (
+        "inner = preparation._build\n"
+        "preparation._build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
+    )
+    with lock_folder(target, print):
         processes = [start_build(root, code) for _ in range(2)]
         for process in processes:
             assert process.stderr is not None
             assert any(b"waiting for another process" in line for line in process.stderr)
-    said = b"".join(process.communicate(timeout=60)[1] for process in processes)
+    errors = b"".join(process.communicate(timeout=60)[1] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert said.splitlines().count(b"building") == 1
+    assert errors.splitlines().count(b"building") == 1

@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train as train_script
-from alexnet_torch.data import loader
+from alexnet_torch.data import crop_reader
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.data.loader import Batch
 from alexnet_torch.distributed.world import World
@@ -110,7 +110,7 @@ def _slowly(path: Path, side: int) -> np.ndarray:
 
 
 if os.environ.get("SLOW_DECODING"):  # here, for processes that decode import this file
-    setattr(loader, decode_file.__name__, _slowly)
+    setattr(crop_reader, decode_file.__name__, _slowly)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,0 +1,84 @@
+"""Reads the crops of a split ahead of need: a thread from the memory map, or worker processes from the files."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from alexnet_torch.data.augment import Crops, copy_crop
+from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.data.worker_processes import forkserver_context, map_ahead
+from alexnet_torch.errors import UserError
+
+PREFETCH = 3  # batches read before they are consumed
+
+
+def crops_from_map(
+    samples: Samples, crops: Crops, size: int, batches: Sequence[np.ndarray], pinned: bool
+) -> Iterator[Tensor]:
+    """Yields the crops of each batch of sample indices, (N, size, size, 3) uint8, read by a thread."""
+    images = np.asarray(samples.images)  # a memmap is slower to index
+
+    def read(indices: np.ndarray) -> Tensor:
+        batch = torch.empty((len(indices), size, size, 3), dtype=torch.uint8, pin_memory=pinned)
+        cut = crops[indices]
+        positions = zip(samples.rows[indices], cut.top, cut.left, cut.mirrored, batch, strict=True)
+        for row, top, left, mirrored, out in positions:
+            copy_crop(images[row], top, left, mirrored, out)
+        return batch
+
+    return map_ahead(ThreadPoolExecutor(1, "batches"), read, batches, PREFETCH)
+
+
+class FileCrops(Dataset[Tensor]):
+    """The crops of a split, decoded from the files a batch at a time."""
+
+    def __init__(self, prepared: PreparedImages, samples: Samples, crops: Crops, size: int) -> None:
+        self._root, self._side, self._paths = prepared.root, prepared.side, samples.paths
+        self._crops, self._size = crops, size
+
+    def __getitems__(self, indices: list[int]) -> Tensor | str:
+        """Returns (N, H, W, 3) uint8; or an error message, which an exception would hide in a traceback."""
+        out = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
+        for i, index in enumerate(indices):
+            try:
+                image = decode_file(self._root / self._paths[index], self._side)
+            except UnreadableImage as error:
+                return str(error)
+            top, left = int(self._crops.top[index]), int(self._crops.left[index])
+            copy_crop(image, top, left, bool(self._crops.mirrored[index]), out[i])
+        return out
+
+
+def crops_from_files(dataset: FileCrops, batches: Sequence[np.ndarray], workers: int, pinned: bool) -> Iterator[Tensor]:
+    """Yields the crops of each batch, decoded by worker processes; raises a UserError if a file cannot be read."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=[indices.tolist() for indices in batches],
+        num_workers=min(workers, len(batches)),
+        collate_fn=_identity,
+        pin_memory=pinned,
+        worker_init_fn=_ignore_signals,
+        multiprocessing_context=forkserver_context(__name__),
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise UserError(f"{batch}; the file changed during the run: restore it, then continue with --resume")
+        yield batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ignores Ctrl-C: the parent finishes its step first; and SIGTERM, which torchrun sends to all processes."""
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _identity(batch: Any) -> Any:
+    return batch
