@@ -1,13 +1,12 @@
-"""What each of the paper's choices is worth: the full net and its ablations, trained alike on some seeds.
+"""What each of the paper's choices is worth: the full net and its ablations, trained in the same way on some seeds.
 
     python -m benchmarks.experiments.ablations ../shared/data/tiny-imagenet-10 --epochs 4
 
-Trains at 64 pixels by recipe demo, its schedule cut to the epochs, with the paper's colour noise so that it
-can be taken away. Prints a table in markdown. Each training is kept as a line of JSON when it ends, in the
-folder that --output names: the same command goes on after what is there.
+Trains at 64 pixels by recipe demo, with its schedule shortened to the epochs, and with the paper's colour noise, which
+one ablation removes. Prints a table in Markdown. Each finished training is saved as a line of JSON in the folder that
+--output names; the same command continues with those that are missing.
 """
 
-import json
 import math
 import os
 import shutil
@@ -37,11 +36,14 @@ from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.recipes.settings import resolve
 from alexnet_torch.training.launch import build_trainer
 from alexnet_torch.training.stop_signal import StopSignal
+from benchmarks.harness.records import append_record, read_records
+from benchmarks.harness.report import markdown_table
 
+RESULTS = "results.jsonl"
 FULL = "full"
 CONTINUED = {"full-init": None, "sixth-conv-init": "sixth-conv"}
-"""Nets that start with conv1 to conv5 of the full net of their seed, and their ablation. Without the first,
-the second's gain could be that of training twice."""
+"""Nets that start with conv1 to conv5 of their seed's full net, and their ablation. The first shows how much of the
+second's gain comes from training twice."""
 
 PAPER = {
     FULL: "40.7%",
@@ -57,10 +59,10 @@ PAPER = {
     "full-init": "",
     "sixth-conv-init": "-1.7 (from ILSVRC-2011)",
 }
-"""All nets in the table's order, with the paper's top-1 error or the difference from it in points, where given.
+"""All nets in the table's order, with the paper's top-1 error or the difference from it in points, where it is given.
 
-On ILSVRC-2012's validation set with ten crops if nothing else is said: from the paper, and from the 2012
-source's notes on nets 145, 146, 147, 148 and 150.
+On ILSVRC-2012's validation set with ten crops unless noted; from the paper, and from the 2012 source's notes on nets
+145, 146, 147, 148 and 150.
 """
 
 
@@ -71,26 +73,26 @@ class Options:
     data: tyro.conf.Positional[str]
     """A folder of images, or "digits"."""
     epochs: int = 8
-    """Of each training."""
+    """Epochs of each training."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each net is trained once with each."""
+    """Each net is trained once with each seed."""
     nets: tuple[str, ...] = tuple(PAPER)
-    """Which of them; "full" is what the others are compared with."""
+    """Nets to train; the others are compared with "full"."""
     jobs: int = 2
-    """Trainings at a time; the cores are divided among them."""
+    """Trainings that run at the same time; they share the cores."""
     output: Path = Path("runs/ablations")
-    """Where results are kept."""
+    """The folder of the results."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to.
+    """The result of one training.
 
     Attributes:
-        data, epochs, net, seed: which training.
-        top1_error: of its last weights on the validation images, a fraction; None if it diverged.
-        training_error: the mean over the last epoch's batches, as they were trained on.
-        seconds: that it took.
+        data, epochs, net, seed: identify the training.
+        top1_error: a fraction, of the last weights on the validation images; None if the training diverged.
+        training_error: mean over the last epoch's batches, each measured before its update.
+        seconds: duration of the training.
     """
 
     data: str
@@ -103,7 +105,7 @@ class Result:
 
 
 def recipe(net: str, epochs: int) -> Recipe:
-    """How a net is trained: recipe demo with colour noise, its schedule cut in proportion to the epochs."""
+    """Returns a net's recipe: demo with colour noise, with its schedule shortened in proportion to the epochs."""
     base = demo()
     assert isinstance(base.schedule, EpochSchedule)
     factors = tuple((math.ceil(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
@@ -112,89 +114,88 @@ def recipe(net: str, epochs: int) -> Recipe:
 
 
 def train(options: Options, net: str, seed: int) -> Result:
-    """One training from its start, in this process; what it prints goes to log.txt in its folder."""
-    started, folder = time.monotonic(), options.output / f"{net}-{seed}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a training that was cut off
+    """Trains a net from the start, in this process; its output goes to log.txt in its folder."""
+    start, folder = time.monotonic(), options.output / f"{net}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted training
     folder.mkdir(parents=True)
     with (folder / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        top1_error, training_error = _errors(options, net, seed, folder)
+        top1_error, training_error = _train_in(options, net, seed, folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    if net != FULL:  # whose model others start from
+    if net != FULL:  # other nets start from the full net's model
         shutil.rmtree(folder)
-    seconds = round(time.monotonic() - started, 1)
+    seconds = round(time.monotonic() - start, 1)
     return Result(options.data, options.epochs, net, seed, top1_error, training_error, seconds)
 
 
-def _errors(options: Options, net: str, seed: int, folder: Path) -> tuple[float | None, float | None]:
-    """Trains; returns the validation and the training error, None for both if it diverged.
+def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[float | None, float | None]:
+    """Trains in a folder; returns the validation and the training error, None for both if the training diverged.
 
     Raises:
-        TrainingError: it came to no end for another reason, such as a full disk.
+        TrainingError: the training ended early for another reason, such as a full disk.
     """
-    chosen = recipe(net, options.epochs)
-    prepared = prepare(data_folder(options.data), decoded_side(chosen.image_size))
+    own_recipe = recipe(net, options.epochs)
+    prepared = prepare(data_folder(options.data), decoded_side(own_recipe.image_size))
     given = {
         "data": options.data,
         "recipe": "demo",
-        "colour": "none" if chosen.colour is None else chosen.colour.convention,
+        "colour": "none" if own_recipe.colour is None else own_recipe.colour.convention,
         "no_mirror": options.data == "digits",
         "epochs": options.epochs,
         "seed": seed,
         "output": str(folder),
         "val_every": options.epochs,
         "save_every": math.inf,
-        "log_every": math.ceil(len(prepared.train.labels) / chosen.batch_size),  # an epoch
+        "log_every": math.ceil(len(prepared.train.labels) / own_recipe.batch_size),  # once each epoch
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    placement = place(None, chosen.architecture.towers, "none", SINGLE_PROCESS)
+    placement = place(None, own_recipe.architecture.towers, "none", SINGLE_PROCESS)
     try:
         with StopSignal() as stop:
             stop.install()
-            trainer = build_trainer(resolve(given), chosen, prepared, placement, stop=stop)
+            trainer = build_trainer(resolve(given), own_recipe, prepared, placement, stop=stop)
             trainer.fit()
-    except TrainingError as failed:
-        print(failed)
-        if "diverged" in str(failed):
+    except TrainingError as error:
+        print(error)
+        if "diverged" in str(error):
             return None, None
-        if trainer.state.step < trainer.last_step:  # else it is at chance, which is a result
+        if trainer.state.step < trainer.last_step:  # at the last step the net is at chance, which is a result
             raise
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    last = {record["split"]: record["top1_error"] for record in records if record.get("crops", 1) == 1}
+    reports = read_records(folder / "metrics.jsonl")
+    last = {report["split"]: report["top1_error"] for report in reports if report.get("crops", 1) == 1}
     return last["val"], last["train"]
 
 
-def kept(options: Options) -> list[Result]:
-    """The results that are there.
+def saved_results(options: Options) -> list[Result]:
+    """Reads the results saved so far.
 
     Raises:
-        UserError: they are of other images or another number of epochs.
+        UserError: they have other images or another number of epochs.
     """
-    file = options.output / "results.jsonl"
-    results = [Result(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    results = [Result(**record) for record in read_records(options.output / RESULTS)]
     for result in results:
         if (result.data, result.epochs) != (options.data, options.epochs):
-            raise UserError(f"--output {options.output}: has results of {result.data}, {result.epochs} epochs")
+            raise UserError(
+                f"--output {options.output}: has results of {result.data}, {result.epochs} epochs; name another folder"
+            )
     return results
 
 
 def train_missing(options: Options) -> None:
-    """Trains what there is no result of, and keeps each result as it comes."""
-    done = {(result.net, result.seed) for result in kept(options)}
+    """Trains the nets that have no result yet, and saves each result."""
+    done = {(result.net, result.seed) for result in saved_results(options)}
     missing = [(net, seed) for seed in options.seeds for net in options.nets if (net, seed) not in done]
-    missing.sort(key=lambda job: job[0] in CONTINUED)  # those that continue others come after them
+    missing.sort(key=lambda job: job[0] in CONTINUED)  # these need the full nets' models
     options.output.mkdir(parents=True, exist_ok=True)
     if options.jobs > 1:
-        _train_apart(options, missing)
+        _train_in_processes(options, missing)
         return
     for net, seed in missing:
-        line = json.dumps(asdict(train(options, net, seed))) + "\n"
-        with (options.output / "results.jsonl").open("a") as file:
-            file.write(line)
+        append_record(options.output / RESULTS, asdict(train(options, net, seed)))
 
 
-def _train_apart(options: Options, missing: list[tuple[str, int]]) -> None:
-    """Runs this command for each training, several at a time, in processes that end with it."""
+def _train_in_processes(options: Options, missing: list[tuple[str, int]]) -> None:
+    """Runs this command for each training, several at the same time."""
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, available_cores() // options.jobs))}
     command = [sys.executable, "-m", "benchmarks.experiments.ablations", options.data, "--jobs", "1"]
     command += ["--epochs", str(options.epochs), "--output", str(options.output)]
@@ -206,22 +207,26 @@ def _train_apart(options: Options, missing: list[tuple[str, int]]) -> None:
         print(f"{net}, seed {seed}: done", flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        for continued in (False, True):  # whose models the second group needs
+        for continued in (False, True):  # the second group needs the models of the first
             list(pool.map(run, [job for job in missing if (job[0] in CONTINUED) == continued]))
 
 
-def _spread(values: list[float]) -> str:
-    """Mean and standard deviation, in percent."""
+def _mean_and_deviation(values: list[float]) -> str:
+    """Returns the mean and standard deviation, in percent."""
     mean = f"{100 * statistics.fmean(values):.1f}"
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def difference(ours: dict[int, float], full: dict[int, float]) -> str:
-    """The mean difference over the seeds that both have, in points, with its standard error."""
-    both = sorted(set(ours) & set(full))
+def difference(errors: dict[int, float], full: dict[int, float]) -> str:
+    """Returns the mean difference over the seeds that both have, in points, with its standard error.
+
+    Args:
+        errors, full: error by seed, fractions.
+    """
+    both = sorted(set(errors) & set(full))
     if not both:
         return ""
-    differences = [100 * (ours[seed] - full[seed]) for seed in both]
+    differences = [100 * (errors[seed] - full[seed]) for seed in both]
     mean = f"{statistics.fmean(differences):+.1f}"
     if len(both) == 1:
         return mean
@@ -229,30 +234,29 @@ def difference(ours: dict[int, float], full: dict[int, float]) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """The results in markdown: mean and standard deviation over the seeds, beside the paper's."""
+    """Returns the results in Markdown: mean and standard deviation over the seeds, beside the paper's."""
     by_net = {net: [result for result in results if result.net == net] for net in PAPER}
     errors = {net: {r.seed: r.top1_error for r in rs if r.top1_error is not None} for net, rs in by_net.items()}
-    lines = [
-        "| net | seeds | top-1 error, % | training error, % | difference in top-1, points | the paper's |",
-        "|---|---|---|---|---|---|",
-    ]
-    for net, found in by_net.items():
-        if not found:
+    rows = []
+    for net, trained in by_net.items():
+        if not trained:
             continue
-        trained = [result.training_error for result in found if result.training_error is not None]
-        top1 = _spread(list(errors[net].values())) if errors[net] else "diverged"
-        compared = "" if net == FULL else difference(errors[net], errors[FULL])
-        seeds = f"{len(errors[net])} of {len(found)}" if len(errors[net]) < len(found) else str(len(found))
-        training = _spread(trained) if trained else ""
-        lines.append(f"| {net} | {seeds} | {top1} | {training} | {compared} | {PAPER[net]} |")
-    return "\n".join(lines)
+        training_errors = [result.training_error for result in trained if result.training_error is not None]
+        top1 = _mean_and_deviation(list(errors[net].values())) if errors[net] else "diverged"
+        training = _mean_and_deviation(training_errors) if training_errors else ""
+        seeds = f"{len(errors[net])} of {len(trained)}" if len(errors[net]) < len(trained) else str(len(trained))
+        rows.append(
+            (net, seeds, top1, training, difference(errors[net], errors[FULL]) if net != FULL else "", PAPER[net])
+        )
+    columns = ("net", "seeds", "top-1 error, %", "training error, %", "difference in top-1, points", "the paper's")
+    return markdown_table(columns, rows)
 
 
 def main(options: Options) -> int:
-    """Trains and prints; returns the exit status."""
+    """Trains the missing nets and prints the table; returns the exit status."""
     try:
         if unknown := set(options.nets) - set(PAPER):
-            raise UserError(f"--nets: there is no {sorted(unknown)}, only {', '.join(PAPER)}")
+            raise UserError(f"--nets: {sorted(unknown)} do not exist; choose from {', '.join(PAPER)}")
         train_missing(options)
     except Interrupted as error:
         print("benchmarks.experiments.ablations: stopped; the same command starts this training again", file=sys.stderr)
@@ -260,9 +264,9 @@ def main(options: Options) -> int:
     except RunError as error:
         print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
         return error.exit_status
-    except subprocess.CalledProcessError as failed:  # which has said why
+    except subprocess.CalledProcessError as failed:  # it has printed why
         return failed.returncode
-    print(table(kept(options)))
+    print(table(saved_results(options)))
     return 0
 
 

@@ -3,13 +3,12 @@
     python -m benchmarks.experiments.figure1 ../shared/data/tiny-imagenet-10
     python -m benchmarks.experiments.figure1 ../shared/data/tiny-imagenet-10 --init lecun --epochs 8 --output runs/lecun
 
-The paper's images are CIFAR-10's; here they are a folder's, at 32 pixels. As in the paper nothing
-regularises: no crops, mirrors, colour noise, decay or dropout; and each activation has the best of its rates.
-Each training is kept as a line of JSON when it ends, in the folder that --output names: the same command
-goes on after what is there. Draws figure1.png and figure1.svg beside, and prints a table in markdown.
+The paper's images are CIFAR-10's; here they are a folder's, at 32 pixels. As in the paper there is no
+regularisation (no crops, mirrors, colour noise, decay or dropout), and each activation has the best of its rates.
+Each finished training is saved as a line of JSON in the folder that --output names; the same command continues with
+those that are missing. Also draws figure1.png and figure1.svg there, and prints a table in Markdown.
 """
 
-import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +35,8 @@ from alexnet_torch.randomness import stream
 from alexnet_torch.recipes.ablations import with_tanh
 from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
+from benchmarks.harness.records import append_record, read_records
+from benchmarks.harness.report import markdown_table
 
 Start = Literal["2012", "lecun"]
 SIDE = 32  # CIFAR-10's
@@ -51,16 +52,16 @@ FOUR_LAYERS = Architecture(
     pool_ceil=True,
     dropout=(),
 )
-"""The layers and initial weights of the 2012 source's CIFAR-10 net, of three convolutions and a linear layer,
-without its norms and with maximum for average pooling. The paper does not say more of its own than four layers."""
+"""The 2012 source's CIFAR-10 net, with its initial weights: three convolutions and a linear layer, without its norms
+and with max pooling in place of average pooling. The paper says only that its own net has four layers."""
 
 
 def network(activation: str, start: Start) -> Architecture:
-    """The net with an activation; from "lecun", unit variance goes in and through, and no tanh starts saturated.
+    """Returns the net with an activation. With "lecun", maps have unit variance, so no tanh starts saturated.
 
     Args:
         activation: "relu" or "tanh".
-        start: the initial weights: the 2012 source's, or LeCun's with pixels of about unit variance.
+        start: initial weights, the 2012 source's or LeCun's; the latter with pixels of about unit variance.
     """
     net = with_tanh(FOUR_LAYERS) if activation == "tanh" else FOUR_LAYERS
     if start == "2012":
@@ -76,24 +77,24 @@ class Options:
     data: tyro.conf.Positional[str]
     """A folder of images, or "digits"."""
     epochs: int = 20
-    """Of each training."""
+    """Epochs of each training."""
     init: Start = "2012"
     """Initial weights: those of the 2012 source's CIFAR-10 net, or LeCun's rule with scaled pixels."""
     rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03)
-    """Each activation is trained with each."""
+    """Learning rates; each activation is trained with each."""
     target: float = 0.25
-    """Training error, a fraction, to count the epochs to."""
+    """Training error (a fraction) until which epochs are counted."""
     batch_size: int = 32
     """Images in a step."""
     seed: int = 0
-    """Of the weights and of the images' order, the same in all trainings."""
+    """Decides initial weights and the images' order; the same in all trainings."""
     output: Path = Path("runs/figure1")
-    """Where curves and pictures are kept."""
+    """The folder of curves and pictures."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One training: the mean error over each epoch's batches, as they were trained on; fractions."""
+    """One training. Errors are fractions: each epoch's mean over its batches, each measured before its update."""
 
     data: str
     epochs: int
@@ -103,8 +104,8 @@ class Curve:
     errors: list[float]
 
     def epochs_to(self, target: float) -> float | None:
-        """Epochs until the error was down to the target, between two epochs in proportion; None if never."""
-        before = 1.0  # nothing learnt
+        """Returns the epochs until the error reached the target, interpolated linearly; None if it did not."""
+        before = 1.0  # before training
         for epoch, error in enumerate(self.errors):
             if error <= target:
                 return epoch + (before - target) / (before - error)
@@ -112,9 +113,9 @@ class Curve:
         return None
 
 
-def images_of(prepared: PreparedImages) -> tuple[Tensor, Tensor]:
-    """All training images (N, 3, 32, 32), less their mean, and their labels (N,)."""
-    # the loader gives validation images in order, each by its centre
+def load_images(prepared: PreparedImages) -> tuple[Tensor, Tensor]:
+    """Returns all training images (N, 3, 32, 32) minus the mean image, and their labels (N,)."""
+    # the loader gives validation images in order, and cuts their centres
     loader = Loader(replace(prepared, val=prepared.train), "val", SIDE, batch_size=500)
     mean = torch.from_numpy(prepared.mean)
     batches = list(loader.epoch(0))
@@ -123,11 +124,11 @@ def images_of(prepared: PreparedImages) -> tuple[Tensor, Tensor]:
 
 
 def train(options: Options, prepared: PreparedImages, activation: str, rate: float) -> Curve:
-    """One training. Should it diverge, errors of chance follow, which no table takes for success."""
+    """Trains a net. If it diverges, its errors are at chance, which the table does not count as success."""
     net = AlexNet(network(activation, options.init), len(prepared.classes), SIDE, seed=options.seed)
     optimizer = PaperSGD(parameter_groups(net, 0.0, 0.0))
     set_rates(optimizer, LearningRates(rate, rate, {}))
-    images, labels = images_of(prepared)
+    images, labels = load_images(prepared)
     errors: list[float] = []
     for epoch in range(options.epochs):
         order = torch.from_numpy(stream(options.seed, "order", epoch).permutation(len(labels)))
@@ -142,102 +143,102 @@ def train(options: Options, prepared: PreparedImages, activation: str, rate: flo
     return Curve(options.data, options.epochs, options.init, activation, rate, errors)
 
 
-def curves(options: Options) -> list[Curve]:
-    """All trainings: those that are there, and what is missing, which is trained and kept.
+def complete_curves(options: Options) -> list[Curve]:
+    """Returns the curves of all trainings; those that are missing are trained and saved.
 
     Raises:
-        UserError: there are curves of other images, epochs or initial weights; or nothing to train.
+        UserError: the output has curves of other images, epochs or initial weights; or there is nothing to train.
     """
     if options.epochs < 1 or options.batch_size < 1 or not options.rates:
-        raise UserError("--epochs and --batch-size must be 1 or more, and --rates name one rate or more")
+        raise UserError("--epochs and --batch-size must be 1 or more, and --rates needs at least one rate")
     file = options.output / "figure1.jsonl"
-    found = [Curve(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
-    for curve in found:
+    curves = [Curve(**record) for record in read_records(file)]
+    for curve in curves:
         if (curve.data, curve.epochs, curve.init) != (options.data, options.epochs, options.init):
             raise UserError(
-                f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs, init {curve.init}"
+                f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs, init {curve.init}; "
+                "name another folder"
             )
     prepared = prepare(data_folder(options.data), decoded_side(SIDE))
     options.output.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-        for activation in get_args(Activation):
-            for rate in options.rates:
-                if any((curve.activation, curve.rate) == (activation, rate) for curve in found):
-                    continue
-                found.append(train(options, prepared, activation, rate))
-                lines.write(json.dumps(asdict(found[-1])) + "\n")
-                lines.flush()
-                print(f"{activation}, rate {rate:g}: error {found[-1].errors[-1]:.1%} at the end", flush=True)
-    return [curve for curve in found if curve.rate in options.rates]
+    for activation in get_args(Activation):
+        for rate in options.rates:
+            if any((curve.activation, curve.rate) == (activation, rate) for curve in curves):
+                continue
+            curves.append(train(options, prepared, activation, rate))
+            append_record(file, asdict(curves[-1]))
+            print(f"{activation}, rate {rate:g}: error {curves[-1].errors[-1]:.1%} at the end", flush=True)
+    return [curve for curve in curves if curve.rate in options.rates]
 
 
-def best(found: list[Curve], target: float) -> dict[str, Curve]:
-    """Each activation's curve that is first at the target; the lowest at the end where none is."""
+def best_curves(curves: list[Curve], target: float) -> dict[str, Curve]:
+    """Returns each activation's curve that reaches the target first, or if none does, the lowest at the end."""
 
-    def rank(curve: Curve) -> tuple[float, float]:
+    def order(curve: Curve) -> tuple[float, float]:
         reached = curve.epochs_to(target)
         return (len(curve.errors) + 1.0 if reached is None else reached), curve.errors[-1]
 
-    return {a: min((c for c in found if c.activation == a), key=rank) for a in get_args(Activation)}
+    return {a: min((c for c in curves if c.activation == a), key=order) for a in get_args(Activation)}
 
 
-def draw(found: list[Curve], target: float, file: Path) -> None:
-    """The best curves, ReLU solid and tanh dashed as in the paper, over the faint ones of other rates.
+def draw(curves: list[Curve], target: float, file: Path) -> None:
+    """Draws the best curves, ReLU solid and tanh dashed as in the paper, over faint ones of the other rates.
 
     Args:
-        found: of each activation at least one.
-        target: drawn as a line.
-        file: without its suffix; a PNG and an SVG are written.
+        curves: at least one of each activation.
+        target: training error, drawn as a line.
+        file: path without its suffix; a PNG and an SVG are written.
     """
     styles = {"relu": ("ReLU", "#0072B2", "-"), "tanh": ("tanh", "#D55E00", (0, (5, 2)))}  # Okabe and Ito's
-    chosen = best(found, target)
+    best = best_curves(curves, target)
     figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
-    for curve in found:
+    for curve in curves:
         name, colour, dashes = styles[curve.activation]
-        front = curve is chosen[curve.activation]
+        is_best = curve is best[curve.activation]
         axes.plot(
             range(1, len(curve.errors) + 1),
             curve.errors,
             color=colour,
             linestyle=dashes,
-            linewidth=2.2 if front else 0.8,
-            alpha=1 if front else 0.4,
-            label=f"{name}, rate {curve.rate:g}" if front else None,
+            linewidth=2.2 if is_best else 0.8,
+            alpha=1 if is_best else 0.4,
+            label=f"{name}, rate {curve.rate:g}" if is_best else None,
         )
     axes.axhline(target, color="0.5", linewidth=0.8, linestyle=":")
     axes.set(xlabel="Epochs", ylabel="Training error", xlim=(0, None), ylim=(0, None))
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, title="each with its best rate; thin, its others")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, title="thick: the best rate; thin: the others")
     figure.savefig(file.with_suffix(".png"), dpi=150)
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # the same bytes each time
         figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
 
 
-def table(found: list[Curve], target: float) -> str:
-    """The epochs that each training took to the target, in markdown, and the ratio of the best."""
-    lines = [f"| activation | rate | epochs to {target:.0%} | error at the end |", "|---|---|---|---|"]
-    for curve in sorted(found, key=lambda curve: (curve.activation, curve.rate)):
+def table(curves: list[Curve], target: float) -> str:
+    """Returns the epochs that each training took to the target, in Markdown, and the ratio of the best."""
+    rows = []
+    for curve in sorted(curves, key=lambda curve: (curve.activation, curve.rate)):
         reached = curve.epochs_to(target)
         epochs = f"not in {len(curve.errors)}" if reached is None else f"{reached:.1f}"
-        lines.append(f"| {curve.activation} | {curve.rate:g} | {epochs} | {curve.errors[-1]:.1%} |")
-    relu, tanh = (curve.epochs_to(target) for curve in best(found, target).values())
+        rows.append((curve.activation, f"{curve.rate:g}", epochs, f"{curve.errors[-1]:.1%}"))
+    text = markdown_table(("activation", "rate", f"epochs to {target:.0%}", "error at the end"), rows)
+    relu, tanh = (curve.epochs_to(target) for curve in best_curves(curves, target).values())
     if relu is not None and tanh is not None:
-        lines.append(f"\ntanh's best takes {tanh / relu:.1f} times as many epochs as ReLU's; in the paper, 6 times.")
-    return "\n".join(lines)
+        text += f"\n\ntanh's best takes {tanh / relu:.1f} times as many epochs as ReLU's; in the paper, 6 times."
+    return text
 
 
 def main(options: Options) -> int:
     """Trains, draws and prints; returns the exit status."""
     try:
-        found = curves(options)
+        curves = complete_curves(options)
     except UserError as error:
         print(f"benchmarks.experiments.figure1: {error}", file=sys.stderr)
         return 2
-    draw(found, options.target, options.output / "figure1")
-    print(table(found, options.target))
+    draw(curves, options.target, options.output / "figure1")
+    print(table(curves, options.target))
     return 0
 
 

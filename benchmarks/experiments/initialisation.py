@@ -8,7 +8,6 @@ Prints a row for each batch size and initialisation: validation top-1 error afte
 training loss of the last report.
 """
 
-import json
 import math
 import tempfile
 from dataclasses import dataclass, replace
@@ -28,6 +27,8 @@ from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.recipes.settings import resolve as resolve_settings
 from alexnet_torch.training.launch import build_trainer
+from benchmarks.harness.records import read_records
+from benchmarks.harness.report import markdown_table
 
 
 @dataclass(frozen=True)
@@ -56,24 +57,23 @@ def networks() -> dict[str, Architecture]:
     }
 
 
-def run(net: Architecture, settings: Settings) -> tuple[float, float]:
+def train(net: Architecture, settings: Settings) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
     prepared = prepare(data_folder(settings.data), decoded_side(settings.image_size))
     recipe = replace(paper(), architecture=net)
     placement = place(None, net.towers, "auto", SINGLE_PROCESS)
     try:
         build_trainer(settings, recipe, prepared, placement).fit()
-    except TrainingError as failed:
-        print(f"    {failed}")
+    except TrainingError as error:
+        print(f"    {error}")
         return math.nan, math.nan
-    lines = (Path(settings.output) / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    error = next(r["top1_error"] for r in reversed(records) if r["split"] == "val" and r["crops"] == 1)
-    return error, next(r["loss"] for r in reversed(records) if r["split"] == "train")
+    newest_first = read_records(Path(settings.output) / "metrics.jsonl")[::-1]
+    top1_error = next(r["top1_error"] for r in newest_first if r["split"] == "val" and r["crops"] == 1)
+    return top1_error, next(r["loss"] for r in newest_first if r["split"] == "train")
 
 
 def main(options: Options) -> None:
-    """Prints the table."""
+    """Trains each network and prints the table."""
     rows = []
     for batch_size in options.batch_sizes:
         for name, net in networks().items():
@@ -90,10 +90,9 @@ def main(options: Options) -> None:
                     "no_mirror": options.data == "digits",
                     "output": output,
                 }
-                error, loss = run(net, resolve_settings(given))
-            rows.append(f"| {options.data} | {batch_size} | {name} | {error:.1%} | {loss:.3f} |")
-    print("\n| data | batch | initial weights | top-1 error | training loss |\n|---|---|---|---|---|")
-    print("\n".join(rows))
+                top1_error, loss = train(net, resolve_settings(given))
+            rows.append((options.data, batch_size, name, f"{top1_error:.1%}", f"{loss:.3f}"))
+    print("\n" + markdown_table(("data", "batch", "initial weights", "top-1 error", "training loss"), rows))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The moments are anywhere: starting, building the cache, training, validating, sa
 final model.pt differs by a bit from the uninterrupted run's, or the metrics (except times) differ.
 """
 
-import json
 import random
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.harness.paths import TRAIN_SCRIPT
+from benchmarks.harness.records import read_records
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def phase(folder: Path) -> str:
 
 def metrics(folder: Path) -> list[dict[str, object]]:
     """Reads a run's reports, without the values that depend on the machine's speed."""
-    records = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait")} for r in records]
+    records = read_records(folder / "run/metrics.jsonl")
+    return [{k: v for k, v in record.items() if k not in ("images_per_second", "data_wait")} for record in records]
 
 
 def main(options: Options) -> int:

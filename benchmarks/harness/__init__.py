@@ -1,1 +1,1 @@
-"""What benchmarks share: timing, worker processes, our training step, rival nets, photographs and reports."""
+"""What benchmarks share: timing, processes, our training step, rival nets, photographs, records and reports."""

@@ -14,7 +14,7 @@ from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
-from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, kept, recipe, table
+from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, recipe, saved_results, table
 from tests.support.nets import narrow_demo
 
 
@@ -30,12 +30,12 @@ def test_every_ablation_is_compared() -> None:
     assert [net for net in PAPER if recipe(net, 8).colour is None] == ["no-colour"]
 
 
-def test_the_schedule_is_cut_in_proportion() -> None:
+def test_the_schedule_is_shortened_in_proportion() -> None:
     assert recipe("full", 24).schedule == demo().schedule
     assert recipe("full", 8).schedule == EpochSchedule(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
 
 
-def test_differences_are_of_equal_seeds() -> None:
+def test_differences_pair_equal_seeds() -> None:
     full = {0: 0.18, 1: 0.20, 2: 0.22}
     # 2, 4 and 0 points: their standard deviation is 2, its mean's error 2 / sqrt(3)
     assert difference({0: 0.20, 1: 0.24, 2: 0.22}, full) == "+2.0 ± 1.2"
@@ -43,7 +43,7 @@ def test_differences_are_of_equal_seeds() -> None:
     assert difference({5: 0.90}, full) == ""
 
 
-def test_the_table_has_means_spreads_and_what_diverged() -> None:
+def test_the_table_has_means_deviations_and_diverged_nets() -> None:
     results = [result("full", 0, 0.18), result("full", 1, 0.22), result("tanh", 0, 0.3), result("tanh", 1, None, None)]
     lines = table([*results, result("no-norm", 0, None, None)]).splitlines()[2:]
     assert lines == [
@@ -53,7 +53,7 @@ def test_the_table_has_means_spreads_and_what_diverged() -> None:
     ]
 
 
-def test_what_is_there_is_not_trained_again(
+def test_saved_results_are_not_trained_again(
     tmp_path: Path,
     image_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -66,9 +66,9 @@ def test_what_is_there_is_not_trained_again(
     output.mkdir()
     (output / "results.jsonl").write_text(json.dumps(asdict(there)) + "\n")
     (output / "full-0").mkdir()
-    (output / "full-0/metrics.jsonl").write_text("cut off in the middle")
+    (output / "full-0/metrics.jsonl").write_text("half a line")
     assert ablations.main(options) == 0
-    first, trained = results = kept(options)
+    first, trained = results = saved_results(options)
     assert first == there
     assert (trained.net, trained.seed) == (FULL, 0)
     assert trained.top1_error is not None
@@ -77,11 +77,11 @@ def test_what_is_there_is_not_trained_again(
     assert not (output / "full-0/checkpoints").exists()
     assert "| full | 2 |" in capsys.readouterr().out
     assert ablations.main(replace(options, jobs=2)) == 0
-    assert kept(options) == results
+    assert saved_results(options) == results
     assert ablations.main(replace(options, epochs=2)) == 2
     assert f"--output {output}: has results of {data}, 1 epochs" in capsys.readouterr().err
     assert ablations.main(replace(options, nets=("no-nrm",))) == 2
-    assert "--nets: there is no ['no-nrm'], only full, no-norm" in capsys.readouterr().err
+    assert "--nets: ['no-nrm'] do not exist; choose from full, no-norm" in capsys.readouterr().err
 
 
 def test_a_net_that_continues_another_starts_with_its_convolutions(
@@ -103,7 +103,7 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
     data, output = image_folder(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
     assert ablations.main(options) == 0
-    assert [result.net for result in kept(options)] == [FULL, "full-init", "sixth-conv-init"]
+    assert [result.net for result in saved_results(options)] == [FULL, "full-init", "sixth-conv-init"]
     full = torch.load(output / "full-0/model.pt", weights_only=True)
     for start in starts[1:]:
         same = {name.split(".")[2] for name, value in start.items() if torch.equal(value, full.get(name, value + 1))}
@@ -111,11 +111,11 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
     assert "towers.1.conv6.weight" in starts[2]
     assert not (output / "full-init-0").exists()
     assert ablations.main(replace(options, seeds=(0, 1), nets=("full-init",))) == 2
-    assert "full-1: there is no such file" in capsys.readouterr().err
+    assert "full-1: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("why", "status"), [("training diverged", 0), ("cannot write the run", 1)])
-def test_a_training_that_diverged_is_a_result_and_one_that_broke_off_is_none(
+def test_a_diverged_training_is_a_result_and_a_failed_one_is_none(
     why: str,
     status: int,
     tmp_path: Path,
@@ -130,11 +130,11 @@ def test_a_training_that_diverged_is_a_result_and_one_that_broke_off_is_none(
     monkeypatch.setattr(Trainer, "fit", fail)
     options = Options(str(image_folder(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
     assert ablations.main(options) == status
-    assert [result.top1_error for result in kept(options)] == ([None] if status == 0 else [])
+    assert [result.top1_error for result in saved_results(options)] == ([None] if status == 0 else [])
     assert (why in capsys.readouterr().err) == (status == 1)
 
 
-def test_each_training_is_a_process_and_those_that_continue_others_come_last(
+def test_each_training_is_a_process_and_nets_that_continue_others_come_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []

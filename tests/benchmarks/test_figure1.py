@@ -8,14 +8,24 @@ import torch
 from alexnet_torch import AlexNet
 from alexnet_torch.data.prepare import prepare
 from benchmarks.experiments import figure1
-from benchmarks.experiments.figure1 import FOUR_LAYERS, SIDE, Curve, Options, best, draw, images_of, network, table
+from benchmarks.experiments.figure1 import (
+    FOUR_LAYERS,
+    SIDE,
+    Curve,
+    Options,
+    best_curves,
+    draw,
+    load_images,
+    network,
+    table,
+)
 
 
 def curve(activation: str, rate: float, *errors: float) -> Curve:
     return Curve("photos", len(errors), "2012", activation, rate, list(errors))
 
 
-FOUND = [
+CURVES = [
     curve("relu", 0.01, 0.6, 0.3, 0.2, 0.1),
     curve("relu", 0.1, 0.9, 0.9, 0.9, 0.9),
     curve("tanh", 0.01, 0.8, 0.7, 0.6, 0.5),
@@ -23,43 +33,43 @@ FOUND = [
 ]
 
 
-def test_epochs_to_an_error_are_between_two_in_proportion() -> None:
-    assert FOUND[0].epochs_to(0.25) == pytest.approx(2.5)
-    assert FOUND[0].epochs_to(0.3) == pytest.approx(2.0)
-    assert FOUND[0].epochs_to(0.8) == pytest.approx(0.5)
-    assert FOUND[0].epochs_to(0.05) is None
+def test_epochs_to_an_error_are_interpolated() -> None:
+    assert CURVES[0].epochs_to(0.25) == pytest.approx(2.5)
+    assert CURVES[0].epochs_to(0.3) == pytest.approx(2.0)
+    assert CURVES[0].epochs_to(0.8) == pytest.approx(0.5)
+    assert CURVES[0].epochs_to(0.05) is None
 
 
-def test_the_best_is_first_at_the_target_or_lowest_at_the_end() -> None:
-    assert best(FOUND, 0.25) == {"relu": FOUND[0], "tanh": FOUND[3]}
-    assert best(FOUND, 0.6) == {"relu": FOUND[0], "tanh": FOUND[2]}
+def test_the_best_curve_reaches_the_target_first_or_is_lowest_at_the_end() -> None:
+    assert best_curves(CURVES, 0.25) == {"relu": CURVES[0], "tanh": CURVES[3]}
+    assert best_curves(CURVES, 0.6) == {"relu": CURVES[0], "tanh": CURVES[2]}
 
 
-def test_the_table_says_how_much_sooner() -> None:
-    text = table(FOUND, 0.65)
+def test_the_table_says_how_many_times_more_epochs_tanh_takes() -> None:
+    text = table(CURVES, 0.65)
     assert "| relu | 0.01 | 0.9 | 10.0% |" in text
     assert "| relu | 0.1 | not in 4 | 90.0% |" in text
     # 0.35 / 0.4 of an epoch against 2.5
     assert "tanh's best takes 2.9 times as many epochs" in text
-    assert "times" not in table(FOUND, 0.25)
+    assert "times" not in table(CURVES, 0.25)
 
 
-def test_the_picture_is_drawn_twice(tmp_path: Path) -> None:
-    draw(FOUND, 0.25, tmp_path / "figure1")
+def test_the_figure_is_drawn_the_same_each_time(tmp_path: Path) -> None:
+    draw(CURVES, 0.25, tmp_path / "figure1")
     assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
     drawn = (tmp_path / "figure1.svg").read_text()
     for label in ("ReLU, rate 0.01", "tanh, rate 0.1", "Training error", "Epochs"):
         assert label in drawn
-    draw(FOUND, 0.25, tmp_path / "again")
+    draw(CURVES, 0.25, tmp_path / "again")
     assert len((tmp_path / "again.svg").read_text()) == len(drawn)
 
 
-def test_the_net_has_four_layers_and_halves_its_maps_as_the_sources() -> None:
+def test_the_net_has_four_layers_and_halves_its_maps_as_the_2012_source() -> None:
     assert [side for _, side in FOUR_LAYERS.stage_sides(SIDE)] == [32, 16, 16, 8, 8, 4]
     assert AlexNet(FOUR_LAYERS, 10, SIDE)(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 10)
 
 
-def test_lecuns_rule_keeps_tanh_out_of_saturation() -> None:
+def test_lecuns_rule_saturates_no_tanh() -> None:
     pixels = 64 * torch.randn(8, 3, SIDE, SIDE)
     for stage in FOUR_LAYERS.stage_names[:3]:
         out = AlexNet(network("tanh", "lecun"), 10, SIDE, seed=0).features(pixels, stage)
@@ -68,9 +78,9 @@ def test_lecuns_rule_keeps_tanh_out_of_saturation() -> None:
     assert network("relu", "2012") == FOUR_LAYERS
 
 
-def test_images_are_all_there_once_without_augmentation(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
+def test_all_images_are_loaded_once_without_augmentation(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
     prepared = prepare(image_folder(tmp_path / "images"), 37)
-    images, labels = images_of(prepared)
+    images, labels = load_images(prepared)
     assert labels.tolist() == prepared.train.labels.tolist()
     assert prepared.train.images is not None
     centre = prepared.train.images[prepared.train.rows][:, 2:34, 2:34].astype("float32")
@@ -78,19 +88,19 @@ def test_images_are_all_there_once_without_augmentation(tmp_path: Path, image_fo
     torch.testing.assert_close(images, expected)
 
 
-def test_both_learn_and_what_is_there_is_not_trained_again(
+def test_both_activations_learn_and_saved_curves_are_not_trained_again(
     tmp_path: Path, image_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = image_folder(tmp_path / "images", classes=2, train=8)
     options = Options(str(data), 4, "lecun", (0.01,), batch_size=4, output=tmp_path / "out")
     assert figure1.main(options) == 0
     lines = (tmp_path / "out/figure1.jsonl").read_text()
-    found = figure1.curves(options)
-    assert [c.activation for c in found] == ["relu", "tanh"]
-    assert all(c.errors[-1] < c.errors[0] for c in found)
+    curves = figure1.complete_curves(options)
+    assert [c.activation for c in curves] == ["relu", "tanh"]
+    assert all(c.errors[-1] < c.errors[0] for c in curves)
     assert (tmp_path / "out/figure1.jsonl").read_text() == lines
     assert figure1.main(replace(options, epochs=3)) == 2
     assert f"has curves of {data}, 4 epochs, init lecun" in capsys.readouterr().err
     for nothing in (replace(options, epochs=0), replace(options, rates=()), replace(options, batch_size=0)):
         assert figure1.main(nothing) == 2
-        assert "must be 1 or more, and --rates name one rate" in capsys.readouterr().err
+        assert "must be 1 or more, and --rates needs at least one rate" in capsys.readouterr().err
