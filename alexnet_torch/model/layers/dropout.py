@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """A bijection of 32-bit values (in int64) in which every input bit moves every output bit.
+    """Maps 32-bit values (in int64) one to one, so that every input bit changes every output bit.
 
-    The constants are Chris Wellons' lowbias32. Products of 32-bit values are exact in int64 up to
-    its wrap-around, which leaves the low 32 bits right.
+    The constants are those of Chris Wellons' lowbias32. Products of 32-bit values wrap around in int64,
+    which leaves the low 32 bits right.
     """
     low = 0xFFFFFFFF
     bits = ((bits ^ (bits >> 16)) * 0x7FEB352D) & low
@@ -17,18 +17,18 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int, first_element: int = 0) -> Tensor:
-    """Which elements of a batch's activations to keep: True at probability 1 - rate.
+    """Returns which elements of a batch's activations to keep: True with probability 1 - rate.
 
-    A hash of (key, row in the global batch, element), so that a rank that holds rows of the batch
-    takes the same rows of the same mask, on any device, and no other rows are ever drawn.
+    The mask is a hash of (key, row in the global batch, element). So a part of the batch takes its rows of
+    the same mask, on any device, and other rows are never drawn.
 
     Args:
-        shape: (n, ...) of the activations.
+        shape: (n, ...), the shape of the activations.
         rate: probability of dropping an element.
-        key: 0-d int64, non-negative, below 2^62: one for each step, tower and layer. A tensor, on the device
-            where the mask is wanted, so that a compiled network is not compiled anew for each step.
-        first_row: the first of these rows in the global batch.
-        first_element: the first of these elements in the tower's row.
+        key: 0-d int64, non-negative, below 2^62: one for each step, tower and stage. A tensor, on the
+            device of the mask, so that a compiled network is not compiled again at each step.
+        first_row: index of the first of these rows in the global batch.
+        first_element: index of the first of these elements in the tower's row.
 
     Returns:
         bool, of `shape`.

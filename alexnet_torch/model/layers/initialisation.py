@@ -16,11 +16,11 @@ def initialise(
     """Draws a layer's weights and biases.
 
     Args:
-        layer: on any device; the numbers are drawn on the CPU, so that they are the same on all.
-        init: how.
-        generator: of the CPU; None for torch's own.
-        outputs: of the whole layer, of which this one is a piece; None for what it has.
-        rows: of the whole layer's outputs, those that this one has.
+        layer: on any device; the values are drawn on the CPU, so that all devices get the same.
+        init: the distribution of the weights, and the biases.
+        generator: a CPU generator; None for torch's own.
+        outputs: number of outputs of the full layer, if this one is a piece of it; None for this layer's number.
+        rows: the rows of the full layer that this one has.
     """
     std = init.std * (layer.weight.shape[1:].numel() ** -0.5 if init.by_fan_in else 1.0)
     outputs = len(layer.weight) if outputs is None else outputs
