@@ -1,11 +1,11 @@
-"""What a network is: frozen dataclasses, and the paper's net (Krizhevsky, Sutskever, Hinton, 2012).
+"""What a network computes: frozen dataclasses, and the paper's net (Krizhevsky, Sutskever, Hinton, 2012).
 
-An architecture says nothing about where towers live (placement.py) or how they learn
-(recipes.py). Other people's nets are in presets.py.
+An architecture says nothing about where towers are or how they are trained. Other nets are in presets.py.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any, Literal, get_args
 
 Activation = Literal["relu", "tanh"]
@@ -24,13 +24,12 @@ class Init:
     """A layer's weights and biases before the first step.
 
     Attributes:
-        std: standard deviation of the weights; of the normal before truncation for
-            "truncated_normal" (redrawn beyond two of them, as TensorFlow does); the half-width of
-            the interval for "uniform".
-        bias: the constant that biases start from; None, for "uniform" alone, draws them like weights.
-        distribution: of the weights.
-        by_fan_in: `std` is in units of 1 / sqrt(the layer's inputs): 1 is LeCun's rule, sqrt(2)
-            He's, and 1 with "uniform" is torch's default.
+        std: standard deviation of the weights; for "truncated_normal" before truncation (values beyond two of
+            them are drawn again, as in TensorFlow); for "uniform" the half-width of the interval.
+        bias: initial value of the biases; None, only for "uniform", draws them like the weights.
+        distribution: distribution of the weights.
+        by_fan_in: whether `std` is in units of 1 / sqrt(number of the layer's inputs): then 1 is LeCun's rule,
+            sqrt(2) He's, and 1 with "uniform" torch's default.
     """
 
     std: float = 0.01
@@ -52,9 +51,9 @@ class Norm:
     alpha is in PyTorch's convention, divided by the window: the paper's 1e-4 is 5e-4 here.
 
     Attributes:
-        window: neighbouring channels summed over, odd, clipped at the first and last channel; for
+        window: number of neighbouring channels in the sum, odd, clipped at the first and last channel; for
             the spatial norm, the side of a square in one channel, clipped at the borders.
-        across_towers: neighbours are sought among all channels, not the tower's alone.
+        across_towers: whether neighbours are among the channels of all towers, not only of the same tower.
     """
 
     window: int = 5
@@ -75,9 +74,9 @@ class Conv:
     """A convolution stage: the convolution, then the operations of `after` in their order.
 
     Attributes:
-        channels: output channels, all towers together.
-        padding: zeros added at (left, right, top, bottom).
-        meet: each tower reads all towers' channels, not its own alone.
+        channels: output channels of all towers together.
+        padding: number of zeros at (left, right, top, bottom).
+        meet: whether each tower reads the channels of all towers, not only its own.
     """
 
     name: str
@@ -101,7 +100,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Linear:
-    """A fully connected stage. `width` None stands for the number of classes (the last stage)."""
+    """A fully connected stage. A `width` of None is the number of classes (in the last stage)."""
 
     name: str
     width: int | None
@@ -114,19 +113,19 @@ class Linear:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A whole network: `convs` in order, then `linears`.
+    """A full network: `convs` in order, then `linears`.
 
     Attributes:
-        towers: parts that every stage's output channels are divided among.
-        norm: what "norm" in a stage's `after` does.
-        spatial_norm: what "spatial_norm" does: the window is a square within one channel.
-        pool_size, pool_stride, pool_ceil: max-pooling of every "pool"; `pool_ceil` keeps windows
-            that reach past the right and bottom edge.
-        dropout: stages whose output is dropped at `dropout_rate` in training.
-        adaptive_pool: if given, average-pools the last convolution stage to this side whatever the
-            image size, as torchvision does.
-        input_scale: what images of 0..255, less their mean, are multiplied by before conv1.
-        linear_activation: after each linear but the last; convolutions name theirs in `after`.
+        towers: number of towers, each with its part of every stage's output channels.
+        norm: normalisation by "norm" in a stage's `after`.
+        spatial_norm: normalisation by "spatial_norm": its window is a square within one channel.
+        pool_size, pool_stride, pool_ceil: max-pooling by "pool"; `pool_ceil` keeps windows that reach past
+            the right and bottom edge.
+        dropout: stages with dropout at `dropout_rate` after them in training.
+        adaptive_pool: side to which the last convolution stage is average-pooled for any image size, as in
+            torchvision; None for no such pooling.
+        input_scale: factor for the images (0..255 less the mean image) before conv1.
+        linear_activation: activation after each linear stage but the last; convolutions have theirs in `after`.
     """
 
     name: str
@@ -145,12 +144,11 @@ class Architecture:
     linear_activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        _require(self.towers >= 1, self, "towers", "at least 1")
-        _require(len(self.convs) >= 1, self, "convs", "at least one stage")
-        _require(len(self.linears) >= 1, self, "linears", "at least one stage")
+        for field in ("towers", "pool_size", "pool_stride"):
+            _require(getattr(self, field) >= 1, self, field, "at least 1")
+        for field in ("convs", "linears"):
+            _require(len(getattr(self, field)) >= 1, self, field, "at least one stage")
         _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
-        _require(self.pool_size >= 1, self, "pool_size", "at least 1")
-        _require(self.pool_stride >= 1, self, "pool_stride", "at least 1")
         _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
         _require(self.input_scale > 0, self, "input_scale", "positive")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
@@ -159,30 +157,31 @@ class Architecture:
         names = self.stage_names
         if len(set(names)) != len(names):
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")
+        multiple = f"must be a multiple of {self.towers}, the number of towers"
         for conv in self.convs:
             if conv.channels % self.towers:
-                raise ValueError(f"{conv.name}.channels must divide among {self.towers} towers, not {conv.channels}")
+                raise ValueError(f"{conv.name}.channels {multiple}, not {conv.channels}")
         *hidden, last = self.linears
         for linear in hidden:
             if linear.width is None or linear.width % self.towers:
-                raise ValueError(f"{linear.name}.width must divide among {self.towers} towers, not {linear.width}")
+                raise ValueError(f"{linear.name}.width {multiple}, not {linear.width}")
         if last.width is not None:
             raise ValueError(f"{last.name}.width must be None, the number of classes, not {last.width}")
 
     @property
     def stages(self) -> tuple[Conv | Linear, ...]:
-        """All stages, first to last."""
+        """All stages, in order."""
         return *self.convs, *self.linears
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """All stages by name, first to last."""
+        """The names of all stages, in order."""
         return tuple(stage.name for stage in self.stages)
 
     def stage_sides(self, image_size: int) -> Iterator[tuple[str, int]]:
-        """The side of each convolution stage's output, before and after each pooling.
+        """Yields the name and the side of each convolution's and each pooling's output.
 
-        Yields (what, side) pairs; sides of 0 or less mean that the image is too small.
+        A side of 0 or less means that the image is too small.
         """
         side = image_size
         for conv in self.convs:
@@ -194,52 +193,50 @@ class Architecture:
                     yield f"{conv.name}'s pooling", side
 
     def _pooled(self, side: int) -> int:
-        over = side - self.pool_size
+        last_start = side - self.pool_size
         if not self.pool_ceil:
-            return over // self.pool_stride + 1
+            return last_start // self.pool_stride + 1
         # torch drops a last window that would start past the edge
-        pooled = -(-over // self.pool_stride) + 1
+        pooled = -(-last_start // self.pool_stride) + 1
         return pooled if (pooled - 1) * self.pool_stride < side else pooled - 1
 
     def fits(self, image_size: int) -> bool:
-        """Whether every stage of an image of this size is at least 1x1."""
+        """Returns whether every stage's output is at least 1x1 for images of this size."""
         return image_size >= 1 and all(side >= 1 for _, side in self.stage_sides(image_size))
 
     def smallest_image(self) -> int:
-        """The smallest image size that `fits`, in pixels."""
-        size = 1
-        while not self.fits(size):
-            size += 1
-        return size
+        """Returns the smallest image size that `fits`, in pixels."""
+        return next(size for size in count(1) if self.fits(size))
 
     def final_side(self, image_size: int) -> int:
-        """The side of the map that the first linear stage reads.
+        """Returns the side of the map that the first linear stage reads.
 
         Raises:
             ValueError: the image is too small; the message names the smallest size that works.
         """
-        for what, side in self.stage_sides(image_size):
+        for name, side in self.stage_sides(image_size):
             if side < 1:
                 raise ValueError(
-                    f"image_size {image_size} leaves nothing of {what} in {self.name}; "
+                    f"image_size {image_size} is too small for {name} in {self.name}; "
                     f"the smallest that works is {self.smallest_image()}"
                 )
         return self.adaptive_pool or side
 
     def with_init(self, **inits: Init) -> "Architecture":
-        """This architecture with some stages' initialisation replaced, by stage name."""
+        """Returns this architecture with other initialisations for some stages, given by stage name."""
         unknown = set(inits) - set(self.stage_names)
         if unknown:
             raise ValueError(f"{self.name} has no stage {sorted(unknown)}, only {self.stage_names}")
-        return replace(
-            self,
-            convs=tuple(replace(c, init=inits.get(c.name, c.init)) for c in self.convs),
-            linears=tuple(replace(f, init=inits.get(f.name, f.init)) for f in self.linears),
-        )
+        convs = tuple(replace(conv, init=inits.get(conv.name, conv.init)) for conv in self.convs)
+        linears = tuple(replace(linear, init=inits.get(linear.name, linear.init)) for linear in self.linears)
+        return replace(self, convs=convs, linears=linears)
 
     def computation_only(self) -> "Architecture":
-        """What decides what given weights compute, and nothing else: no name, dropout, initial weights, norms that
-        no stage has, or scale of the images, which can be taken into conv1's weights."""
+        """Returns this architecture with only what decides the output for given weights.
+
+        Without the name, dropout, initial weights, norms that no stage uses, and the scale of the images,
+        by which conv1's weights can be multiplied instead.
+        """
         used = {operation for conv in self.convs for operation in conv.after}
         return replace(
             self.with_init(**dict.fromkeys(self.stage_names, Init())),
@@ -253,15 +250,15 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> "Architecture":
-        """The architecture that `dataclasses.asdict` described, from JSON say.
+        """Returns the architecture of a description by `dataclasses.asdict`, which may have been JSON since.
 
         Raises:
-            ValueError: a field is unknown or its value is impossible.
+            ValueError: a field is unknown or its value is invalid.
         """
         values = dict(description)
         try:
-            values["convs"] = tuple(_stage(Conv, c) for c in values["convs"])
-            values["linears"] = tuple(_stage(Linear, f) for f in values["linears"])
+            values["convs"] = tuple(_stage(Conv, conv) for conv in values["convs"])
+            values["linears"] = tuple(_stage(Linear, linear) for linear in values["linears"])
             values["norm"] = Norm(**values["norm"])
             values["spatial_norm"] = Norm(**values["spatial_norm"])
             values["dropout"] = tuple(values["dropout"])
@@ -270,19 +267,18 @@ class Architecture:
             raise ValueError(f"not an architecture: {error}") from error
 
 
-def _stage(kind: Any, description: dict[str, Any]) -> Any:
-    values = {f.name: description[f.name] for f in fields(kind) if f.name in description}
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    if unknown := set(description) - set(values):
-        raise TypeError(f"{kind.__name__} has no field {sorted(unknown)}")
-    return kind(**{**values, "init": Init(**values["init"])})
+def _stage(stage_type: Any, description: dict[str, Any]) -> Any:
+    if unknown := set(description) - {field.name for field in fields(stage_type)}:
+        raise TypeError(f"{stage_type.__name__} has no field {sorted(unknown)}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    return stage_type(**values | {"init": Init(**description["init"])})
 
 
 PAPER = Architecture(
     name="paper",
     convs=(
-        # "224 or 227?" The 2012 source reads 224 pixels with no padding on the left and top and lets the
-        # last of 1 + ceil((224 - 11) / 4) = 55 windows reach 3 pixels past the right and bottom edge.
+        # "224 or 227?" The 2012 source reads 224 pixels without padding on the left and top; the last of its
+        # 1 + ceil((224 - 11) / 4) = 55 windows reaches 3 pixels past the right and bottom edge.
         Conv("conv1", 96, 11, 4, (0, 3, 0, 3), after=("relu", "norm", "pool"), init=Init(0.01, 0.0)),
         Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.01, 1.0)),
         Conv("conv3", 384, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.01, 0.0)),
@@ -295,5 +291,5 @@ PAPER = Architecture(
         Linear("fc8", None, init=Init(0.01, 0.0)),
     ),
 )
-"""The paper's text to the letter, initialisation included (with which small folders stay at chance:
-see recipes.py), and the source's answer to what the text leaves open: conv1's padding."""
+"""The paper's text, with its initialisation (with which small data sets stay at chance: see the recipes), and
+conv1's padding, which the text leaves open, from the 2012 source."""

@@ -4,27 +4,27 @@ import re
 
 
 def tower_of(name: str) -> int:
-    """The tower of a parameter, from 0: 1 for `towers.1.fc7.bias`."""
+    """Returns the tower of a parameter, from 0: 1 for `towers.1.fc7.bias`."""
     return int(name.split(".")[1])
 
 
 def stage_of(name: str) -> str:
-    """The stage of a parameter: `fc7` for `towers.1.fc7.bias` and for `fc7.bias`."""
+    """Returns the stage of a parameter: `fc7` for `towers.1.fc7.bias` and for `fc7.bias`."""
     return name.split(".")[-2]
 
 
 def kind_of(name: str) -> str:
-    """The kind of a parameter, "weight" or "bias"."""
+    """Returns the kind of a parameter, "weight" or "bias"."""
     return name.split(".")[-1]
 
 
 def has_tower(name: str) -> bool:
-    """Whether the name contains a tower: true for `towers.1.fc7.bias`, false for `fc7.bias`."""
+    """Returns whether the name contains a tower: true for `towers.1.fc7.bias`, false for `fc7.bias`."""
     return re.fullmatch(r"towers\.\d+\..+", name) is not None
 
 
 def grouped_name(name: str) -> str:
-    """The name without its tower: `fc7.bias` for `towers.1.fc7.bias`.
+    """Returns the name without its tower: `fc7.bias` for `towers.1.fc7.bias`.
 
     Raises:
         ValueError: the name contains no tower.
@@ -35,10 +35,10 @@ def grouped_name(name: str) -> str:
 
 
 def tower_name(tower: int, grouped: str) -> str:
-    """The name of one tower's parameter: `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
+    """Returns the name of one tower's parameter: `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
     return f"towers.{tower}.{grouped}"
 
 
 def parameter_name(stage: str, kind: str) -> str:
-    """The name in the grouped layout: `fc7.bias` for stage "fc7" and kind "bias"."""
+    """Returns the name in the grouped layout: `fc7.bias` for stage "fc7" and kind "bias"."""
     return f"{stage}.{kind}"

@@ -1,6 +1,6 @@
-"""Those who built it otherwise: the 2012 source, Caffe's bvlc_alexnet, the TensorFlow post, torchvision.
+"""Other versions of the network: the 2012 source, Caffe's bvlc_alexnet, the TensorFlow post, torchvision.
 
-The paper's own net is architecture.PAPER, whose dataclasses have its norm and pooling for defaults.
+The paper's own net is architecture.PAPER; the dataclasses there have its norm and pooling as defaults.
 """
 
 from dataclasses import replace
@@ -13,19 +13,19 @@ _RELU_NORM_POOL: tuple[Operation, ...] = ("relu", "norm", "pool")
 
 
 def _source_2012() -> Architecture:
-    order: dict[str, tuple[Operation, ...]] = {
+    after: dict[str, tuple[Operation, ...]] = {
         "conv1": ("norm", "pool", "relu"),
         "conv2": ("relu", "norm", "spatial_norm", "pool"),
         "conv5": ("pool", "relu"),
     }
-    convs = tuple(replace(c, after=order.get(c.name, c.after)) for c in PAPER.convs)
-    # scale 1e-4 is divided by the window in the source, as in PyTorch
+    convs = tuple(replace(conv, after=after.get(conv.name, conv.after)) for conv in PAPER.convs)
+    # the source divides its scale 1e-4 by the window, as PyTorch does
     net = replace(PAPER, name="source_2012", convs=convs, norm=Norm(alpha=1e-4), pool_ceil=True)
     return net.with_init(conv3=Init(0.03, 0.0), conv4=Init(0.03, 1.0), conv5=Init(0.03, 1.0))
 
 
 SOURCE_2012 = _source_2012()
-"""Net 145 of the 2012 source, the paper's net as it was run. Pooled sides are rounded up, which
+"""Net 145 of the 2012 source: the paper's net as it was run. Sides are rounded up in pooling, which
 makes no difference at 224 pixels."""
 
 CAFFE = replace(
@@ -41,12 +41,12 @@ CAFFE = replace(
     fc6=Init(0.005, 0.1),
     fc7=Init(0.005, 0.1),
 )
-"""Caffe's bvlc_alexnet (groups of 2 for towers), meant for 227-pixel crops; biases of 0.1 where the
-paper has 1 ("found necessary"). Pooled sides are rounded up, which makes no difference at 227 pixels."""
+"""Caffe's bvlc_alexnet (2 groups as towers), meant for 227-pixel crops; biases of 0.1 where the paper
+has 1 ("found necessary"). Sides are rounded up in pooling, which makes no difference at 227 pixels."""
 
 
-def _truncated(n: int) -> Init:
-    return Init(n**-0.5, 0.0, "truncated_normal")
+def _truncated(inputs: int) -> Init:
+    return Init(inputs**-0.5, 0.0, "truncated_normal")
 
 
 TENSORFLOW_POST = Architecture(
@@ -64,13 +64,13 @@ TENSORFLOW_POST = Architecture(
         Linear("fc8", None, init=_truncated(4096)),
     ),
     towers=1,
-    # tf.nn.local_response_normalization's defaults: radius 5, bias 1, alpha 1 (not divided by the
-    # 11 channels, hence 11 in PyTorch's convention), beta 0.5
+    # the defaults of tf.nn.local_response_normalization: radius 5, bias 1, beta 0.5, and alpha 1, which is not
+    # divided by the 11 channels: 11 in PyTorch's convention
     norm=Norm(window=11, alpha=11.0, beta=0.5, k=1.0),
     pool_ceil=True,
 )
-"""The TensorFlow post's net: one tower, SAME padding (56, 28, 14, 7 at 224 px; exact for image sizes
-that are multiples of 32), TensorFlow's normalisation defaults."""
+"""The TensorFlow post's net: one tower, SAME padding (sides of 56, 28, 14, 7 at 224 pixels; exact for image
+sizes that are multiples of 32), TensorFlow's normalisation defaults."""
 
 _TORCH_DEFAULT = Init(1.0, None, "uniform", by_fan_in=True)
 
@@ -92,7 +92,7 @@ TORCHVISION = Architecture(
     dropout=("conv5", "fc6"),
     adaptive_pool=6,
 )
-"""torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), no norm."""
+"""torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), without norm."""
 
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, TENSORFLOW_POST, TORCHVISION)}
-"""Each architecture that this package knows, by its name."""
+"""All architectures of this package, by name."""

@@ -91,7 +91,7 @@ def test_the_source_differs_from_the_paper_where_its_notes_say() -> None:
         (lambda: Conv("c", 8, 3, after=("pol",)), "Conv.after must be among .*'pol'"),  # type: ignore[arg-type]
         (lambda: Linear("f", 0), "Linear.width must be at least 1"),
         (lambda: replace(PAPER, towers=0), "Architecture.towers must be at least 1, not 0"),
-        (lambda: replace(PAPER, towers=5), "conv1.channels must divide among 5 towers, not 96"),
+        (lambda: replace(PAPER, towers=5), "conv1.channels must be a multiple of 5, the number of towers, not 96"),
         (lambda: replace(PAPER, dropout=("fc9",)), "Architecture.dropout must be among .*fc9"),
         (lambda: replace(PAPER, dropout_rate=1.0), "Architecture.dropout_rate must be in"),
         (lambda: replace(PAPER, linears=PAPER.linears[:2]), "fc7.width must be None"),

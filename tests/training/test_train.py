@@ -203,7 +203,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
             "--colour paper: must be none for --ablation no-colour",
         ),
         (["--recipe", "papr"], "invalid choice 'papr' for argument '--recipe'"),
-        (["--image-size", "63"], "--image-size: image_size 63 leaves nothing of .* smallest that works is 64"),
+        (["--image-size", "63"], "--image-size: image_size 63 is too small for .* smallest that works is 64"),
         (["--devices", "gpu"], "--devices: 'gpu' is not a device"),
         (["--devices", "cuda:99"], r"--devices cuda:99: this machine shows \d+ GPU"),
         (["--devices", "cpu,cpu,cpu"], r"--devices: 3 devices for 2 tower\(s\); name one device, or one for each"),

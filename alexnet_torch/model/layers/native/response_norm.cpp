@@ -1,9 +1,9 @@
-// Response normalisation on CPUs, forward and backward, alone or with the ReLU before it.
-// response_norm.py has the formulas; kernels.py compiles this on first use.
+// Response normalisation on CPUs, forward and backward, with or without the ReLU before it.
+// response_norm.py has the formulas; kernels.py compiles this file on first use.
 //
-// Each output is one pass over memory: a pixel's channels (channels_last) or a block of pixels (contiguous)
-// go through small buffers that stay in the first-level cache. Every element's sum runs in one fixed
-// order, whatever the number of threads, and so results are equal to the bit on any of them.
+// Each function makes one pass over memory: the channels of a pixel (channels_last) or of a block of pixels
+// (contiguous) go through small buffers that stay in the first-level cache. The sum of each element has a
+// fixed order, so the results are the same to the bit for any number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/Dispatch.h>
@@ -19,14 +19,14 @@ namespace {
 
 using at::Tensor;
 
-constexpr int kBlock = 128;      // pixels that the contiguous kernels take at a time
-constexpr int64_t kGrain = 1 << 14; // elements below which a thread is not worth waking
+constexpr int kBlock = 128;          // pixels in a block of the contiguous kernels
+constexpr int64_t kGrain = 1 << 14;  // with fewer elements than this, another thread costs more than it saves
 
 struct Norm {
-  int64_t half;  // neighbours on each side
+  int64_t half;  // number of neighbours on each side
   double scale;  // alpha / window
   double beta, k;
-  bool relu;  // of the input, first
+  bool relu;  // apply ReLU to the input first
 };
 
 template <typename T>
@@ -44,21 +44,22 @@ inline T negative_power(T s, double beta) {
   return beta == 0.5 ? T(1) / std::sqrt(s) : std::pow(s, T(-beta));
 }
 
-// The arithmetic on a few pixels. kHalf is norm.half at compile time, or 0 where that is unusual, kBetaTimes4
-// likewise: the loops over the window then unroll, and those over elements vectorise.
+// The arithmetic on one pixel or one block of pixels. kHalf is norm.half at compile time, or 0 for unusual
+// values, and kBetaTimes4 is 4 * norm.beta in the same way: the compiler then unrolls the loops over the window
+// and vectorises those over elements.
 //
-// kLanes is 1 for one pixel of a channels_last map, its channels side by side: one turn of the outer loop, the
-// inner over channels. Else it is the pixels of a block whose channels are `stride` apart: the outer loop is
-// over channels, the inner over `width` pixels.
+// kLanes is 1 for one pixel of a channels_last map, whose channels are contiguous: the outer loop runs once, the
+// inner one over the channels. Otherwise kLanes is the number of pixels in a block, whose channels are `stride`
+// apart: the outer loop runs over the channels, the inner one over `width` pixels.
 template <typename T, int kHalf, int kBetaTimes4, int kLanes>
 struct Kernel {
   const Norm norm;
-  const int64_t half, turns;
-  // channel c at (half + c) * kLanes, with zeros around
+  const int64_t half, outer;
+  // squares and products have channel c at (half + c) * kLanes, with zeros before the first and after the last
   std::vector<T> squares, products, direct;
 
   Kernel(const Norm& norm, int64_t channels)
-      : norm(norm), half(kHalf ? kHalf : norm.half), turns(kLanes == 1 ? 1 : channels),
+      : norm(norm), half(kHalf ? kHalf : norm.half), outer(kLanes == 1 ? 1 : channels),
         squares((channels + 2 * half) * kLanes), products(squares.size()), direct(channels * kLanes) {}
 
   inline T power(T s) const { return negative_power(s, kBetaTimes4 ? kBetaTimes4 / 4.0 : norm.beta); }
@@ -75,7 +76,7 @@ struct Kernel {
 
   void fill_squares(const T* __restrict x, int64_t stride, int64_t width) {
     const bool relu = norm.relu;
-    for (int64_t c = 0; c < turns; ++c) {
+    for (int64_t c = 0; c < outer; ++c) {
       T* __restrict to = squares.data() + (half + c) * kLanes;
       const T* __restrict from = x + c * stride;
       for (int64_t j = 0; j < width; ++j) {
@@ -89,7 +90,7 @@ struct Kernel {
     fill_squares(x, stride, width);
     const T scale = T(norm.scale), k = T(norm.k);
     const bool relu = norm.relu;
-    for (int64_t c = 0; c < turns; ++c) {
+    for (int64_t c = 0; c < outer; ++c) {
       const T* __restrict sum = squares.data() + c * kLanes;
       const T* __restrict from = x + c * stride;
       T* __restrict to = y + c * stride;
@@ -102,33 +103,33 @@ struct Kernel {
     fill_squares(x, stride, width);
     const T scale = T(norm.scale), k = T(norm.k), twice = T(2 * norm.scale * norm.beta);
     const bool relu = norm.relu;
-    for (int64_t c = 0; c < turns; ++c) {
+    for (int64_t c = 0; c < outer; ++c) {
       const T* __restrict sum = squares.data() + c * kLanes;
       const T* __restrict from = x + c * stride;
-      const T* __restrict above = grad + c * stride;
+      const T* __restrict out_grad = grad + c * stride;
       T* __restrict product = products.data() + (half + c) * kLanes;
-      T* __restrict kept = direct.data() + c * kLanes;
+      T* __restrict scaled = direct.data() + c * kLanes;
       for (int64_t j = 0; j < width; ++j) {
         const T s = k + scale * window_sum(sum + j);
-        kept[j] = above[j] * power(s);
-        product[j] = kept[j] * rectified(from[j], relu) / s;
+        scaled[j] = out_grad[j] * power(s);
+        product[j] = scaled[j] * rectified(from[j], relu) / s;
       }
     }
-    for (int64_t c = 0; c < turns; ++c) {
+    for (int64_t c = 0; c < outer; ++c) {
       const T* __restrict sum = products.data() + c * kLanes;
-      const T* __restrict kept = direct.data() + c * kLanes;
+      const T* __restrict scaled = direct.data() + c * kLanes;
       const T* __restrict from = x + c * stride;
       T* __restrict to = out + c * stride;
       for (int64_t j = 0; j < width; ++j) {
         const T a = from[j];
-        const T g = kept[j] - twice * a * window_sum(sum + j);
+        const T g = scaled[j] - twice * a * window_sum(sum + j);
         to[j] = relu && !(a > T(0)) ? T(0) : g;
       }
     }
   }
 };
 
-// Calls `body` with the kernel for the window and the power in hand, to be copied by each thread.
+// Calls `body` with the kernel for this window and power; each thread copies it.
 template <typename T, int kLanes, typename Body>
 void with_kernel(const Norm& norm, int64_t channels, const Body& body) {
   if (norm.half == 2 && norm.beta == 0.75) body(Kernel<T, 2, 3, kLanes>(norm, channels));
@@ -138,33 +139,33 @@ void with_kernel(const Norm& norm, int64_t channels, const Body& body) {
 
 int64_t grain(int64_t elements) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements)); }
 
-// `grad` is undefined in the forward direction.
+// Runs the forward pass, or the backward pass if `grad` is defined.
 template <typename T>
 void over_pixels(const Norm& norm, const Tensor& x, const Tensor& grad, Tensor& out, bool channels_last) {
   const int64_t channels = x.size(1), pixels = x.numel() / std::max<int64_t>(1, x.size(0) * channels);
   const T* from = x.const_data_ptr<T>();
-  const T* above = grad.defined() ? grad.const_data_ptr<T>() : nullptr;
+  const T* out_grad = grad.defined() ? grad.const_data_ptr<T>() : nullptr;
   T* to = out.mutable_data_ptr<T>();
   if (channels_last) {
-    with_kernel<T, 1>(norm, channels, [&](const auto& shared) {
+    with_kernel<T, 1>(norm, channels, [&](const auto& prototype) {
       at::parallel_for(0, x.size(0) * pixels, grain(channels), [&](int64_t begin, int64_t end) {
-        auto kernel = shared;
+        auto kernel = prototype;
         for (int64_t at = begin * channels; at < end * channels; at += channels) {
-          if (above) kernel.backward(above + at, from + at, to + at, 0, channels);
+          if (out_grad) kernel.backward(out_grad + at, from + at, to + at, 0, channels);
           else kernel.forward(from + at, to + at, 0, channels);
         }
       });
     });
     return;
   }
-  with_kernel<T, kBlock>(norm, channels, [&](const auto& shared) {
+  with_kernel<T, kBlock>(norm, channels, [&](const auto& prototype) {
     const int64_t blocks = (pixels + kBlock - 1) / kBlock;
     at::parallel_for(0, x.size(0) * blocks, grain(channels * kBlock), [&](int64_t begin, int64_t end) {
-      auto kernel = shared;
+      auto kernel = prototype;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = i % blocks * kBlock, at = i / blocks * channels * pixels + first;
         const int64_t width = std::min<int64_t>(kBlock, pixels - first);
-        if (above) kernel.backward(above + at, from + at, to + at, pixels, width);
+        if (out_grad) kernel.backward(out_grad + at, from + at, to + at, pixels, width);
         else kernel.forward(from + at, to + at, pixels, width);
       }
     });
