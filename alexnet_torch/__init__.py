@@ -23,7 +23,7 @@ __all__ = [
     "predict",
 ]
 
-_HOMES = {
+_MODULES = {
     "AlexNet": "model.alexnet",
     "Architecture": "model.architecture",
     "DropoutKey": "model.alexnet",
@@ -34,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when first used: torch takes seconds that `--help` can do without."""
+    """Imports a public name when it is first used: torch takes seconds to import, and `--help` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'model.presets')}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'model.presets')}"), name)

@@ -85,10 +85,8 @@ def source_2012() -> Recipe:
     Cost: the same as `paper`.
     Expected: 40.66 / 18.21% with ten crops (the notes), about 1.5 points more top-1 with the centre crop.
     """
-    rates = EpochSchedule(
-        factors=((24, 0.1), (50, 0.01), (78, 0.001)),
-        stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)),
-    )
+    factors = ((24, 0.1), (50, 0.01), (78, 0.001))
+    rates = EpochSchedule(factors, stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)))
     colour = ColourNoise("source", until=66)
     return Recipe(
         SOURCE_2012, rates, epochs=91, bias_lr_factor=2.0, bias_lr_scheduled=False, bias_decay=0.0, colour=colour
@@ -133,14 +131,9 @@ def tensorflow_post() -> Recipe:
     Expected: the post has no result. Measured here, ten classes of Tiny ImageNet at 64 pixels are at chance
     (90.0% top-1 error) after 500 steps at 0.01; with `--lr 0.0001` at 44.2%.
     """
+    rates = EpochSchedule()
     return Recipe(
-        TENSORFLOW_POST,
-        EpochSchedule(),
-        batch_size=10,
-        optimizer="adam",
-        weight_decay=0.0,
-        bias_decay=0.0,
-        mirror=False,
+        TENSORFLOW_POST, rates, batch_size=10, optimizer="adam", weight_decay=0.0, bias_decay=0.0, mirror=False
     )
 
 

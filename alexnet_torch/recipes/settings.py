@@ -37,10 +37,6 @@ class Option:
     choices: Collection[str] = ()
     identity: bool = False
 
-    def default_for(self, recipe: Recipe) -> Any:
-        """Returns the default of a run with this recipe."""
-        return self.default(recipe) if callable(self.default) else self.default
-
 
 # Each class is a group of options in --help, which shows the docstrings.
 
@@ -188,7 +184,9 @@ def resolve(given: dict[str, Any]) -> Settings:
     if name not in RECIPES:
         raise UserError(f"{source}: config.json names the unknown recipe {name!r}; choose one with --recipe")
     recipe = apply_ablation(RECIPES[name](), chosen.get("ablation"))
-    defaults = {setting: option.default_for(recipe) for setting, option in options.items()}
+    defaults = {
+        k: option.default(recipe) if callable(option.default) else option.default for k, option in options.items()
+    }
     defaults["output"] = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         return Settings(**{**defaults, **chosen})
