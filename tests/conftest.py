@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.folders import make_images, make_run
 from tests.support.paths import SHARED_DATA
-from tests.support.rank_pool import Crew
+from tests.support.rank_pool import RankPool
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +33,11 @@ def image_folder() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def crew(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+def rank_pool(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPool]:
     """Four processes that all tests of several ranks use."""
-    members = Crew(4, _with_kernels(tmp_path_factory.mktemp("cache"), compiled))
-    yield members
-    members.end()
+    pool = RankPool(4, _with_kernels(tmp_path_factory.mktemp("cache"), compiled))
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(scope="session")

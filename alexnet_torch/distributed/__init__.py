@@ -1,1 +1,1 @@
-"""How processes find each other, and what they exchange."""
+"""How processes find each other, which part of a run each of them has, and what they exchange."""

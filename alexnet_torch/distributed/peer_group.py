@@ -1,4 +1,4 @@
-"""Tensors between the processes that share one network."""
+"""Tensors between the ranks that hold one network together."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,64 +12,69 @@ from alexnet_torch.errors import RankLost
 
 
 class PeerGroup:
-    """The processes that share one network, as one of them sees them.
+    """The ranks that hold one network together, seen from one of them.
 
     Args:
-        group: whose ranks have, in order, the towers or the pieces of towers.
-        patience: how long one waits for another. On GPUs it is the group's own.
+        group: its ranks hold, in order, the towers or the pieces of towers.
+        timeout: how long a rank waits for another. On GPUs the group's own timeout counts.
     """
 
-    def __init__(self, group: dist.ProcessGroup, patience: timedelta) -> None:
-        self._group, self._patience = group, patience
+    def __init__(self, group: dist.ProcessGroup, timeout: timedelta) -> None:
+        self._group, self._timeout = group, timeout
         self.index, self.size = dist.get_rank(group), dist.get_world_size(group)
 
-    def swap(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> list[Tensor]:
-        """Sends each peer its tensor and receives one from each, in their order; what is ours stays as it is.
+    def all_to_all(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> list[Tensor]:
+        """Sends each peer its tensor and returns one from each, in the peers' order; the own one is not copied.
 
-        On GPUs NCCL's stream does it, in turn with the network's; on CPUs this process waits. There is nothing to do
-        meanwhile: what comes is the very next thing that is read, and autograd's convolution has both its gradients at
-        once.
+        On GPUs NCCL's stream does it, in order with the network's; on CPUs this process waits. There is no other
+        work to do meanwhile: the received tensors are read next, and autograd's convolution returns both its
+        gradients at once.
 
         Args:
             outgoing: one for each peer, contiguous, of one dtype and device.
-            shapes: of what comes from each.
-            what: this is, for messages.
+            shapes: the shape that comes from each peer.
+            what: the name of this exchange, for messages.
 
         Raises:
-            RankLost: a peer did not come in time, or is gone.
+            RankLost: a peer did not answer in time, or has ended.
         """
-        mine = outgoing[self.index]
-        incoming = [mine if peer == self.index else mine.new_empty(tuple(s)) for peer, s in enumerate(shapes)]
+        own = outgoing[self.index]
+        incoming = [own if peer == self.index else own.new_empty(tuple(shape)) for peer, shape in enumerate(shapes)]
         operations = []
         for peer in range(self.size):
             if peer != self.index:
                 operations.append(dist.P2POp(dist.isend, outgoing[peer], group=self._group, group_peer=peer))
                 operations.append(dist.P2POp(dist.irecv, incoming[peer], group=self._group, group_peer=peer))
-        with waiting(what):
+        with waiting_for(what):
             for work in dist.batch_isend_irecv(operations) if operations else []:
-                if mine.is_cpu:  # gloo's own patience is of when the group was formed
-                    work.wait(self._patience)
-                else:  # given a time, NCCL would hold up this process, not the GPU alone
+                if own.is_cpu:  # gloo's own timeout is fixed when the group is formed
+                    work.wait(self._timeout)
+                else:  # with a timeout, NCCL would block this process, not only the GPU
                     work.wait()
         return incoming
 
-    def counts(self, count: int, what: str) -> list[int]:
-        """Every peer's number: a word to each. As `swap`."""
-        word = torch.tensor([count])
-        return [int(n) for n in self.swap([word] * self.size, [(1,)] * self.size, what)]
+    def all_gather_counts(self, count: int, what: str) -> list[int]:
+        """Returns every peer's number. `what` as in `all_to_all`."""
+        own = torch.tensor([count])
+        return [int(n) for n in self.all_to_all([own] * self.size, [(1,)] * self.size, what)]
+
+    def all_gather_rows(self, rows: Tensor, what: str) -> Tensor:
+        """Returns the rows (n, ...) of all peers, in their order; n may differ. `what` as in `all_to_all`."""
+        shapes = [(count, *rows.shape[1:]) for count in self.all_gather_counts(len(rows), what)]
+        return torch.cat(self.all_to_all([rows] * self.size, shapes, what))
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Names what this process waits for, should another's end or silence make it fail.
+def waiting_for(what: str) -> Iterator[None]:
+    """Names what this process waits for, in case another one ends or does not answer.
 
     Raises:
-        RankLost: it did.
+        RankLost: another one did.
     """
     try:
         yield
     except RuntimeError as error:
-        # gloo has no exception of its own
+        # gloo has no exception class of its own
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise RankLost(what, str(error)) from error
         raise

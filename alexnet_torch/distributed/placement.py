@@ -1,164 +1,137 @@
-"""Where the towers of a run live: which devices, in which processes."""
+"""Placements: which part of the network each rank holds, and what it loads, scores, adds up and saves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from alexnet_torch.distributed.world import SINGLE_PROCESS, World
-from alexnet_torch.errors import UserError
-from alexnet_torch.model.devices import checked_devices
+from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
+from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.world import World
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.model.parameter_names import stage_of
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What of the network this process has, and which rows of each batch.
+    """Where the towers of a run live, seen from one of its ranks.
 
     Attributes:
-        split: "none": all towers on one device of the process; "devices": on one each; "ranks": one in each of
-            as many processes; "hybrid": all convolutions in every process, and a piece of each linear stage.
-        devices: of the towers of this process.
-        world: the processes.
-        towers: the architecture's number.
-        why: in words, this one.
+        split: its name, a value of `--split`.
+        devices: the devices of this rank's towers.
+        world: this rank and the number of ranks.
+        towers: the architecture's number of towers.
+        reason: why it was chosen, for the user.
+        each_holds: what each rank holds, for the user.
+        networks: the ranks that hold one network together, in the order of its towers or pieces, for each network.
+        gradient_groups: the ranks that add up their gradients and their slices' losses, for each such group.
+        slice_of_rank: which slice of each batch a rank loads, by rank.
+        exchange_with: makes the exchange with the other ranks of a network; not used where each has all towers.
+        shards_linear_stages: whether a rank holds a piece of each linear stage, for all rows of a batch.
     """
 
     split: str
     devices: list[torch.device]
     world: World
     towers: int
-    why: str
+    reason: str
+    each_holds: str
+    networks: list[range]
+    gradient_groups: list[range]
+    slice_of_rank: list[int]
+    exchange_with: Callable[[PeerGroup], Exchange] | None = None
+    shards_linear_stages: bool = False
 
     @property
     def slices(self) -> tuple[int, int]:
-        """Which slice of each batch is this process's, and of how many: tower ranks share one."""
-        rank, size = self.world.rank, self.world.size
-        return (rank // self.towers, size // self.towers) if self.split == "ranks" else (rank, size)
+        """The index of the slice of each batch that this rank loads, and the number of slices."""
+        return self.slice_of_rank[self.world.rank], max(self.slice_of_rank) + 1
+
+    @property
+    def partners(self) -> tuple[int, int]:
+        """This rank's index among the ranks of its network if these share the decoding of a slice, and their number."""
+        ranks = [r for r in self.network_of(self.world.rank) if self.slice_of_rank[r] == self.slices[0]]
+        return ranks.index(self.world.rank), len(ranks)
 
     @property
     def scores_all_rows(self) -> bool:
         """Whether this rank computes the logits of all rows of a batch, not only of its slice."""
-        return self.split == "hybrid"
+        return self.shards_linear_stages
+
+    def summed_parameters(self, net: AlexNet) -> set[str]:
+        """Returns the names of the parameters that all ranks of a gradient group hold: never pieces."""
+        convs = {conv.name for conv in net.architecture.convs}
+        return {n for n, _ in net.named_parameters() if stage_of(n) in convs or not self.shards_linear_stages}
+
+    def saved_parameters(self, net: AlexNet) -> set[str]:
+        """Returns the names of the parameters that this rank, one of `shard_ranks`, saves."""
+        names = {name for name, _ in net.named_parameters()}
+        return names - self.summed_parameters(net) if self.shards_linear_stages and not self.world.is_main else names
+
+    @property
+    def shard_ranks(self) -> range:
+        """The ranks that together hold and save every parameter, the main rank first."""
+        return self.network_of(0)
+
+    def network_of(self, rank: int) -> range:
+        """Returns the ranks that hold one network together with this one."""
+        return next(ranks for ranks in self.networks if rank in ranks)
+
+    def exchange(self, peers: PeerGroup | None) -> Exchange:
+        """Makes this rank's exchange; `peers` are the ranks of its network, None if there are no others."""
+        return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.devices)
+
+    @property
+    def supports_compile(self) -> bool:
+        """Whether --compile works: torch cannot compile exchanges between ranks."""
+        return self.exchange_with is None
+
+    @property
+    def supports_fp16(self) -> bool:
+        """Whether --amp fp16 works: the ranks of one network would scale their losses differently."""
+        return self.exchange_with is None
 
     def describe(self) -> str:
-        """In a line, with what it is chosen for."""
-        where = ", ".join(map(str, dict.fromkeys(self.devices)))
-        count, (_, slices) = self.world.size, self.slices
-        if count == 1:
-            return f"{self.towers} tower(s) on {where} ({self.why})"
-        what = {
-            "none": "all towers in each",
-            "devices": f"{self.towers} towers on {where} in each",
-            "ranks": "one tower in each",
-            "hybrid": "all convolutions and a piece of each linear stage in each",
-        }[self.split]
-        return f"{count} processes, {what}, {slices} slice(s) of each batch ({self.why})"
-
-    def name(self, rank: int) -> str:
-        """A rank with what it has, for messages."""
-        if self.split == "ranks":
-            return f"rank {rank} (tower {rank % self.towers}, batch slice {rank // self.towers})"
-        return f"rank {rank} (batch slice {rank})"
-
-
-def place(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
-    """The placement of a run.
-
-    Args:
-        named: what `--devices` named, or None to choose.
-        towers: the architecture's number.
-        split: `--split`.
-        world: the processes.
-
-    Raises:
-        UserError: the processes do not fit the split, or the machine lacks a device.
-    """
-    _check_size(towers, split, world)
-    if named and world.local_size > 1 and any(name != "cpu" for name in named):
-        raise UserError(
-            f"--devices {','.join(named)}: {world.local_size} processes of this machine would share it; leave it "
-            "out, and each takes the GPUs of its rank, or name cpu"
-        )
-    if split in ("ranks", "hybrid"):
-        device, why = _one_device(named, world, split)
-        return Placement(split, [device] * (1 if split == "ranks" else towers), world, towers, why)
-    devices, why = choose_devices(named, towers, split, world)
-    apart = "devices" if len(set(devices)) > 1 else "none"
-    return Placement(apart, devices, world, towers, why)
-
-
-def _check_size(towers: int, split: str, world: World) -> None:
-    if split not in ("ranks", "hybrid"):
-        return
-    launch = "torchrun --nproc_per_node=N"
-    if split == "ranks" and towers == 1:
-        raise UserError("--split ranks: this architecture has one tower, which one process holds; use --split none")
-    if world.size == 1:
-        least = max(2, towers)
-        raise UserError(
-            f"--split {split}: takes several processes, not one; start it by {launch}, N {least} or more, or name "
-            "another --split"
-        )
-    if world.size % towers:
-        fitting = f"{towers}, {2 * towers}, {3 * towers}, ..."
-        raise UserError(
-            f"--split {split}: {world.size} processes do not divide among {towers} towers; start {fitting} of them"
+        """Returns a line about the placement and the reason for it."""
+        if self.world.size == 1:
+            return f"{self.towers} tower(s) on {_names(self.devices)} ({self.reason})"
+        return (
+            f"{self.world.size} processes, {self.each_holds} in each, {self.slices[1]} slice(s) of each batch "
+            f"({self.reason})"
         )
 
-
-def _one_device(named: Sequence[str] | None, world: World, split: str) -> tuple[torch.device, str]:
-    """This process's device, and why."""
-    gpus = torch.cuda.device_count()
-    if named:
-        if len(named) > 1:
-            raise UserError(f"--devices {','.join(named)}: with --split {split} a process has one device; name one")
-        devices, why = choose_devices(named, 1, "none", world)
-        return devices[0], why
-    if not gpus:
-        return torch.device("cpu"), f"--split {split}, no GPU is visible"
-    _require_gpus(gpus, world)
-    return torch.device("cuda", world.local_rank), f"--split {split}, {gpus} GPU(s) visible"
+    def describe_rank(self, rank: int) -> str:
+        """Returns a rank with what is its own, for messages."""
+        tower = f"tower {self.network_of(rank).index(rank)}, " if len(self.devices) < self.towers else ""
+        return f"rank {rank} ({tower}batch slice {self.slice_of_rank[rank]})"
 
 
-def _require_gpus(gpus: int, world: World) -> None:
-    if gpus < world.local_size:
-        raise UserError(
-            f"torchrun: {world.local_size} processes on this machine, which shows {gpus} GPU(s); start "
-            f"--nproc_per_node={gpus}, or name --devices cpu"
-        )
+def all_towers(devices: list[torch.device], world: World, reason: str) -> Placement:
+    """Returns the placement with all towers in every rank, each of which loads a slice of its own."""
+    ranks, split, holds = range(world.size), "none", "all towers"
+    if len(set(devices)) > 1:
+        split, holds = "devices", f"{len(devices)} towers on {_names(devices)}"
+    networks = [ranks[rank : rank + 1] for rank in ranks]
+    return Placement(split, devices, world, len(devices), reason, holds, networks, [ranks], list(ranks))
 
 
-def choose_devices(
-    named: Sequence[str] | None, towers: int, split: str, world: World = SINGLE_PROCESS
-) -> tuple[list[torch.device], str]:
-    """The devices of a process that has all towers and, in words, why these.
+def tower_ranks(device: torch.device, world: World, towers: int, reason: str) -> Placement:
+    """Returns the placement with one tower in each rank; consecutive ranks hold a network and load the same slice."""
+    ranks, exchange = range(world.size), partial(PartnerExchange, device=device)
+    networks = [ranks[first : first + towers] for first in ranks[::towers]]
+    same_tower = [ranks[tower::towers] for tower in range(towers)]
+    slices = [rank // towers for rank in ranks]
+    return Placement("ranks", [device], world, towers, reason, "one tower", networks, same_tower, slices, exchange)
 
-    Args:
-        named: what `--devices` named, or None to choose.
-        towers: the architecture's number.
-        split: `--split`: "none" keeps all towers on one device, "devices" wants one for each,
-            "auto" uses one for each where this process has that many GPUs to itself.
-        world: the processes; those of a machine share its GPUs.
 
-    Raises:
-        UserError: the machine lacks a device that was named, or `split` and `devices` disagree.
-    """
-    gpus = torch.cuda.device_count()
-    own, first = gpus // world.local_size, world.local_rank
-    each = f", {own} a process" if world.local_size > 1 else ""
-    if named:
-        devices, why = checked_devices(named, towers), "as named"
-    elif own >= towers > 1 and split != "none":
-        devices = [torch.device("cuda", first * towers + i) for i in range(towers)]
-        why = f"{gpus} GPUs are visible{each}"
-    elif gpus and split != "devices":
-        _require_gpus(gpus, world)
-        devices, why = [torch.device("cuda", first)] * towers, f"{gpus} GPU(s) visible{each}, --split {split}"
-    else:
-        devices, why = [torch.device("cpu")] * towers, "no GPU is visible"
-    distinct = len(set(devices))
-    if split == "devices" and distinct != towers:
-        raise UserError(f"--split devices: needs {towers} devices for {towers} towers; name them with --devices")
-    if split == "none" and distinct > 1:
-        raise UserError(f"--split none: keeps the towers together, but --devices names {distinct} devices")
-    return devices, why
+def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Placement:
+    """Returns the placement of `HybridExchange`: one network, to which each rank adds a slice's convolutions."""
+    ranks, devices, holds = range(world.size), [device] * towers, "all convolutions and a piece of each linear stage"
+    exchange = partial(HybridExchange, device=device, towers=towers)
+    return Placement("hybrid", devices, world, towers, reason, holds, [ranks], [ranks], list(ranks), exchange, True)
+
+
+def _names(devices: list[torch.device]) -> str:
+    return ", ".join(map(str, dict.fromkeys(devices)))

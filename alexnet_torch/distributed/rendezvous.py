@@ -1,4 +1,4 @@
-"""The store in which the processes of a run first meet."""
+"""The store through which the processes of a run first find each other."""
 
 import json
 import time
@@ -10,42 +10,40 @@ from torch.distributed.rendezvous import rendezvous
 
 from alexnet_torch.distributed.world import World
 
-LONG = timedelta(days=30)  # preparing ImageNet takes hours, and who has died is torchrun's to notice
+LONG = timedelta(days=30)  # preparing ImageNet takes hours, and torchrun notices a process that has died
 
 
-def meet(world: World) -> tuple[Store, Store]:
-    """The store that all processes have in common, empty, once they are all there.
+def open_stores(world: World) -> tuple[Store, Store]:
+    """Waits for all processes; returns an empty store that they share, and one that outlives a restart.
 
-    torchrun keeps one store for all its starts of a run, in which each would find the words of the one before. Its
-    count of starts tells them apart on one machine; several machines do not count alike.
+    torchrun keeps one store for all its starts of a run, in which each would find the entries of the previous one.
+    Its restart count tells them apart on one machine, but several machines count differently.
 
     Returns:
-        the part of torchrun's store that is this start's alone; and the part that all of its starts have.
+        the part of torchrun's store for this start only, and the part for all its starts.
     """
     store, _, _ = next(rendezvous("env://", world.rank, world.size))
-    if world.size == 1:
-        name = "alone"
-    else:
-        name = _named_by_first(store, world) if world.rank == 0 else _heard_from_first(store, world)
+    find_name = _choose_name if world.is_main else _receive_name
+    name = "single" if world.size == 1 else find_name(store, world)
     return PrefixStore(name, store), PrefixStore("all", store)
 
 
-def _named_by_first(store: Store, world: World) -> str:
+def _choose_name(store: Store, world: World) -> str:
     name, others = uuid.uuid4().hex, range(1, world.size)
     store.wait([f"here/{rank}" for rank in others], LONG)
     while not store.check([f"{name}/{rank}" for rank in others]):
-        # who wrote some of these may be gone, and its successor not here yet
+        # an entry may be of a process that has ended, whose successor has not written its own yet
         here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}
         store.set("start", json.dumps({"name": name, "here": here}))
         time.sleep(0.02)
     return name
 
 
-def _heard_from_first(store: Store, world: World) -> str:
-    mine = uuid.uuid4().hex
-    store.set(f"here/{world.rank}", mine)
+def _receive_name(store: Store, world: World) -> str:
+    own_id = uuid.uuid4().hex
+    store.set(f"here/{world.rank}", own_id)
     store.wait(["start"], LONG)
-    while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != mine:  # it is of the start before
+    while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != own_id:  # of the previous start
         time.sleep(0.02)
     name: str = start["name"]
     store.set(f"{name}/{world.rank}", "")

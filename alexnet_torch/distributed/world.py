@@ -1,4 +1,4 @@
-"""Which process of how many this is, as torchrun says. Imports no torch."""
+"""This process's rank among the processes of a run, as torchrun sets it. Imports no torch."""
 
 import os
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, of which this is one.
+    """The processes of a run, seen from this one.
 
     Attributes:
-        rank: this process, from 0.
-        size: processes in all.
-        local_rank: this process among those of its machine, from 0.
-        local_size: processes of its machine.
-        torchrun: whether it has started them, and starts them again if one fails.
+        rank: this process's index, from 0.
+        size: the number of processes.
+        local_rank: this process's index on its machine, from 0.
+        local_size: the number of processes on its machine.
+        torchrun: whether torchrun started the processes, and restarts them all if one fails.
     """
 
     rank: int = 0
@@ -25,10 +25,20 @@ class World:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "World":
-        """The world that torchrun describes; one process without it."""
-        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        rank, size, local_rank, local_size = (int(environment.get(name, alone)) for name, alone in names.items())
+        """Reads torchrun's variables; without them returns a single process."""
+        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        rank, size, local_rank, local_size = (int(environment.get(name, value)) for name, value in defaults.items())
         return cls(rank, size, local_rank, local_size, "TORCHELASTIC_RUN_ID" in environment)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the run's files and prints."""
+        return self.rank == 0
+
+    @property
+    def is_single_process(self) -> bool:
+        """Whether the run has no other process."""
+        return self.size == 1
 
 
 SINGLE_PROCESS = World()

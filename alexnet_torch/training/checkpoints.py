@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 
-from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.sharded_state import (
+    ParameterStates,
+    gather_full_state,
+    load_full_state,
+    optimizer_tensors_of,
+    weights_of,
+)
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
 from alexnet_torch.model.alexnet import AlexNet
@@ -52,24 +58,24 @@ class RunCheckpoints:
         """Returns the minutes since this process last saved a checkpoint, or started."""
         return (time.monotonic() - self._last_save) / 60
 
-    def gather(self) -> shards.Held:
+    def gather(self) -> ParameterStates:
         """Returns all towers' weights and velocities on the main rank, nothing on the others."""
-        return shards.gather(self._net, self._optimizer, self._ranks)
+        return gather_full_state(self._net, self._optimizer, self._ranks)
 
-    def save(self, state: RunState, gathered: shards.Held) -> None:
+    def save(self, state: RunState, gathered: ParameterStates) -> None:
         """Saves a checkpoint of all that resuming needs.
 
         Args:
             state: the run's.
             gathered: from `gather`.
         """
-        with self._ranks.main_only() as (is_main, _):
+        with self._ranks.control.main_only() as is_main:
             if is_main:
                 content = {
                     "identity": self._identity,
                     "state": state.to_dict(),
-                    "weights": shards.weights(gathered),
-                    "optimizer": shards.kept(gathered),
+                    "weights": weights_of(gathered),
+                    "optimizer": optimizer_tensors_of(gathered),
                     "scaler": self._scaler.state_dict(),
                 }
                 save_checkpoint(self.folder, state.step, content, state.best_step)
@@ -85,23 +91,17 @@ class RunCheckpoints:
             UserError: no checkpoint is intact, or they are another run's.
             OtherRankFailed: the same, on the other ranks.
         """
-        content: dict[str, Any] | None = None
-        with self._ranks.main_only() as (is_main, broadcast):
-            if is_main and (newest := self._read()):
-                content = newest[1]
-                broadcast.append(str(newest[0]))
-        if not self._ranks.is_single_process:
-            packed = self._ranks.broadcast_bytes(shards.pack(content) if content else None)
-            content = content or (None if packed is None else shards.unpack(packed))
-        if content is None:
+        loaded = self._ranks.read_on_main(self._read)
+        if loaded is None:
             return None
-        shards.take(self._net, self._optimizer, content["weights"], content["optimizer"])
+        path, content = loaded
+        load_full_state(self._net, self._optimizer, content["weights"], content["optimizer"])
         self._scaler.load_state_dict(content["scaler"])
         state = RunState.from_dict(content["state"])
         self.saved_step = state.step
-        return state, broadcast[0]
+        return state, path
 
-    def _read(self) -> tuple[Path, dict[str, Any]] | None:
+    def _read(self) -> tuple[str, dict[str, Any]] | None:
         def print_damaged(path: Path) -> None:
             print(f"{path} is damaged (its checksum is wrong): skipped")
 
@@ -116,7 +116,7 @@ class RunCheckpoints:
         require_same_run(content["identity"], self._identity)
         if not set(content["optimizer"]) <= set(content["weights"]):
             raise UserError(f"--resume: {path} was saved by another version of this project; resume with that version")
-        return newest
+        return str(path), content
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step: int | None) -> Path:

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.worker_processes import available_cores
-from alexnet_torch.distributed import sharded_state as shards
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
 from alexnet_torch.evaluation.metrics import EnsembleResult
@@ -41,23 +39,10 @@ def test_best(
         as `evaluate_models`.
     """
     model = TrainedModel(net_with_all_towers(net), prepared.classes, prepared.mean, mirror)
-    model.net.load_state_dict(_read(folder, ranks))
+    model.net.load_state_dict(ranks.read_on_main(lambda: torch.load(folder / MODEL_WEIGHTS, weights_only=True)))
     model.net.eval()
     world, crops = ranks.world, default_num_crops([model])
     slices, workers = (world.rank, world.size), available_cores(world.local_size)
     return evaluate_models(
-        [model], {prepared.side: prepared}, crops, 64, should_stop, slices, ranks.sum_over_ranks, workers
+        [model], {prepared.side: prepared}, crops, 64, should_stop, slices, ranks.collectives.sum_over_ranks, workers
     )
-
-
-def _read(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
-    """Returns the weights, on all ranks."""
-    weights: dict[str, Tensor] | None = None
-    with ranks.main_only() as (is_main, _):
-        if is_main:
-            weights = torch.load(folder / MODEL_WEIGHTS, weights_only=True)
-    if not ranks.is_single_process:
-        packed = ranks.broadcast_bytes(shards.pack(weights) if weights else None)
-        assert packed is not None  # the main rank has read them, or raised
-        weights = weights or shards.unpack(packed)
-    return weights or {}

@@ -18,14 +18,13 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare, print_to_stderr
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.worker_processes import available_cores
-from alexnet_torch.distributed.exchanges import PartnerExchange
-from alexnet_torch.distributed.placement import Placement, place
+from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
@@ -61,14 +60,16 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         OtherRankFailed: they are wrong on another rank.
         TrainingError, Interrupted: as for `Trainer.fit`.
     """
+    control = ranks.control
     # read by the main rank: ranks on other machines may not see the run's folder
-    settings = Settings(**ranks.broadcast_from_main(lambda: asdict(_settings(given, ranks.is_restart))))
-    recipe, placement = ranks.run_on_all(lambda: _plan(settings, ranks.world))
-    if ranks.is_main:
+    settings = Settings(**control.broadcast_from_main(lambda: asdict(_settings(given, control.is_restart))))
+    recipe, placement = control.run_on_all(lambda: _plan(settings, ranks.world))
+    if ranks.world.is_main:
         print(placement.describe(), flush=True)
     # local rank 0 compiles and decodes for its machine; the other ranks then find the result
-    prepared = ranks.run_on_all(lambda: _prepare_machine(settings, placement) if ranks.world.local_rank == 0 else None)
-    prepared = ranks.run_on_all(lambda: prepared or _images(settings, _print_nothing))
+    is_first = ranks.world.local_rank == 0
+    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement) if is_first else None)
+    prepared = control.run_on_all(lambda: prepared or _images(settings, _print_nothing))
     _require_same_images(prepared, ranks)
     output = Path(settings.output)
     try:
@@ -76,10 +77,10 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
         stop.install()
         text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
-        with ranks.main_only() as (is_main, _):
+        with control.main_only() as is_main:
             if is_main:
                 atomic_write(output / CONFIG, lambda file: file.write(text))
-                ranks.mark_started()
+                control.mark_started()
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
     trainer.fit()
@@ -113,15 +114,15 @@ def build_trainer(
     optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
     precision = Precision(settings.amp, device)
     mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
-    train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks, exchange)
+    train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks)
     steps_per_epoch = train_loader.batches_per_epoch
     last_step = min(settings.epochs * steps_per_epoch, settings.max_steps or settings.epochs * steps_per_epoch)
     frozen = parse_stages("--freeze", settings.freeze, recipe.architecture.stage_names) or ()
-    ranks.run_on_all(lambda: freeze_stages(net, frozen))
+    ranks.control.run_on_all(lambda: freeze_stages(net, frozen))
     run = identity(settings, recipe, prepared)
     checkpoints = RunCheckpoints(output / CHECKPOINTS, run, net, optimizer, precision.scaler, ranks)
     loaded = checkpoints.load() if settings.resume else None
-    state, source = loaded or (RunState(), ranks.run_on_all(lambda: load_initial_weights(net, settings)))
+    state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
     metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
     run_log = RunLog(output, ranks, state, last_step)
     run_log.print(f"starting from {source}")
@@ -133,15 +134,16 @@ def build_trainer(
 
 
 def _loaders(
-    settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks, exchange: Exchange
+    settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks
 ) -> tuple[Loader, Loader]:
     """Returns the loaders of the training and validation images, for this rank's slice of each batch."""
     workers, pinned = available_cores(placement.world.local_size), placement.devices[0].type == "cuda"
     loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
     loader = partial(loader, all_labels=placement.scores_all_rows)
-    streamed = ranks.max_over_ranks(int(prepared.train.images is None))  # on any machine
-    if streamed and isinstance(exchange, PartnerExchange):
-        loader = partial(loader, partners=exchange.partners, merge=exchange.merge)
+    streamed = ranks.collectives.max_over_ranks(int(prepared.train.images is None))  # on any machine
+    if streamed and ranks.peers and placement.partners[1] > 1:
+        merge = partial(ranks.peers.all_gather_rows, what="the exchange of decoded images")
+        loader = partial(loader, partners=placement.partners, merge=merge)
     mirror, colour = not settings.no_mirror, recipe.colour_noise(settings.colour)
     train_loader = loader("train", settings.image_size, settings.batch_size, settings.seed, mirror, colour)
     return train_loader, loader("val", settings.image_size, settings.batch_size)
@@ -168,12 +170,11 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
         raise UserError(f"--image-size: {error}") from error
     check_start_options(settings, recipe.architecture)
     names = settings.devices.split(",") if settings.devices else None
-    placement = place(names, recipe.architecture.towers, settings.split, world)
-    if placement.split in ("ranks", "hybrid"):
-        if settings.compile:
-            raise UserError(f"--compile: not with --split {placement.split}, whose exchanges torch cannot compile")
-        if settings.amp == "fp16":
-            raise UserError(f"--amp fp16: not with --split {placement.split}; --amp bf16 needs no scale of the loss")
+    placement = choose_placement(names, recipe.architecture.towers, settings.split, world)
+    if settings.compile and not placement.supports_compile:
+        raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
+    if settings.amp == "fp16" and not placement.supports_fp16:
+        raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
     _, slices = placement.slices
     if settings.batch_size < slices:
         raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
@@ -199,7 +200,7 @@ def _print_nothing(text: str) -> None:
 
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
     """Refuses machines whose images differ: their orders and crops would belong to different runs."""
-    main = ranks.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
+    main = ranks.control.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
 
     def compare() -> None:
         if prepared.fingerprint != main["fingerprint"]:
@@ -208,7 +209,7 @@ def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
                 "copy rank 0's folder there"
             )
 
-    ranks.run_on_all(compare)
+    ranks.control.run_on_all(compare)
 
 
 def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.sharded_state import Held
+from alexnet_torch.distributed.sharded_state import ParameterStates
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.parameter_names import stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
@@ -37,7 +37,7 @@ class RunLog:
     def __init__(self, output: Path, ranks: Ranks, state: RunState, last_step: int) -> None:
         self._ranks = ranks
         self._writers: _Writers | None = None  # on the main rank only
-        with ranks.main_only() as (is_main, _):
+        with ranks.control.main_only() as is_main:
             if is_main:
                 output.mkdir(parents=True, exist_ok=True)
                 metrics = MetricsFile(output / METRICS, state.metrics_size)
@@ -45,7 +45,7 @@ class RunLog:
                 self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step))
 
     def _write(self, write: Callable[[_Writers], object]) -> None:
-        with self._ranks.main_only():
+        with self._ranks.control.main_only():
             if self._writers:
                 write(self._writers)
 
@@ -120,7 +120,7 @@ class RunLog:
             writer.close()
 
 
-def filters_by_tower(gathered: Held, stage: str) -> dict[str, Tensor]:
+def filters_by_tower(gathered: ParameterStates, stage: str) -> dict[str, Tensor]:
     """Returns each tower's weights of a convolution stage by the name of their picture, such as "conv1/tower0".
 
     Args:

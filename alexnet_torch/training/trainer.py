@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.distributed import sharded_state as shards
-from alexnet_torch.distributed.peer_group import waiting
+from alexnet_torch.distributed.data_parallel import wrap_data_parallel
+from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full_state, weights_of
 from alexnet_torch.errors import Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
@@ -46,7 +47,7 @@ def train_step(
     """One step of the paper's training: forward, loss, backward, update. Never waits for a GPU.
 
     Args:
-        net: an AlexNet in training mode, or the result of `Ranks.wrap_data_parallel`.
+        net: an AlexNet in training mode, or the result of `wrap_data_parallel`.
         optimizer: with this step's learning rates.
         images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
         labels: (n,) int64, on the same device.
@@ -124,7 +125,7 @@ class Trainer:
                 if self.state.step == self.last_step:
                     self._test_best()
         except OSError as error:
-            if not self.ranks.is_main:  # only the main rank writes the run
+            if not self.ranks.world.is_main:  # only the main rank writes the run
                 message = f"rank {self.ranks.world.rank}: {error}; fix it, then continue with --resume"
                 raise UserError(message) from error
             raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
@@ -142,9 +143,10 @@ class Trainer:
             self.train_batch(batch)
             if self.state.step == self.last_step:
                 break
-            save_due = self.ranks.is_main and self.checkpoints.minutes_since_save() > self.settings.save_every
+            save_due = self.ranks.world.is_main and self.checkpoints.minutes_since_save() > self.settings.save_every
             saves = self.checkpoints.saves
-            signal, save = self.ranks.max_over_ranks_delayed(self.stop.signal or 0, saves + 1 if save_due else 0)
+            flags = self.stop.signal or 0, saves + 1 if save_due else 0
+            signal, save = self.ranks.collectives.max_over_ranks_delayed(*flags)
             if signal:
                 self.stopped_by = signal
                 break
@@ -160,10 +162,10 @@ class Trainer:
         rates = self.recipe.rates(self.settings.lr, step // self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
         dropout, rows = DropoutKey(self.settings.seed, step, batch.first_row), batch.batch_rows
-        with waiting(f"the sum of gradients of step {step + 1}"):
+        with waiting_for(f"the sum of gradients of step {step + 1}"):
             loss, wrong = train_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
-        self.metrics.add(self.ranks.sum_over_slices(sums), rows)
+        self.metrics.add(self.ranks.collectives.sum_over_slices(sums), rows)
         if step == 0:
             self.run_log.log_samples(batch.images)
         self.state.step += 1
@@ -175,12 +177,12 @@ class Trainer:
         """Logs the network before its first step; compiles it and wraps it for data parallel training."""
         if self.state.step == 0:
             conv1 = self.recipe.architecture.convs[0].name
-            filters = filters_by_tower(shards.gather(self.net, self.optimizer, self.ranks, conv1), conv1)
-            is_full = self.ranks.is_single_process
+            filters = filters_by_tower(gather_full_state(self.net, self.optimizer, self.ranks, conv1), conv1)
+            is_full = self.ranks.world.is_single_process
             self.run_log.log_start(lambda: self.net if is_full else net_with_all_towers(self.net), filters)
         if self.settings.compile:
             self.net.compile_stages()
-        self.parallel_net = self.ranks.wrap_data_parallel(self.net)
+        self.parallel_net = wrap_data_parallel(self.net, self.ranks)
         if self.parallel_net is not self.net:
             self._warm_up()
 
@@ -194,13 +196,13 @@ class Trainer:
         rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
         self.net.train()
         images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
-        with waiting("the warm-up step"), self.precision.autocast():
+        with waiting_for("the warm-up step"), self.precision.autocast():
             self.parallel_net(images, DropoutKey(self.settings.seed, 0)).sum().backward()
         self.optimizer.zero_grad()
 
     def _stop_requested(self) -> bool:
         """Returns whether any rank has received a signal. All ranks call it together."""
-        self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
+        self.stopped_by = max(self.stopped_by, self.ranks.collectives.max_over_ranks(self.stop.signal or 0))
         return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
@@ -223,7 +225,8 @@ class Trainer:
             return True
         self._check_weights()
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, self.ranks.sum_over_slices)
+            sum_counts = self.ranks.collectives.sum_over_slices
+            errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, sum_counts)
         if errors is None:
             return False
         is_best = errors.top1_error < min(state.errors, default=math.inf)
@@ -242,14 +245,14 @@ class Trainer:
     def _val_record(self, step: int, errors: dict[str, float], crops: int) -> dict[str, object]:
         return {"split": "val", "step": step, "epoch": step / self.steps_per_epoch, **errors, "crops": crops}
 
-    def _save_best(self, gathered: shards.Held) -> None:
-        weights = {name: value.contiguous() for name, value in shards.weights(gathered).items()}
+    def _save_best(self, gathered: ParameterStates) -> None:
+        weights = {name: value.contiguous() for name, value in weights_of(gathered).items()}
         model = TrainedModel(self.net, self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
-        with self.ranks.main_only() as (is_main, _):
+        with self.ranks.control.main_only() as is_main:
             if is_main:
                 save_model(self.output, model, weights)
 
-    def _save(self, gathered: shards.Held) -> None:
+    def _save(self, gathered: ParameterStates) -> None:
         self._check_weights()
         self.metrics.read_window()
         self.state.metrics_size = self.run_log.sync()
@@ -276,7 +279,7 @@ class Trainer:
         """Refuses to save weights that an update made infinite although the loss was finite."""
         # one sum is one pass, and is not finite if one of its terms is not
         infinite = not all(bool(parameter.sum().isfinite()) for parameter in self.net.parameters())
-        if self.ranks.max_over_ranks(int(infinite)):
+        if self.ranks.collectives.max_over_ranks(int(infinite)):
             raise TrainingError(self._divergence_message(f"weights are not finite after step {self.state.step}"))
 
     def _divergence_message(self, cause: str) -> str:

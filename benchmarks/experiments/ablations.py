@@ -26,7 +26,7 @@ from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.worker_processes import available_cores
-from alexnet_torch.distributed.placement import place
+from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
 from alexnet_torch.recipes.ablations import apply_ablation
@@ -149,7 +149,7 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    placement = place(None, own_recipe.architecture.towers, "none", SINGLE_PROCESS)
+    placement = choose_placement(None, own_recipe.architecture.towers, "none", SINGLE_PROCESS)
     try:
         with StopSignal() as stop:
             stop.install()

@@ -18,7 +18,7 @@ import tyro
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
-from alexnet_torch.distributed.placement import place
+from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.model.architecture import PAPER, Architecture
@@ -61,7 +61,7 @@ def train(net: Architecture, settings: Settings) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
     prepared = prepare(data_folder(settings.data), decoded_side(settings.image_size))
     recipe = replace(paper(), architecture=net)
-    placement = place(None, net.towers, "auto", SINGLE_PROCESS)
+    placement = choose_placement(None, net.towers, "auto", SINGLE_PROCESS)
     try:
         build_trainer(settings, recipe, prepared, placement).fit()
     except TrainingError as error:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from alexnet_torch import PAPER, AlexNet, DropoutKey
 from alexnet_torch.data.augment import centre_crops, subtract_mean
-from alexnet_torch.distributed.placement import Placement, place
+from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.data_parallel import wrap_data_parallel
+from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.malloc import keep_freed
-from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.training.precision import Precision
@@ -38,8 +39,8 @@ def our_step(image_size: int = 224) -> Callable[[Tensor, Tensor], None]:
     return step
 
 
-def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Exchange]:
-    """Returns this rank's step, from uint8 crops to the update, and its network's exchange.
+def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
+    """Returns this rank's step, from uint8 crops to the update, and the run's ranks.
 
     Args:
         split: as the option --split.
@@ -47,9 +48,9 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Exchang
     """
     keep_freed()
     ranks = Ranks(World.from_environment())
-    placement = place(["cpu"], PAPER.towers, split, ranks.world)
+    placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()
-    parallel_net = ranks.wrap_data_parallel(net)
+    parallel_net = wrap_data_parallel(net, ranks)
     optimizer, mean = _paper_sgd(net), torch.full((256, 256, 3), 120.0)
     rows, pixels, labels = _own_batch(placement, batch)
 
@@ -57,9 +58,9 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Exchang
         images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
         loss, _ = train_step(parallel_net, optimizer, images, labels, key, FULL_PRECISION, batch)
-        return ranks.sum_over_slices(loss)
+        return ranks.collectives.sum_over_slices(loss)
 
-    return step, net.exchange
+    return step, ranks
 
 
 def _own_batch(placement: Placement, batch: int) -> tuple[np.ndarray, Tensor, Tensor]:

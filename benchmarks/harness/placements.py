@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.data.augment import copy_crop
-from alexnet_torch.distributed.exchanges import PartnerExchange
 from benchmarks.harness.measure import time_call
 from benchmarks.harness.our_step import our_rank_step
 from benchmarks.harness.processes import RankGroup
@@ -38,12 +37,12 @@ def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int
     """Joins the process group as one rank with one thread; returns the functions that can be measured there."""
     set_rank(rank, world_size, port)
     torch.set_num_threads(1)
-    step, exchange = our_rank_step(split, batch)
+    step, ranks = our_rank_step(split, batch)
     functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step)}
-    if isinstance(exchange, PartnerExchange):
-        index, count = exchange.partners
+    index, count = ranks.placement.partners
+    if ranks.peers and count > 1:
         halves = np.array_split(np.arange(batch // (world_size // count)), count)
-        rows, merge = np.concatenate(halves), exchange.merge
+        rows, merge = np.concatenate(halves), partial(ranks.peers.all_gather_rows, what="the exchange of crops")
         images = np.random.default_rng(0).integers(0, 256, (len(rows), 256, 256, 3), dtype=np.uint8)
         functions |= {
             READ_ALL: partial(time_call, lambda: read_crops(images, rows)),

@@ -14,7 +14,7 @@ import tyro
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet_torch.distributed import ranks
+from alexnet_torch.distributed import data_parallel
 from benchmarks.harness.measure import median_times, peak_memory
 from benchmarks.harness.placements import rank_functions
 from benchmarks.harness.processes import RankGroup
@@ -48,7 +48,7 @@ def slice_functions(
     def wrap(net: nn.Module, **ours: Any) -> nn.Module:
         return DistributedDataParallel(net, **(ours | settings))
 
-    setattr(ranks, DistributedDataParallel.__name__, wrap)
+    setattr(data_parallel, DistributedDataParallel.__name__, wrap)
     return {**rank_functions("none", rank, world_size, port, batch), "peak": peak_memory}
 
 

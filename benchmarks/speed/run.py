@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.prepare import prepare
-from alexnet_torch.distributed.placement import place
+from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.malloc import keep_freed
 from alexnet_torch.recipes.catalogue import paper
@@ -58,7 +58,7 @@ def our_epoch(data: Path, folder: Path, options: Options) -> dict[str, Callable[
     given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
     settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
     prepared = prepare(data, decoded_side(224), str(folder / "cache"))
-    trainer = build_trainer(settings, paper(), prepared, place(["cpu"], 2, "none", SINGLE_PROCESS))
+    trainer = build_trainer(settings, paper(), prepared, choose_placement(["cpu"], 2, "none", SINGLE_PROCESS))
     return {"epoch": partial(time_call, trainer.train_epoch)}
 
 

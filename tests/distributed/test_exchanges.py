@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
 from alexnet_torch.distributed.peer_group import PeerGroup
-from alexnet_torch.distributed.placement import place
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost
@@ -24,7 +25,7 @@ from alexnet_torch.recipes.ablations import never_meet, one_tower
 from tests.support.caffe_files import SIZE
 from tests.support.caffe_files import narrow as narrow_caffe
 from tests.support.narrow_train import narrow
-from tests.support.rank_pool import Crew, values
+from tests.support.rank_pool import RankPool, returned_values
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,7 @@ def connected(towers: int, how: str) -> Iterator[tuple[Ranks, Any]]:
     """The processes of a placement and, of this one, the exchange."""
     ranks = Ranks(World.from_environment())
     try:
-        yield ranks, ranks.connect(place(["cpu"], towers, how, ranks.world), 30)
+        yield ranks, ranks.connect(choose_placement(["cpu"], towers, how, ranks.world), 30)
     finally:
         ranks.close()
 
@@ -188,7 +189,7 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
         seen = torch.arange(rows) if ranks.placement.scores_all_rows else mine  # whose logits come out here
         net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
         first_row = int(mine[0]) if len(mine) else rows
-        stepped = ranks.wrap_data_parallel(net)
+        stepped = wrap_data_parallel(net, ranks)
         logits = stepped(images[mine], DropoutKey(5, 7, first_row))
         torch.testing.assert_close(logits, every[seen])
         (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
@@ -205,48 +206,50 @@ def networks_agree(architecture: Architecture, size: int, classes: int, rows: in
 BOTH = pytest.mark.parametrize("ranks", [2, 4])
 
 
-def everywhere(crew: Crew, ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    return values(crew.do(work, *arguments, ranks=ranks, double=True))
+def everywhere(rank_pool: RankPool, ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    return returned_values(rank_pool.run(work, *arguments, ranks=ranks, double=True))
 
 
 @BOTH
 @pytest.mark.parametrize(("shape", "channels"), [((2, 3, 4), 12), ((3, 5, 5), 5), ((3,), 10), ((0,), 5), ((1,), 5)])
-def test_partners_join_maps_and_vectors(crew: Crew, ranks: int, shape: tuple[int, ...], channels: int) -> None:
-    everywhere(crew, ranks, partners_join, shape, channels)
+def test_partners_join_maps_and_vectors(rank_pool: RankPool, ranks: int, shape: tuple[int, ...], channels: int) -> None:
+    everywhere(rank_pool, ranks, partners_join, shape, channels)
 
 
 @BOTH
 @pytest.mark.parametrize(("rows", "classes"), [(6, 5), (4, 8), (0, 5)])
-def test_partners_gather_logits_whose_loss_counts_once(crew: Crew, ranks: int, rows: int, classes: int) -> None:
-    everywhere(crew, ranks, partners_gather, rows, classes)
+def test_partners_gather_logits_whose_loss_counts_once(
+    rank_pool: RankPool, ranks: int, rows: int, classes: int
+) -> None:
+    everywhere(rank_pool, ranks, partners_gather, rows, classes)
 
 
 @BOTH
 @pytest.mark.parametrize("width", [0, 1, 2])
-def test_partners_norms_see_their_neighbours_channels(crew: Crew, ranks: int, width: int) -> None:
-    everywhere(crew, ranks, partners_halo, width)
+def test_partners_norms_see_their_neighbours_channels(rank_pool: RankPool, ranks: int, width: int) -> None:
+    everywhere(rank_pool, ranks, partners_halo, width)
 
 
 @pytest.mark.parametrize("rows", [[3, 2], [1, 0], [2, 2, 2, 1], [1, 1, 0, 0]])
-def test_hybrid_gives_every_process_all_rows(crew: Crew, rows: list[int]) -> None:
-    everywhere(crew, len(rows), hybrid_turn, rows)
+def test_hybrid_gives_every_process_all_rows(rank_pool: RankPool, rows: list[int]) -> None:
+    everywhere(rank_pool, len(rows), hybrid_turn, rows)
 
 
 @BOTH
 @pytest.mark.parametrize("operation", ["all_gather_channels", "keep_own_channels"])
 @pytest.mark.parametrize(("channels", "towers"), [(54, 2), (8, 2), (5, 1)])
-def test_hybrid_joins_pieces(crew: Crew, ranks: int, operation: str, channels: int, towers: int) -> None:
-    everywhere(crew, ranks, hybrid_join, channels, towers, operation)
+def test_hybrid_joins_pieces(rank_pool: RankPool, ranks: int, operation: str, channels: int, towers: int) -> None:
+    everywhere(rank_pool, ranks, hybrid_join, channels, towers, operation)
 
 
 @BOTH
 @pytest.mark.parametrize("classes", [5, 3, 8])
-def test_hybrid_gathers_logits_whose_loss_counts_once(crew: Crew, ranks: int, classes: int) -> None:
-    everywhere(crew, ranks, hybrid_gather, classes)
+def test_hybrid_gathers_logits_whose_loss_counts_once(rank_pool: RankPool, ranks: int, classes: int) -> None:
+    everywhere(rank_pool, ranks, hybrid_gather, classes)
 
 
-def test_hybrid_keeps_maps_where_they_are(crew: Crew) -> None:
-    everywhere(crew, 2, hybrid_maps_stay)
+def test_hybrid_keeps_maps_where_they_are(rank_pool: RankPool) -> None:
+    everywhere(rank_pool, 2, hybrid_maps_stay)
 
 
 NETS = {
@@ -258,49 +261,49 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(("ranks", "how"), [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")])
-def test_networks_of_several_processes_are_the_one_of_one(crew: Crew, name: str, ranks: int, how: str) -> None:
+def test_networks_of_several_processes_are_the_one_of_one(rank_pool: RankPool, name: str, ranks: int, how: str) -> None:
     architecture, size = NETS[name]
-    everywhere(crew, ranks, networks_agree, architecture, size, 5, 6, how)
+    everywhere(rank_pool, ranks, networks_agree, architecture, size, 5, 6, how)
 
 
 @pytest.mark.parametrize(
     ("ranks", "how", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
 )
-def test_processes_without_a_row_take_part(crew: Crew, ranks: int, how: str, classes: int, rows: int) -> None:
-    everywhere(crew, ranks, networks_agree, narrow().architecture, 64, classes, rows, how)
+def test_processes_without_a_row_take_part(rank_pool: RankPool, ranks: int, how: str, classes: int, rows: int) -> None:
+    everywhere(rank_pool, ranks, networks_agree, narrow().architecture, 64, classes, rows, how)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("init", [Init(0.01, 0.0), Init(1.0, None, "uniform", by_fan_in=True)])
-def test_processes_without_a_class_take_part(crew: Crew, classes: int, init: Init) -> None:
+def test_processes_without_a_class_take_part(rank_pool: RankPool, classes: int, init: Init) -> None:
     net = narrow().architecture.with_init(fc8=init)
-    everywhere(crew, 4, networks_agree, net, 64, classes, 5, "hybrid")
+    everywhere(rank_pool, 4, networks_agree, net, 64, classes, 5, "hybrid")
 
 
-def test_one_tower_is_cut_in_any_number_of_pieces(crew: Crew) -> None:
-    everywhere(crew, 3, networks_agree, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
+def test_one_tower_is_cut_in_any_number_of_pieces(rank_pool: RankPool) -> None:
+    everywhere(rank_pool, 3, networks_agree, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
 
 
-def test_four_towers_in_four_processes(crew: Crew) -> None:
+def test_four_towers_in_four_processes(rank_pool: RankPool) -> None:
     *hidden, last = narrow().architecture.linears
     wider = (*(replace(linear, width=56) for linear in hidden), last)
     four = replace(narrow().architecture, towers=4, linears=wider)
-    everywhere(crew, 4, networks_agree, four, 64, 5, 3, "ranks")
+    everywhere(rank_pool, 4, networks_agree, four, 64, 5, 3, "ranks")
 
 
-def test_what_an_exchange_waited_for_is_named(crew: Crew) -> None:
-    said, _ = everywhere(crew, 2, peers_that_disagree)
+def test_what_an_exchange_waited_for_is_named(rank_pool: RankPool) -> None:
+    said, _ = everywhere(rank_pool, 2, peers_that_disagree)
     assert said == "the exchange before fc6, forward"
 
 
-def test_peers_know_each_others_numbers(crew: Crew) -> None:
-    assert everywhere(crew, 4, count_everybody) == [[10, 11, 12, 13]] * 4
+def test_peers_know_each_others_numbers(rank_pool: RankPool) -> None:
+    assert everywhere(rank_pool, 4, count_everybody) == [[10, 11, 12, 13]] * 4
 
 
 def count_everybody() -> list[int]:
     with connected(4, "ranks") as (ranks, exchange):
         peers: PeerGroup = exchange._peers
-        return peers.counts(10 + ranks.world.rank, "a test")
+        return peers.all_gather_counts(10 + ranks.world.rank, "a test")
 
 
 @pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])

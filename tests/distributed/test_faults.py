@@ -12,7 +12,7 @@ import pytest
 from alexnet_torch.training.checkpoints import list_checkpoints
 from tests.support.narrow_train import train
 from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
-from tests.support.rank_pool import Crew, Done, values
+from tests.support.rank_pool import RankPool, RankResult, returned_values
 
 LONG = ("--max-steps", "17")  # 3 epochs of 5 steps, and two steps
 OFTEN = ("--save-every", "0.0001")  # minutes: after each step
@@ -23,14 +23,14 @@ Uninterrupted = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(images: Path, crew: Crew) -> Uninterrupted:
+def uninterrupted(images: Path, rank_pool: RankPool) -> Uninterrupted:
     """The folder of a run of 17 steps in a placement, made when first asked for."""
 
     def made(placement: str) -> Path:
         output = images.parent / f"uninterrupted {placement}"
         ranks, split = PLACEMENTS[placement]
         if not output.exists():
-            trained(crew.do(train, options(images, output, *LONG, "--split", split), ranks=ranks))
+            trained(rank_pool.run(train, options(images, output, *LONG, "--split", split), ranks=ranks))
         return output
 
     return made
@@ -42,9 +42,9 @@ def same(output: Path, whole: Path) -> None:
     assert (output / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
 
 
-def message(done: list[Done], status: int) -> str:
+def message(done: list[RankResult], status: int) -> str:
     """The only line that all ranks together have for the user."""
-    assert values(done) == [status] * len(done), "".join(one.stderr for one in done)
+    assert returned_values(done) == [status] * len(done), "".join(one.stderr for one in done)
     (line,) = "".join(one.stderr for one in done).splitlines()
     assert line.startswith("train.py: ")
     return line
@@ -54,7 +54,7 @@ def message(done: list[Done], status: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("placement", "launch", "mishap"),
+    ("placement", "launch", "fault"),
     [
         ("two towers", [], "1:12:kill"),  # a tower; torchrun as it comes
         pytest.param("two slices", [STANDALONE], "1:12:kill", marks=SLOW),
@@ -66,12 +66,12 @@ def message(done: list[Done], status: int) -> str:
     ],
 )
 def test_killed_it_starts_by_itself_and_ends_the_same(
-    placement: str, launch: list[str], mishap: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
+    placement: str, launch: list[str], fault: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
-    often = OFTEN if ":12:" in mishap else ()
+    often = OFTEN if ":12:" in fault else ()
     given = options(images, tmp_path / "run", *LONG, *often, "--split", split)
-    agent = torchrun([*launch, f"--nproc_per_node={ranks}", "--max-restarts=1"], given, {"MISHAP": mishap})
+    agent = torchrun([*launch, f"--nproc_per_node={ranks}", "--max-restarts=1"], given, {"FAULT": fault})
     out, err = agent.communicate(timeout=150)
     assert agent.returncode == 0, err
     assert "Traceback" not in err
@@ -82,25 +82,25 @@ def test_killed_it_starts_by_itself_and_ends_the_same(
 
 
 @SLOW
-@pytest.mark.parametrize("mishap", ["0:12:kill", "1:12:kill"])
+@pytest.mark.parametrize("fault", ["0:12:kill", "1:12:kill"])
 def test_killed_on_one_of_two_machines_it_goes_on_on_both(
-    mishap: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
+    fault: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     """The other machine's agent need not count this as a start."""
     nodes = ["--nnodes=2", "--nproc_per_node=1", "--max-restarts=2", "--rdzv_backend=c10d"]
     nodes.append(f"--rdzv_endpoint=127.0.0.1:{free_port()}")
     given = options(images, tmp_path / "run", *LONG, *OFTEN)
-    agents = [torchrun(nodes, given, {"MISHAP": mishap}) for _ in range(2)]
+    agents = [torchrun(nodes, given, {"FAULT": fault}) for _ in range(2)]
     said = [agent.communicate(timeout=150) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     same(tmp_path / "run", uninterrupted("two slices"))
 
 
 @SLOW
-def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, crew: Crew, tmp_path: Path) -> None:
+def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     """Though torchrun starts it twice: that it was refused the first time is no beginning."""
     output = tmp_path / "run"
-    trained(crew.do(train, options(images, output, "--max-steps", "2", "--split", "ranks"), ranks=2))
+    trained(rank_pool.run(train, options(images, output, "--max-steps", "2", "--split", "ranks"), ranks=2))
     before = (output / "metrics.jsonl").read_bytes()
     agent = torchrun([STANDALONE, "--nproc_per_node=2", "--max-restarts=1"], options(images, output, *LONG))
     out, err = agent.communicate(timeout=100)
@@ -110,13 +110,13 @@ def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, crew: Cre
     assert (output / "metrics.jsonl").read_bytes() == before
 
 
-def test_four_slices_go_on_as_two(images: Path, crew: Crew, tmp_path: Path) -> None:
+def test_four_slices_go_on_as_two(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     """In the same batches: crops, noise and masks are of the whole batch's rows."""
-    trained(crew.do(train, options(images, tmp_path / "one", *LONG), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, tmp_path / "one", *LONG), ranks=1, double=True))
     given = options(images, tmp_path / "run", *LONG)
-    stopped = crew.do(train, given, ranks=4, double=True, environment={"MISHAP": "2:6:terminate"})
-    assert values(stopped) == [143] * 4
-    trained(crew.do(train, [*given, "--resume"], ranks=2, double=True))
+    stopped = rank_pool.run(train, given, ranks=4, double=True, environment={"FAULT": "2:6:terminate"})
+    assert returned_values(stopped) == [143] * 4
+    trained(rank_pool.run(train, [*given, "--resume"], ranks=2, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), 1e-12)
 
 
@@ -124,7 +124,7 @@ def test_four_slices_go_on_as_two(images: Path, crew: Crew, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("placement", "mishap", "missing", "what", "near"),
+    ("placement", "fault", "missing", "what", "near"),
     [
         ("two by two", "3:7:hang", r"rank 3 \(tower 1, batch slice 1\)", "the exchange before conv[1-5], forward", 2),
         pytest.param(
@@ -144,12 +144,12 @@ def test_four_slices_go_on_as_two(images: Path, crew: Crew, tmp_path: Path) -> N
     ],
 )
 def test_a_lost_process_is_named_with_the_stage(
-    placement: str, mishap: str, missing: str, what: str, near: int, images: Path, crew: Crew, tmp_path: Path
+    placement: str, fault: str, missing: str, what: str, near: int, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
     given = options(images, tmp_path / "run", *LONG, *OFTEN, "--split", split, "--timeout", "5")
-    done = crew.do(train, given, ranks=ranks, environment={"MISHAP": mishap}, absent=int(mishap[0]))
-    assert re.search(f"{missing} did not come to {what}.*, where rank {near} waited", message(done, 1))
+    done = rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}, lost_rank=int(fault[0]))
+    assert re.search(f"{missing} did not reach {what}.*, where rank {near} waited", message(done, 1))
     assert "Traceback" not in "".join(one.stdout for one in done)
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
@@ -170,44 +170,44 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def ends_at_once(placement: str, mishap: str, images: Path, output: Path, crew: Crew) -> tuple[str, list[str]]:
+def ends_at_once(placement: str, fault: str, images: Path, output: Path, rank_pool: RankPool) -> tuple[str, list[str]]:
     """What a run says whose first rank cannot write any more; the others then say nothing."""
     ranks, split = PLACEMENTS[placement]
     given = options(images, output, *LONG, *OFTEN, "--split", split, "--timeout", "30")
-    return message(crew.do(train, given, ranks=ranks, environment={"MISHAP": mishap}), 1), given
+    return message(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}), 1), given
 
 
-def goes_on(placement: str, given: list[str], output: Path, crew: Crew, uninterrupted: Uninterrupted) -> None:
+def goes_on(placement: str, given: list[str], output: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
     """Resumes a run from what is left of it; it ends the same."""
-    done = trained(crew.do(train, [*given, "--resume"], ranks=PLACEMENTS[placement][0]))
+    done = trained(rank_pool.run(train, [*given, "--resume"], ranks=PLACEMENTS[placement][0]))
     assert re.search(r"starting from .*step-0000000[5-8]-", done[0].stdout)
     same(output, uninterrupted(placement))
 
 
 @pytest.mark.parametrize("placement", ["two by two", "hybrid at four"])
 def test_a_full_disk_stops_all_with_one_message(
-    placement: str, images: Path, crew: Crew, uninterrupted: Uninterrupted, disk: Path
+    placement: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, disk: Path
 ) -> None:
-    said, given = ends_at_once(placement, "0:7:full-disk", images, disk / "run", crew)
+    said, given = ends_at_once(placement, "0:7:full-disk", images, disk / "run", rank_pool)
     assert re.search(r"cannot write the run: .*No space left.*make room, then continue with --resume", said)
     (disk / "filler").unlink()
-    goes_on(placement, given, disk / "run", crew, uninterrupted)
+    goes_on(placement, given, disk / "run", rank_pool, uninterrupted)
 
 
-@pytest.mark.parametrize(("mishap", "kept"), [("0:7:no-checkpoints", "run/checkpoints"), ("0:7:no-output", "run")])
+@pytest.mark.parametrize(("fault", "kept"), [("0:7:no-checkpoints", "run/checkpoints"), ("0:7:no-output", "run")])
 def test_a_vanished_folder_stops_all_with_one_message(
-    mishap: str, kept: str, images: Path, crew: Crew, uninterrupted: Uninterrupted, tmp_path: Path
+    fault: str, kept: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    said, given = ends_at_once("two by two", mishap, images, tmp_path / "run", crew)
+    said, given = ends_at_once("two by two", fault, images, tmp_path / "run", rank_pool)
     assert "cannot write the run: " in said
     (tmp_path / kept).unlink(missing_ok=True)
     (tmp_path / "moved").rename(tmp_path / kept)
-    goes_on("two by two", given, tmp_path / "run", crew, uninterrupted)
+    goes_on("two by two", given, tmp_path / "run", rank_pool, uninterrupted)
 
 
-def test_an_output_that_cannot_be_made_is_one_line(images: Path, crew: Crew, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_made_is_one_line(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    first, second = crew.do(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
+    first, second = rank_pool.run(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
     assert f"--output {tmp_path}/file/run: cannot be written" in message([first], 2)
     assert (second.value, second.stderr) == (1, "")
 
@@ -216,16 +216,16 @@ def test_an_output_that_cannot_be_made_is_one_line(images: Path, crew: Crew, tmp
 
 
 def test_the_agents_sigterm_saves_and_the_run_resumes(
-    images: Path, crew: Crew, uninterrupted: Uninterrupted, tmp_path: Path
+    images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks")
-    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, {"MISHAP": "0:7:end-agent"})
+    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, {"FAULT": "0:7:end-agent"})
     _, err = agent.communicate(timeout=60)
     assert agent.returncode != 0
     assert err.count("train.py: stopped after step") == 1
     newest = list_checkpoints(tmp_path / "run/checkpoints")[0]
     assert re.match(r"step-0000000[789]-", newest.name)
-    trained(crew.do(train, [*given, "--resume"], ranks=2))
+    trained(rank_pool.run(train, [*given, "--resume"], ranks=2))
     same(tmp_path / "run", uninterrupted("two towers"))
 
 
@@ -233,16 +233,16 @@ def test_the_agents_sigterm_saves_and_the_run_resumes(
 def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path: Path) -> None:
     """torchrun sends it to the processes that decode, too, of which torch would know after 5 s only."""
     given = [*options(images, tmp_path / "run", *LONG, "--split", "ranks"), "--cache", "none"]
-    mishap = {"MISHAP": "0:1:end-agent", "SLOW_DECODING": "1"}
-    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, mishap)
+    fault = {"FAULT": "0:1:end-agent", "SLOW_DECODING": "1"}
+    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, fault)
     _, err = agent.communicate(timeout=100)
     assert err.count("train.py: stopped after step") == 1, err
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
-def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_told_once(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks", "--lr", "1e30")
-    done = crew.do(train, given, ranks=4)
+    done = rank_pool.run(train, given, ranks=4)
     assert re.search(r"training diverged; there was no checkpoint yet; lower --lr", message(done, 1))
 
 
@@ -255,18 +255,18 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_pa
         (
             1,
             ["--split", "ranks"],
-            "takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more",
+            "needs several processes, not one; start torchrun --nproc_per_node=N train.py, with N 2 or more",
         ),
-        (1, ["--split", "hybrid"], "--split hybrid: takes several processes, not one"),
-        (3, ["--split", "ranks"], "3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
-        (3, ["--split", "hybrid"], "--split hybrid: 3 processes do not divide among 2 towers"),
-        (2, ["--split", "ranks", "--ablation", "one-tower"], "--split ranks: this architecture has one tower"),
+        (1, ["--split", "hybrid"], "--split hybrid: needs several processes, not one"),
+        (3, ["--split", "ranks"], "3 processes are not a multiple of 2 towers; start 2, 4, 6, ... processes"),
+        (3, ["--split", "hybrid"], "--split hybrid: 3 processes are not a multiple of 2 towers"),
+        (2, ["--split", "ranks", "--ablation", "one-tower"], "--split ranks: this architecture has only one tower"),
         (2, ["--split", "devices"], "--split devices: needs 2 devices for 2 towers"),
-        (2, ["--devices", "cuda:0"], "--devices cuda:0: 2 processes of this machine would share it"),
-        (2, ["--devices", "cpu,cpu", "--split", "ranks"], "--devices cpu,cpu: with --split ranks a process has one"),
+        (2, ["--devices", "cuda:0"], "--devices cuda:0: 2 processes of this machine would all use it"),
+        (2, ["--devices", "cpu,cpu", "--split", "ranks"], "--devices cpu,cpu: with --split ranks a process uses one"),
         (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, one image for each slice"),
         (4, ["--batch-size", "1", "--split", "ranks"], "--batch-size 1: must be 2 or more"),
-        (2, ["--split", "ranks", "--compile"], "--compile: not with --split ranks"),
+        (2, ["--split", "ranks", "--compile"], "--compile: torch cannot compile the exchanges of --split ranks"),
         (2, ["--split", "hybrid", "--amp", "fp16"], "--amp fp16: not with --split hybrid"),
         (2, ["--timeout", "0"], "--timeout 0.0: must be positive"),
         (2, ["--resume"], "--resume: "),
@@ -276,28 +276,28 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, crew: Crew, tmp_pa
     ],
 )
 def test_a_wrong_start_is_one_line_and_status_2(
-    ranks: int, more: list[str], said: str, images: Path, crew: Crew, tmp_path: Path
+    ranks: int, more: list[str], said: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
-    done = crew.do(train, options(images, tmp_path / "run", *LONG, *more), ranks=ranks)
+    done = rank_pool.run(train, options(images, tmp_path / "run", *LONG, *more), ranks=ranks)
     assert said in message(done, 2)
     assert not (tmp_path / "run").exists()
 
 
-def test_under_torchrun_the_folder_is_named(images: Path, crew: Crew) -> None:
+def test_under_torchrun_the_folder_is_named(images: Path, rank_pool: RankPool) -> None:
     given = [*options(images, Path("unnamed"), *LONG)]
     given.remove("--output")
     given.remove("unnamed")
-    assert "--output: name the run's folder under torchrun" in message(crew.do(train, given, ranks=2), 2)
+    assert "--output: name the run's folder under torchrun" in message(rank_pool.run(train, given, ranks=2), 2)
 
 
-def test_a_run_is_not_written_over(images: Path, crew: Crew, uninterrupted: Uninterrupted) -> None:
+def test_a_run_is_not_written_over(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
     given = options(images, uninterrupted("two by two"), *LONG)
-    assert "holds a run already; continue it with --resume" in message(crew.do(train, given, ranks=2), 2)
+    assert "holds a run already; continue it with --resume" in message(rank_pool.run(train, given, ranks=2), 2)
 
 
-def test_another_run_is_not_resumed(images: Path, crew: Crew, uninterrupted: Uninterrupted) -> None:
+def test_another_run_is_not_resumed(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
     given = options(images, uninterrupted("two by two"), *LONG, "--resume", "--seed", "7", "--split", "ranks")
-    assert "--resume: the run has --seed 0, not 7" in message(crew.do(train, given, ranks=4), 2)
+    assert "--resume: the run has --seed 0, not 7" in message(rank_pool.run(train, given, ranks=4), 2)
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.distributed.placement import Placement, choose_devices, place
+from alexnet_torch.distributed.choose_placement import choose_devices, choose_placement
+from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture
@@ -180,7 +181,7 @@ def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, ["cuda"], "auto", "--devices cuda:0: this machine shows 0 GPU"),
         (0, ["meta"], "auto", "--devices meta: only cpu and cuda"),
         (1, None, "devices", "--split devices: needs 2 devices for 2 towers"),
-        (2, ["cuda:0", "cuda:1"], "none", "--split none: keeps the towers together"),
+        (2, ["cuda:0", "cuda:1"], "none", "--split none: puts all towers on one device, but --devices names 2"),
     ],
 )
 def test_placements_that_cannot_be(
@@ -209,7 +210,7 @@ def test_a_world_is_what_torchrun_says() -> None:
 
 def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:
     patch.setattr(torch.cuda, "device_count", lambda: gpus)
-    return place(named, 2, split, world)
+    return choose_placement(named, 2, split, world)
 
 
 ON_ONE = World(1, 4, 1, 4)  # the second of a machine's four
@@ -266,13 +267,13 @@ def test_processes_on_a_machine_with_gpus_may_be_kept_on_its_cpu(monkeypatch: py
             2,
             "auto",
             None,
-            "torchrun: 4 processes on this machine, which shows 2 GPU.*start --nproc_per_node=2, or name",
+            "torchrun: 4 processes on this machine, but only 2 GPU.*use --nproc_per_node=2, or --devices cpu",
         ),
-        (3, "ranks", None, "torchrun: 4 processes on this machine, which shows 3 GPU"),
-        (1, "hybrid", None, "torchrun: 4 processes on this machine, which shows 1 GPU"),
+        (3, "ranks", None, "torchrun: 4 processes on this machine, but only 3 GPU"),
+        (1, "hybrid", None, "torchrun: 4 processes on this machine, but only 1 GPU"),
         (7, "devices", None, "--split devices: needs 2 devices for 2 towers"),
-        (8, "auto", ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would share it"),
-        (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process has one device; name one"),
+        (8, "auto", ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would all use it"),
+        (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process uses one device; name only one"),
     ],
 )
 def test_processes_that_find_no_place(
@@ -285,19 +286,24 @@ def test_processes_that_find_no_place(
 @pytest.mark.parametrize(
     ("towers", "split", "size", "message"),
     [
-        (2, "ranks", 1, "takes several processes, not one; start it by torchrun --nproc_per_node=N, N 2 or more"),
-        (4, "hybrid", 1, "N 4 or more"),
-        (1, "hybrid", 1, "N 2 or more"),
-        (2, "ranks", 3, "3 processes do not divide among 2 towers; start 2, 4, 6, ... of them"),
-        (4, "ranks", 6, "6 processes do not divide among 4 towers; start 4, 8, 12, ... of them"),
-        (1, "ranks", 2, "this architecture has one tower, which one process holds; use --split none"),
+        (
+            2,
+            "ranks",
+            1,
+            "several processes, not one; start torchrun --nproc_per_node=N train.py, with N 2 or more",
+        ),
+        (4, "hybrid", 1, "with N 4 or more"),
+        (1, "hybrid", 1, "with N 2 or more"),
+        (2, "ranks", 3, "3 processes are not a multiple of 2 towers; start 2, 4, 6, ... processes"),
+        (4, "ranks", 6, "6 processes are not a multiple of 4 towers; start 4, 8, 12, ... processes"),
+        (1, "ranks", 2, "this architecture has only one tower; use --split none"),
     ],
 )
 def test_numbers_of_processes_that_do_not_fit_are_refused_with_those_that_do(
     towers: int, split: str, size: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=f"^--split {split}: .*{message}"):
-        place(None, towers, split, World(0, size, 0, size))
+        choose_placement(None, towers, split, World(0, size, 0, size))
 
 
 def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,11 +311,10 @@ def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) ->
         (0, "auto", SINGLE_PROCESS): "2 tower(s) on cpu (no GPU is visible)",
         (2, "auto", SINGLE_PROCESS): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
         (8, "auto", ON_ONE): "4 processes, 2 towers on cuda:2, cuda:3 in each, 4 slice(s) of each batch "
-        "(8 GPUs are visible, 2 a process)",
-        (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch "
-        "(--split ranks, no GPU is visible)",
+        "(8 GPUs are visible, 2 for each process)",
+        (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch (no GPU is visible)",
     }
     for (gpus, split, world), text in said.items():
         assert placed(gpus, split, world, monkeypatch).describe() == text
-    assert placed(0, "ranks", ON_TWO, monkeypatch).name(5) == "rank 5 (tower 1, batch slice 2)"
-    assert placed(0, "hybrid", ON_TWO, monkeypatch).name(5) == "rank 5 (batch slice 5)"
+    assert placed(0, "ranks", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (tower 1, batch slice 2)"
+    assert placed(0, "hybrid", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (batch slice 5)"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.narrow_train import train
 from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
-from tests.support.rank_pool import Crew, values
+from tests.support.rank_pool import RankPool, returned_values
 
 ANYWHERE = pytest.mark.parametrize("placement", PLACEMENTS)
 
@@ -17,10 +17,10 @@ LONG, SHORT = ("--max-steps", "30"), ("--max-steps", "10")
 
 
 @pytest.fixture(scope="module")
-def in_double(images: Path, crew: Crew) -> Run:
+def in_double(images: Path, rank_pool: RankPool) -> Run:
     """30 steps in one process."""
     output = images.parent / "double"
-    trained(crew.do(train, options(images, output, *LONG), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, output, *LONG), ranks=1, double=True))
     run = Run.of(output)
     losses = {report["step"]: report["loss"] for report in run.reports if report["split"] == "train"}
     assert list(losses) == list(range(1, 31))
@@ -30,20 +30,20 @@ def in_double(images: Path, crew: Crew) -> Run:
 
 
 @pytest.fixture(scope="module")
-def in_single(images: Path, crew: Crew) -> Run:
+def in_single(images: Path, rank_pool: RankPool) -> Run:
     """10 steps in one process."""
     output = images.parent / "single"
-    trained(crew.do(train, options(images, output, *SHORT), ranks=1))
+    trained(rank_pool.run(train, options(images, output, *SHORT), ranks=1))
     return Run.of(output)
 
 
 @ANYWHERE
 def test_thirty_steps_in_float64_are_those_of_one_process(
-    placement: str, images: Path, in_double: Run, crew: Crew, tmp_path: Path
+    placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
     given = options(images, tmp_path / "run", *LONG, "--split", split)
-    first, *others = trained(crew.do(train, given, ranks=ranks, double=True))
+    first, *others = trained(rank_pool.run(train, given, ranks=ranks, double=True))
     Run.of(tmp_path / "run").is_like(in_double, IN_DOUBLE)
     assert first.stdout.count("starting from") == 1
     assert [one.stdout + one.stderr for one in others] == [""] * (ranks - 1)  # logs come once
@@ -51,29 +51,29 @@ def test_thirty_steps_in_float64_are_those_of_one_process(
 
 @ANYWHERE
 def test_ten_steps_in_float32_are_those_of_one_process_nearly(
-    placement: str, images: Path, in_single: Run, crew: Crew, tmp_path: Path
+    placement: str, images: Path, in_single: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
-    trained(crew.do(train, options(images, tmp_path / "run", *SHORT, "--split", split), ranks=ranks))
+    trained(rank_pool.run(train, options(images, tmp_path / "run", *SHORT, "--split", split), ranks=ranks))
     Run.of(tmp_path / "run").is_like(in_single, IN_SINGLE)
 
 
 @ANYWHERE
 def test_a_checkpoint_of_any_placement_resumes_in_any_other(
-    placement: str, images: Path, in_double: Run, crew: Crew, tmp_path: Path
+    placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     """Stopped in the midst of epochs: here, then in the next placement of the list; then one process ends it."""
     names = list(PLACEMENTS)
     following = names[(names.index(placement) + 1) % len(names)]
     output = tmp_path / "run"
-    for where, mishap, more in ((placement, "1:7:terminate", LONG), (following, "0:18:terminate", ("--resume",))):
+    for where, fault, more in ((placement, "1:7:terminate", LONG), (following, "0:18:terminate", ("--resume",))):
         ranks, split = PLACEMENTS[where]
         given = options(images, output, *more, "--split", split)
-        done = crew.do(train, given, ranks=ranks, double=True, environment={"MISHAP": mishap})
-        assert values(done) == [143] * ranks
+        done = rank_pool.run(train, given, ranks=ranks, double=True, environment={"FAULT": fault})
+        assert returned_values(done) == [143] * ranks
         assert "".join(one.stderr for one in done).count("continue with --resume") == 1
     assert 18 < Run.of(output).reports[-1]["step"] < 25
-    trained(crew.do(train, options(images, output, "--resume", "--split", "auto"), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, output, "--resume", "--split", "auto"), ranks=1, double=True))
     Run.of(output).is_like(in_double, IN_DOUBLE)
 
 
@@ -93,24 +93,24 @@ def test_a_checkpoint_of_any_placement_resumes_in_any_other(
     ],
 )
 def test_options_mean_the_same_everywhere(
-    placement: str, more: tuple[str, ...], images: Path, in_double: Run, crew: Crew, tmp_path: Path
+    placement: str, more: tuple[str, ...], images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     del in_double  # whose run INIT is
     ranks, split = PLACEMENTS[placement]
     more = (*(str(images.parent / "double") if word == "INIT" else word for word in more), "--max-steps", "6")
-    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
-    trained(crew.do(train, options(images, tmp_path / "run", *more, "--split", split), ranks=ranks, double=True))
+    trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, tmp_path / "run", *more, "--split", split), ranks=ranks, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
-def test_adam_in_three_pieces_resumes_in_one(images: Path, crew: Crew, tmp_path: Path) -> None:
+def test_adam_in_three_pieces_resumes_in_one(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     """Its count of steps is in no piece, and in all."""
     more = ("--recipe", "tensorflow-post", "--image-size", "64", "--lr", "0.001", "--max-steps", "12")
-    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
     given = options(images, tmp_path / "run", *more, "--split", "hybrid")
-    stopped = crew.do(train, given, ranks=3, double=True, environment={"MISHAP": "2:6:terminate"})
-    assert values(stopped) == [143] * 3
-    trained(crew.do(train, [*given, "--split", "none", "--resume"], ranks=1, double=True))
+    stopped = rank_pool.run(train, given, ranks=3, double=True, environment={"FAULT": "2:6:terminate"})
+    assert returned_values(stopped) == [143] * 3
+    trained(rank_pool.run(train, [*given, "--split", "none", "--resume"], ranks=1, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
@@ -118,15 +118,18 @@ def test_adam_in_three_pieces_resumes_in_one(images: Path, crew: Crew, tmp_path:
     "placement", ["two by two", "hybrid at four", pytest.param("four slices", marks=pytest.mark.slow)]
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
-    placement: str, images: Path, crew: Crew, tmp_path: Path
+    placement: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     """Sums over three ranks or more depend on how gradients are packed, which must be as it was."""
     ranks, split = PLACEMENTS[placement]
     whole = options(images, tmp_path / "whole", *LONG, "--split", split)
-    trained(crew.do(train, whole, ranks=ranks))
+    trained(rank_pool.run(train, whole, ranks=ranks))
     given = options(images, tmp_path / "run", *LONG, "--split", split)
-    assert values(crew.do(train, given, ranks=ranks, environment={"MISHAP": "1:7:terminate"})) == [143] * ranks
-    trained(crew.do(train, [*given, "--resume"], ranks=ranks))
+    assert (
+        returned_values(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": "1:7:terminate"}))
+        == [143] * ranks
+    )
+    trained(rank_pool.run(train, [*given, "--resume"], ranks=ranks))
     Run.of(tmp_path / "run").is_bitwise(Run.of(tmp_path / "whole"))
     models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "whole")]
     assert models[0] == models[1]
@@ -134,13 +137,13 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
 
 @pytest.mark.parametrize("placement", ["two slices", "hybrid at four"])
 def test_images_decoded_by_worker_processes_are_the_same(
-    placement: str, images: Path, crew: Crew, tmp_path: Path
+    placement: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
     more = ("--max-steps", "7")
-    trained(crew.do(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
+    trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
     given = options(images, tmp_path / "run", *more, "--split", split, "--cache", "none")
-    trained(crew.do(train, given, ranks=ranks, double=True))
+    trained(rank_pool.run(train, given, ranks=ranks, double=True))
     Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
@@ -171,11 +174,11 @@ def test_two_agents_as_two_machines(
 
 @pytest.mark.slow
 def test_one_process_of_a_machine_compiles_and_says_so(images: Path, tmp_path: Path) -> None:
-    crew = Crew(2, tmp_path / "cache")  # where nothing is compiled yet
+    rank_pool = RankPool(2, tmp_path / "cache")  # where nothing is compiled yet
     try:
         given = options(images, tmp_path / "run", "--max-steps", "1", "--split", "ranks")
-        first, second = trained(crew.do(train, given, ranks=2))
+        first, second = trained(rank_pool.run(train, given, ranks=2))
     finally:
-        crew.end()
+        rank_pool.close()
     assert first.stderr.count("compiling response normalisation") == 1
     assert second.stdout + second.stderr == ""

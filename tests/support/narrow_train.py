@@ -1,9 +1,9 @@
-"""train.py with few channels, and with mishaps at a given step: for tests of runs of several processes.
+"""train.py with few channels, and with faults at a given step: for tests of runs of several processes.
 
     torchrun --nproc_per_node=2 tests/narrow_train.py --data DIR --output DIR --split ranks ...
 
-In the environment, DOUBLE=1 makes float64 torch's default type, and MISHAP=<rank>:<step>:<what> has what befall
-the rank before that step, the first time that torchrun starts it: see MISHAPS. SLOW_DECODING=1 makes images take
+In the environment, DOUBLE=1 makes float64 torch's default type, and FAULT=<rank>:<step>:<what> has what befall
+the rank before that step, the first time that torchrun starts it: see FAULTS. SLOW_DECODING=1 makes images take
 1.5 s each.
 """
 
@@ -69,7 +69,7 @@ def _move_output(trainer: Trainer) -> None:
     trainer.output.rename(trainer.output.parent / "moved")
 
 
-MISHAPS: dict[str, Callable[[Trainer], None]] = {
+FAULTS: dict[str, Callable[[Trainer], None]] = {
     "kill": _raise(signal.SIGKILL),
     "hang": _raise(signal.SIGSTOP),
     "terminate": _raise(signal.SIGTERM),
@@ -81,13 +81,13 @@ MISHAPS: dict[str, Callable[[Trainer], None]] = {
 
 
 @contextmanager
-def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    rank, step, what = os.environ.get("MISHAP", "-1:0:kill").split(":")
+def _fault(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    rank, step, what = os.environ.get("FAULT", "-1:0:kill").split(":")
     world, train_batch = World.from_environment(), Trainer.train_batch
 
     def befallen(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == int(step):
-            MISHAPS[what](trainer)
+            FAULTS[what](trainer)
         train_batch(trainer, batch)
 
     if world.rank == int(rank) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
@@ -97,7 +97,7 @@ def _mishap(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def train(arguments: list[str]) -> int:
     """train.py's exit status for these options."""
-    with pytest.MonkeyPatch.context() as patch, _mishap(patch):
+    with pytest.MonkeyPatch.context() as patch, _fault(patch):
         patch.setitem(RECIPES, "demo", narrow)
         patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(sys, "argv", ["train.py", *arguments])

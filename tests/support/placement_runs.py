@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alexnet_torch.training.checkpoints import load_newest_intact
 from tests.support.commands import read_metrics
-from tests.support.rank_pool import Done, values
+from tests.support.rank_pool import RankResult, returned_values
 
 SCRIPT = Path(__file__).parent / "narrow_train.py"
 PLACEMENTS = {
@@ -72,9 +72,9 @@ class Run:
             assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
 
 
-def trained(done: list[Done]) -> list[Done]:
+def trained(done: list[RankResult]) -> list[RankResult]:
     """All ranks, which have ended well."""
-    assert values(done) == [0] * len(done), "".join(one.stderr for one in done)
+    assert returned_values(done) == [0] * len(done), "".join(one.stderr for one in done)
     return done
 
 

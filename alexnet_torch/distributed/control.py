@@ -1,0 +1,121 @@
+"""What the ranks of a run agree on before process groups exist: through a store that all of them reach."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch._C._distributed_c10d import Store
+
+from alexnet_torch.distributed.peer_group import waiting_for
+from alexnet_torch.distributed.rendezvous import LONG, open_stores
+from alexnet_torch.distributed.world import World
+from alexnet_torch.errors import OtherRankFailed, UserError
+
+T = TypeVar("T")
+
+
+class Control:
+    """Agreement between the ranks of a run. All ranks call its methods together, but for those of restarts.
+
+    Args:
+        world: this rank and the number of ranks.
+
+    Attributes:
+        store: shared by all ranks; None in a single process, which waits for nobody.
+        timeout: how long a rank waits for another.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world, self._calls = world, 0
+        self.store: Store | None = None
+        self.timeout = LONG
+        self._launch_store: Store | None = None
+        if world.size > 1 or world.torchrun:
+            store, self._launch_store = open_stores(world)
+            self.store = store if world.size > 1 else None
+
+    @property
+    def is_restart(self) -> bool:
+        """Whether this launch of torchrun started the run before, and so continues it. Only rank 0 asks."""
+        return self._launch_store is not None and self._launch_store.check(["started"])
+
+    def mark_started(self) -> None:
+        """Records that this launch has started the run, for the processes that torchrun starts after a failure."""
+        if self._launch_store is not None:
+            self._launch_store.set("started", "")
+
+    @contextmanager
+    def main_only(self, values: list[Any] | None = None) -> Iterator[bool]:
+        """A block for rank 0 only; after it, all ranks know whether it failed.
+
+        Args:
+            values: an empty list. What rank 0 appends in the block, as JSON can hold it, all ranks have after it.
+
+        Yields:
+            whether this is rank 0.
+
+        Raises:
+            OtherRankFailed: on the other ranks, if the block failed on rank 0.
+        """
+        values = [] if values is None else values
+        if self.store is None:
+            yield True
+            return
+        self._calls += 1
+        name = f"main/{self._calls}"
+        if not self._world.is_main:
+            yield False
+            with waiting_for("the writing of files by rank 0"):
+                self.store.wait([name], self.timeout)
+            status, *received = json.loads(self.store.get(name))
+            if status:
+                raise OtherRankFailed(status)
+            values.extend(received)
+            return
+        status = 1
+        try:
+            yield True
+            status = 0
+        except UserError:
+            status = 2
+            raise
+        finally:
+            self.store.set(name, json.dumps([status, *values]))
+
+    def broadcast_from_main(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Returns on every rank what `make` returns on rank 0: values that JSON can hold. Raises as `main_only`."""
+        values: list[dict[str, Any]] = []
+        with self.main_only(values) as is_main:
+            if is_main:
+                values.append(make())
+        return values[0]
+
+    def run_on_all(self, work: Callable[[], T]) -> T:
+        """Returns each rank's result of `work`, if it failed on none.
+
+        Raises:
+            UserError: on the first of the ranks where `work` raised it.
+            OtherRankFailed: on the others then.
+        """
+        if self.store is None:
+            return work()
+        self._calls += 1
+        name, error = f"all/{self._calls}", None
+        try:
+            result = work()
+        except UserError as failed:
+            error = failed
+        self.store.set(f"{name}/{self._world.rank}", "2" if error else "0")
+        if self._world.is_main:
+            keys = [f"{name}/{rank}" for rank in range(self._world.size)]
+            self.store.wait(keys, LONG)
+            failed_ranks = [rank for rank, key in enumerate(keys) if int(self.store.get(key))]
+            self.store.set(name, json.dumps(failed_ranks))
+        self.store.wait([name], LONG)
+        failed_ranks = json.loads(self.store.get(name))
+        if error and failed_ranks[0] == self._world.rank:  # the others would print the same
+            raise error
+        if failed_ranks:
+            raise OtherRankFailed(2)
+        return result
