@@ -23,14 +23,14 @@ from typing import Any
 
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.training.stop_signal import StopSignal
 
 
 def main() -> int:
     """Parses the options and trains; prints why a run ends early. Returns the exit status."""
-    keep_freed()
+    reuse_freed_memory()
     world = World.from_environment()
     with StopSignal() as stop:
         try:

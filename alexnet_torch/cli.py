@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.recipes.command_line import one_line_errors
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with one_line_errors(PROGRAM):
             run_command = app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
-        keep_freed()
+        reuse_freed_memory()
         run_command()
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

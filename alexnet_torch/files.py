@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Writes files so that they are complete or absent, even after a crash or a power cut."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,19 +8,19 @@ from typing import BinaryIO
 
 
 def cache_home() -> Path:
-    """Where this project keeps what it can make again: $XDG_CACHE_HOME or ~/.cache, alexnet_torch."""
+    """Returns the folder for files that can be rebuilt: alexnet_torch in $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill, which appears under `path` when the block ends well: complete, or not at all.
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a temporary file, and renames it to `path` if the block raises no exception.
 
     Raises:
-        OSError: the disk is full, the folder gone, or the like; nothing is left behind.
+        OSError: for example the disk is full or the folder was removed; no temporary file stays.
     """
-    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
-        left.unlink()
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+        leftover.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -34,20 +34,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Has `write` fill a file that appears under `path` complete or not at all, even after a power cut.
+    """Calls `write` with a temporary file, and renames it to `path`.
 
     Raises:
-        OSError: the disk is full, the folder gone, or the like; nothing is left behind.
+        OSError: as for `atomic_file`.
     """
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         try:
             write(file)
-        except RuntimeError as error:  # what torch.save makes of a failed write
+        except RuntimeError as error:  # torch.save turns a failed write into this
             raise OSError(f"{path}: {error}") from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a folder's entries, such as a rename, survive a power cut."""
+    """Writes a folder's entries to the disk, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

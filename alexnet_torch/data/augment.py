@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bo
 
     Each of the (side - size + 1)^2 positions is equally likely; with `mirror`, half of the crops are mirrored.
     """
-    random = stream(seed, "crop", epoch)
+    random = random_generator(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
     mirrored = random.integers(0, 2, n, dtype=bool) if mirror else np.zeros(n, dtype=bool)
     return Crops(top, left, mirrored)

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 
 Convention = Literal["paper", "source"]
 
@@ -55,7 +55,7 @@ class ColourNoise:
 
         Both the noise and the covariance (3, 3) of the training pixels' RGB are for pixels in 0..255.
         """
-        factors = stream(seed, "colour", epoch).normal(0, self.std, (n, 3))
+        factors = random_generator(seed, "colour", epoch).normal(0, self.std, (n, 3))
         noise: np.ndarray = factors @ self.components(covariance).T
         return noise.astype(np.float32)
 

@@ -12,7 +12,7 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.data.crop_reader import FileCrops, crops_from_files, crops_from_map
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
 from alexnet_torch.data.worker_processes import available_cores
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Loader:
         """
         n, side, noise = len(self.samples.labels), self.prepared.side, None
         if self.split == "train":
-            order = stream(self.seed, "order", epoch).permutation(n)
+            order = random_generator(self.seed, "order", epoch).permutation(n)
             crops = random_crops(n, side, self.image_size, self.seed, epoch, self.mirror)
             if self.colour is not None and self.colour.is_active(epoch):
                 noise = self.colour.draw(n, self.prepared.covariance, self.seed, epoch)

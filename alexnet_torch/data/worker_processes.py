@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 
 SERIAL_TASKS = 16  # so few are done sooner than workers start, which import torch
 
@@ -89,7 +89,7 @@ def map_ahead(
 
 def _initialise_worker() -> None:
     """Leaves Ctrl-C to the parent, and ends the worker with its parent: else it would wait for work for ever."""
-    keep_freed()
+    reuse_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a pool that breaks ends its workers with it
     parent = multiprocessing.parent_process()

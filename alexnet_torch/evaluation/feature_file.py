@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, replacing
+from alexnet_torch.files import atomic_file, atomic_write
 
 SUFFIXES = (".npy", ".safetensors")
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes that the safetensors library reads
@@ -94,7 +94,7 @@ def write_features(
         OSError: the file cannot be written.
     """
     written = [np.empty(0, np.int64)]
-    with replacing(path) as file:
+    with atomic_file(path) as file:
         header_length = len(_header(path, metadata, shape))
         file.write(bytes(header_length))
         for rows, features in blocks:

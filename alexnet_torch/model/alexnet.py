@@ -19,7 +19,7 @@ from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.parameter_names import stage_of, tower_of
 from alexnet_torch.model.stage_operations import operations_after
 from alexnet_torch.model.tower import Tower, pad_asymmetric
-from alexnet_torch.randomness import key
+from alexnet_torch.randomness import random_key
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class AlexNet(nn.Module):
                     continue
                 generator = None
                 if seed is not None:
-                    generator = torch.Generator().manual_seed(key(seed, "init", tower.share.tower, stage_index))
+                    generator = torch.Generator().manual_seed(random_key(seed, "init", tower.share.tower, stage_index))
                 outputs = part_sizes(self._output_channels(stage), self.architecture.towers)[tower.share.tower]
                 initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.held_rows(stage.name))
 
@@ -146,7 +146,7 @@ class AlexNet(nn.Module):
         """Returns for each tower a key for each stage (stages,) int64, on the tower's device."""
         stages = range(len(self.architecture.stages))
         keys = {
-            share: [key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]
+            share: [random_key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]
             for share in self.exchange.shares
         }
         return {share.tower: torch.tensor(k).to(share.device, non_blocking=True) for share, k in keys.items()}

@@ -1,4 +1,4 @@
-"""Starting from weights that there are, and keeping some of them as they are."""
+"""The weights before a run's first step: copied from a run or a weight file, or random; and which stages are frozen."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -17,15 +17,15 @@ from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_we
 
 
 def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The stages that an option names, in the network's order; None without the option.
+    """Returns the stages that an option names, in the network's order; None without the option.
 
     Args:
-        option: for messages, such as "--freeze".
-        text: stages and ranges of them, with commas: "conv1,conv2", "conv1..conv5" or both.
-        names: all of the network's, first to last.
+        option: its name for messages, such as "--freeze".
+        text: stages and ranges of stages, separated by commas: "conv1,conv2", "conv1..conv5" or both.
+        names: all stages of the network, first to last.
 
     Raises:
-        UserError: there is no such stage, or a range is empty.
+        UserError: a stage does not exist, or a range is empty.
     """
     if text is None:
         return None
@@ -34,41 +34,41 @@ def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[s
         first, dots, last = part.strip().partition("..")
         last = last if dots else first
         if first not in names or last not in names:
-            raise UserError(f"{option} {text}: {part.strip()!r} names no stage; there are {', '.join(names)}")
-        within = names[names.index(first) : names.index(last) + 1]
-        if not within:
-            raise UserError(f"{option} {text}: {last} is before {first}; turn the range round")
-        chosen |= set(within)
+            raise UserError(f"{option} {text}: {part.strip()!r} is not a stage; choose from {', '.join(names)}")
+        in_range = names[names.index(first) : names.index(last) + 1]
+        if not in_range:
+            raise UserError(f"{option} {text}: {last} comes before {first}; write {last}..{first}")
+        chosen |= set(in_range)
     return tuple(name for name in names if name in chosen)
 
 
 def check_start_options(settings: Settings, architecture: Architecture) -> None:
-    """Refuses what can be seen to be wrong before images are prepared, which may take an hour.
+    """Finds errors in --init, --init-stages and --freeze before images are prepared, which may take an hour.
 
     Raises:
-        UserError: --init names nothing, or --init-stages or --freeze a stage that is not there.
+        UserError: --init names no file, or --init-stages or --freeze a stage that does not exist.
     """
     for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
         parse_stages(option, text, architecture.stage_names)
     if settings.init is not None and not settings.resume and not Path(settings.init).exists():
-        raise UserError(f"--init {settings.init}: there is no such file; name a run's folder or a file of weights")
+        raise UserError(f"--init {settings.init}: no such file or folder; name a run's folder or a weight file")
 
 
 def freeze_stages(net: AlexNet, stages: Sequence[str]) -> None:
-    """Takes stages out of training: without gradients, the optimiser leaves weights and velocities alone.
+    """Freezes stages: without gradients, the optimizer does not change their weights and velocities.
 
     Raises:
-        UserError: no stage is left to learn.
+        UserError: all stages are frozen.
     """
     if set(stages) == set(net.architecture.stage_names):
-        raise UserError("--freeze: names all stages, which leaves nothing to learn; leave one out")
+        raise UserError("--freeze: names all stages, so that nothing can learn; leave out at least one")
     for name, parameter in net.named_parameters():
         if stage_of(name) in stages:
             parameter.requires_grad_(False)
 
 
 def load_initial_weights(net: AlexNet, settings: Settings) -> str:
-    """The weights before a run's first step: those of --init, or as they were drawn. Says which, in words.
+    """Copies the weights of --init, if given, into a network with random weights. Returns their description.
 
     Raises:
         UserError: as for `copy_weights`.
@@ -82,55 +82,52 @@ def load_initial_weights(net: AlexNet, settings: Settings) -> str:
 def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None) -> str:
     """Copies weights into a network.
 
-    With all stages, the last one alone may differ, in its number of classes: it then stays as it was
-    drawn. With some stages, those must fit and the others stay as they were drawn.
-
     Args:
-        net: with its weights drawn.
+        net: with random weights.
         source: a run's folder, or a file that `read_weight_file` reads.
-        stages: those to copy; None for all.
+        stages: the stages to copy, which must fit; None for all, of which the last one may have another number of
+            classes, and is then not copied.
 
     Returns:
-        what was copied and what was not, in words; and what the weights' own network, if anything tells which that
-        is, computes otherwise, as Caffe's does, which normalises across towers.
+        a line for the user: the stages copied, those still random, and what the source's network, if known, computes
+        differently, for example normalisation across towers in Caffe's.
 
     Raises:
-        UserError: a tensor does not fit, or nothing tells what images the file's weights read.
+        UserError: a tensor does not fit, or it is unknown which images the file's weights read.
     """
     file, names = read_weight_file(Path(source)), net.architecture.stage_names
     if stages is None:
-        stages, said = _but_other_classes(file, net)
-        unknown = set(names) - set(stages)  # what else the file has, shape_mismatches names
+        stages, still_random = _stages_with_same_classes(file, net)
+        ignored = set(names) - set(stages)  # shape_mismatches reports the file's unknown stages
     else:
-        said = f"; drawn anew: {', '.join(name for name in names if name not in stages)}"
-        unknown = {stage_of(name) for name in file.weights} - set(stages)
-    copied = {name: value for name, value in file.weights.items() if stage_of(name) not in unknown}
+        still_random = f"; random weights: {', '.join(name for name in names if name not in stages)}"
+        ignored = {stage_of(name) for name in file.weights} - set(stages)
+    copied = {name: value for name, value in file.weights.items() if stage_of(name) not in ignored}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
-    wanted = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
-    if wrong := shape_mismatches(replace(file, weights=copied), wanted, "the network to train"):
-        raise UserError(f"--init: {wrong[0]}; name other weights, or with --init-stages the stages that fit")
-    theirs = _architecture(file)
-    first = f"{names[0]}.weight"
-    if first in copied:
-        scale = (theirs.input_scale if theirs else 1.0) / net.architecture.input_scale
-        copied[first] = to_our_inputs(copied[first], _inputs(file)) * scale
+    expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
+    if mismatches := shape_mismatches(replace(file, weights=copied), expected, "the network to train"):
+        raise UserError(f"--init: {mismatches[0]}; name other weights, or with --init-stages the stages that fit")
+    source_net, first_weight = _architecture(file), f"{names[0]}.weight"
+    if first_weight in copied:
+        scale = (source_net.input_scale if source_net else 1.0) / net.architecture.input_scale
+        copied[first_weight] = to_our_inputs(copied[first_weight], _inputs(file)) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
-    unlike = list(_differences(theirs, net.architecture, stages)) if theirs else []
-    warned = f"; the network that they were trained in computes otherwise: {', '.join(unlike)}" if unlike else ""
-    return f"the weights of {source}: {', '.join(stages)}{said}{warned}"
+    differences = list(_differences(source_net, net.architecture, stages)) if source_net else []
+    warning = f"; they were trained in a network with {', '.join(differences)}" if differences else ""
+    return f"the weights of {source}: {', '.join(stages)}{still_random}{warning}"
 
 
-def _but_other_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[str], str]:
-    """The stages to copy of all, and why one is left out."""
+def _stages_with_same_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[str], str]:
+    """Returns all stages, or without the last one if its classes differ, and a message about it."""
     *before, last = net.architecture.stage_names
-    theirs = file.weights.get(f"{last}.bias")
-    if theirs is None or len(theirs) == net.num_classes:
+    bias = file.weights.get(f"{last}.bias")
+    if bias is None or len(bias) == net.num_classes:
         return (*before, last), ""
-    return before, f"; {last} is drawn anew, for {net.num_classes} classes in place of {len(theirs)}"
+    return before, f"; {last} has random weights, for {net.num_classes} classes instead of {len(bias)}"
 
 
 def _architecture(file: WeightFile) -> Architecture | None:
-    """The network that the weights are of; None where nothing tells."""
+    """Returns the architecture of the network that has the weights; None if it is unknown."""
     if file.description is None:
         return {"caffe": CAFFE, "imagenet": TORCHVISION}.get(detect_inputs(file) or "")
     try:
@@ -139,31 +136,31 @@ def _architecture(file: WeightFile) -> Architecture | None:
         raise UserError(f"--init {file.path}: its description is damaged ({error}); name another") from error
 
 
-def _differences(theirs: Architecture, ours: Architecture, stages: Sequence[str]) -> Iterator[str]:
-    """What two networks compute differently with the same weights of some stages, such as "norm.k 1.0 for 2.0"."""
-    one, other = theirs.computation_only(), ours.computation_only()
-    yield from _differing("", one, other)
-    stage_of = {stage.name: stage for stage in other.stages}
-    for stage in one.stages:
+def _differences(source: Architecture, target: Architecture, stages: Sequence[str]) -> Iterator[str]:
+    """Yields what two networks compute differently with these stages, such as "norm.k 1.0 instead of 2.0"."""
+    source, target = source.computation_only(), target.computation_only()
+    yield from _field_differences("", source, target)
+    target_stages = {stage.name: stage for stage in target.stages}
+    for stage in source.stages:
         if stage.name in stages:
-            yield from _differing(f"{stage.name}.", stage, stage_of[stage.name])
+            yield from _field_differences(f"{stage.name}.", stage, target_stages[stage.name])
 
 
-def _differing(owner: str, theirs: Any, ours: Any) -> Iterator[str]:
-    """Field by field, but for stages and what has shown in the weights' shapes."""
-    for field in fields(theirs):
-        one, other = getattr(theirs, field.name), getattr(ours, field.name)
-        if is_dataclass(one):
-            yield from _differing(f"{owner}{field.name}.", one, other)
-        elif one != other and field.name not in ("convs", "linears", "towers", "channels", "width"):
-            yield f"{owner}{field.name} {one} for {other}"
+def _field_differences(prefix: str, source: Any, target: Any) -> Iterator[str]:
+    """Compares two dataclasses field by field, without stages and fields that the weights' shapes determine."""
+    for field in fields(source):
+        value, target_value = getattr(source, field.name), getattr(target, field.name)
+        if is_dataclass(value):
+            yield from _field_differences(f"{prefix}{field.name}.", value, target_value)
+        elif value != target_value and field.name not in ("convs", "linears", "towers", "channels", "width"):
+            yield f"{prefix}{field.name} {value} instead of {target_value}"
 
 
 def _inputs(file: WeightFile) -> InputConvention:
-    kind = detect_inputs(file)
-    if kind is None:
+    name = detect_inputs(file)
+    if name is None:
         raise UserError(
-            f"--init {file.path}: nothing tells what images its weights read; make it a run first, with "
-            "python -m alexnet_torch import, and name that"
+            f"--init {file.path}: does not say which images its weights read; make a run of it with "
+            "python -m alexnet_torch import, and name that run"
         )
-    return INPUT_CONVENTIONS[kind]
+    return INPUT_CONVENTIONS[name]

@@ -1,4 +1,4 @@
-"""The paper's update rule and its learning-rate schedules."""
+"""The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,29 +13,29 @@ from alexnet_torch.recipes.schedules import LearningRates
 
 
 class PaperSGD(torch.optim.Optimizer):
-    """The paper's rule (section 5): the rate is inside the velocity.
+    """The paper's update rule (section 5): the learning rate is inside the velocity.
 
         v <- momentum v - decay lr w - lr grad;  w <- w + v
 
-    After a change of rate the velocity already gathered keeps its scale, where torch.optim.SGD
-    would scale the whole of it by the new rate.
+    After a change of the rate the old velocity stays as it is; torch.optim.SGD would multiply all of
+    it by the new rate.
 
     Args:
-        groups: parameter groups, each with its own `lr` and, if it differs, `weight_decay`.
-        momentum: what a velocity keeps of itself in a step.
-        weight_decay: of the groups that name none.
+        groups: parameter groups, each with its own `lr` and, optionally, `weight_decay`.
+        momentum: the factor of the old velocity in a step.
+        weight_decay: the default of the groups.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
 
-    # torch.amp.GradScaler then sets grad_scale and found_inf here and leaves both to the fused update, which
-    # need not wait to know whether to skip
+    # torch.amp.GradScaler then sets grad_scale and found_inf on this optimizer, and the fused update reads them on
+    # the device: no wait to know whether to skip the step
     _step_supports_amp_scaling = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Updates every parameter that has a gradient.
+        """Updates all parameters that have a gradient.
 
         torch's fused SGD does u <- momentum u + (1 - dampening) (grad + decay w), w <- w - rate u;
         with 1 - dampening = lr and rate = 1 that is the paper's rule in one pass, and u = -v.
@@ -67,13 +67,13 @@ class PaperSGD(torch.optim.Optimizer):
 
 
 def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> list[dict[str, Any]]:
-    """One group for the weights of each stage and one for its biases, over all towers.
+    """Returns one group for the weights of each stage and one for its biases, over all towers.
 
-    Each group's `stage` and `kind` ("weight", "bias") say which, for the schedule to set its `lr`.
+    Each group has a `stage` and a `kind` ("weight", "bias"), by which `set_rates` sets its `lr`.
 
     Args:
-        net: whose parameters are named `towers.<k>.<stage>.<weight or bias>`.
-        bias_decay: weight decay of the biases; the 2012 source has none, the paper's text the weights'.
+        net: a network with parameters `towers.<k>.<stage>.<weight or bias>`.
+        bias_decay: weight decay of the biases: 0 in the 2012 source, that of the weights in the paper's text.
         weight_decay: weight decay of the weights.
     """
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
@@ -86,26 +86,26 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
     ]
 
 
-def build_optimizer(rule: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """The optimizer of a rule: the paper's, or Adam (Kingma and Ba, 2015) as TensorFlow has it by default.
+def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+    """Returns the paper's optimizer, or Adam (Kingma and Ba, 2015) with TensorFlow's defaults.
 
     Args:
-        rule: "adam" has beta1 = momentum, beta2 = 0.999 and epsilon = 1e-8; weight decay is added to the
-            gradient.
-        groups: of `parameter_groups`.
-        momentum: what a velocity, or Adam's mean gradient, keeps of itself in a step.
+        name: "paper"; or "adam", with beta1 = momentum, beta2 = 0.999 and epsilon = 1e-8; it adds weight decay to
+            the gradient.
+        groups: from `parameter_groups`.
+        momentum: the factor of the old velocity, or of Adam's old mean gradient, in a step.
     """
-    if rule == "paper":
+    if name == "paper":
         return PaperSGD(groups, momentum)
     # fused: one pass over weights, gradients and both moments instead of a dozen
     return torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Sets every group's rate for the coming step.
+    """Sets the learning rates of an optimizer's groups for the next step.
 
     Args:
-        optimizer: made of `parameter_groups`.
+        optimizer: with the groups of `parameter_groups`.
         rates: the step's.
     """
     for group in optimizer.param_groups:

@@ -31,7 +31,7 @@ from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 from alexnet_torch.recipes.ablations import with_tanh
 from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
@@ -131,7 +131,7 @@ def train(options: Options, prepared: PreparedImages, activation: str, rate: flo
     images, labels = load_images(prepared)
     errors: list[float] = []
     for epoch in range(options.epochs):
-        order = torch.from_numpy(stream(options.seed, "order", epoch).permutation(len(labels)))
+        order = torch.from_numpy(random_generator(options.seed, "order", epoch).permutation(len(labels)))
         wrong = 0
         for batch in order.split(options.batch_size):
             logits = net(images[batch])

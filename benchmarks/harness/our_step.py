@@ -13,7 +13,7 @@ from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.training.precision import Precision
@@ -46,7 +46,7 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
         split: as the option --split.
         batch: images in a step, of all ranks together.
     """
-    keep_freed()
+    reuse_freed_memory()
     ranks = Ranks(World.from_environment())
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()

@@ -21,7 +21,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import peak_memory, time_call
 from benchmarks.harness.our_step import our_step
 from benchmarks.harness.paths import RESULTS, TRAIN_SCRIPT
@@ -52,7 +52,7 @@ def measure_setting(batch_size: int, image_size: int, threads: int, rounds: int)
 
 
 def _step_functions(batch_size: int, image_size: int, threads: int, rounds: int) -> dict[str, partial[float]]:
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(threads)
     step = our_step(image_size)
     images = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_net, torchvision_net
@@ -43,7 +43,7 @@ def forward_time(net: nn.Module, images: Tensor, repeats: int) -> Callable[[], f
 
 def main(options: Options) -> None:
     """Measures and writes the result page."""
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(options.threads)
     nets = {"ours": AlexNet(seed=0), TORCHVISION: torchvision_net(), "plain paper net": plain_net(channels_last=True)}
     rows: list[tuple[object, ...]] = []

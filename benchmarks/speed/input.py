@@ -27,7 +27,7 @@ from alexnet_torch.data.decode_pass import Chunk, decode_chunk
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs, usual_images
 from benchmarks.harness.report import markdown_table, save_result
@@ -163,7 +163,7 @@ def measure(data: Path, rounds: int, folder: Path) -> str:
 
 def main(options: Options) -> None:
     """Measures and writes the result page."""
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # the thread that makes batches runs on the same core, too
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

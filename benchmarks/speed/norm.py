@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.model.layers.response_norm import response_norm
@@ -85,7 +85,7 @@ def worst_error(x: Tensor) -> float:
 
 def main(options: Options) -> None:
     """Measures and writes the result page."""
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(options.threads)
     rows: list[tuple[object, ...]] = []
     for shape in SHAPES:

@@ -20,7 +20,7 @@ import tyro
 from alexnet_torch.data.decode import decode_file, decoded_side
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.evaluation.predict import predict
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.weights.model_file import TrainedModel
@@ -72,7 +72,7 @@ def contenders(files: list[Path], image_size: int) -> dict[str, Callable[[], flo
 
 def main(options: Options) -> None:
     """Measures and writes the result page."""
-    keep_freed()
+    reuse_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         data = photographs(options.data, Path(folder))
         files = list(islice(cycle(sorted(data.rglob("*.jpg"))), options.files))

@@ -23,7 +23,7 @@ from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import resolve
 from alexnet_torch.training.launch import build_trainer
@@ -53,7 +53,7 @@ class Options:
 
 def our_epoch(data: Path, folder: Path, options: Options) -> dict[str, Callable[[], float]]:
     """Builds the Trainer; returns a function that measures an epoch of it."""
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(options.threads)
     given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
     settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
@@ -64,7 +64,7 @@ def our_epoch(data: Path, folder: Path, options: Options) -> dict[str, Callable[
 
 def bare_epoch(images: int, options: Options) -> dict[str, Callable[[], float]]:
     """Returns a function that measures as many steps as an epoch has, with batches of its sizes."""
-    keep_freed()
+    reuse_freed_memory()
     torch.set_num_threads(options.threads)
     step = our_step()
     sizes = [min(options.batch_size, images - start) for start in range(0, images, options.batch_size)]

@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet_torch.malloc import keep_freed
+from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import GFLOP_PER_IMAGE, best_rates, median_times, peak_memory, time_call
 from benchmarks.harness.processes import Worker
 from benchmarks.harness.report import markdown_table, save_result
@@ -86,7 +86,7 @@ def time_by_kind(work: Callable[[], object]) -> list[tuple[str, float]]:
 def step_functions(name: str, options: Options) -> dict[str, Callable[[], object]]:
     """Builds a contender in its own process; returns what can be measured there."""
     if name == OURS or name.endswith(TUNED):
-        keep_freed()
+        reuse_freed_memory()
     torch.set_num_threads(options.threads)
     step = make_step(name)
     images = torch.randn(options.batch_size, 3, 224, 224)

@@ -1,4 +1,4 @@
-"""Checks of minutes, run by `make test-all`."""
+"""Tests that take minutes; `make test-all` runs them."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.support.paths import PROJECT
 pytestmark = pytest.mark.slow
 
 
-def test_killed_with_sigkill_at_random_moments_a_run_ends_the_same() -> None:
+def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_result() -> None:
     line = [sys.executable, "-m", "benchmarks.experiments.kill_resume", "--kills", "8", "--epochs", "1", "--seed", "1"]
     done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -28,7 +28,7 @@ def best_error(output: Path) -> float:
 def test_the_default_recipe_learns_small_images(
     batch_size: int, tmp_path: Path, shared_data: Callable[[str], Path]
 ) -> None:
-    """Chance is 90%; Caffe's initial weights are still there after 3 epochs of batch 128."""
+    """Chance is 90%; with Caffe's initial weights the error is still 90% after 3 epochs of batch 128."""
     given = ["--data", str(shared_data("tiny-imagenet-10")), "--image-size", "64", "--epochs", "4", "--val-every", "4"]
     line = [sys.executable, str(PROJECT / "train.py"), *given, "--batch-size", str(batch_size)]
     subprocess.run([*line, "--output", str(tmp_path / "run")], check=True, capture_output=True)

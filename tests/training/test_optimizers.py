@@ -6,7 +6,7 @@ from alexnet_torch.recipes.schedules import EpochSchedule, LearningRates, Platea
 from alexnet_torch.training.optimizers import PaperSGD, build_optimizer, parameter_groups, set_rates
 
 
-def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
+def test_the_update_follows_the_papers_rule_when_the_rate_changes() -> None:
     torch.manual_seed(0)
     weights = [torch.randn(7, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)]
     params = [nn.Parameter(w.clone()) for w in weights]
@@ -25,8 +25,8 @@ def test_the_update_is_the_papers_rule_through_a_change_of_rate() -> None:
         torch.testing.assert_close(p.detach(), w, rtol=1e-13, atol=1e-15)
 
 
-def test_torchs_own_sgd_differs_after_a_change_of_rate() -> None:
-    """Why there is a rule of ours at all."""
+def test_torch_sgd_differs_after_a_change_of_rate() -> None:
+    """The reason for PaperSGD."""
 
     def last(make: type) -> float:
         p = nn.Parameter(torch.ones(1, dtype=torch.float64))
@@ -45,7 +45,7 @@ def test_torchs_own_sgd_differs_after_a_change_of_rate() -> None:
     assert last(torch.optim.SGD) == pytest.approx(1 - 0.1 - 0.19 - 0.0271)
 
 
-def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
+def test_set_rates_gives_each_stage_and_the_biases_their_rates() -> None:
     tower = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1), "fc8": nn.Linear(4, 2)})
     net = nn.ModuleDict({"towers": nn.ModuleList([tower])})
     optimizer = PaperSGD(parameter_groups(net, bias_decay=0.0, weight_decay=5e-4))
@@ -59,7 +59,7 @@ def test_groups_give_each_stage_its_rate_and_biases_theirs() -> None:
     }
 
 
-def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> None:
+def test_plateau_schedule_divides_by_ten_at_most_three_times() -> None:
     plateau = PlateauSchedule(patience=2, drops=3)
     assert plateau.rate(0.01, 0, []) == 0.01
     assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4]) == 0.01
@@ -68,14 +68,14 @@ def test_plateau_divides_by_ten_when_validation_stalls_three_times_at_most() -> 
     assert plateau.rate(0.01, 0, [0.5] * 100) == pytest.approx(1e-5)
 
 
-def test_steps_change_at_their_epochs() -> None:
+def test_epoch_schedule_changes_at_its_epochs() -> None:
     steps = EpochSchedule(factors=((2, 0.1), (4, 0.01)), stage_factors=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
     assert [steps.rate(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     found = [steps.stage_rates(0.01, epoch).get("conv1") for epoch in range(6)]
     assert found == [None, None, None, 0.0, 0.0, pytest.approx(1e-5)]
 
 
-def test_adam_is_kingma_and_bas() -> None:
+def test_adam_follows_kingma_and_ba() -> None:
     torch.manual_seed(0)
     w = torch.randn(7, dtype=torch.float64)
     p = nn.Parameter(w.clone())

@@ -1,4 +1,4 @@
-"""Mixed precision, and that a step waits for no GPU."""
+"""Mixed precision; and a step never waits for a GPU."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from alexnet_torch.training.precision import Precision
 
 
 def updated(scaler: torch.amp.GradScaler, factor: float = 1.0) -> tuple[PaperSGD, nn.Parameter]:
-    """A parameter after two updates, the second of which has `factor` in its gradient."""
+    """Returns a parameter after two updates, with the second gradient multiplied by `factor`."""
     p = nn.Parameter(torch.linspace(-1, 1, 7))
     optimizer = PaperSGD([{"params": [p], "lr": 0.1}])
     for times in (1.0, factor):
@@ -32,20 +32,20 @@ def test_scaled_gradients_make_the_same_update() -> None:
     torch.testing.assert_close(scaled[1], plain[1], rtol=1e-6, atol=0)
 
 
-def test_an_update_whose_gradient_overflowed_is_skipped_and_the_scale_halved() -> None:
+def test_an_overflowed_gradient_skips_the_update_and_halves_the_scale() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     optimizer, p = updated(scaler, float("inf"))
-    once = nn.Parameter(torch.linspace(-1, 1, 7))
-    other = PaperSGD([{"params": [once], "lr": 0.1}])
-    (once**2).sum().backward()
-    other.step()
-    torch.testing.assert_close(p, once)
-    torch.testing.assert_close(optimizer.state[p]["negative_velocity"], other.state[once]["negative_velocity"])
+    parameter = nn.Parameter(torch.linspace(-1, 1, 7))
+    plain = PaperSGD([{"params": [parameter], "lr": 0.1}])
+    (parameter**2).sum().backward()
+    plain.step()
+    torch.testing.assert_close(p, parameter)
+    torch.testing.assert_close(optimizer.state[p]["negative_velocity"], plain.state[parameter]["negative_velocity"])
     assert scaler.get_scale() == 512.0
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_products_are_short_and_normalisation_loss_and_weights_are_not(name: str) -> None:
+def test_products_have_16_bits_and_normalisation_loss_and_weights_32(name: str) -> None:
     torch.manual_seed(0)
     net = AlexNet(PAPER, 10, 64, seed=0)
     images, labels = 60 * torch.randn(4, 3, 64, 64), torch.arange(4)
@@ -64,8 +64,8 @@ def test_products_are_short_and_normalisation_loss_and_weights_are_not(name: str
 
 @pytest.mark.parametrize("name", [None, "bf16", "fp16"])
 @pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=["one", "two"])
-def test_from_pixels_to_loss_a_step_reads_nothing_back(name: str | None, devices: list[str]) -> None:
-    """Fake tensors hold no numbers: reading one back, as .item() does, would raise."""
+def test_a_step_reads_nothing_back_from_the_gpu(name: str | None, devices: list[str]) -> None:
+    """Fake tensors have no values: reading one, as .item() does, raises an error."""
     crops = Crops(np.array([3, 0]), np.array([1, 4]), np.array([True, False]))
     with FakeTensorMode():
         net = AlexNet(PAPER, 10, 64, devices).train()

@@ -1,4 +1,4 @@
-"""train.py as a user runs it: status, messages, files, resuming."""
+"""train.py as a user runs it: exit status, messages, files, resuming."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, image_folder: Make) -> Pa
     return folder / "run"
 
 
-def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
+def test_a_run_folder_has_all_files_and_fields(finished: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
     assert config["settings"]["batch_size"] == 8
     assert config["settings"]["recipe"] == "demo"
@@ -79,19 +79,19 @@ def test_a_run_folder_has_all_that_it_should(finished: Path) -> None:
     validated = [r for r in records if r["split"] == "val"]
     *centre, ten = validated
     assert [(r["step"], r["epoch"], r["crops"]) for r in centre] == [(3, 1, 1), (6, 2, 1), (9, 3, 1), (12, 4, 1)]
-    best = min(centre, key=lambda r: float(r["top1_error"]))  # the first of equals
+    best = min(centre, key=lambda r: float(r["top1_error"]))  # the first if several are equal
     assert (ten["step"], ten["epoch"], ten["crops"]) == (best["step"], best["epoch"], 10)
     assert all(0 <= r["top5_error"] <= r["top1_error"] <= 1 for r in validated)
     assert len(list_checkpoints(finished / "checkpoints")) in (2, 3)
 
 
-def test_the_model_is_the_best_and_loads_as_the_readme_says(finished: Path) -> None:
+def test_the_model_has_the_best_weights_and_loads_as_in_the_readme(finished: Path) -> None:
     net = AlexNet(narrow_demo().architecture, num_classes=3, image_size=64)
     net.load_state_dict(torch.load(finished / "model.pt", weights_only=True))
     errors = {r["step"]: r["top1_error"] for r in read_metrics(finished) if r["split"] == "val" and r["crops"] == 1}
     best = min(errors, key=lambda step: errors[step])
-    (kept,) = (p for p in list_checkpoints(finished / "checkpoints") if f"step-{best:08d}" in p.name)
-    weights = torch.load(kept, weights_only=True)["weights"]
+    (best_checkpoint,) = (p for p in list_checkpoints(finished / "checkpoints") if f"step-{best:08d}" in p.name)
+    weights = torch.load(best_checkpoint, weights_only=True)["weights"]
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
 
 
@@ -102,19 +102,20 @@ def test_tensorboard_has_scalars_graph_filters_and_samples(finished: Path) -> No
     assert {"train/loss", "train/top1_error", "train/lr", "val/loss", "val/top1_error"} <= set(tags["scalars"])
     assert len(events.Scalars("val/loss")) == 4
     assert [e.step for e in events.Scalars("val-10-crops/top1_error")] == [read_metrics(finished)[-1]["step"]]
-    for theirs, ours in (("cross_entropy", "train/loss"), ("accuracy", "train/top1_error")):  # the post's names
-        pairs = zip(events.Scalars(theirs), events.Scalars(ours), strict=True)
+    post_names = {"cross_entropy": "train/loss", "accuracy": "train/top1_error"}  # the TensorFlow post's
+    for post_name, name in post_names.items():
+        pairs = zip(events.Scalars(post_name), events.Scalars(name), strict=True)
         for a, b in pairs:
             assert a.step == b.step
-            assert a.value == pytest.approx(b.value if theirs == "cross_entropy" else 1 - b.value)
+            assert a.value == pytest.approx(b.value if post_name == "cross_entropy" else 1 - b.value)
     assert {"conv1/tower0", "conv1/tower1"} <= set(tags["images"])
     assert any(tag.startswith("samples") for tag in tags["images"])
     assert tags["graph"]
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 7])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished: Path, tmp_path: Path) -> None:
-    """Stopped after any step: within an epoch, within a report, at a validation."""
+def test_a_resumed_run_is_bitwise_equal_to_an_uninterrupted_one(steps: int, finished: Path, tmp_path: Path) -> None:
+    """Interrupted within an epoch, between reports, and at a validation."""
     images, run = finished.parent / "images", tmp_path / "run"
     inner, done = trainer.train_step, 0
 
@@ -135,27 +136,29 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(steps: int, finished
     assert f"step-{steps:08d}" in resumed.stdout
     assert read_metrics(run) == read_metrics(finished)
     assert (run / "model.pt").read_bytes() == (finished / "model.pt").read_bytes()
-    ours, theirs = (torch.load(list_checkpoints(r / "checkpoints")[0], weights_only=True) for r in (run, finished))
-    for name in ours["weights"]:
-        assert torch.equal(ours["weights"][name], theirs["weights"][name])
-    for index, kept in ours["optimizer"].items():
-        assert torch.equal(kept["negative_velocity"], theirs["optimizer"][index]["negative_velocity"])
+    resumed_state, finished_state = (
+        torch.load(list_checkpoints(r / "checkpoints")[0], weights_only=True) for r in (run, finished)
+    )
+    for name in resumed_state["weights"]:
+        assert torch.equal(resumed_state["weights"][name], finished_state["weights"][name])
+    for name, tensors in resumed_state["optimizer"].items():
+        assert torch.equal(tensors["negative_velocity"], finished_state["optimizer"][name]["negative_velocity"])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains_and_resumes_bit_for_bit(precision: str, root: Path, tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert train(root, whole, "--amp", precision, "--max-steps", "6").returncode == 0
-    assert train(root, cut, "--amp", precision, "--max-steps", "3").returncode == 0
-    resumed = run_train("--output", str(cut), "--resume", "--max-steps", "6")
+def test_mixed_precision_trains_and_resumes_bitwise(precision: str, root: Path, tmp_path: Path) -> None:
+    full, interrupted = tmp_path / "full", tmp_path / "interrupted"
+    assert train(root, full, "--amp", precision, "--max-steps", "6").returncode == 0
+    assert train(root, interrupted, "--amp", precision, "--max-steps", "3").returncode == 0
+    resumed = run_train("--output", str(interrupted), "--resume", "--max-steps", "6")
     assert resumed.returncode == 0, resumed.stderr
-    states = [load_newest_intact(run / "checkpoints", lambda _: None) for run in (whole, cut)]
+    states = [load_newest_intact(run / "checkpoints", lambda _: None) for run in (full, interrupted)]
     weights, scalers = ([state[1][part] for state in states if state] for part in ("weights", "scaler"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert scalers[0] == scalers[1]
     assert all(value.dtype == torch.float32 for value in weights[0].values())
     another = "fp16" if precision == "bf16" else "bf16"
-    other = run_train("--output", cut, "--resume", "--max-steps", "8", "--amp", another)
+    other = run_train("--output", interrupted, "--resume", "--max-steps", "8", "--amp", another)
     one_line(other, f"--resume: the run has --amp {precision}, not")
 
 
@@ -166,7 +169,7 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     assert {p: p.read_bytes() for p in before} == before
 
 
-def test_a_damaged_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     newest, before = list_checkpoints(run / "checkpoints")[:2]
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -178,10 +181,10 @@ def test_a_damaged_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> 
 
 
 def one_line(done: CompletedProcess[str], message: str) -> None:
-    said = [line for line in done.stderr.splitlines() if "decoding" not in line and "image/s" not in line]
+    lines = [line for line in done.stderr.splitlines() if "decoding" not in line and "image/s" not in line]
     assert done.returncode == 2, done.stderr
-    assert len(said) == 1, done.stderr
-    assert re.search(message, said[0]), said[0]
+    assert len(lines) == 1, done.stderr
+    assert re.search(message, lines[0]), lines[0]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_options_get_one_line_and_status_2(options: list[str], message: str, root: Path, tmp_path: Path) -> None:
+def test_wrong_options_get_one_line_and_status_2(options: list[str], message: str, root: Path, tmp_path: Path) -> None:
     one_line(train(root, tmp_path / "run", *options), message)
     assert not (tmp_path / "run").exists()
 
@@ -230,7 +233,7 @@ def test_unreadable_files_are_listed_with_status_2(root: Path, tmp_path: Path) -
     assert "1 unreadable file(s) left out" in skipped.stderr
 
 
-def test_a_run_is_not_written_over(finished: Path) -> None:
+def test_a_run_is_not_overwritten(finished: Path) -> None:
     one_line(
         train(finished.parent / "images", finished), "holds a run already; continue it with --resume, or name another"
     )
@@ -248,11 +251,11 @@ def test_a_run_is_not_written_over(finished: Path) -> None:
         (["--ablation", "no-norm"], "the run is of another architecture than --recipe and --ablation name"),
     ],
 )
-def test_another_run_is_not_resumed(options: list[str], message: str, finished: Path) -> None:
+def test_resume_refuses_settings_of_another_run(options: list[str], message: str, finished: Path) -> None:
     one_line(run_train("--output", str(finished), "--resume", *options), f"--resume: {message}")
 
 
-def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: Path) -> None:
+def test_an_ablation_is_saved_with_the_run_and_its_model(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = train(root, run, "--ablation", "one-tower", "--max-steps", "1")
     assert done.returncode == 0, done.stderr
@@ -278,7 +281,7 @@ def test_an_ablation_is_part_of_the_run_and_of_its_model(root: Path, tmp_path: P
         ('{"settings": {"colour": "pink"}}', "--colour pink: must be one of"),
     ],
 )
-def test_a_broken_configuration_is_neither_resumed_nor_repeated(content: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_neither_resumed_nor_repeated(content: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(content)
     one_line(run_train("--output", str(tmp_path), "--resume"), message)
@@ -300,7 +303,7 @@ def test_a_run_is_repeated_from_its_configuration(finished: Path, tmp_path: Path
     assert differ - {"resume"} == {"output", "seed", "max_steps"}
 
 
-def test_a_configuration_is_repeated_or_a_run_resumed(tmp_path: Path) -> None:
+def test_config_and_resume_exclude_each_other(tmp_path: Path) -> None:
     both = ["--resume", "--output", str(tmp_path), "--config", "x.json"]
     one_line(run_train(*both), "--config: repeats a run in a new folder, --resume continues one; give one of the two")
     one_line(
@@ -309,14 +312,14 @@ def test_a_configuration_is_repeated_or_a_run_resumed(tmp_path: Path) -> None:
     )
 
 
-def test_another_data_set_is_not_resumed(finished: Path, tmp_path: Path, image_folder: Make) -> None:
+def test_resume_refuses_another_data_set(finished: Path, tmp_path: Path, image_folder: Make) -> None:
     other = image_folder(tmp_path / "other", train=9)
     before = (finished / "config.json").read_bytes()
     one_line(train(other, finished, "--resume"), "--resume: the run is of another data set than --data names")
     assert (finished / "config.json").read_bytes() == before
 
 
-def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, tmp_path: Path) -> None:
+def test_a_run_without_an_intact_checkpoint_is_not_restarted(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     for path in list_checkpoints(run / "checkpoints"):
         path.write_bytes(b"")
@@ -325,18 +328,18 @@ def test_a_run_without_an_intact_checkpoint_is_not_started_over(finished: Path, 
     assert "no checkpoint in" in done.stderr
 
 
-def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(root: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_the_last_checkpoint_stays(root: Path, tmp_path: Path) -> None:
     assert train(root, tmp_path / "run", "--max-steps", "3").returncode == 0
-    kept = list_checkpoints(tmp_path / "run/checkpoints")
+    before = list_checkpoints(tmp_path / "run/checkpoints")
     for often, what in (("1", r"loss of the 1 step\(s\) up to step 5 is (nan|inf)"), ("50", "weights are not finite")):
         done = train(root, tmp_path / "run", "--resume", "--max-steps", "60", "--lr", "1e30", "--log-every", often)
         assert done.returncode == 1
         assert re.search(what + r".*: training diverged; the last good checkpoint is .*step-00000003", done.stderr)
     assert "lower --lr" in done.stderr
-    assert list_checkpoints(tmp_path / "run/checkpoints") == kept
+    assert list_checkpoints(tmp_path / "run/checkpoints") == before
 
 
-def test_a_loss_at_chance_is_reported_with_cause_and_cure(root: Path, tmp_path: Path) -> None:
+def test_a_loss_at_chance_is_reported_with_cause_and_fix(root: Path, tmp_path: Path) -> None:
     guessing = torch.tensor(1.008 * math.log(3)), torch.tensor(5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train_step", lambda *_: guessing)
@@ -355,10 +358,8 @@ def test_a_loss_at_chance_is_reported_with_cause_and_cure(root: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_finish_the_step_save_and_leave(
-    number: signal.Signals, status: int, root: Path, tmp_path: Path
-) -> None:
-    # a terminal's Ctrl-C reaches the workers that decode, too
+def test_signals_finish_the_step_save_and_exit(number: signal.Signals, status: int, root: Path, tmp_path: Path) -> None:
+    # Ctrl-C in a terminal also reaches the decoding workers
     streamed = ("--cache", "none") if number == signal.SIGINT else ()
     process = subprocess.Popen(
         command(root, tmp_path / "run", "--epochs", "1000", "--val-every", "1000", "--log-every", "1", *streamed),
@@ -370,9 +371,9 @@ def test_signals_finish_the_step_save_and_leave(
     assert process.stdout is not None
     assert any("step 4:" in line for line in process.stdout)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "continue with --resume" in said
+    assert "continue with --resume" in errors
     (saved,) = list_checkpoints(tmp_path / "run/checkpoints")
     assert torch.load(saved, weights_only=True)["state"]["step"] == int(saved.name[5:13]) >= 4
 
@@ -387,8 +388,8 @@ def test_help_answers_in_seconds_with_options_grouped() -> None:
         assert group in done.stdout
 
 
-def test_the_options_that_are_promised_are_there() -> None:
-    """The command line is a contract: an option that goes, or comes, changes this list on purpose."""
+def test_the_command_line_has_exactly_the_documented_options() -> None:
+    """The command line is a contract: adding or removing an option must change this list."""
     done = subprocess.run(
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
@@ -400,15 +401,15 @@ def test_the_options_that_are_promised_are_there() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
 
-def test_digits_are_the_default_and_learn(tmp_path: Path) -> None:
+def test_digits_are_the_default_data_and_are_learnt(tmp_path: Path) -> None:
     given = ["--recipe", "demo", "--no-mirror", "--epochs", "2", "--val-every", "2", "--output", str(tmp_path / "run")]
     line = [sys.executable, str(PROJECT / "train.py"), *given]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     centre, five = (r for r in read_metrics(tmp_path / "run") if r["split"] == "val")
-    assert (centre["crops"], five["crops"]) == (1, 5)  # mirrored digits are none
+    assert (centre["crops"], five["crops"]) == (1, 5)  # mirrored digits are not digits
     assert centre["top1_error"] < 0.5
-    assert five["top1_error"] < 0.7  # the corners are strange to a network that has hardly learnt
+    assert five["top1_error"] < 0.7  # corner crops are difficult for a network after two epochs
 
 
 def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
@@ -428,7 +429,7 @@ def test_predict_prints_classes_with_probabilities(finished: Path) -> None:
     assert re.fullmatch(r" +\d+\.\d\d%  class\d", shown[1])
 
 
-def test_evaluate_prints_what_training_found_and_the_average(finished: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_the_errors_of_training_and_of_the_average(finished: Path, tmp_path: Path) -> None:
     data = ["--data", str(finished.parent / "images"), "--cache", str(finished.parent / "cache")]
     recorded = [r for r in read_metrics(finished) if r["split"] == "val"]
     centre = next(r for r in recorded if r["step"] == recorded[-1]["step"])
@@ -486,7 +487,7 @@ def test_predict_refuses_in_one_line(given: list[str], message: str, finished: P
     one_line(run_cli("predict", *(str(finished) if word == "RUN" else word for word in given)), message)
 
 
-def test_predict_says_when_model_and_description_do_not_fit(finished: Path, tmp_path: Path) -> None:
+def test_predict_refuses_a_model_and_description_that_do_not_match(finished: Path, tmp_path: Path) -> None:
     shutil.copy(finished / "model.pt", tmp_path)
     description = json.loads((finished / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**description, "classes": ["a", "b"]}))
@@ -498,13 +499,13 @@ def test_predict_says_when_model_and_description_do_not_fit(finished: Path, tmp_
     )
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(root: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_line_and_the_last_checkpoint_stays(root: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("a disk of one's own takes root")
+        pytest.skip("mounting a disk needs root")
     measured = train(root, tmp_path / "measured", "--max-steps", "3")
     assert measured.returncode == 0
     sizes = {p: p.stat().st_size for p in (tmp_path / "measured").rglob("*") if p.is_file()}
-    room = sum(sizes.values()) + max(sizes.values()) // 2  # for one checkpoint and a half
+    room = sum(sizes.values()) + max(sizes.values()) // 2  # for one and a half checkpoints
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)], check=False).returncode:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 
 WHITE_NOISE = 2 / 3
 """The colourfulness of independent random weights, as before training: two of three dimensions."""
@@ -68,7 +68,7 @@ def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATI
     """
     values = np.concatenate(groups)
     shuffled = np.tile(values, (permutations, 1))  # (permutations, n)
-    stream(seed, "permutations").permuted(shuffled, axis=1, out=shuffled)
+    random_generator(seed, "permutations").permuted(shuffled, axis=1, out=shuffled)
     sizes = [len(group) for group in groups]
     observed = _squares_between(values[None], sizes)[0]
     # sums in another order differ in their last bits

@@ -13,7 +13,7 @@ from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures.nearest import nearest_vectors
 from alexnet_torch.evaluation.predict import Prediction, decode_centre_crop, predict
-from alexnet_torch.randomness import stream
+from alexnet_torch.randomness import random_generator
 from alexnet_torch.weights.model_file import TrainedModel
 
 NUM_EXAMPLES = 8  # as in the paper
@@ -64,7 +64,7 @@ def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Pat
         seed: of the draw.
     """
     labels = prepared.val.labels
-    order = stream(seed, "examples").permutation(len(labels))
+    order = random_generator(seed, "examples").permutation(len(labels))
     earlier_of_class = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order
     for label in range(len(prepared.classes)):
         of_class = order[labels[order] == label]
