@@ -123,7 +123,7 @@ def _rgb(image: Image.Image, name: Path | str) -> Image.Image:
 
 
 def _square(image: Image.Image) -> Image.Image:
-    # before the resize, not after: a 1 x 100000 image scaled whole would be 256 x 25,600,000
+    # before the resize, not after: a 1 x 100,000 image would be scaled to 256 x 25,600,000
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
     return image.crop((left, top, left + short, top + short))

@@ -102,7 +102,7 @@ def _unreadable_files(images: Folder, sums: PixelSums, skip_bad: bool) -> list[t
             path, reason = next(bad for bad in unreadable if bad[0].startswith(f"{folder}/"))
             raise UserError(
                 f"--skip-bad: no file in {folder} of {images.root} can be read; "
-                f"the first is {images.root / path}: {reason}; repair them"
+                f"the first is {images.root / path}: {reason}; fix them"
             )
     return unreadable
 

@@ -72,5 +72,5 @@ def readable_rows(split: Split, skipped: Set[str]) -> np.ndarray:
 def unreadable_message(root: Path, unreadable: list[tuple[str, str]]) -> str:
     """Returns the error message that lists unreadable files."""
     files = "\n".join(f"  {root / path}: {reason}" for path, reason in unreadable)
-    fix = "repair or remove them, or leave them out with --skip-bad"
+    fix = "fix or remove them, or leave them out with --skip-bad"
     return f"--data {root}: {len(unreadable)} file(s) cannot be read; {fix}:\n{files}"

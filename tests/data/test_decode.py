@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes, decode_file
 
 
 def solid(path: Path, side: int = 8) -> np.ndarray:
@@ -193,6 +193,14 @@ def test_unreadable_files_have_a_reason(tmp_path: Path) -> None:
     assert "truncated" in reasons["truncated-x.jpg"]
     with pytest.raises(UnreadableImage, match="No such file"):
         decode_file(tmp_path / "gone.png", 8)
+
+
+def test_bytes_decode_as_their_file_and_errors_have_the_given_name(tmp_path: Path) -> None:
+    half_red(tmp_path / "x.jpg", b"\x01")
+    content = (tmp_path / "x.jpg").read_bytes()
+    assert np.array_equal(decode_bytes(content, 32, "member"), decode_file(tmp_path / "x.jpg", 32))
+    with pytest.raises(UnreadableImage, match=r"^archive/member: empty file$"):
+        decode_bytes(b"", 32, "archive/member")
 
 
 def test_a_header_that_asks_for_more_than_memory(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Files are decoded ahead, in their order, with or without worker processes."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.data.decode_stream import DecodedBatch, decode_centre_crops
+from alexnet_torch.data.worker_processes import map_in_processes
+from alexnet_torch.errors import UserError
 
 
 @pytest.fixture
@@ -47,3 +51,13 @@ def test_closing_the_iterator_ends_the_workers(files: list[Path]) -> None:
     batches = decode_centre_crops(files, 73, 64, 1, 2)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
+
+
+def _kill_worker(task: int) -> None:
+    del task
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error() -> None:
+    with pytest.raises(UserError, match="a decoding process was killed, perhaps for lack of memory; run again"):
+        list(map_in_processes(_kill_worker, range(20), 2, 1))

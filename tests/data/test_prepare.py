@@ -230,9 +230,12 @@ def test_the_journal_is_ignored_if_a_map_is_missing(root: Path) -> None:
 
 
 def test_skipping_a_whole_class_is_refused(root: Path) -> None:
+    spoil_files(root)
     for path in (root / "val/class1").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"--skip-bad: no file in val/class1 .* can be read"):
+    with pytest.raises(
+        UserError, match=r"--skip-bad: no file in val/class1 .* can be read; the first is .*val/class1/000\.png: empty"
+    ):
         build_in(root, skip_bad=True)
 
 
