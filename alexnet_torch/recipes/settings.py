@@ -184,9 +184,7 @@ def resolve(given: dict[str, Any]) -> Settings:
     if name not in RECIPES:
         raise UserError(f"{source}: config.json names the unknown recipe {name!r}; choose one with --recipe")
     recipe = apply_ablation(RECIPES[name](), chosen.get("ablation"))
-    defaults = {
-        k: option.default(recipe) if callable(option.default) else option.default for k, option in options.items()
-    }
+    defaults = {key: o.default(recipe) if callable(o.default) else o.default for key, o in options.items()}
     defaults["output"] = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
         return Settings(**{**defaults, **chosen})

@@ -1,4 +1,4 @@
-"""Each ablation: its sizes and parameters, its gradients, and plain nets written without ours."""
+"""Each ablation: its sizes, parameters and gradients, compared with plain nets that do not use our modules."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import count_parameters
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
+from alexnet_torch.model.parameter_names import grouped_name, tower_of
 from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
@@ -68,7 +69,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     assert [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
-def test_plain_pooling_keeps_the_sides_that_convolutions_and_fc6_read() -> None:
+def test_plain_pooling_keeps_the_input_sizes_of_conv3_conv4_and_fc6() -> None:
     plain = ARCHITECTURE_CHANGES["plain-pooling"](PAPER)
     #                           conv1 pool conv2 pool conv3 conv4 conv5 pool
     assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
@@ -78,55 +79,56 @@ def test_plain_pooling_keeps_the_sides_that_convolutions_and_fc6_read() -> None:
     assert plain.smallest_image() <= 64
 
 
-def test_plain_pools_are_torchs() -> None:
+def test_plain_pooling_equals_torchs() -> None:
     net = with_random_weights(AlexNet(replace(ARCHITECTURE_CHANGES["plain-pooling"](NARROW), towers=1), 4, 64).double())
-    w = {name.split(".", 2)[2]: value for name, value in net.state_dict().items()}
+    weights = {grouped_name(name): value for name, value in net.state_dict().items()}
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    y = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), w["conv1.weight"], w["conv1.bias"], 4))
+    y = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), weights["conv1.weight"], weights["conv1.bias"], 4))
     y = F.local_response_norm(y, 5, 5e-4, 0.75, 2.0)  # (2, 12, 15, 15)
     y = F.pad(y, (0, 1, 0, 1), value=-torch.inf).unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
     torch.testing.assert_close(net.features(x, "conv1"), y, rtol=1e-10, atol=1e-10)
 
 
-def plain_tower(w: dict[str, Tensor], x: Tensor) -> Tensor:
-    """One tower by itself up to fc7, with torch's functions alone."""
-    x = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), w["conv1.weight"], w["conv1.bias"], 4))
+def plain_tower(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Computes one tower that reads no other, up to fc7, only with torch's functions."""
+    x = F.relu(F.conv2d(F.pad(x, (0, 3, 0, 3)), weights["conv1.weight"], weights["conv1.bias"], 4))
     x = F.max_pool2d(F.local_response_norm(x, 5, 5e-4, 0.75, 2.0), 3, 2)
-    x = F.relu(F.conv2d(x, w["conv2.weight"], w["conv2.bias"], padding=2))
+    x = F.relu(F.conv2d(x, weights["conv2.weight"], weights["conv2.bias"], padding=2))
     x = F.max_pool2d(F.local_response_norm(x, 5, 5e-4, 0.75, 2.0), 3, 2)
     for stage in ("conv3", "conv4", "conv5"):
-        x = F.relu(F.conv2d(x, w[f"{stage}.weight"], w[f"{stage}.bias"], padding=1))
+        x = F.relu(F.conv2d(x, weights[f"{stage}.weight"], weights[f"{stage}.bias"], padding=1))
     x = F.max_pool2d(x, 3, 2).flatten(1)
     for stage in ("fc6", "fc7"):
-        x = F.relu(F.linear(x, w[f"{stage}.weight"], w[f"{stage}.bias"]))
+        x = F.relu(F.linear(x, weights[f"{stage}.weight"], weights[f"{stage}.bias"]))
     return x
 
 
 def tower_weights(net: AlexNet, tower: int) -> dict[str, Tensor]:
-    named = dict(net.named_parameters())
-    return {n.split(".", 2)[2]: p for n, p in named.items() if n.startswith(f"towers.{tower}.")}
+    return {grouped_name(name): weight for name, weight in net.named_parameters() if tower_of(name) == tower}
 
 
 @pytest.mark.parametrize(("name", "towers"), [("one-tower", 1), ("never-meet", 2)])
-def test_towers_by_themselves_are_plain_nets_in_logits_and_gradients(name: str, towers: int) -> None:
+def test_separate_towers_equal_plain_nets_in_logits_and_gradients(name: str, towers: int) -> None:
     size, labels = 67, torch.tensor([0, 6, 5])
     net = with_random_weights(AlexNet(ARCHITECTURE_CHANGES[name](NARROW), 7, size).double()).eval()
     x = 60 * torch.randn(3, 3, size, size, dtype=torch.float64)
-    weights = [tower_weights(net, tower) for tower in range(towers)]
-    read = torch.cat([plain_tower(w, x) for w in weights], dim=1)  # (3, 512), by fc8
-    assert read.shape == (3, 512)
-    theirs = torch.cat([F.linear(read, w["fc8.weight"], w["fc8.bias"]) for w in weights], dim=1)
-    ours = net(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    tower_states = [tower_weights(net, tower) for tower in range(towers)]
+    fc7 = torch.cat([plain_tower(weights, x) for weights in tower_states], dim=1)
+    assert fc7.shape == (3, 512)
+    plain_logits = torch.cat(
+        [F.linear(fc7, weights["fc8.weight"], weights["fc8.bias"]) for weights in tower_states], dim=1
+    )
+    logits = net(x)
+    torch.testing.assert_close(logits, plain_logits, rtol=1e-10, atol=1e-10)
     parameters = list(net.parameters())
-    gradients = torch.autograd.grad(F.cross_entropy(ours, labels), parameters)
-    expected = torch.autograd.grad(F.cross_entropy(theirs, labels), parameters)
-    for gradient, other in zip(gradients, expected, strict=True):
-        assert other.abs().max() > 0
-        torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-10)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), parameters)
+    plain_gradients = torch.autograd.grad(F.cross_entropy(plain_logits, labels), parameters)
+    for gradient, plain_gradient in zip(gradients, plain_gradients, strict=True):
+        assert plain_gradient.abs().max() > 0
+        torch.testing.assert_close(gradient, plain_gradient, rtol=1e-10, atol=1e-10)
 
 
-def test_kernels_are_the_papers_and_the_sources() -> None:
+def test_widths_are_those_of_the_paper_and_of_the_2012_source() -> None:
     def channels(name: str) -> list[int]:
         return [conv.channels for conv in ARCHITECTURE_CHANGES[name](PAPER).convs]
 
@@ -137,13 +139,13 @@ def test_kernels_are_the_papers_and_the_sources() -> None:
     assert ARCHITECTURE_CHANGES["sixth-conv"](PAPER).convs[-1].init == Init(0.03, 1.0)
 
 
-def test_tanh_is_everywhere_and_relu_nowhere() -> None:
+def test_tanh_replaces_every_relu() -> None:
     net = with_random_weights(AlexNet(ARCHITECTURE_CHANGES["tanh"](PAPER), 4, 64)).eval()
     x = torch.randn(4, 3, 64, 64)
     fc6, fc7 = net.features(x, "fc6"), net.features(x, "fc7")
     assert fc6.abs().max() <= 1
-    w = [tower_weights(net, tower) for tower in (0, 1)]
-    expected = torch.cat([torch.tanh(F.linear(fc6, v["fc7.weight"], v["fc7.bias"])) for v in w], dim=1)
+    towers = [tower_weights(net, tower) for tower in (0, 1)]
+    expected = torch.cat([torch.tanh(F.linear(fc6, w["fc7.weight"], w["fc7.bias"])) for w in towers], dim=1)
     torch.testing.assert_close(fc7, expected)
     convs = [conv for conv in net.architecture.convs if "relu" in conv.after or "tanh" not in conv.after]
     assert convs == []
@@ -160,20 +162,22 @@ def test_tanh_is_everywhere_and_relu_nowhere() -> None:
         (replace(PAPER, dropout=()), "no-dropout"),
     ],
 )
-def test_an_ablation_of_what_is_not_there_is_refused(net: Architecture, name: str) -> None:
+def test_an_ablation_that_changes_nothing_is_refused(net: Architecture, name: str) -> None:
     with pytest.raises(UserError, match=f"--ablation {name}: changes nothing in this recipe"):
         apply_ablation(replace(paper(), architecture=net), name)
 
 
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_the_rest_runs_in_every_architecture(net: Architecture) -> None:
-    plain = net.with_init(**dict.fromkeys(net.stage_names, Init()))  # others cannot be drawn as fakes
+def test_the_other_ablations_run_in_every_architecture(net: Architecture) -> None:
+    plain = net.with_init(
+        **dict.fromkeys(net.stage_names, Init())
+    )  # other initial weights do not work with fake tensors
     for name in ("plain-pooling", "tanh", "no-conv4", "sixth-conv"):
         with FakeTensorMode():
             assert AlexNet(ARCHITECTURE_CHANGES[name](plain), 10, 224)(torch.empty(1, 3, 224, 224)).shape == (1, 10)
 
 
-def test_a_recipe_keeps_all_else() -> None:
+def test_an_ablation_changes_nothing_else_of_the_recipe() -> None:
     changed = apply_ablation(demo(), "no-norm")
     assert replace(changed, architecture=demo().architecture) == demo()
     assert apply_ablation(demo(), None) == demo()

@@ -1,4 +1,4 @@
-"""Recipes are what their sources say, each trains, and Adam's runs resume exactly."""
+"""Each recipe has its source's settings and trains; a run with Adam resumes exactly."""
 
 import inspect
 import math
@@ -45,35 +45,35 @@ def test_every_recipe_is_documented() -> None:
         assert recipe.architecture.fits(recipe.image_size)
 
 
-def test_net_145s_history() -> None:
-    """The notes count epochs from 1: 25, 51, 67, 72, 79, stopped at 91. What they set at 79 is not conv1's rate,
-    which layer file 145 was left with at 0, where it has 0.00001 for all other weights."""
+def test_source_2012_follows_the_rates_of_net_145() -> None:
+    """The notes count epochs from 1: changes at 25, 51, 67, 72 and 79, the end at 91. The change at 79 does not concern
+    conv1: in the last state of layer file 145 its rate is 0, that of all other weights 0.00001."""
     recipe = recipes.source_2012()
     assert recipe.epochs == 91
     for epoch in range(1, 92):
-        at = recipe.rates(0.01, epoch - 1, [])
+        rates = recipe.rates(0.01, epoch - 1, [])
         expected = 0.01 if epoch < 25 else 0.001 if epoch < 51 else 0.0001 if epoch < 79 else 0.00001
-        assert at.weights == pytest.approx(expected)
-        conv1 = at.weights if epoch < 67 else 1e-5 if epoch < 72 else 0.0
-        assert at.stages.get("conv1", at.weights) == pytest.approx(conv1)
-        assert set(at.stages) <= {"conv1"}
-        assert at.biases == pytest.approx(0.02)
+        assert rates.weights == pytest.approx(expected)
+        conv1 = rates.weights if epoch < 67 else 1e-5 if epoch < 72 else 0.0
+        assert rates.stages.get("conv1", rates.weights) == pytest.approx(conv1)
+        assert set(rates.stages) <= {"conv1"}
+        assert rates.biases == pytest.approx(0.02)
         assert recipe.colour is not None
         assert recipe.colour.is_active(epoch - 1) == (epoch < 67)
     assert recipe.colour == ColourNoise("source", 0.1, 66)
     assert (recipe.bias_decay, recipe.weight_decay, recipe.batch_size) == (0.0, 5e-4, 128)
 
 
-def test_caffes_history() -> None:
+def test_caffe_follows_the_rates_of_bvlc_alexnet() -> None:
     """100,000 iterations of 256 images are 20 epochs of 1,281,167."""
     recipe = recipes.caffe()
     assert recipe.epochs == round(360_000 * 256 / 1_281_167)
     for epoch in range(recipe.epochs):
-        at = recipe.rates(0.01, epoch, [])
+        rates = recipe.rates(0.01, epoch, [])
         drops = round(epoch * 1_281_167 / 256) // 100_000  # the 20th epoch starts at iteration 100,091
-        assert at.weights == pytest.approx(0.01 * 0.1**drops)
-        assert at.biases == pytest.approx(2 * at.weights)
-        assert not at.stages
+        assert rates.weights == pytest.approx(0.01 * 0.1**drops)
+        assert rates.biases == pytest.approx(2 * rates.weights)
+        assert not rates.stages
     assert (recipe.colour, recipe.bias_decay, recipe.image_size) == (None, 0.0, 227)
 
 
@@ -81,8 +81,9 @@ def test_the_posts_and_torchvisions_settings() -> None:
     post = recipes.tensorflow_post()
     assert (post.optimizer, post.lr, post.batch_size, post.weight_decay, post.bias_decay) == ("adam", 0.01, 10, 0, 0)
     assert (post.colour, post.mirror, post.architecture.dropout_rate) == (None, False, 0.5)
-    theirs = recipes.torchvision()
-    assert (theirs.lr, theirs.batch_size, theirs.weight_decay, theirs.epochs) == (0.01, 256, 1e-4, 90)
+    torchvision = recipes.torchvision()
+    settings = (torchvision.lr, torchvision.batch_size, torchvision.weight_decay, torchvision.epochs)
+    assert settings == (0.01, 256, 1e-4, 90)
 
 
 def test_the_input_scale_is_applied_to_the_images() -> None:
@@ -94,27 +95,27 @@ def test_the_input_scale_is_applied_to_the_images() -> None:
         torch.testing.assert_close(nets[1].features(images, "conv1"), nets[0].features(images / 4, "conv1"))
 
 
-def test_the_posts_defect_and_our_loss() -> None:
-    """Softmax twice cannot learn 1,000 classes, and a sum grows with the batch; the step's loss does neither."""
-    right = torch.full((3, 1000), -50.0).index_fill(1, torch.tensor(7), 50.0)
+def test_the_loss_avoids_the_error_of_the_tensorflow_post() -> None:
+    """The post applies softmax twice, which cannot learn 1,000 classes, and its loss grows with the batch."""
+    correct = torch.full((3, 1000), -50.0).index_fill(1, torch.tensor(7), 50.0)
     labels = torch.full((3,), 7)
     one_hot = torch.nn.functional.one_hot(labels, 1000)
-    post = -(one_hot * right.softmax(1).softmax(1).log()).sum()
-    assert post.item() == pytest.approx(3 * -math.log(math.e / (math.e + 999)))
-    assert post.item() / 3 > 5.9
+    post_loss = -(one_hot * correct.softmax(1).softmax(1).log()).sum()
+    assert post_loss.item() == pytest.approx(3 * -math.log(math.e / (math.e + 999)))
+    assert post_loss.item() / 3 > 5.9
     net = AlexNet(narrow_recipe(recipes.tensorflow_post()).architecture, 10, 64, seed=0).eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
-    losses, full = [], Precision(None, torch.device("cpu"))
+    losses, precision = [], Precision(None, torch.device("cpu"))
     for copies in (1, 3):
         optimizer = build_optimizer("adam", parameter_groups(net, 0.0, 0.0), 0.9)
-        given = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
+        batch = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-        losses.append(train_step(net, optimizer, *given, DropoutKey(0, 0), full, 4 * copies)[0].item())
+        losses.append(train_step(net, optimizer, *batch, DropoutKey(0, 0), precision, 4 * copies)[0].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     with torch.no_grad():
-        p = net(images).double().softmax(1)
-    assert losses[0] == pytest.approx(-p[range(4), labels].log().mean().item(), rel=1e-5)
+        probabilities = net(images).double().softmax(1)
+    assert losses[0] == pytest.approx(-probabilities[range(4), labels].log().mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -128,36 +129,37 @@ def test_every_recipe_trains(name: str, tmp_path: Path, image_folder: Make) -> N
 
 
 @pytest.mark.usefixtures("_narrow_recipes")
-def test_adams_runs_resume_bit_for_bit(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_adam_resumes_bit_for_bit(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, steps = image_folder(tmp_path / "images"), 0
     given = ["--data", str(images), "--recipe", "tensorflow-post", "--image-size", "64", "--epochs", "2"]
-    assert run_train(*given, "--output", tmp_path / "whole").returncode == 0
-    inner = trainer.train_step
+    assert run_train(*given, "--output", tmp_path / "uninterrupted").returncode == 0
+    train_step_itself = trainer.train_step
 
-    def step(*arguments: Any) -> Any:
+    def stop_at_step_4(*arguments: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == 4:
             signal.raise_signal(signal.SIGTERM)
-        return inner(*arguments)
+        return train_step_itself(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "train_step", step)
-        assert run_train(*given, "--output", tmp_path / "cut").returncode == 143
-    resumed = run_train("--output", tmp_path / "cut", "--resume")
+        patch.setattr(trainer, "train_step", stop_at_step_4)
+        assert run_train(*given, "--output", tmp_path / "resumed").returncode == 143
+    resumed = run_train("--output", tmp_path / "resumed", "--resume")
     assert resumed.returncode == 0
     assert "step-00000004" in resumed.stdout
-    ours, theirs = (
-        torch.load(list_checkpoints(tmp_path / run / "checkpoints")[0], weights_only=True) for run in ("cut", "whole")
-    )
-    assert ours["state"]["step"] == theirs["state"]["step"] == 6
-    for name in ours["weights"]:
-        assert torch.equal(ours["weights"][name], theirs["weights"][name])
-    for index, kept in ours["optimizer"].items():
+    folders = [tmp_path / run / "checkpoints" for run in ("resumed", "uninterrupted")]
+    saved, expected = (torch.load(list_checkpoints(folder)[0], weights_only=True) for folder in folders)
+    assert saved["state"]["step"] == expected["state"]["step"] == 6
+    for name in saved["weights"]:
+        assert torch.equal(saved["weights"][name], expected["weights"][name])
+    for index, adam_state in saved["optimizer"].items():
         for name in ("step", "exp_avg", "exp_avg_sq"):
-            assert torch.equal(kept[name], theirs["optimizer"][index][name])
-    other = replace(narrow_recipe(recipes.tensorflow_post()), optimizer="paper")
-    monkeypatch.setitem(RECIPES, "tensorflow-post", lambda: other)
-    refused = run_train("--output", tmp_path / "cut", "--resume")
+            assert torch.equal(adam_state[name], expected["optimizer"][index][name])
+    with_sgd = replace(narrow_recipe(recipes.tensorflow_post()), optimizer="paper")
+    monkeypatch.setitem(RECIPES, "tensorflow-post", lambda: with_sgd)
+    refused = run_train("--output", tmp_path / "resumed", "--resume")
     assert refused.returncode == 2
     assert "of another optimizer than --recipe names" in refused.stderr
