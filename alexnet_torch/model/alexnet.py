@@ -145,11 +145,11 @@ class AlexNet(nn.Module):
     def _dropout_keys(self, dropout: DropoutKey) -> dict[int, Tensor]:
         """Returns for each tower a key for each stage (stages,) int64, on the tower's device."""
         stages = range(len(self.architecture.stages))
-        keys = {
-            share: [random_key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]
-            for share in self.exchange.shares
-        }
-        return {share.tower: torch.tensor(k).to(share.device, non_blocking=True) for share, k in keys.items()}
+        keys = {}
+        for share in self.exchange.shares:
+            values = [random_key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]
+            keys[share.tower] = torch.tensor(values).to(share.device, non_blocking=True)
+        return keys
 
     def _run_stages(self, images: Tensor, last: str, keys: dict[int, Tensor] | None, first_row: int) -> Tensor:
         """Returns the output of the stage named `last`, of all towers together, on the first device."""
@@ -176,10 +176,9 @@ class AlexNet(nn.Module):
     def _run_stage(self, stage: Conv | Linear, inputs: TowerParts) -> TowerParts:
         """Returns the towers' outputs of a stage: its layer, then the operations after it."""
         if isinstance(stage, Conv):
-            if all(part is inputs[0] for part in inputs):  # towers that read one tensor read one padded copy
-                inputs = [pad_asymmetric(inputs[0], stage)] * len(inputs)
-            else:
-                inputs = [pad_asymmetric(part, stage) for part in inputs]
+            shared = all(part is inputs[0] for part in inputs)  # then towers also share one padded copy
+            padded = [pad_asymmetric(part, stage) for part in (inputs[:1] if shared else inputs)]
+            inputs = padded * len(inputs) if shared else padded
         towers = self._held_towers(stage.name)
         parts = [tower.layer(stage.name)(part) for tower, part in zip(towers, inputs, strict=True)]
         for operation in self._operations[stage.name]:

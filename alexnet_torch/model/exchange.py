@@ -58,13 +58,7 @@ class Exchange:
         return [images.to(device, non_blocking=True) for device in self.devices]
 
     def stage_inputs(self, parts: TowerParts, channels: int, stage: Conv | Linear) -> TowerParts:
-        """Gives each tower its input of a stage: the channels of all towers where the stage says so, else its own.
-
-        Args:
-            parts: the outputs of the stage before, (N, C, H, W) or (N, C) each.
-            channels: the channels of all towers together.
-            stage: the stage that reads them.
-        """
+        """Gives each tower what a stage reads: all towers' channels, or only its own. Arguments as below."""
         if stage.meet:
             return self.all_gather_channels(parts, channels, stage.name)
         return self.keep_own_channels(parts, channels, stage.name)
@@ -73,7 +67,7 @@ class Exchange:
         """Gives each tower the parts of all towers, concatenated along channels.
 
         Args:
-            parts: (N, C, H, W) or (N, C) each.
+            parts: outputs of the stage before, (N, C, H, W) or (N, C) each.
             channels: the channels of all towers together.
             stage: the stage that reads them, for messages.
         """

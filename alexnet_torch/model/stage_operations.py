@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Norm, Operation
 from alexnet_torch.model.exchange import Exchange, TowerParts
@@ -14,14 +14,14 @@ from alexnet_torch.model.layers.response_norm import response_norm, response_nor
 StageOperation = Callable[[TowerParts, Exchange], TowerParts]
 
 
-def operations_after(stage: Conv | Linear, architecture: Architecture) -> list[StageOperation]:
+def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOperation]:
     """Returns the functions to call in order on the outputs of a stage's layer."""
     names: tuple[Operation, ...] = ()
     if isinstance(stage, Conv):
         names = stage.after
-    elif stage is not architecture.linears[-1]:
-        names = (architecture.linear_activation,)
-    functions, operations = _functions(architecture, stage.name), []
+    elif stage is not net.linears[-1]:
+        names = (net.linear_activation,)
+    functions, operations = _functions(net, stage.name), []
     while names:
         count = max(count for count in range(1, len(names) + 1) if names[:count] in functions)
         operations.append(functions[names[:count]])
@@ -29,15 +29,14 @@ def operations_after(stage: Conv | Linear, architecture: Architecture) -> list[S
     return operations
 
 
-def _functions(architecture: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
+def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
     """Returns a function for each operation, and for each sequence of operations that one function computes faster."""
-    norm = architecture.norm
-    pool = {"size": architecture.pool_size, "stride": architecture.pool_stride, "ceil": architecture.pool_ceil}
+    norm, pool = net.norm, {"size": net.pool_size, "stride": net.pool_stride, "ceil": net.pool_ceil}
     functions: dict[tuple[Operation, ...], StageOperation] = {
         ("relu",): _by_tower(F.relu),  # not in place: that would change what hooks on the layers have seen
         ("tanh",): _by_tower(torch.tanh),
-        ("pool",): _by_tower(_max_pool, **pool),
-        ("spatial_norm",): _by_tower(spatial_response_norm, norm=architecture.spatial_norm),
+        ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pool_ceil)),
+        ("spatial_norm",): _by_tower(spatial_response_norm, norm=net.spatial_norm),
     }
     if norm.across_towers:
         return functions | {
@@ -59,10 +58,6 @@ def _by_tower(function: Callable[..., Tensor], **settings: object) -> StageOpera
 def _call_by_tower(function: Callable[[Tensor], Tensor], parts: TowerParts, exchange: Exchange) -> TowerParts:
     del exchange
     return [function(part) for part in parts]
-
-
-def _max_pool(x: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
-    return F.max_pool2d(x, size, stride, ceil_mode=ceil)
 
 
 def _norm_across_towers(parts: TowerParts, exchange: Exchange, norm: Norm, relu: bool, stage: str) -> TowerParts:

@@ -27,7 +27,8 @@ class Tower(nn.Module):
         for conv in architecture.convs:
             inputs = channels if conv.meet else own_channels
             channels, own_channels = conv.channels, conv.channels // towers
-            self._add(conv.name, _conv2d(conv, inputs, own_channels), slice(0, own_channels))
+            layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
+            self._add(conv.name, layer, slice(0, own_channels))
         if share.piece is None:
             return
         places = architecture.final_side(image_size) ** 2
@@ -37,9 +38,8 @@ class Tower(nn.Module):
             channels = linear.width or num_classes
             own_channels = part_sizes(channels, towers)[share.tower]
             pieces = part_sizes(own_channels, share.pieces)
-            first = sum(pieces[: share.piece])
-            rows = slice(first, first + pieces[share.piece])
-            self._add(linear.name, FullyConnected(inputs, rows.stop - rows.start, device="meta"), rows)
+            first, outputs = sum(pieces[: share.piece]), pieces[share.piece]
+            self._add(linear.name, FullyConnected(inputs, outputs, device="meta"), slice(first, first + outputs))
 
     def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
         self.add_module(stage, _allocated(layer, self.share.device))
@@ -72,10 +72,6 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
     """Returns the padding that nn.Conv2d can add, the same on both sides: vertical, horizontal."""
     left, right, top, bottom = conv.padding
     return min(top, bottom), min(left, right)
-
-
-def _conv2d(conv: Conv, inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
 
 
 def _allocated(layer: nn.Module, device: torch.device) -> nn.Module:

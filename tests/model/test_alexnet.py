@@ -1,4 +1,4 @@
-"""The towers against independent nets: plain grouped convolutions, and torchvision's own."""
+"""The towers against independent networks: plain grouped convolutions, and torchvision's AlexNet."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,9 @@ from tests.support.nets import with_random_weights
 
 
 class GroupedNet(nn.Module):
-    """The paper's net as everybody else writes it: groups of 2 on one device, torch's own norm.
+    """The paper's net as it is usually written: groups of 2 on one device, torch's own norm.
 
-    Norm within towers is norm of each half of the channels by itself.
+    The norm within towers is torch's norm of each half of the channels.
     """
 
     def __init__(self, classes: int, side: int, padding: tuple[int, int, int, int], alpha: float, k: float) -> None:
@@ -34,10 +34,10 @@ class GroupedNet(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, classes)
         self.norm = nn.LocalResponseNorm(5, alpha, 0.75, k)
-        self.by_tower = k == 2
+        self.norm_within_towers = k == 2
 
     def normalise(self, x: Tensor) -> Tensor:
-        if self.by_tower:
+        if self.norm_within_towers:
             return torch.cat([self.norm(half) for half in x.chunk(2, dim=1)], dim=1)
         out: Tensor = self.norm(x)
         return out
@@ -52,7 +52,7 @@ class GroupedNet(nn.Module):
 
 
 def grouped_weights(net: AlexNet) -> dict[str, Tensor]:
-    """Tower k is the k-th part of each tensor along dimension 0."""
+    """Returns the grouped layout: tower k is the k-th part of each tensor along dimension 0."""
     names = [name.split(".", 2)[2] for name in net.state_dict() if name.startswith("towers.0.")]
     towers = range(net.architecture.towers)
     return {n: torch.cat([net.state_dict()[f"towers.{k}.{n}"] for k in towers]) for n in names}
@@ -64,7 +64,7 @@ def grouped_weights(net: AlexNet) -> dict[str, Tensor]:
     ids=["norm by tower", "norm across towers"],
 )
 @pytest.mark.parametrize("size", [67, 99])
-def test_towers_are_the_grouped_net_in_logits_and_every_gradient(
+def test_towers_equal_the_grouped_net_in_logits_and_every_gradient(
     architecture: Architecture, padding: tuple[int, int, int, int], alpha: float, k: float, size: int
 ) -> None:
     net = with_random_weights(AlexNet(architecture, 11, size).double())
@@ -85,7 +85,7 @@ def test_towers_are_the_grouped_net_in_logits_and_every_gradient(
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_the_papers_parameters_half_in_each_tower_each_with_a_gradient() -> None:
+def test_the_papers_number_of_parameters_half_in_each_tower_all_with_a_gradient() -> None:
     net = AlexNet()
     assert count_parameters(net) == 60_965_224
     assert [count_parameters(tower) for tower in net.towers.values()] == [30_482_612] * 2
@@ -96,7 +96,7 @@ def test_the_papers_parameters_half_in_each_tower_each_with_a_gradient() -> None
 
 
 @pytest.mark.parametrize("size", [224, 256, 63])
-def test_torchvisions_preset_is_torchvisions_alexnet(size: int) -> None:
+def test_the_torchvision_preset_equals_torchvisions_alexnet(size: int) -> None:
     theirs = torchvision.models.alexnet(num_classes=7).eval()
     net = AlexNet(TORCHVISION, 7, size).eval()
     names = [f"towers.0.{stage}.{kind}" for stage in TORCHVISION.stage_names for kind in ("weight", "bias")]
@@ -106,15 +106,15 @@ def test_torchvisions_preset_is_torchvisions_alexnet(size: int) -> None:
         torch.testing.assert_close(net(images), theirs(images), rtol=1e-4, atol=1e-5)
 
 
-def test_torchvisions_preset_drops_out_where_torchvision_does() -> None:
+def test_the_torchvision_preset_has_torchvisions_dropout() -> None:
     theirs = torchvision.models.alexnet()
-    places = [i for i, module in enumerate(theirs.classifier) if isinstance(module, nn.Dropout)]
-    assert places == [0, 3]  # before fc6 and before fc7
+    dropouts = [i for i, module in enumerate(theirs.classifier) if isinstance(module, nn.Dropout)]
+    assert dropouts == [0, 3]  # before fc6 and before fc7
     assert TORCHVISION.dropout == ("conv5", "fc6")
     assert count_parameters(AlexNet(TORCHVISION)) == count_parameters(theirs)
 
 
-def test_the_post_has_its_sizes_and_tensorflows_normalisation() -> None:
+def test_the_tensorflow_post_has_its_sizes_and_tensorflows_normalisation() -> None:
     net = with_random_weights(AlexNet(TENSORFLOW_POST, 5)).eval()
     image = 60 * torch.randn(1, 3, 224, 224)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_the_post_has_its_sizes_and_tensorflows_normalisation() -> None:
     torch.testing.assert_close(pooled.double(), same, rtol=1e-5, atol=1e-6)
 
 
-def test_the_sources_order_of_operations() -> None:
+def test_the_2012_source_has_its_order_of_operations() -> None:
     net = with_random_weights(AlexNet(replace(SOURCE_2012, towers=1), 4, 67).double()).eval()
     w = {name.split(".", 2)[2]: value for name, value in net.state_dict().items()}
     x = 60 * torch.randn(2, 3, 67, 67, dtype=torch.float64)
@@ -155,7 +155,7 @@ def small(**changes: Any) -> AlexNet:
     return with_random_weights(AlexNet(PAPER, 4, 64, **changes))
 
 
-def test_features_are_every_stages_output_and_the_last_ones_the_logits() -> None:
+def test_features_returns_the_output_of_every_stage_and_logits_for_the_last() -> None:
     net = small().eval()
     images = 60 * torch.randn(2, 3, 64, 64)
     shapes = {stage: tuple(net.features(images, stage).shape) for stage in PAPER.stage_names}
@@ -184,13 +184,13 @@ def test_more_towers_than_classes_are_refused() -> None:
         AlexNet(PAPER, 1, 64)
 
 
-def test_an_odd_number_of_classes_is_divided() -> None:
+def test_an_odd_number_of_classes_is_divided_among_towers() -> None:
     net = AlexNet(PAPER, 3, 64)
     assert [w.shape[0] for w in net.stage_weights("fc8")] == [2, 1]
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
-def test_dropout_by_key_is_a_function_of_the_key_and_without_one_of_torchs_generator() -> None:
+def test_dropout_depends_on_the_key_or_without_a_key_on_torchs_generator() -> None:
     net = small().train()
     images = 60 * torch.randn(6, 3, 64, 64)
     assert torch.equal(net(images, DropoutKey(1, 2)), net(images, DropoutKey(1, 2)))
@@ -205,7 +205,7 @@ def test_dropout_by_key_is_a_function_of_the_key_and_without_one_of_torchs_gener
     assert torch.equal(net(images, DropoutKey(1, 2)), net(images))
 
 
-def test_ranks_rows_of_the_global_batch_are_the_whole_batch() -> None:
+def test_parts_of_a_batch_have_the_dropout_of_the_full_batch() -> None:
     net = small().double().train()
     images = 60 * torch.randn(6, 3, 64, 64, dtype=torch.float64)
     whole = net(images, DropoutKey(1, 2))
@@ -223,7 +223,7 @@ def test_dropout_keeps_the_mean() -> None:
     assert not torch.equal(*dropped)
 
 
-def test_seeds_decide_the_weights_and_no_seed_means_torchs_generator() -> None:
+def test_weights_depend_on_the_seed_or_without_a_seed_on_torchs_generator() -> None:
     def weights(seed: int | None) -> Tensor:
         return AlexNet(PAPER, 4, 64, seed=seed).stage_weights("conv2")[1].detach()
 
@@ -239,7 +239,7 @@ def test_seeds_decide_the_weights_and_no_seed_means_torchs_generator() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_it_is_the_same_network_for_every_step() -> None:
+def test_the_compiled_network_gives_the_same_and_is_compiled_once() -> None:
     images, labels = 60 * torch.randn(4, 3, 64, 64), torch.arange(4)
     nets = [small().train(), small().train()]
     nets[1].compile_stages()
@@ -256,14 +256,14 @@ def test_compiled_it_is_the_same_network_for_every_step() -> None:
 
 
 def test_torchvisions_dropout_comes_after_its_adaptive_pooling() -> None:
-    """At 64 pixels a map of 1x1 is spread over 6x6, of which each place is dropped by itself."""
+    """At 64 pixels a map of 1x1 is spread over 6x6, and each of the 36 positions has its own dropout."""
     net = AlexNet(TORCHVISION, 10, 64, seed=0).train()
     seen: list[Tensor] = []
     net.towers["0"].get_submodule("fc6").register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
     net(torch.randn(2, 3, 64, 64), DropoutKey(0, 0))
-    places = seen[0].view(2, 256, 36)
-    alive = places[(places != 0).any(2)]  # channels that ReLU has not switched off
-    assert len(alive) > 50
-    kept = (alive != 0).float().mean(1)
-    assert 0.4 < kept.mean() < 0.6
-    assert kept.max() < 1
+    positions = seen[0].view(2, 256, 36)
+    active = positions[(positions != 0).any(2)]  # channels that are not 0 after ReLU
+    assert len(active) > 50
+    nonzero = (active != 0).float().mean(1)
+    assert 0.4 < nonzero.mean() < 0.6
+    assert nonzero.max() < 1

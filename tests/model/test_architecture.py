@@ -14,23 +14,23 @@ def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
 
 
-def test_sides_are_the_papers() -> None:
+def test_sides_equal_the_papers() -> None:
     assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
     assert sides(CAFFE, 227) == [55, 27, 27, 13, 13, 13, 13, 6]
 
 
-def test_caffe_and_the_source_round_pooled_sides_up() -> None:
-    assert sides(CAFFE, 64) == [14, 7, 7, 3, 3, 3, 3, 1]  # 6 and 2 if rounded down, and nothing left in the end
+def test_caffe_and_the_2012_source_round_sides_up_in_pooling() -> None:
+    assert sides(CAFFE, 64) == [14, 7, 7, 3, 3, 3, 3, 1]  # 6 and 2 if rounded down, and 0 in the end
     assert sides(SOURCE_2012, 224) == sides(PAPER, 224)
     assert sides(SOURCE_2012, 100) == [24, 12, 12, 6, 6, 6, 6, 3]
 
 
-def test_sides_of_the_post_are_56_28_14_7() -> None:
+def test_sides_of_the_tensorflow_post_are_56_28_14_7() -> None:
     assert sides(TENSORFLOW_POST, 224) == [56, 28, 28, 14, 14, 14, 14, 7]
 
 
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_the_smallest_image_works_and_a_smaller_one_is_refused_naming_it(net: Architecture) -> None:
+def test_the_smallest_image_works_and_the_error_for_a_smaller_one_names_it(net: Architecture) -> None:
     smallest = net.smallest_image()
     small = replace(
         net,
@@ -45,19 +45,19 @@ def test_the_smallest_image_works_and_a_smaller_one_is_refused_naming_it(net: Ar
 
 @pytest.mark.parametrize("size", [64, 73, 97, 128, 200, 225])
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_the_sides_foretold_are_those_that_torch_makes(net: Architecture, size: int) -> None:
+def test_computed_sides_equal_those_of_torchs_layers(net: Architecture, size: int) -> None:
     if not net.fits(size):
         pytest.skip(f"{net.name} needs {net.smallest_image()} pixels")
-    made = AlexNet(narrow(net, 2, 2), 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
-    assert made == sides(net, size)[-1]
+    side = AlexNet(narrow(net, 2, 2), 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
+    assert side == sides(net, size)[-1]
 
 
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_json_and_back(net: Architecture) -> None:
+def test_an_architecture_survives_json(net: Architecture) -> None:
     assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
 
 
-def test_a_foreign_description_is_refused() -> None:
+def test_an_unknown_field_is_refused() -> None:
     description = json.loads(json.dumps(asdict(PAPER)))
     with pytest.raises(ValueError, match=r"not an architecture.*colour"):
         Architecture.from_dict({**description, "colour": 1})
@@ -66,7 +66,7 @@ def test_a_foreign_description_is_refused() -> None:
         Architecture.from_dict(description)
 
 
-def test_the_source_differs_from_the_paper_where_its_notes_say() -> None:
+def test_the_2012_source_differs_from_the_paper_as_documented() -> None:
     conv1, conv2, conv3, _, conv5 = SOURCE_2012.convs
     assert conv1.after == ("norm", "pool", "relu")
     assert conv2.after == ("relu", "norm", "spatial_norm", "pool")
@@ -99,7 +99,7 @@ def test_the_source_differs_from_the_paper_where_its_notes_say() -> None:
         (lambda: PAPER.with_init(conv9=Init()), "paper has no stage .*conv9"),
     ],
 )
-def test_construction_refuses_naming_the_field_and_its_value(make: object, message: str) -> None:
+def test_construction_errors_name_the_field_and_its_value(make: object, message: str) -> None:
     assert callable(make)
     with pytest.raises(ValueError, match=message):
         make()

@@ -12,7 +12,7 @@ from alexnet_torch.model.layers.response_norm import spatial_response_norm
 from alexnet_torch.model.presets import SOURCE_2012
 
 
-def test_the_spatial_norm_is_its_loop() -> None:
+def test_the_spatial_norm_equals_an_explicit_loop() -> None:
     norm = SOURCE_2012.spatial_norm
     x = 30 * torch.randn(1, 2, 6, 7)
     expected = torch.empty_like(x, dtype=torch.float64)
@@ -31,12 +31,12 @@ def mask(
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_dropout_keeps_the_share_that_it_should(rate: float) -> None:
+def test_dropout_keeps_the_given_fraction(rate: float) -> None:
     n = 512 * 2048
     assert abs(mask(rate=rate).double().mean().item() - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / n)
 
 
-def test_dropouts_rows_columns_and_keys_are_independent() -> None:
+def test_dropout_rows_columns_and_keys_are_independent() -> None:
     a = mask().double() - 0.5
     five_sigma = 5 * 0.25 / math.sqrt(a.numel())
     for b in (mask(key=123456789012345679), mask(key=123456789012345678 ^ (1 << 50)), mask(first=512)):
@@ -44,12 +44,12 @@ def test_dropouts_rows_columns_and_keys_are_independent() -> None:
     for shift in (1, 2, 64):
         assert abs((a[shift:] * a[:-shift]).mean().item()) < five_sigma * 1.2
         assert abs((a[:, shift:] * a[:, :-shift]).mean().item()) < five_sigma * 1.2
-    # each row and each column by itself: five sigma, over 2,560 of them
+    # every row and every column: five sigma, for 2,560 of them
     assert (a.mean(1).abs() < 5 * 0.5 / math.sqrt(2048)).all()
     assert (a.mean(0).abs() < 5 * 0.5 / math.sqrt(512)).all()
 
 
-def test_a_rank_takes_its_rows_of_the_same_mask() -> None:
+def test_a_part_of_the_batch_takes_its_rows_of_the_same_mask() -> None:
     whole = mask(rows=10)
     assert torch.equal(torch.cat([mask(rows=3), mask(rows=7, first=3)]), whole)
 
@@ -64,7 +64,7 @@ def test_a_rank_takes_its_rows_of_the_same_mask() -> None:
     ],
     ids=str,
 )
-def test_initialisation_has_the_spread_that_it_names(init: Init, std: float, bias: float | None) -> None:
+def test_initialisation_has_the_given_deviation_and_bias(init: Init, std: float, bias: float | None) -> None:
     layer = nn.Conv2d(100, 64, 3)
     initialise(layer, init, torch.Generator().manual_seed(3))
     assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
@@ -79,7 +79,7 @@ def test_initialisation_has_the_spread_that_it_names(init: Init, std: float, bia
         assert layer.weight.abs().max() <= 2 * init.std
 
 
-def test_initialisation_draws_from_the_generator_that_it_is_given() -> None:
+def test_initialisation_draws_from_the_given_generator() -> None:
     def weights(generator: torch.Generator | None) -> Tensor:
         layer = nn.Linear(5, 5, device="meta").to_empty(device="cpu")
         initialise(layer, Init(), generator)
@@ -94,7 +94,7 @@ def test_initialisation_draws_from_the_generator_that_it_is_given() -> None:
 
 @pytest.mark.parametrize("rows", [8, 64])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_faster_linear_layer_is_torchs_in_value_and_gradient(rows: int, frozen: bool) -> None:
+def test_the_faster_linear_layer_equals_torchs_in_value_and_gradient(rows: int, frozen: bool) -> None:
     torch.manual_seed(0)
     layer = FullyConnected(96, 40)
     assert layer._uses_one_dnn(torch.empty(rows, 96)) == (rows == 64 and hasattr(torch.ops.mkldnn, "_linear_pointwise"))

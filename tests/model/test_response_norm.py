@@ -1,4 +1,4 @@
-"""Response normalisation against an explicit loop, on each way that it can be computed."""
+"""Response normalisation against an explicit loop, for two of its implementations."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3,
 
 
 @pytest.fixture(params=["native", "eager"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test runs on the kernels and on the formulas."""
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test runs with the native kernels and with the formulas in eager mode."""
     if request.param == "native" and not kernels.available():
         pytest.skip("there is no C++ compiler here")
     if request.param == "eager":
@@ -27,7 +27,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def loop_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
-    """The paper's formula, a channel at a time, in float64."""
+    """The paper's formula, one channel at a time, in float64."""
     x = x.double().clamp_min(0) if relu else x.double()
     out = torch.empty_like(x)
     channels, half = x.shape[1], norm.window // 2
@@ -43,7 +43,7 @@ def loop_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("norm", NORMS, ids=str)
 @pytest.mark.parametrize("shape", [(2, 13, 5, 4), (3, 48, 17, 17), (1, 16, 1, 1), (300, 32, 9, 9)], ids=str)
-def test_it_is_the_loop(norm: Norm, layout: torch.memory_format, relu: bool, shape: tuple[int, ...]) -> None:
+def test_it_equals_the_loop(norm: Norm, layout: torch.memory_format, relu: bool, shape: tuple[int, ...]) -> None:
     x = (30 * torch.randn(shape)).to(memory_format=layout)
     y = response_norm(x, norm, relu)
     assert y.is_contiguous(memory_format=layout)
@@ -80,21 +80,21 @@ def test_it_agrees_with_torch_in_value_and_gradient(
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_it_saves_its_input_alone(relu: bool) -> None:
+def test_it_saves_only_its_input(relu: bool) -> None:
     saved: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         saved.append(tensor)
         return tensor
 
     x = torch.randn(2, 8, 3, 3, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda t: t):
         response_norm(x, PAPER.norm, relu)
     assert [t.data_ptr() for t in saved] == [x.data_ptr()]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_it_is_the_same_to_the_bit_on_any_number_of_threads_and_in_any_batch(layout: torch.memory_format) -> None:
+def test_the_number_of_threads_and_the_batch_size_change_no_bit(layout: torch.memory_format) -> None:
     x = (30 * torch.randn(64, 48, 27, 27)).to(memory_format=layout).requires_grad_()
     g = torch.randn_like(x)
 
@@ -128,7 +128,7 @@ def test_short_floats_are_normalised_in_32_bits_and_rounded_once(dtype: torch.dt
     assert torch.equal(torch.autograd.grad(y, x, g)[0], grad.to(dtype))
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     x = torch.randn(1, 8, 2, 2)
     x[0, 3, 0, 0] = torch.nan
     y = response_norm(x, PAPER.norm, relu=True)
@@ -136,17 +136,17 @@ def test_what_is_not_a_number_stays_so() -> None:
     assert not y[0, :, 1, 1].isnan().any()
 
 
-def test_maps_in_neither_format_and_empty_ones() -> None:
+def test_strided_maps_and_empty_batches() -> None:
     x = torch.randn(2, 16, 6, 8)[..., ::2]
     torch.testing.assert_close(response_norm(x, PAPER.norm), response_norm(x.contiguous(), PAPER.norm))
     assert response_norm(torch.empty(0, 16, 3, 3), PAPER.norm).shape == (0, 16, 3, 3)
 
 
-def test_without_a_compiler_it_says_so_once_and_goes_on(
-    way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_without_a_compiler_it_prints_so_once_and_still_works(
+    implementation: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if way == "eager":
-        pytest.skip("the same whatever the way")
+    if implementation == "eager":
+        pytest.skip("the same for both implementations")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels._load.cache_clear()
     try:
@@ -156,9 +156,9 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(
             torch.testing.assert_close(
                 response_norm(x, PAPER.norm).double(), loop_norm(x, PAPER.norm), rtol=1e-6, atol=0
             )
-        said = capsys.readouterr().err
-        assert said.count("response normalisation is not compiled") == 1
-        assert "no-such-compiler" in said
+        printed = capsys.readouterr().err
+        assert printed.count("response normalisation is not compiled") == 1
+        assert "no-such-compiler" in printed
     finally:
         monkeypatch.undo()
         kernels._load.cache_clear()
@@ -168,7 +168,7 @@ def test_without_a_compiler_it_says_so_once_and_goes_on(
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 5, 7, 7), (1, 3, 200, 200)], ids=str)
-def test_with_pooling_it_is_the_two_of_them(
+def test_with_pooling_it_equals_norm_then_pooling(
     ceil: bool, relu: bool, layout: torch.memory_format, shape: tuple[int, ...]
 ) -> None:
     x = (30 * torch.randn(shape, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
@@ -180,21 +180,21 @@ def test_with_pooling_it_is_the_two_of_them(
     assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)))
 
 
-def test_with_pooling_the_normalised_map_is_not_kept() -> None:
+def test_with_pooling_the_normalised_map_is_not_saved() -> None:
     saved: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         saved.append(tensor)
         return tensor
 
     x = torch.randn(2, 8, 9, 9, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda t: t):
         response_norm_pool(x, PAPER.norm, True, 3, 2, False)
     assert [(t.data_ptr() == x.data_ptr(), t.dtype) for t in saved] == [(True, torch.float32), (False, torch.int16)]
 
 
 @pytest.mark.slow
-def test_it_compiles_as_a_part_of_what_surrounds_it() -> None:
+def test_it_compiles_as_a_part_of_the_code_around_it() -> None:
     x = (30 * torch.randn(2, 16, 5, 5)).requires_grad_()
     plain = response_norm(2 * x, PAPER.norm, relu=True).sin()
     compiled = torch.compile(lambda x: response_norm(2 * x, PAPER.norm, relu=True).sin(), fullgraph=True)(x)
