@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_torch.recipes.catalogue import RECIPES
 from tests.support.folders import make_images, make_run
+from tests.support.nets import narrow_demo
 from tests.support.paths import SHARED_DATA
 from tests.support.rank_pool import RankPool
 
@@ -44,6 +46,14 @@ def rank_pool(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5 classes (not divisible by 2 or 4), 35 training images (batches of 8 leave 3), 15 validation images."""
     return make_images(tmp_path_factory.mktemp("same") / "images", classes=5, train=7, val=3)
+
+
+@pytest.fixture(scope="module")
+def narrow_demo_recipe() -> Iterator[None]:
+    """Gives recipe demo a narrow network, for this module's tests of training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "demo", narrow_demo)
+        yield
 
 
 @pytest.fixture

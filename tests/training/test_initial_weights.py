@@ -1,6 +1,6 @@
 """Initial weights and frozen stages, by train.py as a user runs it and by its functions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,12 @@ from alexnet_torch.training.initial_weights import copy_weights, freeze_stages, 
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 from tests.support.commands import run_train
-from tests.support.nets import narrow, narrow_demo
+from tests.support.nets import narrow
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
 Make = Callable[..., Path]
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _narrow_demo() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "demo", narrow_demo)
-        yield
 
 
 def train(*options: str | Path) -> tuple[int, str]:

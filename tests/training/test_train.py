@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,12 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from alexnet_torch import AlexNet, load_model
 from alexnet_torch.recipes.ablations import one_tower
-from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact
 from tests.support.commands import read_metrics, run_cli, run_train
 from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
 Make = Callable[..., Path]
 
@@ -38,13 +39,6 @@ def root(tmp_path: Path, image_folder: Make) -> Path:
 def command(root: Path | str, output: Path, *options: str) -> list[str]:
     given = ["--data", str(root), "--output", str(output), "--recipe", "demo", "--batch-size", "8"]
     return [sys.executable, str(PROJECT / "train.py"), *given, "--colour", "source", *options]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _narrow_demo() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "demo", narrow_demo)
-        yield
 
 
 def train(root: Path | str, output: Path, *options: str) -> CompletedProcess[str]:
