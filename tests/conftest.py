@@ -30,11 +30,6 @@ def _with_kernels(cache: Path, compiled: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image_folder() -> Callable[..., Path]:
-    return make_images
-
-
-@pytest.fixture(scope="session")
 def rank_pool(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPool]:
     """Four processes that all tests of several ranks use."""
     pool = RankPool(4, _with_kernels(tmp_path_factory.mktemp("cache"), compiled))

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.recipes.catalogue import RECIPES, paper
 from tests.support.caffe_files import caffemodel, narrow, random_caffe_weights
 from tests.support.commands import run_train
+from tests.support.folders import make_images
 from tests.support.paths import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -81,10 +81,9 @@ def given_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_command_and_example_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    image_folder: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    photos = image_folder(tmp_path / "photos", classes=2, train=2, val=2)
+    photos = make_images(tmp_path / "photos", classes=2, train=2, val=2)
     for split in ("train", "val"):
         for old, new in (("class0", "ants"), ("class1", "bees")):
             (photos / split / old).rename(photos / split / new)

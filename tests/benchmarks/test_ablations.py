@@ -1,6 +1,5 @@
 import json
 import subprocess
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
 from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, recipe, saved_results, table
+from tests.support.folders import make_images
 from tests.support.nets import narrow_demo
 
 
@@ -55,12 +55,11 @@ def test_the_table_has_means_deviations_and_diverged_nets() -> None:
 
 def test_saved_results_are_not_trained_again(
     tmp_path: Path,
-    image_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(ablations, "demo", narrow_demo)
-    data, output = image_folder(tmp_path / "images"), tmp_path / "out"
+    data, output = make_images(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0, 1), (FULL,), 1, output)
     there = Result(str(data), 1, FULL, 1, 0.5, 0.5, 1.0)
     output.mkdir()
@@ -86,7 +85,6 @@ def test_saved_results_are_not_trained_again(
 
 def test_a_net_that_continues_another_starts_with_its_convolutions(
     tmp_path: Path,
-    image_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -100,7 +98,7 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
 
     monkeypatch.setattr(ablations, "demo", narrow_demo)
     monkeypatch.setattr(Trainer, "fit", watched_fit)
-    data, output = image_folder(tmp_path / "images"), tmp_path / "out"
+    data, output = make_images(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
     assert ablations.main(options) == 0
     assert [result.net for result in saved_results(options)] == [FULL, "full-init", "sixth-conv-init"]
@@ -119,7 +117,6 @@ def test_a_diverged_training_is_a_result_and_a_failed_one_is_none(
     why: str,
     status: int,
     tmp_path: Path,
-    image_folder: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -128,7 +125,7 @@ def test_a_diverged_training_is_a_result_and_a_failed_one_is_none(
 
     monkeypatch.setattr(ablations, "demo", narrow_demo)
     monkeypatch.setattr(Trainer, "fit", fail)
-    options = Options(str(image_folder(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
+    options = Options(str(make_images(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
     assert ablations.main(options) == status
     assert [result.top1_error for result in saved_results(options)] == ([None] if status == 0 else [])
     assert (why in capsys.readouterr().err) == (status == 1)

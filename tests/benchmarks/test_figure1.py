@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from benchmarks.experiments.figure1 import (
     network,
     table,
 )
+from tests.support.folders import make_images
 
 
 def curve(activation: str, rate: float, *errors: float) -> Curve:
@@ -78,8 +78,8 @@ def test_lecuns_rule_saturates_no_tanh() -> None:
     assert network("relu", "2012") == FOUR_LAYERS
 
 
-def test_all_images_are_loaded_once_without_augmentation(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
-    prepared = prepare(image_folder(tmp_path / "images"), 37)
+def test_all_images_are_loaded_once_without_augmentation(tmp_path: Path) -> None:
+    prepared = prepare(make_images(tmp_path / "images"), 37)
     images, labels = load_images(prepared)
     assert labels.tolist() == prepared.train.labels.tolist()
     assert prepared.train.images is not None
@@ -89,9 +89,9 @@ def test_all_images_are_loaded_once_without_augmentation(tmp_path: Path, image_f
 
 
 def test_both_activations_learn_and_saved_curves_are_not_trained_again(
-    tmp_path: Path, image_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = image_folder(tmp_path / "images", classes=2, train=8)
+    data = make_images(tmp_path / "images", classes=2, train=8)
     options = Options(str(data), 4, "lecun", (0.01,), batch_size=4, output=tmp_path / "out")
     assert figure1.main(options) == 0
     lines = (tmp_path / "out/figure1.jsonl").read_text()

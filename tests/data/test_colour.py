@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -11,11 +10,12 @@ from alexnet_torch.data.colour import ColourNoise, Convention
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
+from tests.support.folders import make_images
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, image_folder: Callable[..., Path]) -> PreparedImages:
-    return prepare(image_folder(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
+def prepared(tmp_path: Path) -> PreparedImages:
+    return prepare(make_images(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
 
 
 def covariance() -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,12 @@ from alexnet_torch.data.decode import decode_file
 from alexnet_torch.data.decode_stream import DecodedBatch, decode_centre_crops
 from alexnet_torch.data.worker_processes import map_in_processes
 from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
 
 
 @pytest.fixture
-def files(tmp_path: Path, image_folder: Callable[..., Path]) -> list[Path]:
-    return sorted(image_folder(tmp_path / "images", classes=2, train=3, val=2).rglob("*.png"))
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(make_images(tmp_path / "images", classes=2, train=3, val=2).rglob("*.png"))
 
 
 def concatenated(batches: list[DecodedBatch]) -> tuple[np.ndarray, np.ndarray]:

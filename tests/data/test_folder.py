@@ -6,12 +6,11 @@ import pytest
 
 from alexnet_torch.data.folder import scan_folder
 from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
 
-Make = Callable[..., Path]
 
-
-def test_splits_have_imagefolders_order(tmp_path: Path, image_folder: Make) -> None:
-    folder = scan_folder(image_folder(tmp_path, train=2, val=1))
+def test_splits_have_imagefolders_order(tmp_path: Path) -> None:
+    folder = scan_folder(make_images(tmp_path, train=2, val=1))
     assert folder.classes == ("class0", "class1", "class2")
     assert folder.train.paths[:3] == ("train/class0/000.png", "train/class0/001.png", "train/class1/000.png")
     assert folder.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -65,8 +64,8 @@ WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_LAYOUTS)
-def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path, image_folder: Make) -> None:
-    root = image_folder(tmp_path / "images", train=1, val=1)
+def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", train=1, val=1)
     spoil, message = WRONG_LAYOUTS[name]
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
@@ -81,27 +80,25 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
         scan_folder(tmp_path / "x.zip")
 
 
-def test_a_folder_without_read_permission(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    root = image_folder(tmp_path, train=1, val=1)
+    root = make_images(tmp_path, train=1, val=1)
     monkeypatch.setattr(Path, "iterdir", refuse)  # a test run by root may read everything
     with pytest.raises(UserError, match=r"--data .*: no permission to read .*train;"):
         scan_folder(root)
 
 
-def test_paths_relative_to_the_working_directory(
-    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image_folder(tmp_path / "images", train=1, val=1)
+def test_paths_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_images(tmp_path / "images", train=1, val=1)
     monkeypatch.chdir(tmp_path / "images")
     for root in (Path(), Path("../images")):
         assert scan_folder(root).val.paths == tuple(f"val/class{k}/000.png" for k in range(3))
 
 
-def test_at_most_five_classes_are_named(tmp_path: Path, image_folder: Make) -> None:
-    root = image_folder(tmp_path, classes=9, train=1, val=1)
+def test_at_most_five_classes_are_named(tmp_path: Path) -> None:
+    root = make_images(tmp_path, classes=9, train=1, val=1)
     for k in range(8):
         shutil.rmtree(root / "val" / f"class{k}")
     with pytest.raises(UserError, match=r"class0, class1, class2, class3, class4 and 3 more;"):

@@ -1,6 +1,5 @@
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,12 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, image_folder: Callable[..., Path]) -> PreparedImages:
-    return prepare(image_folder(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
+def prepared(tmp_path: Path) -> PreparedImages:
+    return prepare(make_images(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
 
 
 def test_an_epoch_has_every_sample_once_and_a_smaller_last_batch(prepared: PreparedImages) -> None:
@@ -83,8 +83,8 @@ def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> 
         list(loader.epoch(0))
 
 
-def test_a_file_removed_during_a_run_without_a_map_is_named(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
-    root = image_folder(tmp_path / "images")
+def test_a_file_removed_during_a_run_without_a_map_is_named(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images")
     prepared = prepare(root, 24, "none", announce=lambda _: None)
     (root / "train/class1/002.png").unlink()
     with pytest.raises(UserError, match=r"class1/002\.png: .*No such file.*restore it") as error:

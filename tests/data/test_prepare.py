@@ -21,14 +21,13 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
 from tests.support.paths import PROJECT
-
-Make = Callable[..., Path]
 
 
 @pytest.fixture
-def root(tmp_path: Path, image_folder: Make) -> Path:
-    return image_folder(tmp_path / "images")
+def root(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images")
 
 
 def build_in(root: Path, lines: list[str] | None = None, **options: object) -> PreparedImages:
@@ -306,8 +305,8 @@ def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     )
 
 
-def test_a_build_killed_at_any_moment_continues_to_the_same_result(tmp_path: Path, image_folder: Make) -> None:
-    root = image_folder(tmp_path / "images", train=60, val=20)
+def test_a_build_killed_at_any_moment_continues_to_the_same_result(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", train=60, val=20)
     continued = 0
     for killed_after in (0, 1, 30, 100):  # chunks of 120
         process = start_build(root)
@@ -339,8 +338,8 @@ def finished_chunks(root: Path) -> int:
     return 0
 
 
-def test_of_two_processes_only_one_builds(tmp_path: Path, image_folder: Make) -> None:
-    root = image_folder(tmp_path / "images", train=60, val=20)
+def test_of_two_processes_only_one_builds(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", train=60, val=20)
     prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # to learn the folder's name
     (other,) = (root.parent / "other").glob("images-*")
     target = root.parent / "cache" / other.name.replace("-12", "-24")

@@ -1,6 +1,6 @@
 """Errors of models and of their average, compared with loops over single images in float64."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from alexnet_torch.evaluation.evaluate import evaluate, evaluate_models
 from alexnet_torch.evaluation.metrics import EvalResult, error_table
 from alexnet_torch.evaluation.multi_crop import cut_crops, default_num_crops
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
+from tests.support.folders import make_images
 from tests.support.nets import narrow
 
 CLASSES = ("class0", "class1", "class2", "class3", "class4", "class5", "class6")
@@ -33,10 +34,10 @@ def make_model(architecture: Architecture, image_size: int, prepared: PreparedIm
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Callable[..., Path]) -> dict[int, PreparedImages]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[int, PreparedImages]:
     """The same images in squares of two sides."""
     folder = tmp_path_factory.mktemp("evaluate")
-    root = image_folder(folder / "images", classes=len(CLASSES), train=2, val=3)
+    root = make_images(folder / "images", classes=len(CLASSES), train=2, val=3)
     return {side: prepare(root, side, str(folder / "cache"), announce=lambda _: None) for side in (73, 80)}
 
 

@@ -1,7 +1,6 @@
 """Predictions for files, compared with the network's output for each file."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from alexnet_torch.evaluation.predict import _decode_batches, predict
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.weights.model_file import TrainedModel
+from tests.support.folders import make_images
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def model() -> TrainedModel:
 
 
 @pytest.fixture
-def files(tmp_path: Path, image_folder: Callable[..., Path]) -> list[Path]:
-    return sorted(image_folder(tmp_path / "images", train=8).rglob("train/*/*.png"))
+def files(tmp_path: Path) -> list[Path]:
+    return sorted(make_images(tmp_path / "images", train=8).rglob("train/*/*.png"))
 
 
 def test_results_have_the_files_order_and_equal_those_of_single_files(model: TrainedModel, files: list[Path]) -> None:

@@ -4,7 +4,6 @@ import inspect
 import math
 import re
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,8 @@ from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.trainer import train_step
 from tests.support.commands import run_train
+from tests.support.folders import make_images
 from tests.support.nets import narrow_recipe
-
-Make = Callable[..., Path]
 
 
 @pytest.fixture
@@ -120,8 +118,8 @@ def test_the_loss_avoids_the_error_of_the_tensorflow_post() -> None:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.usefixtures("_narrow_recipes")
-def test_every_recipe_trains(name: str, tmp_path: Path, image_folder: Make) -> None:
-    images, run = image_folder(tmp_path / "images", train=4, val=2), tmp_path / "run"
+def test_every_recipe_trains(name: str, tmp_path: Path) -> None:
+    images, run = make_images(tmp_path / "images", train=4, val=2), tmp_path / "run"
     given = ["--data", str(images), "--recipe", name, "--image-size", "96", "--output", str(run), "--max-steps", "2"]
     done = run_train(*given)
     assert done.returncode == 0, done.stderr
@@ -129,10 +127,8 @@ def test_every_recipe_trains(name: str, tmp_path: Path, image_folder: Make) -> N
 
 
 @pytest.mark.usefixtures("_narrow_recipes")
-def test_a_run_with_adam_resumes_bit_for_bit(
-    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, steps = image_folder(tmp_path / "images"), 0
+def test_a_run_with_adam_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, steps = make_images(tmp_path / "images"), 0
     given = ["--data", str(images), "--recipe", "tensorflow-post", "--image-size", "64", "--epochs", "2"]
     assert run_train(*given, "--output", tmp_path / "uninterrupted").returncode == 0
     train_step_itself = trainer.train_step

@@ -1,6 +1,5 @@
 """Initial weights and frozen stages, by train.py as a user runs it and by its functions."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from alexnet_torch.training.initial_weights import copy_weights, freeze_stages, 
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 from tests.support.commands import run_train
+from tests.support.folders import make_images
 from tests.support.nets import narrow
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
-Make = Callable[..., Path]
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 
@@ -37,8 +36,8 @@ def train(*options: str | Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, image_folder: Make) -> Path:
-    return image_folder(tmp_path_factory.mktemp("three") / "images")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("three") / "images")
 
 
 def options(images: Path, output: Path, *more: str | Path) -> list[str | Path]:
@@ -90,9 +89,9 @@ def test_a_run_with_frozen_stages_resumes_bitwise_and_only_with_the_same_option(
 
 
 def test_a_run_starts_from_another_runs_weights_and_draws_its_last_stage(
-    images: Path, tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, other = tmp_path / "source", image_folder(tmp_path / "two", classes=2)
+    source, other = tmp_path / "source", make_images(tmp_path / "two", classes=2)
     assert train(*options(images, source, "--max-steps", "3"))[0] == 0
     start: dict[str, torch.Tensor] = {}
     inner = trainer.train_step

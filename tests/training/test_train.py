@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -23,17 +22,16 @@ from alexnet_torch.recipes.ablations import one_tower
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact
 from tests.support.commands import read_metrics, run_cli, run_train
+from tests.support.folders import make_images
 from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
-Make = Callable[..., Path]
-
 
 @pytest.fixture
-def root(tmp_path: Path, image_folder: Make) -> Path:
-    return image_folder(tmp_path / "images")
+def root(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images")
 
 
 def command(root: Path | str, output: Path, *options: str) -> list[str]:
@@ -46,10 +44,10 @@ def train(root: Path | str, output: Path, *options: str) -> CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, image_folder: Make) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 epochs of 3 steps; its images are beside it."""
     folder = tmp_path_factory.mktemp("finished")
-    image_folder(folder / "images")
+    make_images(folder / "images")
     done = train(
         folder / "images", folder / "run", "--epochs", "4", "--log-every", "2", "--cache", str(folder / "cache")
     )
@@ -306,8 +304,8 @@ def test_config_and_resume_exclude_each_other(tmp_path: Path) -> None:
     )
 
 
-def test_resume_refuses_another_data_set(finished: Path, tmp_path: Path, image_folder: Make) -> None:
-    other = image_folder(tmp_path / "other", train=9)
+def test_resume_refuses_another_data_set(finished: Path, tmp_path: Path) -> None:
+    other = make_images(tmp_path / "other", train=9)
     before = (finished / "config.json").read_bytes()
     one_line(train(other, finished, "--resume"), "--resume: the run is of another data set than --data names")
     assert (finished / "config.json").read_bytes() == before
@@ -452,7 +450,7 @@ def test_evaluate_prints_the_errors_of_training_and_of_the_average(finished: Pat
     ],
 )
 def test_evaluate_refuses_other_classes_in_one_line(
-    change: list[str] | str | None, message: str, finished: Path, tmp_path: Path, image_folder: Make
+    change: list[str] | str | None, message: str, finished: Path, tmp_path: Path
 ) -> None:
     images, runs = finished.parent / "images", [str(finished)]
     if isinstance(change, list):
@@ -463,7 +461,7 @@ def test_evaluate_refuses_other_classes_in_one_line(
     elif change is None:
         runs = []
     else:
-        images = image_folder(tmp_path / "images", classes=4, train=1, val=1)
+        images = make_images(tmp_path / "images", classes=4, train=1, val=1)
     one_line(run_cli("evaluate", *runs, "--data", str(images)), message)
 
 
