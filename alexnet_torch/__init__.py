@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from alexnet_torch.model.architecture import PAPER, Architecture
     from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights.model_file import load_model
+    from alexnet_torch.weights.plain import plain
 
 __all__ = [
     "CAFFE",
@@ -20,6 +21,7 @@ __all__ = [
     "Architecture",
     "DropoutKey",
     "load_model",
+    "plain",
     "predict",
 ]
 
@@ -29,6 +31,7 @@ _MODULES = {
     "DropoutKey": "model.alexnet",
     "PAPER": "model.architecture",
     "load_model": "weights.model_file",
+    "plain": "weights.plain",
     "predict": "evaluation.predict",
 }
 

@@ -16,9 +16,14 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
-from alexnet_torch.weights.grouped import towers_to_grouped
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs
-from alexnet_torch.weights.model_file import TrainedModel, cpu_state_dict, describe_model, model_metadata
+from alexnet_torch.weights.model_file import (
+    TrainedModel,
+    cpu_state_dict,
+    describe_model,
+    grouped_state_dict,
+    model_metadata,
+)
 from alexnet_torch.weights.weight_file import explain_missing_package
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
@@ -75,15 +80,8 @@ def _write_safetensors(model: TrainedModel, path: Path) -> str:
     return f"{_OUR_IMAGES}; its metadata contain the mean image, the architecture and the classes"
 
 
-def _grouped_weights(model: TrainedModel) -> dict[str, Tensor]:
-    """Returns all weights, grouped; conv1's contain the scale of the images, which a state dict cannot store."""
-    weights = towers_to_grouped(cpu_state_dict(model.net))
-    scale = model.net.architecture.input_scale
-    return {**weights, _CONV1: weights[_CONV1] * scale} if scale != 1 else weights
-
-
 def _write_grouped(model: TrainedModel, path: Path) -> str:
-    weights = _grouped_weights(model)
+    weights = grouped_state_dict(model.net)
     atomic_write(path, lambda file: torch.save(weights, file))
     return _OUR_IMAGES
 
@@ -92,7 +90,7 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
     """Writes torchvision's names; for torchvision's images, too, if the mean image is ImageNet's mean colour."""
     if model.net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision has no {model.net.architecture.name}; use --format grouped")
-    weights = _grouped_weights(model)
+    weights = grouped_state_dict(model.net)
     convention = INPUT_CONVENTIONS["imagenet"]
     assert convention.mean is not None
     images_read = _OUR_IMAGES

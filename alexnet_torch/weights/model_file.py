@@ -16,7 +16,9 @@ from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
+from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.run_folder import CONFIG, MODEL_DESCRIPTION, MODEL_WEIGHTS
+from alexnet_torch.weights.grouped import towers_to_grouped
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,18 @@ def build_model(
 def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
     """Returns a network's state dict with contiguous CPU tensors."""
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+
+
+def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
+    """Returns a copy of the weights in the grouped layout, contiguous, on the first parameter's device.
+
+    conv1's weights are multiplied by the architecture's `input_scale`, which a state dict does not contain.
+    """
+    device = next(net.parameters()).device
+    weights = towers_to_grouped({name: value.detach().to(device) for name, value in net.state_dict().items()})
+    weights = {name: value.contiguous() for name, value in weights.items()}
+    first, scale = parameter_name(net.architecture.stage_names[0], "weight"), net.architecture.input_scale
+    return {**weights, first: weights[first] * scale} if scale != 1 else weights
 
 
 def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:

@@ -1,0 +1,130 @@
+"""The network as an ordinary nn.Sequential: one device, whole maps, one module for each operation."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet_torch.data.augment import centre_crops
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.architecture import Architecture, Conv, Linear, Operation
+from alexnet_torch.weights.model_file import TrainedModel, grouped_state_dict
+from alexnet_torch.weights.plain_modules import (
+    GroupedLinear,
+    GroupedResponseNorm,
+    SpatialResponseNorm,
+    UnitRangeInput,
+)
+
+
+def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.Sequential:
+    """Returns a copy of a network as an nn.Sequential of plain modules, for tools that use hooks or trace graphs.
+
+    The modules, in order, are each stage's layer and the operations after it, numbered as the stage: conv1, relu1,
+    norm1, pool1, conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8. A stage's output is that of
+    its last module before dropout. Maps have the channels of all towers, tower 0's first; a stage in which the towers
+    do not meet has groups. `pad1` comes before a convolution whose padding differs between its sides, as conv1's does
+    in the paper's network; `avgpool` is torchvision's adaptive pooling. No module works in place, and none runs twice.
+
+    The state dict is the grouped layout (`conv1.weight`, ...), as `export` writes it: conv1's weights contain the
+    architecture's `input_scale`. Parameters are copies on the first tower's device and of its type. The mode, `train`
+    or `eval`, is the network's.
+
+    Args:
+        net_or_model: the network; or a model, which has a mean image too.
+        unit_range: begin with a module `input` that multiplies by 255 and subtracts the mean image: the result takes
+            RGB images (N, 3, H, W) of 0..1. Without it, they are RGB of 0..255 minus the mean image.
+
+    Raises:
+        TypeError: `net_or_model` is neither.
+        ValueError: the network holds only a part of its parameters, or `unit_range` lacks a mean image.
+    """
+    if not isinstance(net_or_model, AlexNet | TrainedModel):
+        raise TypeError(f"net_or_model must be an AlexNet or a TrainedModel, not {type(net_or_model).__name__}")
+    net = net_or_model if isinstance(net_or_model, AlexNet) else net_or_model.net
+    with torch.device("meta"):  # the weights are assigned below
+        modules = dict(_numbered(_modules(net.architecture, net.num_classes, net.image_size)))
+    if unit_range:
+        if isinstance(net_or_model, AlexNet):
+            raise ValueError("unit_range needs a mean image: pass the model that load_model returns, not its network")
+        mean = _centre_of_mean(net_or_model).to(next(net.parameters()))
+        modules = {"input": UnitRangeInput(mean), **modules}
+    sequence = nn.Sequential()
+    for name, module in modules.items():
+        sequence.add_module(name, module)
+    weights, shapes = grouped_state_dict(net), {name: value.shape for name, value in sequence.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != shapes:
+        raise ValueError("the network holds only a part of its parameters; load the whole model in one process")
+    sequence.load_state_dict(weights, assign=True)
+    return sequence.train(net.training)
+
+
+def _centre_of_mean(model: TrainedModel) -> Tensor:
+    """Returns the mean image of a centre crop, (3, H, W) float32."""
+    size = model.net.image_size
+    crop = centre_crops(1, model.mean.shape[0], size)
+    top, left = int(crop.top[0]), int(crop.left[0])
+    mean = model.mean[top : top + size, left : left + size]  # (H, W, 3)
+    return torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))
+
+
+def _numbered(modules: Iterator[tuple[str, str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """Names each module: the stage itself, or an operation with the stage's number; a repeated name gets `_2`, ..."""
+    used: dict[str, int] = {}
+    for stage, operation, module in modules:
+        number = re.search(r"\d+$", stage)
+        name = f"{operation}{number[0] if number else '_' + stage}" if operation else stage
+        used[name] = used.get(name, 0) + 1
+        yield name if used[name] == 1 else f"{name}_{used[name]}", module
+
+
+def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[tuple[str, str, nn.Module]]:
+    """Yields (stage, operation, module) in order; the operation of a stage's layer is ""."""
+    channels = 3
+    for conv in net.convs:
+        left, right, top, bottom = conv.padding
+        symmetric = left == right and top == bottom
+        if not symmetric:
+            yield conv.name, "pad", nn.ZeroPad2d(conv.padding)
+        padding, groups = (top, left) if symmetric else (0, 0), _groups(net, conv)
+        yield conv.name, "", nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, padding, groups=groups)
+        for operation in conv.after:
+            yield conv.name, operation, _operation(net, operation)
+        channels = conv.channels
+        if conv is net.convs[-1] and net.adaptive_pool is not None:
+            yield conv.name, "avgpool", nn.AdaptiveAvgPool2d(net.adaptive_pool)
+        if conv.name in net.dropout:
+            yield conv.name, "drop", nn.Dropout(net.dropout_rate)
+    yield "flatten", "", nn.Flatten()
+    inputs = channels * net.final_side(image_size) ** 2
+    for linear in net.linears:
+        outputs, groups = linear.width or num_classes, _groups(net, linear)
+        layer = nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
+        yield linear.name, "", layer
+        if linear is not net.linears[-1]:
+            yield linear.name, net.linear_activation, _operation(net, net.linear_activation)
+        if linear.name in net.dropout:
+            yield linear.name, "drop", nn.Dropout(net.dropout_rate)
+        inputs = outputs
+
+
+def _groups(net: Architecture, stage: Conv | Linear) -> int:
+    """Returns the towers if each reads its own channels only; the first stage's read the whole image."""
+    return 1 if stage.meet or stage is net.stages[0] else net.towers
+
+
+def _operation(net: Architecture, operation: Operation) -> nn.Module:
+    norm = net.norm
+    if operation == "pool":
+        return nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pool_ceil)
+    if operation == "norm":
+        groups = 1 if norm.across_towers else net.towers
+        if groups == 1:
+            return nn.LocalResponseNorm(norm.window, norm.alpha, norm.beta, norm.k)
+        return GroupedResponseNorm(norm.window, norm.alpha, norm.beta, norm.k, groups)
+    if operation == "spatial_norm":
+        spatial = net.spatial_norm
+        return SpatialResponseNorm(spatial.window, spatial.alpha, spatial.beta, spatial.k)
+    return nn.Tanh() if operation == "tanh" else nn.ReLU()
