@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet_torch.evaluation.predict import predict
+    from alexnet_torch.evaluation.transforms import transforms
     from alexnet_torch.model.alexnet import AlexNet, DropoutKey
     from alexnet_torch.model.architecture import PAPER, Architecture
     from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
@@ -23,6 +24,7 @@ __all__ = [
     "load_model",
     "plain",
     "predict",
+    "transforms",
 ]
 
 _MODULES = {
@@ -33,6 +35,7 @@ _MODULES = {
     "load_model": "weights.model_file",
     "plain": "weights.plain",
     "predict": "evaluation.predict",
+    "transforms": "evaluation.transforms",
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 VERSION = 3
 """Version of the decoded pixels: raised when they change, so that caches are built again."""
@@ -78,6 +79,27 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
         raise UnreadableImage(name, "its header gives a size beyond memory") from error
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         raise UnreadableImage(name, _reason(error)) from error
+
+
+def decode_image(image: Image.Image, side: int) -> np.ndarray:
+    """Decodes an open Pillow image as `decode_bytes` does; the image itself does not change.
+
+    A JPEG that Pillow has not loaded yet gives the pixels of `decode_bytes`. A loaded one has its full size, which
+    changes the result by a few grey levels: see JPEG_MARGIN.
+
+    Raises:
+        UnreadableImage: as for `decode_bytes`.
+        OSError: the image's file is truncated or closed.
+    """
+    name = getattr(image, "filename", "") or "image"
+    if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:  # Pillow has read its header only
+        # draft() would change the caller's image, so that a second call would see a smaller one
+        position = image.fp.tell()
+        image.fp.seek(0)
+        content = image.fp.read()
+        image.fp.seek(position)
+        return decode_bytes(content, side, name)
+    return _resized(_rgb(_square(_upright(image)), name), side)
 
 
 def _reason(error: BaseException) -> str:
