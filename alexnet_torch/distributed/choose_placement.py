@@ -59,12 +59,8 @@ def choose_devices(
 ) -> tuple[list[torch.device], str]:
     """Returns the devices of the towers in one process, and why they were chosen.
 
-    Args:
-        named: the devices of `--devices`, or None to choose them.
-        towers: those in this process.
-        split: the value of `--split`: "none" puts all towers on one device, "devices" one on each, and "auto"
-            one on each if this process has as many GPUs.
-        world: this rank and the number of ranks; the processes of a machine divide its GPUs.
+    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one on each if this
+    process has as many GPUs: the processes of a machine divide them. Arguments as for `choose_placement`.
 
     Raises:
         UserError: the machine lacks a named device, or `split` and the number of devices do not fit.

@@ -1,18 +1,22 @@
-"""What the ranks of a run agree on before process groups exist: through a store that all of them reach."""
+"""How the ranks of a run find each other, and agree before process groups exist: through one store."""
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from alexnet_torch.distributed.peer_group import waiting_for
-from alexnet_torch.distributed.rendezvous import LONG, open_stores
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import OtherRankFailed, UserError
 
 T = TypeVar("T")
+_LONG = timedelta(days=30)  # preparing ImageNet takes hours, and torchrun notices a process that has died
 
 
 class Control:
@@ -29,10 +33,10 @@ class Control:
     def __init__(self, world: World) -> None:
         self._world, self._calls = world, 0
         self.store: Store | None = None
-        self.timeout = LONG
+        self.timeout = _LONG
         self._launch_store: Store | None = None
         if world.size > 1 or world.torchrun:
-            store, self._launch_store = open_stores(world)
+            store, self._launch_store = _open_stores(world)
             self.store = store if world.size > 1 else None
 
     @property
@@ -109,13 +113,47 @@ class Control:
         self.store.set(f"{name}/{self._world.rank}", "2" if error else "0")
         if self._world.is_main:
             keys = [f"{name}/{rank}" for rank in range(self._world.size)]
-            self.store.wait(keys, LONG)
+            self.store.wait(keys, _LONG)
             failed_ranks = [rank for rank, key in enumerate(keys) if int(self.store.get(key))]
             self.store.set(name, json.dumps(failed_ranks))
-        self.store.wait([name], LONG)
+        self.store.wait([name], _LONG)
         failed_ranks = json.loads(self.store.get(name))
         if error and failed_ranks[0] == self._world.rank:  # the others would print the same
             raise error
         if failed_ranks:
             raise OtherRankFailed(2)
         return result
+
+
+def _open_stores(world: World) -> tuple[Store, Store]:
+    """Waits for all processes; returns the part of torchrun's store for this start only, and that for all its starts.
+
+    torchrun keeps one store for all its starts of a run, in which each would find the entries of the previous one.
+    Its restart count tells them apart on one machine, but several machines count differently.
+    """
+    store, _, _ = next(rendezvous("env://", world.rank, world.size))
+    find_name = _choose_name if world.is_main else _receive_name
+    name = "single" if world.size == 1 else find_name(store, world)
+    return PrefixStore(name, store), PrefixStore("all", store)
+
+
+def _choose_name(store: Store, world: World) -> str:
+    name, others = uuid.uuid4().hex, range(1, world.size)
+    store.wait([f"here/{rank}" for rank in others], _LONG)
+    while not store.check([f"{name}/{rank}" for rank in others]):
+        # an entry may be of a process that has ended, whose successor has not written its own yet
+        here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}
+        store.set("start", json.dumps({"name": name, "here": here}))
+        time.sleep(0.02)
+    return name
+
+
+def _receive_name(store: Store, world: World) -> str:
+    own_id = uuid.uuid4().hex
+    store.set(f"here/{world.rank}", own_id)
+    store.wait(["start"], _LONG)
+    while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != own_id:  # of the previous start
+        time.sleep(0.02)
+    name: str = start["name"]
+    store.set(f"{name}/{world.rank}", "")
+    return name

@@ -20,9 +20,8 @@ def wrap_data_parallel(net: AlexNet, ranks: Ranks) -> nn.Module:
     if group is None:
         return net
     summed = ranks.placement.summed_parameters(net)
-    ignored = [name for name, _ in net.named_parameters() if name not in summed]
-    if ignored:
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ignored)
+    others = [name for name, _ in net.named_parameters() if name not in summed]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, others)
     if not any(parameter.requires_grad for name, parameter in net.named_parameters() if name in summed):
         return net  # which DistributedDataParallel would refuse
     with waiting_for("the start of training"):

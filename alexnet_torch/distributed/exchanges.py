@@ -55,6 +55,13 @@ class _AllGather(torch.autograd.Function):
         return grad, None, None, None, None, None
 
 
+def _all_gather(
+    part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool = False
+) -> Tensor:
+    gathered: Tensor = _AllGather.apply(part, peers, sizes, dim, stage, same_loss)
+    return gathered
+
+
 class PartnerExchange(Exchange):
     """Moves activations between ranks that hold one tower each.
 
@@ -69,11 +76,11 @@ class PartnerExchange(Exchange):
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.all_gather_channels`; the backward pass adds up the partners' gradients."""
-        return [self._all_gather(parts[0], channels, stage, same_loss=False)]
+        return [_all_gather(parts[0], self._peers, self._sizes(channels), 1, stage)]
 
     def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather_output`, on every partner: all must compute the same loss of it."""
-        return self._all_gather(parts[0], channels, stage, same_loss=True)
+        return _all_gather(parts[0], self._peers, self._sizes(channels), 1, stage, same_loss=True)
 
     def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
         """As `Exchange.channel_halo`."""
@@ -86,10 +93,8 @@ class PartnerExchange(Exchange):
         after = edges[index + 1] if index + 1 < size else None
         return [add_halo(before, part, after, width)]
 
-    def _all_gather(self, part: Tensor, channels: int, stage: str, same_loss: bool) -> Tensor:
-        sizes = part_sizes(channels, self._peers.size)
-        out: Tensor = _AllGather.apply(part, self._peers, sizes, 1, stage, same_loss)
-        return out
+    def _sizes(self, channels: int) -> list[int]:
+        return part_sizes(channels, self._peers.size)
 
 
 class HybridExchange(Exchange):
@@ -116,7 +121,7 @@ class HybridExchange(Exchange):
         """As `Exchange.all_gather_rows`: returns all rows of the batch and all towers' channels, on every rank."""
         del first_row
         rows = self._peers.all_gather_counts(len(parts[0]), f"the exchange before {stage}, forward")
-        return [_AllGather.apply(torch.cat(parts, dim=1), self._peers, rows, 0, stage, False)], 0
+        return [_all_gather(torch.cat(parts, dim=1), self._peers, rows, 0, stage)], 0
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """As `Exchange.all_gather_channels`; joins the pieces of a linear stage of all towers."""
@@ -142,5 +147,4 @@ class HybridExchange(Exchange):
         if parts[0].shape[1] == channels:
             return parts[0]
         sizes = [size for tower in part_sizes(channels, self._towers) for size in part_sizes(tower, self._pieces)]
-        out: Tensor = _AllGather.apply(parts[0], self._peers, sizes, 1, stage, same_loss)
-        return out
+        return _all_gather(parts[0], self._peers, sizes, 1, stage, same_loss)

@@ -12,16 +12,13 @@ _SILENT = 30.0  # seconds in which the others time out as well: about a step
 
 
 def find_missing_ranks(store: Store, placement: Placement, lost: RankLost, timeout: float) -> str | None:
-    """Names the missing ranks, after the others have written what they wait for.
+    """Returns a message that names the missing ranks, for one of the remaining ranks to print; None on the others.
 
     Args:
-        store: shared by all ranks.
+        store: shared by all ranks, which write there what they wait for.
         placement: the run's, with this rank.
         lost: what this rank waited for.
         timeout: seconds that it waited.
-
-    Returns:
-        a message, for one of the remaining ranks to print; None on the others.
 
     Raises:
         DistError: the store is lost.

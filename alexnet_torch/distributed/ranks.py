@@ -39,11 +39,7 @@ class Ranks:
         self.gradient_group: dist.ProcessGroup | None = None
 
     def connect(self, placement: Placement, timeout: float) -> Exchange:
-        """Forms the process groups of a placement, whose ranks wait `timeout` seconds for each other from now on.
-
-        Returns:
-            the exchange between this rank's towers and the others.
-        """
+        """Forms the process groups, whose ranks wait `timeout` seconds for each other; returns the towers' exchange."""
         self.placement, control = placement, None
         if self.control.store is not None:
             control = self._init_process_groups(placement.devices[0], timedelta(seconds=timeout))
@@ -72,10 +68,7 @@ class Ranks:
         return control
 
     def read_on_main(self, read: Callable[[], Any]) -> Any:
-        """Returns on all ranks what `read` returns on rank 0, of tensors on the CPU and plain values.
-
-        Raises as `Control.main_only`.
-        """
+        """Returns on all ranks what `read` returns on rank 0: tensors and plain values. Raises as `main_only`."""
         value = None
         with self.control.main_only() as is_main:
             if is_main:
