@@ -29,7 +29,7 @@ from alexnet_torch.training.stop_signal import StopSignal
 
 
 def main() -> int:
-    """Parses the options and trains; prints why a run ends early. Returns the exit status."""
+    """Parses the options and trains; if the run ends early, prints why. Returns the exit status."""
     reuse_freed_memory()
     world = World.from_environment()
     with StopSignal() as stop:

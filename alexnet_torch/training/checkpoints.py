@@ -63,12 +63,7 @@ class RunCheckpoints:
         return gather_full_state(self._net, self._optimizer, self._ranks)
 
     def save(self, state: RunState, gathered: ParameterStates) -> None:
-        """Saves a checkpoint of all that resuming needs.
-
-        Args:
-            state: the run's.
-            gathered: from `gather`.
-        """
+        """Saves a checkpoint of all that resuming needs, with the parameters from `gather`."""
         with self._ranks.control.main_only() as is_main:
             if is_main:
                 content = {
@@ -88,8 +83,7 @@ class RunCheckpoints:
             how far the run is, and the checkpoint's path; None if there is no checkpoint yet.
 
         Raises:
-            UserError: no checkpoint is intact, or they are another run's.
-            OtherRankFailed: the same, on the other ranks.
+            UserError: no checkpoint is intact, or they are another run's; OtherRankFailed on the other ranks.
         """
         loaded = self._ranks.read_on_main(self._read)
         if loaded is None:
@@ -102,15 +96,10 @@ class RunCheckpoints:
         return state, path
 
     def _read(self) -> tuple[str, dict[str, Any]] | None:
-        def print_damaged(path: Path) -> None:
-            print(f"{path} is damaged (its checksum is wrong): skipped")
-
-        newest = load_newest_intact(self.folder, print_damaged)
+        newest = load_newest_intact(self.folder, lambda path: print(f"{path} is damaged (wrong checksum): skipped"))
+        if newest is None and list_checkpoints(self.folder):
+            raise UserError(f"--resume: no checkpoint in {self.folder} is intact; start a new run in another --output")
         if newest is None:
-            if list_checkpoints(self.folder):
-                raise UserError(
-                    f"--resume: no checkpoint in {self.folder} is intact; start a new run in another --output"
-                )
             return None
         path, content = newest
         require_same_run(content["identity"], self._identity)

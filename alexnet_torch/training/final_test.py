@@ -41,8 +41,6 @@ def test_best(
     model = TrainedModel(net_with_all_towers(net), prepared.classes, prepared.mean, mirror)
     model.net.load_state_dict(ranks.read_on_main(lambda: torch.load(folder / MODEL_WEIGHTS, weights_only=True)))
     model.net.eval()
-    world, crops = ranks.world, default_num_crops([model])
-    slices, workers = (world.rank, world.size), available_cores(world.local_size)
-    return evaluate_models(
-        [model], {prepared.side: prepared}, crops, 64, should_stop, slices, ranks.collectives.sum_over_ranks, workers
-    )
+    by_side, crops, sum_counts = {prepared.side: prepared}, default_num_crops([model]), ranks.collectives.sum_over_ranks
+    slices, workers = (ranks.world.rank, ranks.world.size), available_cores(ranks.world.local_size)
+    return evaluate_models([model], by_side, crops, 64, should_stop, slices, sum_counts, workers)

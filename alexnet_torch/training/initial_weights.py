@@ -42,7 +42,7 @@ def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[s
     return tuple(name for name in names if name in chosen)
 
 
-def check_start_options(settings: Settings, architecture: Architecture) -> None:
+def check_start(settings: Settings, architecture: Architecture) -> None:
     """Finds errors in --init, --init-stages and --freeze before images are prepared, which may take an hour.
 
     Raises:

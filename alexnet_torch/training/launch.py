@@ -32,12 +32,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
 from alexnet_torch.training.checkpoints import RunCheckpoints
-from alexnet_torch.training.initial_weights import (
-    check_start_options,
-    freeze_stages,
-    load_initial_weights,
-    parse_stages,
-)
+from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights, parse_stages
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.run_log import RunLog
@@ -56,8 +51,7 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         stop: installed before the first step.
 
     Raises:
-        UserError: the options are wrong, on this rank.
-        OtherRankFailed: they are wrong on another rank.
+        UserError: the options are wrong on this rank; OtherRankFailed if on another.
         TrainingError, Interrupted: as for `Trainer.fit`.
     """
     control = ranks.control
@@ -69,9 +63,8 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
     # local rank 0 compiles and decodes for its machine; the other ranks then find the result
     is_first = ranks.world.local_rank == 0
     prepared = control.run_on_all(lambda: _prepare_machine(settings, placement) if is_first else None)
-    prepared = control.run_on_all(lambda: prepared or _images(settings, _print_nothing))
+    prepared = control.run_on_all(lambda: prepared or _images(settings, announce=lambda _: None))
     _require_same_images(prepared, ranks)
-    output = Path(settings.output)
     try:
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
         trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
@@ -79,10 +72,11 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
         with control.main_only() as is_main:
             if is_main:
-                atomic_write(output / CONFIG, lambda file: file.write(text))
+                atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
                 control.mark_started()
     except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror}); name another folder") from error
+        message = f"--output {settings.output}: cannot be written ({error.strerror}); name another folder"
+        raise UserError(message) from error
     trainer.fit()
 
 
@@ -128,9 +122,9 @@ def build_trainer(
     run_log.print(f"starting from {source}")
     if frozen:
         run_log.print(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
-    parts = (net, optimizer, precision, mean, train_loader, val_loader, state, last_step)
-    stop = stop or StopSignal()
-    return Trainer(settings, recipe, prepared, placement, ranks, *parts, metrics, run_log, checkpoints, stop)
+    learner = (net, optimizer, precision, mean, train_loader, val_loader)
+    records = (state, last_step, metrics, run_log, checkpoints)
+    return Trainer(settings, recipe, prepared, ranks, *learner, *records, stop or StopSignal())
 
 
 def _loaders(
@@ -168,7 +162,7 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
-    check_start_options(settings, recipe.architecture)
+    check_start(settings, recipe.architecture)
     names = settings.devices.split(",") if settings.devices else None
     placement = choose_placement(names, recipe.architecture.towers, settings.split, world)
     if settings.compile and not placement.supports_compile:
@@ -193,21 +187,14 @@ def _images(settings: Settings, announce: Callable[[str], None] = print_to_stder
     return prepare(root, side, settings.cache, settings.skip_bad, announce=announce)
 
 
-def _print_nothing(text: str) -> None:
-    """Prints nothing: local rank 0 has printed the text."""
-    del text
-
-
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
     """Refuses machines whose images differ: their orders and crops would belong to different runs."""
     main = ranks.control.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
 
     def compare() -> None:
         if prepared.fingerprint != main["fingerprint"]:
-            raise UserError(
-                f"--data: {prepared.root} on the machine of rank {ranks.world.rank} differs from rank 0's images; "
-                "copy rank 0's folder there"
-            )
+            folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
+            raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
 
     ranks.control.run_on_all(compare)
 

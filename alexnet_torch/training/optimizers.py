@@ -102,12 +102,7 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Sets the learning rates of an optimizer's groups for the next step.
-
-    Args:
-        optimizer: with the groups of `parameter_groups`.
-        rates: the step's.
-    """
+    """Sets the learning rates of the next step, in an optimizer with the groups of `parameter_groups`."""
     for group in optimizer.param_groups:
         if group["kind"] == "bias":
             group["lr"] = rates.biases

@@ -9,7 +9,7 @@ from torch import Tensor
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.parameter_names import stage_of, tower_of
+from alexnet_torch.model.parameter_names import kind_of, stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.writers import MetricsFile, ProgressBar, TensorBoardWriter
@@ -19,6 +19,10 @@ class _Writers(NamedTuple):
     metrics: MetricsFile
     tensorboard: TensorBoardWriter
     progress: ProgressBar
+
+    def write_metrics(self, record: dict[str, Any]) -> None:
+        self.metrics.write(record)
+        self.tensorboard.write_scalars(record)
 
 
 class RunLog:
@@ -44,10 +48,11 @@ class RunLog:
                 tensorboard = TensorBoardWriter(output / TENSORBOARD, state.step)
                 self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step))
 
-    def _write(self, write: Callable[[_Writers], object]) -> None:
+    def _write(self, *writes: Callable[[_Writers], object]) -> None:
         with self._ranks.control.main_only():
             if self._writers:
-                write(self._writers)
+                for write in writes:
+                    write(self._writers)
 
     def advance(self) -> None:
         """Moves the progress bar by one step."""
@@ -66,47 +71,33 @@ class RunLog:
             full_net: called on the main rank, returns a network with all towers in this process.
             filters: as for `TensorBoardWriter.write_filters`.
         """
-
-        def write(writers: _Writers) -> None:
-            writers.tensorboard.write_graph(full_net())
-            writers.tensorboard.write_filters(filters, 0)
-
-        self._write(write)
+        self._write(
+            lambda writers: writers.tensorboard.write_graph(full_net()),
+            lambda writers: writers.tensorboard.write_filters(filters, 0),
+        )
 
     def log_samples(self, images: Tensor) -> None:
         """Writes some images of the first batch (N, H, W, 3) uint8."""
         self._write(lambda writers: writers.tensorboard.write_samples(images, 1))
 
     def log_train(self, record: dict[str, Any]) -> None:
-        """Writes and prints the metrics of some training steps."""
-
-        def write(writers: _Writers) -> None:
-            writers.metrics.write(record)
-            writers.tensorboard.write_scalars(record)
-            writers.progress.show_train(record)
-
-        self._write(write)
+        """Writes and shows the metrics of some training steps."""
+        self._write(
+            lambda writers: writers.write_metrics(record),
+            lambda writers: writers.progress.show_train(record),
+        )
 
     def log_validation(self, record: dict[str, Any], is_best: bool, filters: dict[str, Tensor]) -> None:
         """Writes and prints a validation's metrics, and writes the validated network's filters."""
-
-        def write(writers: _Writers) -> None:
-            writers.metrics.write(record)
-            writers.tensorboard.write_scalars(record)
-            writers.tensorboard.write_filters(filters, record["step"])
-            writers.progress.show_validation(record, is_best)
-
-        self._write(write)
+        self._write(
+            lambda writers: writers.write_metrics(record),
+            lambda writers: writers.tensorboard.write_filters(filters, record["step"]),
+            lambda writers: writers.progress.show_validation(record, is_best),
+        )
 
     def log_test(self, record: dict[str, Any], text: str) -> None:
         """Writes the metrics of the best weights' test, and prints them as `text`."""
-
-        def write(writers: _Writers) -> None:
-            writers.metrics.write(record)
-            writers.tensorboard.write_scalars(record)
-            writers.progress.print(text)
-
-        self._write(write)
+        self._write(lambda writers: writers.write_metrics(record), lambda writers: writers.progress.print(text))
 
     def sync(self) -> int:
         """Puts metrics.jsonl on the disk. Returns its size in bytes on the main rank, 0 on the others."""
@@ -121,11 +112,11 @@ class RunLog:
 
 
 def filters_by_tower(gathered: ParameterStates, stage: str) -> dict[str, Tensor]:
-    """Returns each tower's weights of a convolution stage by the name of their picture, such as "conv1/tower0".
+    """Returns each tower's weights of a convolution stage, by the name of their picture, such as "conv1/tower0".
 
     Args:
         gathered: all towers' parameters; empty except on the main rank.
         stage: the stage's name.
     """
-    names = [name for name in gathered if stage_of(name) == stage and name.endswith(".weight")]
+    names = [name for name in gathered if (stage_of(name), kind_of(name)) == (stage, "weight")]
     return {f"{stage}/tower{tower_of(name)}": gathered[name]["value"] for name in names}

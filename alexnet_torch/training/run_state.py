@@ -21,24 +21,14 @@ class Window:
 
 @dataclass
 class RunState:
-    """How far a run is: with the weights and velocities, all that resuming needs.
+    """How far a run is: with the weights and velocities, all that resuming needs."""
 
-    Attributes:
-        step: steps done.
-        validated: the step of the last validation.
-        errors: top-1 errors of all validations, oldest first.
-        best_step: the step of the lowest of them; None before the first validation.
-        at_chance: steps in a row whose reported loss was that of guessing.
-        metrics_size: bytes of metrics.jsonl at the last checkpoint.
-        window: sums since the last report.
-    """
-
-    step: int = 0
-    validated: int = 0
-    errors: list[float] = field(default_factory=list)
-    best_step: int | None = None
-    at_chance: int = 0
-    metrics_size: int = 0
+    step: int = 0  # steps done
+    validated: int = 0  # the step of the last validation
+    errors: list[float] = field(default_factory=list)  # top-1 errors of all validations, oldest first
+    best_step: int | None = None  # the step of the lowest error; None before the first validation
+    at_chance: int = 0  # successive steps whose reported loss was that of guessing
+    metrics_size: int = 0  # bytes of metrics.jsonl at the last checkpoint
     window: Window = field(default_factory=Window)
 
     @classmethod
@@ -65,12 +55,8 @@ def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> di
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Refuses to resume a checkpoint of another run.
 
-    Args:
-        saved: the checkpoint's identity.
-        current: the identity of the run to resume: its architecture, data set and options.
-
     Raises:
-        UserError: they differ; the message names the first difference.
+        UserError: the checkpoint's identity differs from the current run's; the message names the first difference.
     """
     for name, value in current.items():
         if saved.get(name) == value:

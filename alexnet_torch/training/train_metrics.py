@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class TrainMetrics:
-    """Sums over the steps since the last report. They are part of the run's state, so that reports continue exactly.
+    """Sums over the steps since the last report, which are part of the run's state.
 
     Args:
         state: the run's.
@@ -75,8 +75,7 @@ class TrainMetrics:
     def stuck_message(self) -> str | None:
         """Returns an error message if the network does not learn, else None.
 
-        It does not if its loss has stayed at chance longer than that of any network that learns: for 2,000 steps,
-        or for 10 epochs of a small data set.
+        That is, if its loss stays at chance longer than in networks that do: 2,000 steps, or 10 epochs of few images.
         """
         steps = self._state.at_chance
         if steps < min(2000, max(100, 10 * self._steps_per_epoch)):

@@ -14,7 +14,6 @@ from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.peer_group import waiting_for
-from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full_state, weights_of
 from alexnet_torch.errors import Interrupted, TrainingError, UserError
@@ -71,38 +70,28 @@ def train_step(
 
 @dataclass
 class Trainer:
-    """Trains a network on prepared images, into a run folder. `launch.build_trainer` builds its parts.
-
-    Attributes:
-        net: this rank's towers.
-        mean: (S, S, 3) mean image, on the network's first device.
-        last_step: steps in the run.
-        stop: set by SIGINT and SIGTERM.
-        parallel_net: `net`, wrapped to add up gradients over ranks if there are several; `fit` wraps it.
-        stopped_by: the signal for which all ranks stop; 0 without one.
-    """
+    """Trains a network on prepared images, into a run folder. `launch.build_trainer` builds its parts."""
 
     settings: Settings
     recipe: Recipe
     prepared: PreparedImages
-    placement: Placement
     ranks: Ranks
-    net: AlexNet
+    net: AlexNet  # this rank's towers
     optimizer: torch.optim.Optimizer
     precision: Precision
-    mean: Tensor
+    mean: Tensor  # (S, S, 3) mean image, on the network's first device
     train_loader: Loader
     val_loader: Loader
     state: RunState
-    last_step: int
+    last_step: int  # steps in the run
     metrics: TrainMetrics
     run_log: RunLog
     checkpoints: RunCheckpoints
     stop: StopSignal
 
     def __post_init__(self) -> None:
-        self.parallel_net: nn.Module = self.net
-        self.stopped_by = 0
+        self.parallel_net: nn.Module = self.net  # wrapped by `fit`, to add up gradients if there are several ranks
+        self.stopped_by = 0  # the signal for which all ranks stop
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
 
@@ -125,10 +114,10 @@ class Trainer:
                 if self.state.step == self.last_step:
                     self._test_best()
         except OSError as error:
-            if not self.ranks.world.is_main:  # only the main rank writes the run
-                message = f"rank {self.ranks.world.rank}: {error}; fix it, then continue with --resume"
-                raise UserError(message) from error
-            raise TrainingError(f"cannot write the run: {error}; make room, then continue with --resume") from error
+            rank, resume = self.ranks.world.rank, "then continue with --resume"
+            if rank > 0:  # only the main rank writes the run
+                raise UserError(f"rank {rank}: {error}; fix it, {resume}") from error
+            raise TrainingError(f"cannot write the run: {error}; make room, {resume}") from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.metrics.stuck_message():
@@ -146,9 +135,8 @@ class Trainer:
             save_due = self.ranks.world.is_main and self.checkpoints.minutes_since_save() > self.settings.save_every
             saves = self.checkpoints.saves
             flags = self.stop.signal or 0, saves + 1 if save_due else 0
-            signal, save = self.ranks.collectives.max_over_ranks_delayed(*flags)
-            if signal:
-                self.stopped_by = signal
+            self.stopped_by, save = self.ranks.collectives.max_over_ranks_delayed(*flags)
+            if self.stopped_by:
                 break
             if save > saves:  # the answer is one step old: it may ask for the save that is already done
                 self._save(self.checkpoints.gather())
@@ -192,7 +180,7 @@ class Trainer:
         Sums over three ranks or more depend on the buckets in their last bits, and a resumed run must add up
         in the same order as the uninterrupted one.
         """
-        size, (index, count) = self.net.image_size, self.placement.slices
+        size, (index, count) = self.net.image_size, self.ranks.placement.slices
         rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
         self.net.train()
         images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
@@ -224,8 +212,8 @@ class Trainer:
         if state.step == 0 or state.validated == state.step or not due:
             return True
         self._check_weights()
+        sum_counts = self.ranks.collectives.sum_over_slices
         with self.precision.autocast():
-            sum_counts = self.ranks.collectives.sum_over_slices
             errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, sum_counts)
         if errors is None:
             return False

@@ -66,7 +66,7 @@ class TensorBoardWriter:
     def write_scalars(self, record: dict[str, Any]) -> None:
         """Writes all floats of a metrics record, as <split>/<name>; as <split>-10-crops/<name> for 10 crops.
 
-        Writes training's loss and accuracy also under the names of the TensorFlow post.
+        Training's loss and accuracy also get the names of the TensorFlow post.
         """
         step, split = record["step"], record["split"]
         if record.get("crops", 1) != 1:
