@@ -228,7 +228,7 @@ def test_the_journal_is_ignored_if_a_map_is_missing(root: Path) -> None:
     assert are_equal(resumed, build_in(root, skip_bad=True))
 
 
-def test_skipping_a_whole_class_is_refused(root: Path) -> None:
+def test_skipping_all_files_of_a_class_is_refused(root: Path) -> None:
     spoil_files(root)
     for path in (root / "val/class1").iterdir():
         path.write_bytes(b"")
