@@ -1,4 +1,4 @@
-"""The README's commands run, in their order, in one folder, as a stranger would run them."""
+"""The commands and examples of README and docs run, in one folder, as a new user would run them; links lead somewhere."""
 
 import re
 import shlex
@@ -20,15 +20,18 @@ from tests.support.commands import run_train
 from tests.support.folders import make_images
 from tests.support.paths import PROJECT
 
-README = (PROJECT / "README.md").read_text()
+# in this order: the README makes the runs that the others use
+RUN = ["README.md", *(f"docs/{name}.md" for name in ("training", "distributed", "recipes", "weights", "features"))]
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/*.md")]
+OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (PROJECT / document).read_text(), re.S)
 
 
-def made(target: str) -> list[str]:
-    """The commands that make would run for a target whose environment is there."""
+def commands_of_make(target: str) -> list[str]:
+    """The commands that make would run for a target when the environment is installed."""
     line = ["make", "-n", "-o", ".venv/installed", "-o", ".venv/installed-dev", "-C", str(PROJECT), target]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     return [
@@ -37,14 +40,14 @@ def made(target: str) -> list[str]:
 
 
 def run(command: str) -> None:
-    """Runs one command of the README; training is cut to a step, for it is tested elsewhere."""
+    """Runs one command of a document; training is cut to one step, because other tests train."""
     program, *given = shlex.split(command)
     if program == "make" and given == ["demo"]:
-        (training,) = made("demo")
+        (training,) = commands_of_make("demo")
         return run("python " + training.replace(" --resume", ""))
     if program == "make" and given == ["test"]:
-        # this very run is its last command
-        assert made("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
+        # the last of its commands is this very run
+        assert commands_of_make("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
         return None
     if program == "tensorboard":
         line = [sys.executable, "-m", "tensorboard.main", "--inspect", *given]
@@ -68,12 +71,12 @@ def run(command: str) -> None:
     return None
 
 
-def given_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the files of weights that the README imports into this folder."""
+def write_files_to_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes the weight files that the documents import into the current folder."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in torchvision.models.alexnet().state_dict().items()}
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, "alexnet-owt-7be5be79.pth")
-    monkeypatch.setitem(PRESETS, "caffe", narrow(CAFFE))  # the whole of it takes half a minute to write and read
+    monkeypatch.setitem(PRESETS, "caffe", narrow(CAFFE))  # the full network takes half a minute to write and read
     weights = {**random_caffe_weights(), "fc6.weight": torch.randn(48, 16 * 6 * 6)}
     Path("bvlc_alexnet.caffemodel").write_bytes(caffemodel(weights))
 
@@ -90,28 +93,56 @@ def test_every_command_and_example_runs(
     shutil.copy(photos / "val/ants/000.png", photos / "val/ants/0.png")
     monkeypatch.chdir(tmp_path)
     at_224 = replace(paper(), architecture=narrow(paper().architecture))
-    monkeypatch.setitem(RECIPES, "paper", lambda: at_224)  # what takes the time here is writing 61 million weights
-    given_weights(monkeypatch)
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line]
-    assert len(commands) >= 9
-    for command in commands:
-        run(command)
-    for example in blocks("python"):
-        exec(compile(example, "README.md", "exec"), {})
+    monkeypatch.setitem(RECIPES, "paper", lambda: at_224)  # writing 61 million weights would take most of the time
+    write_files_to_import(monkeypatch)
+    done: set[str] = set()
+    for document in RUN:
+        commands = [line for block in blocks(document, "sh") for line in block.splitlines() if line]
+        assert commands, document
+        for command in commands:
+            if command not in done:  # a document may repeat a command of the README
+                run(command)
+            done.add(command)
+        for example in blocks(document, "python"):
+            exec(compile(example, document, "exec"), {})
     assert "photos/val/ants/0.png" in capsys.readouterr().out
 
 
-def test_files_and_options_that_it_names_are_there() -> None:
+def test_options_exist() -> None:
     programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
     options = {"--logdir", "--batch-sizes", "--startup"}
     options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
     for program in programs:
         line = [sys.executable, *program, "--help"]
         shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
-        options |= set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", shown.stdout))
-    named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
-    assert named <= options
-    for file in re.findall(r"\]\(([^#)]+)\)", README):
-        assert (PROJECT / file).exists()  # a file, or a folder of results
-    for heading in re.findall(r"\]\(#([a-z-]+)\)", README):
-        assert re.search(rf"^#+ {heading.replace('-', '[ -]')}$", README, re.M | re.I)
+        options |= set(OPTION.findall(shown.stdout))
+    for document in DOCUMENTS:
+        assert set(OPTION.findall(document.read_text())) <= options, document
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_lead_to_what_they_name(document: Path) -> None:
+    for text, file, anchor in re.findall(r"\[([^]]*)\]\(([^#)\s]*)#?([^)\s]*)\)", document.read_text()):
+        target = document.parent / file if file else document
+        assert target.exists(), f"{text}: {file}"
+        if anchor:
+            assert anchor in anchors(target), f"{text}: {file}#{anchor}"
+        if file.endswith(".py") and (name := re.fullmatch(r"`(?:\w+\.)?(\w+)`", text)):
+            assert re.search(rf"^\s*(def|class) {name[1]}\b|^{name[1]} =", target.read_text(), re.M), f"{text}: {file}"
+
+
+def test_named_modules_exist() -> None:
+    for document in DOCUMENTS:
+        for module in re.findall(r"python -m ((?:benchmarks|alexnet_torch)[.\w]*)", document.read_text()):
+            path = PROJECT / module.replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{document.name}: {module}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 150
