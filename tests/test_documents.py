@@ -1,4 +1,4 @@
-"""The commands and examples of README and docs run, in one folder, as a new user would run them; links lead somewhere."""
+"""The commands and examples of README and docs run in one folder, as for a new user, and every link has a target."""
 
 import re
 import shlex
