@@ -1,4 +1,4 @@
-"""Exchanges between processes, against plain concatenation in one: what comes out, and its gradient."""
+"""Exchanges between ranks give the outputs and gradients of a concatenation in one process."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,24 +31,24 @@ CPU = torch.device("cpu")
 
 
 @contextmanager
-def connected(towers: int, how: str) -> Iterator[tuple[Ranks, Any]]:
-    """The processes of a placement and, of this one, the exchange."""
+def connected(towers: int, split: str) -> Iterator[tuple[Ranks, Any]]:
+    """Yields the connected ranks of a placement, and this rank's exchange."""
     ranks = Ranks(World.from_environment())
     try:
-        yield ranks, ranks.connect(choose_placement(["cpu"], towers, how, ranks.world), 30)
+        yield ranks, ranks.connect(choose_placement(["cpu"], towers, split, ranks.world), 30)
     finally:
         ranks.close()
 
 
-def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """The same numbers on all ranks; maps channels last, as ours are."""
+def random_tensors(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Returns the same random numbers on all ranks; maps are channels last, as ours are."""
     generator = torch.Generator().manual_seed(seed)
-    every = [torch.randn(shape, generator=generator) for shape in shapes]
-    return [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in every]
+    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    return [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in tensors]
 
 
-def own_gradients(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """Of the sum of outputs, each weighted by numbers of its own, so that no two gradients are alike."""
+def weighted_gradients(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """Returns the gradients of a weighted sum of the outputs: different weights make all gradients different."""
     loss = torch.stack([(out * weight).sum() for out, weight in zip(outputs, weights, strict=True)]).sum()
     return list(torch.autograd.grad(loss, inputs))
 
@@ -57,31 +57,31 @@ def leaves(tensors: list[Tensor]) -> list[Tensor]:
     return [x.detach().requires_grad_() for x in tensors]
 
 
-# what follows up to the tests runs on each rank
+# the functions from here to the tests run on each rank
 
 
-def partners_join(shape: tuple[int, ...], channels: int) -> None:
+def gather_channels_of_partners(shape: tuple[int, ...], channels: int) -> None:
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         assert isinstance(exchange, PartnerExchange)
         rank, size = ranks.world.rank, ranks.world.size
         sizes = part_sizes(channels, size)
-        parts = leaves(drawn(1, *((shape[0], c, *shape[1:]) for c in sizes)))
-        weights = drawn(2, *[(shape[0], channels, *shape[1:])] * size)
-        expected = own_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
+        parts = leaves(random_tensors(1, *((shape[0], c, *shape[1:]) for c in sizes)))
+        weights = random_tensors(2, *[(shape[0], channels, *shape[1:])] * size)
+        expected = weighted_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
         (joined,) = exchange.all_gather_channels([parts[rank]], channels, "conv3")
         torch.testing.assert_close(joined, torch.cat(parts, 1), rtol=0, atol=0)
-        (gradient,) = own_gradients([joined], [weights[rank]], [parts[rank]])
+        (gradient,) = weighted_gradients([joined], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
         if len(shape) == 3:
             assert joined.is_contiguous(memory_format=torch.channels_last)
             assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
-def partners_gather(rows: int, classes: int) -> None:
-    """All partners compute one loss of what they gather: it counts once."""
+def gather_logits_of_partners(rows: int, classes: int) -> None:
+    """All partners compute the same loss of the gathered logits: its gradient counts once."""
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank = ranks.world.rank
-        parts = leaves(drawn(1, *((rows, c) for c in part_sizes(classes, ranks.world.size))))
+        parts = leaves(random_tensors(1, *((rows, c) for c in part_sizes(classes, ranks.world.size))))
         labels = torch.arange(rows) % classes
         F.cross_entropy(torch.cat(parts, 1), labels, reduction="sum").backward()
         expected, parts[rank].grad = parts[rank].grad, None
@@ -91,80 +91,84 @@ def partners_gather(rows: int, classes: int) -> None:
         torch.testing.assert_close(parts[rank].grad, expected)
 
 
-def partners_halo(width: int) -> None:
+def gather_halos_of_partners(width: int) -> None:
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        parts = leaves(drawn(1, *[(2, 6, 3, 3)] * size))
+        parts = leaves(random_tensors(1, *[(2, 6, 3, 3)] * size))
         in_one_process = Exchange([CPU] * size).channel_halo(parts, width, "conv1's norm")
-        weights = drawn(2, *(tuple(wide.shape) for wide, _ in in_one_process))
-        expected = own_gradients([wide for wide, _ in in_one_process], weights, parts)[rank]
+        weights = random_tensors(2, *(tuple(wide.shape) for wide, _ in in_one_process))
+        expected = weighted_gradients([wide for wide, _ in in_one_process], weights, parts)[rank]
         ((wide, before),) = exchange.channel_halo([parts[rank]], width, "conv1's norm")
         assert before == in_one_process[rank][1]
         torch.testing.assert_close(wide, in_one_process[rank][0], rtol=0, atol=0)
-        (gradient,) = own_gradients([wide], [weights[rank]], [parts[rank]])
+        (gradient,) = weighted_gradients([wide], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
 
 
-def hybrid_turn(rows: list[int]) -> None:
-    """Rows of all processes, some of which have none; each process goes on to something else with them."""
+def gather_rows_of_all_ranks(rows: list[int]) -> None:
+    """Some ranks have no rows; each rank computes a different loss of all rows."""
     with connected(2, "hybrid") as (ranks, exchange):
         assert isinstance(exchange, HybridExchange)
         rank, size = ranks.world.rank, ranks.world.size
-        maps = [leaves(drawn(10 + r, (rows[r], 6), (rows[r], 6))) for r in range(size)]  # of each tower
-        whole = torch.cat([torch.cat(towers, 1) for towers in maps])
-        weights = drawn(2, *[tuple(whole.shape)] * size)
-        expected = own_gradients([whole] * size, weights, maps[rank])
-        (turned,), first_row = exchange.all_gather_rows(maps[rank], sum(rows[:rank]), "fc6")
+        maps = [
+            leaves(random_tensors(10 + r, (rows[r], 6), (rows[r], 6))) for r in range(size)
+        ]  # rank by rank, tower by tower
+        all_rows = torch.cat([torch.cat(towers, 1) for towers in maps])
+        weights = random_tensors(2, *[tuple(all_rows.shape)] * size)
+        expected = weighted_gradients([all_rows] * size, weights, maps[rank])
+        (gathered,), first_row = exchange.all_gather_rows(maps[rank], sum(rows[:rank]), "fc6")
         assert first_row == 0
-        torch.testing.assert_close(turned, whole, rtol=0, atol=0)
-        for gradient, wanted in zip(own_gradients([turned], [weights[rank]], maps[rank]), expected, strict=True):
-            torch.testing.assert_close(gradient, wanted)
+        torch.testing.assert_close(gathered, all_rows, rtol=0, atol=0)
+        for gradient, expected_gradient in zip(
+            weighted_gradients([gathered], [weights[rank]], maps[rank]), expected, strict=True
+        ):
+            torch.testing.assert_close(gradient, expected_gradient)
 
 
-def hybrid_join(channels: int, towers: int, operation: str) -> None:
-    """Pieces of a linear stage: the whole of them, or those of the process's tower."""
+def join_pieces(channels: int, towers: int, operation: str) -> None:
+    """Joins all pieces of a linear stage, or those of the rank's tower."""
     with connected(towers, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        each = part_sizes(channels, towers)
-        sizes = [piece for tower in each for piece in part_sizes(tower, size // towers)]
-        parts = leaves(drawn(1, *((4, c) for c in sizes)))
-        seen = [torch.cat(parts, 1)] * size
+        tower_sizes = part_sizes(channels, towers)
+        sizes = [piece for tower in tower_sizes for piece in part_sizes(tower, size // towers)]
+        parts = leaves(random_tensors(1, *((4, c) for c in sizes)))
+        joined = [torch.cat(parts, 1)] * size
         if operation == "keep_own_channels":
-            seen = [seen[r].split(each, 1)[r // (size // towers)] for r in range(size)]
-        weights = drawn(2, *(tuple(s.shape) for s in seen))
-        expected = own_gradients(seen, weights, parts)[rank]
+            joined = [joined[r].split(tower_sizes, 1)[r // (size // towers)] for r in range(size)]
+        weights = random_tensors(2, *(tuple(x.shape) for x in joined))
+        expected = weighted_gradients(joined, weights, parts)[rank]
         (out,) = getattr(exchange, operation)([parts[rank]], channels, "fc7")
-        torch.testing.assert_close(out, seen[rank], rtol=0, atol=0)
-        (gradient,) = own_gradients([out], [weights[rank]], [parts[rank]])
+        torch.testing.assert_close(out, joined[rank], rtol=0, atol=0)
+        (gradient,) = weighted_gradients([out], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
-        # whole already, as it comes from `all_gather_rows`: nobody is asked
-        assert exchange.all_gather_channels([seen[0]], seen[0].shape[1], "fc6")[0] is seen[0]
+        # `all_gather_rows` has joined it already: nothing is sent
+        assert exchange.all_gather_channels([joined[0]], joined[0].shape[1], "fc6")[0] is joined[0]
 
 
-def hybrid_gather(classes: int) -> None:
+def gather_logits_of_pieces(classes: int) -> None:
     with connected(2, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
         sizes = [piece for tower in part_sizes(classes, 2) for piece in part_sizes(tower, size // 2)]
-        parts = leaves(drawn(1, *((4, c) for c in sizes)))
-        (expected,) = own_gradients([torch.cat(parts, 1).logsumexp(1)], drawn(2, (4,)), [parts[rank]])
+        parts = leaves(random_tensors(1, *((4, c) for c in sizes)))
+        (expected,) = weighted_gradients([torch.cat(parts, 1).logsumexp(1)], random_tensors(2, (4,)), [parts[rank]])
         logits = exchange.gather_output([parts[rank]], classes, "the output")
         torch.testing.assert_close(logits, torch.cat(parts, 1), rtol=0, atol=0)
-        (gradient,) = own_gradients([logits.logsumexp(1)], drawn(2, (4,)), [parts[rank]])
+        (gradient,) = weighted_gradients([logits.logsumexp(1)], random_tensors(2, (4,)), [parts[rank]])
         torch.testing.assert_close(gradient, expected)
 
 
-def hybrid_maps_stay() -> None:
-    """Convolutions are whole in every process: their maps never cross a wire."""
+def use_maps_without_sending() -> None:
+    """Every rank has all convolutions: their maps are never sent."""
     with connected(2, "hybrid") as (_, exchange):
-        maps = drawn(1, (2, 3, 4, 4), (2, 3, 4, 4))
-        exchange._peers = None  # whoever would send could not
+        maps = random_tensors(1, (2, 3, 4, 4), (2, 3, 4, 4))
+        exchange._peers = None  # sending would fail
         assert exchange.keep_own_channels(maps, 6, "conv2") is maps
         torch.testing.assert_close(exchange.all_gather_channels(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
         torch.testing.assert_close(exchange.gather_output(maps, 6, "the output"), torch.cat(maps, 1))
 
 
-def peers_that_disagree() -> str:
-    """One has left before the other sends."""
+def wait_for_a_missing_partner() -> str:
+    """Rank 1 ends before rank 0 sends; returns what rank 0 waited for."""
     with connected(2, "ranks") as (ranks, exchange):
         if ranks.world.rank == 1:
             return ""
@@ -172,84 +176,84 @@ def peers_that_disagree() -> str:
             exchange.all_gather_channels([torch.zeros(1, 2)], 4, "fc6")
         except RankLost as lost:
             return lost.what
-        raise AssertionError("a partner that is gone was not missed")
+        raise AssertionError("the missing partner was not noticed")
 
 
-def networks_agree(architecture: Architecture, size: int, classes: int, rows: int, how: str) -> None:
-    """A training step's logits and gradients, of the whole batch, and logits of an evaluation."""
-    (images,) = drawn(1, (rows, 3, size, size))
+def compare_with_one_process(architecture: Architecture, size: int, classes: int, rows: int, split: str) -> None:
+    """Compares logits and gradients of a training step, and logits of an evaluation, with one process."""
+    (images,) = random_tensors(1, (rows, 3, size, size))
     images, labels = images * 50, torch.arange(rows) % classes
-    whole = AlexNet(architecture, classes, size, seed=3)
-    every = whole(images, DropoutKey(5, 7))
-    F.cross_entropy(every, labels).backward()
-    wanted = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
-    with connected(architecture.towers, how) as (ranks, exchange):
+    single_net = AlexNet(architecture, classes, size, seed=3)
+    single_logits = single_net(images, DropoutKey(5, 7))
+    F.cross_entropy(single_logits, labels).backward()
+    gradients = {name: p.grad for name, p in single_net.named_parameters() if p.grad is not None}
+    with connected(architecture.towers, split) as (ranks, exchange):
         index, slices = ranks.placement.slices
-        mine = torch.arange(rows).tensor_split(slices)[index]
-        seen = torch.arange(rows) if ranks.placement.scores_all_rows else mine  # whose logits come out here
+        loaded = torch.arange(rows).tensor_split(slices)[index]
+        scored = torch.arange(rows) if ranks.placement.scores_all_rows else loaded
         net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
-        first_row = int(mine[0]) if len(mine) else rows
-        stepped = wrap_data_parallel(net, ranks)
-        logits = stepped(images[mine], DropoutKey(5, 7, first_row))
-        torch.testing.assert_close(logits, every[seen])
-        (F.cross_entropy(logits, labels[seen], reduction="sum") / rows).backward()
+        first_row = int(loaded[0]) if len(loaded) else rows
+        parallel_net = wrap_data_parallel(net, ranks)
+        logits = parallel_net(images[loaded], DropoutKey(5, 7, first_row))
+        torch.testing.assert_close(logits, single_logits[scored])
+        (F.cross_entropy(logits, labels[scored], reduction="sum") / rows).backward()
         for name, parameter in net.named_parameters():
-            expected = wanted[name][net.held_rows(name)]
+            expected = gradients[name][net.held_rows(name)]
             torch.testing.assert_close({name: parameter.grad}, {name: expected}, rtol=1e-9, atol=1e-12)
         with torch.no_grad():
-            torch.testing.assert_close(net.eval()(images[mine]), whole.eval()(images)[seen])
+            torch.testing.assert_close(net.eval()(images[loaded]), single_net.eval()(images)[scored])
 
 
 # the tests
 
 
-BOTH = pytest.mark.parametrize("ranks", [2, 4])
+TWO_AND_FOUR = pytest.mark.parametrize("ranks", [2, 4])
 
 
-def everywhere(rank_pool: RankPool, ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    return returned_values(rank_pool.run(work, *arguments, ranks=ranks, double=True))
+def run_on_ranks(rank_pool: RankPool, ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    return returned_values(rank_pool.run(function, *arguments, ranks=ranks, double=True))
 
 
-@BOTH
+@TWO_AND_FOUR
 @pytest.mark.parametrize(("shape", "channels"), [((2, 3, 4), 12), ((3, 5, 5), 5), ((3,), 10), ((0,), 5), ((1,), 5)])
-def test_partners_join_maps_and_vectors(rank_pool: RankPool, ranks: int, shape: tuple[int, ...], channels: int) -> None:
-    everywhere(rank_pool, ranks, partners_join, shape, channels)
-
-
-@BOTH
-@pytest.mark.parametrize(("rows", "classes"), [(6, 5), (4, 8), (0, 5)])
-def test_partners_gather_logits_whose_loss_counts_once(
-    rank_pool: RankPool, ranks: int, rows: int, classes: int
+def test_partners_gather_maps_and_vectors(
+    rank_pool: RankPool, ranks: int, shape: tuple[int, ...], channels: int
 ) -> None:
-    everywhere(rank_pool, ranks, partners_gather, rows, classes)
+    run_on_ranks(rank_pool, ranks, gather_channels_of_partners, shape, channels)
 
 
-@BOTH
+@TWO_AND_FOUR
+@pytest.mark.parametrize(("rows", "classes"), [(6, 5), (4, 8), (0, 5)])
+def test_a_loss_of_partners_counts_once(rank_pool: RankPool, ranks: int, rows: int, classes: int) -> None:
+    run_on_ranks(rank_pool, ranks, gather_logits_of_partners, rows, classes)
+
+
+@TWO_AND_FOUR
 @pytest.mark.parametrize("width", [0, 1, 2])
-def test_partners_norms_see_their_neighbours_channels(rank_pool: RankPool, ranks: int, width: int) -> None:
-    everywhere(rank_pool, ranks, partners_halo, width)
+def test_partners_send_halos_of_channels(rank_pool: RankPool, ranks: int, width: int) -> None:
+    run_on_ranks(rank_pool, ranks, gather_halos_of_partners, width)
 
 
 @pytest.mark.parametrize("rows", [[3, 2], [1, 0], [2, 2, 2, 1], [1, 1, 0, 0]])
-def test_hybrid_gives_every_process_all_rows(rank_pool: RankPool, rows: list[int]) -> None:
-    everywhere(rank_pool, len(rows), hybrid_turn, rows)
+def test_hybrid_gives_every_rank_all_rows(rank_pool: RankPool, rows: list[int]) -> None:
+    run_on_ranks(rank_pool, len(rows), gather_rows_of_all_ranks, rows)
 
 
-@BOTH
+@TWO_AND_FOUR
 @pytest.mark.parametrize("operation", ["all_gather_channels", "keep_own_channels"])
 @pytest.mark.parametrize(("channels", "towers"), [(54, 2), (8, 2), (5, 1)])
 def test_hybrid_joins_pieces(rank_pool: RankPool, ranks: int, operation: str, channels: int, towers: int) -> None:
-    everywhere(rank_pool, ranks, hybrid_join, channels, towers, operation)
+    run_on_ranks(rank_pool, ranks, join_pieces, channels, towers, operation)
 
 
-@BOTH
+@TWO_AND_FOUR
 @pytest.mark.parametrize("classes", [5, 3, 8])
-def test_hybrid_gathers_logits_whose_loss_counts_once(rank_pool: RankPool, ranks: int, classes: int) -> None:
-    everywhere(rank_pool, ranks, hybrid_gather, classes)
+def test_a_loss_of_hybrid_ranks_counts_once(rank_pool: RankPool, ranks: int, classes: int) -> None:
+    run_on_ranks(rank_pool, ranks, gather_logits_of_pieces, classes)
 
 
-def test_hybrid_keeps_maps_where_they_are(rank_pool: RankPool) -> None:
-    everywhere(rank_pool, 2, hybrid_maps_stay)
+def test_hybrid_never_sends_maps(rank_pool: RankPool) -> None:
+    run_on_ranks(rank_pool, 2, use_maps_without_sending)
 
 
 NETS = {
@@ -260,52 +264,52 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize(("ranks", "how"), [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")])
-def test_networks_of_several_processes_are_the_one_of_one(rank_pool: RankPool, name: str, ranks: int, how: str) -> None:
+@pytest.mark.parametrize(("ranks", "split"), [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")])
+def test_several_ranks_compute_what_one_process_does(rank_pool: RankPool, name: str, ranks: int, split: str) -> None:
     architecture, size = NETS[name]
-    everywhere(rank_pool, ranks, networks_agree, architecture, size, 5, 6, how)
+    run_on_ranks(rank_pool, ranks, compare_with_one_process, architecture, size, 5, 6, split)
 
 
 @pytest.mark.parametrize(
-    ("ranks", "how", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
+    ("ranks", "split", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
 )
-def test_processes_without_a_row_take_part(rank_pool: RankPool, ranks: int, how: str, classes: int, rows: int) -> None:
-    everywhere(rank_pool, ranks, networks_agree, narrow().architecture, 64, classes, rows, how)
+def test_ranks_without_a_row_take_part(rank_pool: RankPool, ranks: int, split: str, classes: int, rows: int) -> None:
+    run_on_ranks(rank_pool, ranks, compare_with_one_process, narrow().architecture, 64, classes, rows, split)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("init", [Init(0.01, 0.0), Init(1.0, None, "uniform", by_fan_in=True)])
-def test_processes_without_a_class_take_part(rank_pool: RankPool, classes: int, init: Init) -> None:
+def test_ranks_without_a_class_take_part(rank_pool: RankPool, classes: int, init: Init) -> None:
     net = narrow().architecture.with_init(fc8=init)
-    everywhere(rank_pool, 4, networks_agree, net, 64, classes, 5, "hybrid")
+    run_on_ranks(rank_pool, 4, compare_with_one_process, net, 64, classes, 5, "hybrid")
 
 
-def test_one_tower_is_cut_in_any_number_of_pieces(rank_pool: RankPool) -> None:
-    everywhere(rank_pool, 3, networks_agree, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
+def test_hybrid_cuts_one_tower_into_any_number_of_pieces(rank_pool: RankPool) -> None:
+    run_on_ranks(rank_pool, 3, compare_with_one_process, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
 
 
-def test_four_towers_in_four_processes(rank_pool: RankPool) -> None:
+def test_four_towers_in_four_ranks(rank_pool: RankPool) -> None:
     *hidden, last = narrow().architecture.linears
     wider = (*(replace(linear, width=56) for linear in hidden), last)
     four = replace(narrow().architecture, towers=4, linears=wider)
-    everywhere(rank_pool, 4, networks_agree, four, 64, 5, 3, "ranks")
+    run_on_ranks(rank_pool, 4, compare_with_one_process, four, 64, 5, 3, "ranks")
 
 
-def test_what_an_exchange_waited_for_is_named(rank_pool: RankPool) -> None:
-    said, _ = everywhere(rank_pool, 2, peers_that_disagree)
-    assert said == "the exchange before fc6, forward"
+def test_a_lost_rank_names_the_exchange(rank_pool: RankPool) -> None:
+    what, _ = run_on_ranks(rank_pool, 2, wait_for_a_missing_partner)
+    assert what == "the exchange before fc6, forward"
 
 
-def test_peers_know_each_others_numbers(rank_pool: RankPool) -> None:
-    assert everywhere(rank_pool, 4, count_everybody) == [[10, 11, 12, 13]] * 4
+def test_peers_gather_counts(rank_pool: RankPool) -> None:
+    assert run_on_ranks(rank_pool, 4, gather_counts) == [[10, 11, 12, 13]] * 4
 
 
-def count_everybody() -> list[int]:
+def gather_counts() -> list[int]:
     with connected(4, "ranks") as (ranks, exchange):
         peers: PeerGroup = exchange._peers
         return peers.all_gather_counts(10 + ranks.world.rank, "a test")
 
 
 @pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])
-def test_a_whole_is_split_as_torch_splits(total: int, parts: int) -> None:
+def test_part_sizes_are_those_of_tensor_split(total: int, parts: int) -> None:
     assert part_sizes(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]

@@ -1,4 +1,4 @@
-"""Runs of several processes that lose one, or their disk, or are stopped, or were started wrongly."""
+"""Runs of several ranks: a rank, the disk or the folder is lost; the run is stopped, or started with wrong options."""
 
 import os
 import re
@@ -24,81 +24,81 @@ Uninterrupted = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def uninterrupted(images: Path, rank_pool: RankPool) -> Uninterrupted:
-    """The folder of a run of 17 steps in a placement, made when first asked for."""
+    """Returns the folder of a run of 17 steps in a placement, trained when first needed."""
 
-    def made(placement: str) -> Path:
+    def folder(placement: str) -> Path:
         output = images.parent / f"uninterrupted {placement}"
         ranks, split = PLACEMENTS[placement]
         if not output.exists():
             trained(rank_pool.run(train, options(images, output, *LONG, "--split", split), ranks=ranks))
         return output
 
-    return made
+    return folder
 
 
-def same(output: Path, whole: Path) -> None:
-    """Fails unless two runs have reported and kept the same, bit for bit."""
-    Run.of(output).is_bitwise(Run.of(whole))
-    assert (output / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
+def require_equal(output: Path, expected: Path) -> None:
+    """Fails unless two runs reported and saved the same, to the bit."""
+    Run.of(output).require_equal(Run.of(expected))
+    assert (output / "model.pt").read_bytes() == (expected / "model.pt").read_bytes()
 
 
-def message(done: list[RankResult], status: int) -> str:
-    """The only line that all ranks together have for the user."""
-    assert returned_values(done) == [status] * len(done), "".join(one.stderr for one in done)
-    (line,) = "".join(one.stderr for one in done).splitlines()
+def message(results: list[RankResult], status: int) -> str:
+    """Returns the only line that all ranks together print for the user; fails if there are more."""
+    assert returned_values(results) == [status] * len(results), "".join(result.stderr for result in results)
+    (line,) = "".join(result.stderr for result in results).splitlines()
     assert line.startswith("train.py: ")
     return line
 
 
-# a process is killed, and torchrun starts all again
+# a rank is killed, and torchrun restarts all
 
 
 @pytest.mark.parametrize(
     ("placement", "launch", "fault"),
     [
-        ("two towers", [], "1:12:kill"),  # a tower; torchrun as it comes
+        ("two towers", [], "1:12:kill"),  # one tower; torchrun without options
         pytest.param("two slices", [STANDALONE], "1:12:kill", marks=SLOW),
-        pytest.param("two slices", [], "0:12:kill", marks=SLOW),  # the one that writes
-        pytest.param("two towers", [STANDALONE], "1:2:kill", marks=SLOW),  # nothing is saved yet
+        pytest.param("two slices", [], "0:12:kill", marks=SLOW),  # the rank that writes
+        pytest.param("two towers", [STANDALONE], "1:2:kill", marks=SLOW),  # before the first checkpoint
         pytest.param("two by two", [STANDALONE], "2:12:kill", marks=SLOW),
         pytest.param("four slices", [], "3:12:kill", marks=SLOW),
         pytest.param("hybrid at four", [STANDALONE], "1:12:kill", marks=SLOW),
     ],
 )
-def test_killed_it_starts_by_itself_and_ends_the_same(
+def test_a_killed_run_restarts_and_ends_the_same(
     placement: str, launch: list[str], fault: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
-    often = OFTEN if ":12:" in fault else ()
-    given = options(images, tmp_path / "run", *LONG, *often, "--split", split)
+    has_checkpoint = ":12:" in fault
+    given = options(images, tmp_path / "run", *LONG, *(OFTEN if has_checkpoint else ()), "--split", split)
     agent = torchrun([*launch, f"--nproc_per_node={ranks}", "--max-restarts=1"], given, {"FAULT": fault})
     out, err = agent.communicate(timeout=150)
     assert agent.returncode == 0, err
     assert "Traceback" not in err
     first, second = re.findall(r"starting from (.*)", out)
     assert "step-" not in first
-    assert ("step-0000001" in second) == bool(often)  # of step 10, 11 or 12
-    same(tmp_path / "run", uninterrupted(placement))
+    assert ("step-0000001" in second) == has_checkpoint  # of step 10, 11 or 12
+    require_equal(tmp_path / "run", uninterrupted(placement))
 
 
 @SLOW
 @pytest.mark.parametrize("fault", ["0:12:kill", "1:12:kill"])
-def test_killed_on_one_of_two_machines_it_goes_on_on_both(
+def test_a_run_killed_on_one_machine_continues_on_both(
     fault: str, images: Path, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    """The other machine's agent need not count this as a start."""
+    """The agent of the other machine may not count this as a restart."""
     nodes = ["--nnodes=2", "--nproc_per_node=1", "--max-restarts=2", "--rdzv_backend=c10d"]
     nodes.append(f"--rdzv_endpoint=127.0.0.1:{free_port()}")
     given = options(images, tmp_path / "run", *LONG, *OFTEN)
     agents = [torchrun(nodes, given, {"FAULT": fault}) for _ in range(2)]
-    said = [agent.communicate(timeout=150) for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], said
-    same(tmp_path / "run", uninterrupted("two slices"))
+    outputs = [agent.communicate(timeout=150) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], outputs
+    require_equal(tmp_path / "run", uninterrupted("two slices"))
 
 
 @SLOW
-def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
-    """Though torchrun starts it twice: that it was refused the first time is no beginning."""
+def test_another_launch_never_resumes_without_the_option(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
+    """Not even on torchrun's second try: the first one was refused, and so did not start the run."""
     output = tmp_path / "run"
     trained(rank_pool.run(train, options(images, output, "--max-steps", "2", "--split", "ranks"), ranks=2))
     before = (output / "metrics.jsonl").read_bytes()
@@ -110,21 +110,21 @@ def test_another_launch_never_goes_on_with_a_run_unasked(images: Path, rank_pool
     assert (output / "metrics.jsonl").read_bytes() == before
 
 
-def test_four_slices_go_on_as_two(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
-    """In the same batches: crops, noise and masks are of the whole batch's rows."""
+def test_four_slices_continue_as_two(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
+    """Crops, noise and masks depend on the rows of the global batch only."""
     trained(rank_pool.run(train, options(images, tmp_path / "one", *LONG), ranks=1, double=True))
     given = options(images, tmp_path / "run", *LONG)
     stopped = rank_pool.run(train, given, ranks=4, double=True, environment={"FAULT": "2:6:terminate"})
     assert returned_values(stopped) == [143] * 4
     trained(rank_pool.run(train, [*given, "--resume"], ranks=2, double=True))
-    Run.of(tmp_path / "run").is_like(Run.of(tmp_path / "one"), 1e-12)
+    Run.of(tmp_path / "run").require_close(Run.of(tmp_path / "one"), 1e-12)
 
 
-# a process is silent, or gone with nobody to start it again
+# a rank hangs, or has ended and is not restarted
 
 
 @pytest.mark.parametrize(
-    ("placement", "fault", "missing", "what", "near"),
+    ("placement", "fault", "missing", "what", "witness"),
     [
         ("two by two", "3:7:hang", r"rank 3 \(tower 1, batch slice 1\)", "the exchange before conv[1-5], forward", 2),
         pytest.param(
@@ -143,25 +143,25 @@ def test_four_slices_go_on_as_two(images: Path, rank_pool: RankPool, tmp_path: P
         pytest.param("four slices", "0:7:kill", r"rank 0 \(batch slice 0\)", "", 1, marks=SLOW),
     ],
 )
-def test_a_lost_process_is_named_with_the_stage(
-    placement: str, fault: str, missing: str, what: str, near: int, images: Path, rank_pool: RankPool, tmp_path: Path
+def test_a_lost_rank_is_named_with_the_stage(
+    placement: str, fault: str, missing: str, what: str, witness: int, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     ranks, split = PLACEMENTS[placement]
     given = options(images, tmp_path / "run", *LONG, *OFTEN, "--split", split, "--timeout", "5")
-    done = rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}, lost_rank=int(fault[0]))
-    assert re.search(f"{missing} did not reach {what}.*, where rank {near} waited", message(done, 1))
-    assert "Traceback" not in "".join(one.stdout for one in done)
+    results = rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}, lost_rank=int(fault[0]))
+    assert re.search(f"{missing} did not reach {what}.*, where rank {witness} waited", message(results, 1))
+    assert "Traceback" not in "".join(result.stdout for result in results)
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
-# the disk is full, or the folder gone
+# the disk is full, or the folder is removed
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 30 MB."""
+    """Mounts a disk of 30 MB."""
     if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("a disk of one's own takes root")
+        pytest.skip("mounting a disk needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(folder)], check=False).returncode:
@@ -170,52 +170,56 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def ends_at_once(placement: str, fault: str, images: Path, output: Path, rank_pool: RankPool) -> tuple[str, list[str]]:
-    """What a run says whose first rank cannot write any more; the others then say nothing."""
+def stopped_by_fault(
+    placement: str, fault: str, images: Path, output: Path, rank_pool: RankPool
+) -> tuple[str, list[str]]:
+    """Trains until rank 0 cannot write; returns the only message, and the options."""
     ranks, split = PLACEMENTS[placement]
     given = options(images, output, *LONG, *OFTEN, "--split", split, "--timeout", "30")
     return message(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}), 1), given
 
 
-def goes_on(placement: str, given: list[str], output: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
-    """Resumes a run from what is left of it; it ends the same."""
-    done = trained(rank_pool.run(train, [*given, "--resume"], ranks=PLACEMENTS[placement][0]))
-    assert re.search(r"starting from .*step-0000000[5-8]-", done[0].stdout)
-    same(output, uninterrupted(placement))
+def require_resumes(
+    placement: str, given: list[str], output: Path, rank_pool: RankPool, uninterrupted: Uninterrupted
+) -> None:
+    """Resumes a run from its last checkpoint; it must end as the uninterrupted one."""
+    results = trained(rank_pool.run(train, [*given, "--resume"], ranks=PLACEMENTS[placement][0]))
+    assert re.search(r"starting from .*step-0000000[5-8]-", results[0].stdout)
+    require_equal(output, uninterrupted(placement))
 
 
 @pytest.mark.parametrize("placement", ["two by two", "hybrid at four"])
 def test_a_full_disk_stops_all_with_one_message(
     placement: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, disk: Path
 ) -> None:
-    said, given = ends_at_once(placement, "0:7:full-disk", images, disk / "run", rank_pool)
-    assert re.search(r"cannot write the run: .*No space left.*make room, then continue with --resume", said)
+    line, given = stopped_by_fault(placement, "0:7:full-disk", images, disk / "run", rank_pool)
+    assert re.search(r"cannot write the run: .*No space left.*make room, then continue with --resume", line)
     (disk / "filler").unlink()
-    goes_on(placement, given, disk / "run", rank_pool, uninterrupted)
+    require_resumes(placement, given, disk / "run", rank_pool, uninterrupted)
 
 
-@pytest.mark.parametrize(("fault", "kept"), [("0:7:no-checkpoints", "run/checkpoints"), ("0:7:no-output", "run")])
-def test_a_vanished_folder_stops_all_with_one_message(
-    fault: str, kept: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
+@pytest.mark.parametrize(("fault", "removed"), [("0:7:no-checkpoints", "run/checkpoints"), ("0:7:no-output", "run")])
+def test_a_removed_folder_stops_all_with_one_message(
+    fault: str, removed: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
-    said, given = ends_at_once("two by two", fault, images, tmp_path / "run", rank_pool)
-    assert "cannot write the run: " in said
-    (tmp_path / kept).unlink(missing_ok=True)
-    (tmp_path / "moved").rename(tmp_path / kept)
-    goes_on("two by two", given, tmp_path / "run", rank_pool, uninterrupted)
+    line, given = stopped_by_fault("two by two", fault, images, tmp_path / "run", rank_pool)
+    assert "cannot write the run: " in line
+    (tmp_path / removed).unlink(missing_ok=True)
+    (tmp_path / "moved").rename(tmp_path / removed)
+    require_resumes("two by two", given, tmp_path / "run", rank_pool, uninterrupted)
 
 
-def test_an_output_that_cannot_be_made_is_one_line(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_created_is_one_line(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     first, second = rank_pool.run(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
     assert f"--output {tmp_path}/file/run: cannot be written" in message([first], 2)
     assert (second.value, second.stderr) == (1, "")
 
 
-# it is stopped
+# the run is stopped
 
 
-def test_the_agents_sigterm_saves_and_the_run_resumes(
+def test_sigterm_to_torchrun_saves_and_the_run_resumes(
     images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks")
@@ -226,12 +230,12 @@ def test_the_agents_sigterm_saves_and_the_run_resumes(
     newest = list_checkpoints(tmp_path / "run/checkpoints")[0]
     assert re.match(r"step-0000000[789]-", newest.name)
     trained(rank_pool.run(train, [*given, "--resume"], ranks=2))
-    same(tmp_path / "run", uninterrupted("two towers"))
+    require_equal(tmp_path / "run", uninterrupted("two towers"))
 
 
 @SLOW
 def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path: Path) -> None:
-    """torchrun sends it to the processes that decode, too, of which torch would know after 5 s only."""
+    """torchrun sends SIGTERM to the decoding processes too, which torch would notice only after 5 s."""
     given = [*options(images, tmp_path / "run", *LONG, "--split", "ranks"), "--cache", "none"]
     fault = {"FAULT": "0:1:end-agent", "SLOW_DECODING": "1"}
     agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, fault)
@@ -240,17 +244,17 @@ def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path:
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
-def test_a_loss_that_is_not_finite_is_told_once(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_reported_once(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks", "--lr", "1e30")
-    done = rank_pool.run(train, given, ranks=4)
-    assert re.search(r"training diverged; there was no checkpoint yet; lower --lr", message(done, 1))
+    results = rank_pool.run(train, given, ranks=4)
+    assert re.search(r"training diverged; there was no checkpoint yet; lower --lr", message(results, 1))
 
 
-# it was started wrongly
+# the run is started with wrong options
 
 
 @pytest.mark.parametrize(
-    ("ranks", "more", "said"),
+    ("ranks", "more", "expected"),
     [
         (
             1,
@@ -275,22 +279,22 @@ def test_a_loss_that_is_not_finite_is_told_once(images: Path, rank_pool: RankPoo
         (2, ["--split", "three"], "invalid choice"),
     ],
 )
-def test_a_wrong_start_is_one_line_and_status_2(
-    ranks: int, more: list[str], said: str, images: Path, rank_pool: RankPool, tmp_path: Path
+def test_wrong_options_are_one_line_and_status_2(
+    ranks: int, more: list[str], expected: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
-    done = rank_pool.run(train, options(images, tmp_path / "run", *LONG, *more), ranks=ranks)
-    assert said in message(done, 2)
+    results = rank_pool.run(train, options(images, tmp_path / "run", *LONG, *more), ranks=ranks)
+    assert expected in message(results, 2)
     assert not (tmp_path / "run").exists()
 
 
-def test_under_torchrun_the_folder_is_named(images: Path, rank_pool: RankPool) -> None:
+def test_torchrun_needs_output(images: Path, rank_pool: RankPool) -> None:
     given = [*options(images, Path("unnamed"), *LONG)]
     given.remove("--output")
     given.remove("unnamed")
     assert "--output: name the run's folder under torchrun" in message(rank_pool.run(train, given, ranks=2), 2)
 
 
-def test_a_run_is_not_written_over(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
+def test_a_run_is_not_overwritten(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
     given = options(images, uninterrupted("two by two"), *LONG)
     assert "holds a run already; continue it with --resume" in message(rank_pool.run(train, given, ranks=2), 2)
 
@@ -301,7 +305,7 @@ def test_another_run_is_not_resumed(images: Path, rank_pool: RankPool, uninterru
 
 
 @pytest.mark.slow
-def test_torchrun_says_what_a_wrong_start_is_once(images: Path, tmp_path: Path) -> None:
+def test_torchrun_prints_wrong_options_once(images: Path, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks")
     _, err = torchrun([STANDALONE, "--nproc_per_node=3"], given).communicate(timeout=60)
     assert len(re.findall(r"^train.py: .*$", err, re.M)) == 1

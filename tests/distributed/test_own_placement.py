@@ -56,4 +56,4 @@ def test_a_mirrored_run_equals_a_run_of_one_process(images: Path, rank_pool: Ran
     assert second.stdout + second.stderr == ""
     runs = [Run.of(tmp_path / name) for name in ("both", "single")]
     assert [run.reports.pop()["crops"] for run in runs] == [10, 10]
-    runs[0].is_bitwise(runs[1])
+    runs[0].require_equal(runs[1])

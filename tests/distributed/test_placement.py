@@ -1,5 +1,5 @@
-"""Which devices, in which processes; and two devices without a GPU: fake tensors carry real devices, and any
-implicit mix of them raises."""
+"""Placements: devices and ranks of towers. Two devices are tested without a GPU, by fake tensors: these have real
+devices, and mixing them raises."""
 
 from collections import Counter
 from dataclasses import replace
@@ -26,7 +26,7 @@ TWO = ["cuda:0", "cuda:1"]
 
 
 class CountCopies(TorchDispatchMode):
-    """Copies from one device to another, as (from, to, shape without the batch)."""
+    """Records copies between devices, as (from, to, shape without the batch)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class CountCopies(TorchDispatchMode):
         return out
 
 
-def walk(architecture: Architecture, size: int, training: bool) -> tuple[Tensor, AlexNet, CountCopies]:
+def forward_pass(architecture: Architecture, size: int, training: bool) -> tuple[Tensor, AlexNet, CountCopies]:
     with FakeTensorMode():
         net = AlexNet(architecture, 10, size, TWO).train(training)
         images = torch.empty(2, 3, size, size, device="cuda:0")
@@ -51,13 +51,13 @@ def walk(architecture: Architecture, size: int, training: bool) -> tuple[Tensor,
 
 @pytest.mark.parametrize("training", [True, False])
 def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool) -> None:
-    logits, net, counter = walk(PAPER, 224, training)
+    logits, net, counter = forward_pass(PAPER, 224, training)
     assert logits.device == torch.device("cuda:0")
     assert logits.shape == (2, 10)
     both = [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")]
     expected = Counter(
         [
-            ("cuda:0", "cuda:1", (3, 224, 224)),  # each tower sees the whole image
+            ("cuda:0", "cuda:1", (3, 224, 224)),  # each tower reads the full image
             *((a, b, (128, 13, 13)) for a, b in both),  # before conv3
             *((a, b, (4608,)) for a, b in both),  # before fc6
             *((a, b, (2048,)) for a, b in both),  # before fc7
@@ -71,8 +71,8 @@ def test_only_the_exchange_moves_data_and_only_where_stages_meet(training: bool)
         assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
 
 
-def test_towers_that_never_meet_exchange_what_fc8_reads_alone() -> None:
-    _, _, counter = walk(never_meet(PAPER), 224, True)
+def test_towers_that_never_meet_exchange_only_the_input_of_fc8() -> None:
+    _, _, counter = forward_pass(never_meet(PAPER), 224, True)
     expected = [
         ("cuda:0", "cuda:1", (3, 224, 224)),
         ("cuda:0", "cuda:1", (2048,)),
@@ -95,20 +95,20 @@ def test_each_towers_activations_stay_on_its_device() -> None:
 
 
 def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
-    _, _, counter = walk(CAFFE, 227, True)
+    _, _, counter = forward_pass(CAFFE, 227, True)
     halos = [copy for copy in counter.copies if copy[2][:1] == (2,)]
     assert Counter(halos) == Counter((a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1]))
 
 
-def test_a_mix_of_devices_outside_the_exchange_would_be_seen() -> None:
+def test_a_mix_of_devices_outside_the_exchange_raises() -> None:
     with FakeTensorMode():
         net = AlexNet(PAPER, 10, 64, TWO)
-        net.exchange = Exchange([torch.device("cuda:0")] * 2)  # forgets to move
+        net.exchange = Exchange([torch.device("cuda:0")] * 2)  # does not move tensors
         with pytest.raises(RuntimeError, match="device"):
             net(torch.empty(2, 3, 64, 64, device="cuda:0"))
 
 
-def test_one_state_dict_for_either_placement() -> None:
+def test_one_state_dict_for_one_and_two_devices() -> None:
     one = AlexNet(PAPER, 10, 64, seed=1)
     names = list(one.state_dict())
     assert (names[0], names[-1]) == ("towers.0.conv1.weight", "towers.1.fc8.bias")
@@ -121,16 +121,16 @@ def test_one_state_dict_for_either_placement() -> None:
 
 def test_halo_is_a_slice_of_all_channels() -> None:
     parts = [torch.randn(2, 6, 3, 3) for _ in range(3)]
-    whole = torch.cat(parts, dim=1)
+    all_channels = torch.cat(parts, dim=1)
     exchange = Exchange([torch.device("cpu")] * 3)
     for width in (0, 1, 2):
         for tower, (wide, before) in enumerate(exchange.channel_halo(parts, width, "conv1")):
             low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
-            assert torch.equal(wide, whole[:, low:high])
+            assert torch.equal(wide, all_channels[:, low:high])
             assert before == 6 * tower - low
 
 
-def test_towers_on_one_device_share_one_joined_input() -> None:
+def test_towers_on_one_device_use_one_joined_input() -> None:
     parts = [torch.randn(2, 4), torch.randn(2, 4)]
     a, b = Exchange([torch.device("cpu")] * 2).all_gather_channels(parts, 8, "fc6")
     assert a is b
@@ -184,7 +184,7 @@ def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, ["cuda:0", "cuda:1"], "none", "--split none: puts all towers on one device, but --devices names 2"),
     ],
 )
-def test_placements_that_cannot_be(
+def test_devices_that_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, message: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -192,42 +192,44 @@ def test_placements_that_cannot_be(
         choose_devices(named, 2, split)
 
 
-def test_three_towers_on_one_device_are_their_own_placement() -> None:
+def test_four_towers_on_one_device() -> None:
     net = AlexNet(replace(PAPER, towers=4), 10, 64, seed=0).eval()
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_a_world_is_what_torchrun_says() -> None:
+def test_world_from_environment() -> None:
     assert (
         World.from_environment({})
         == SINGLE_PROCESS
         == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
     )
-    said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
-    assert World.from_environment(said) == World(5, 8, 1, 4)
-    assert World.from_environment({**said, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
+    environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
+    assert World.from_environment(environment) == World(5, 8, 1, 4)
+    assert World.from_environment({**environment, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
 
 
-def placed(gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None) -> Placement:
+def placement_of(
+    gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None
+) -> Placement:
     patch.setattr(torch.cuda, "device_count", lambda: gpus)
     return choose_placement(named, 2, split, world)
 
 
-ON_ONE = World(1, 4, 1, 4)  # the second of a machine's four
-ON_TWO = World(5, 8, 1, 4)  # the same of the second machine
+ON_ONE = World(1, 4, 1, 4)  # the second of four ranks on one machine
+ON_TWO = World(5, 8, 1, 4)  # the same on the second of two machines
 
 
 @pytest.mark.parametrize(
-    ("gpus", "split", "world", "devices", "becomes", "slices"),
+    ("gpus", "split", "world", "devices", "expected_split", "slices"),
     [
         (0, "auto", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
         (4, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),
         (4, "auto", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
-        (7, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # not two to each process
+        (7, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # fewer than two for each process
         (8, "auto", ON_ONE, ["cuda:2", "cuda:3"], "devices", (1, 4)),
         (8, "devices", ON_TWO, ["cuda:2", "cuda:3"], "devices", (5, 8)),
         (8, "none", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
-        (2, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # a process a machine
+        (2, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # one process on each machine
         (1, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:0"], "none", (3, 4)),
         (0, "ranks", ON_TWO, ["cpu"], "ranks", (2, 4)),
         (4, "ranks", ON_TWO, ["cuda:1"], "ranks", (2, 4)),
@@ -241,23 +243,23 @@ def test_each_process_takes_its_own_devices_and_slice(
     split: str,
     world: World,
     devices: list[str],
-    becomes: str,
+    expected_split: str,
     slices: tuple[int, int],
 ) -> None:
-    found = placed(gpus, split, world, monkeypatch)
-    assert [str(device) for device in found.devices] == devices
-    assert (found.split, found.slices) == (becomes, slices)
+    placement = placement_of(gpus, split, world, monkeypatch)
+    assert [str(device) for device in placement.devices] == devices
+    assert (placement.split, placement.slices) == (expected_split, slices)
 
 
 def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpus, split in ((4, "auto"), (8, "auto"), (9, "devices"), (4, "ranks"), (5, "hybrid")):
-        taken = [set(placed(gpus, split, World(r, 4, r, 4), monkeypatch).devices) for r in range(4)]
+        taken = [set(placement_of(gpus, split, World(r, 4, r, 4), monkeypatch).devices) for r in range(4)]
         assert len(set.union(*taken)) == sum(map(len, taken))
 
 
-def test_processes_on_a_machine_with_gpus_may_be_kept_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_on_a_machine_with_gpus_can_use_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("auto", "none", "ranks", "hybrid"):
-        assert {str(device) for device in placed(2, split, ON_ONE, monkeypatch, ["cpu"]).devices} == {"cpu"}
+        assert {str(device) for device in placement_of(2, split, ON_ONE, monkeypatch, ["cpu"]).devices} == {"cpu"}
 
 
 @pytest.mark.parametrize(
@@ -276,11 +278,11 @@ def test_processes_on_a_machine_with_gpus_may_be_kept_on_its_cpu(monkeypatch: py
         (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process uses one device; name only one"),
     ],
 )
-def test_processes_that_find_no_place(
+def test_processes_without_devices(
     monkeypatch: pytest.MonkeyPatch, gpus: int, split: str, named: list[str] | None, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        placed(gpus, split, ON_ONE, monkeypatch, named)
+        placement_of(gpus, split, ON_ONE, monkeypatch, named)
 
 
 @pytest.mark.parametrize(
@@ -299,22 +301,22 @@ def test_processes_that_find_no_place(
         (1, "ranks", 2, "this architecture has only one tower; use --split none"),
     ],
 )
-def test_numbers_of_processes_that_do_not_fit_are_refused_with_those_that_do(
+def test_a_wrong_number_of_processes_is_refused_with_those_that_fit(
     towers: int, split: str, size: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=f"^--split {split}: .*{message}"):
         choose_placement(None, towers, split, World(0, size, 0, size))
 
 
-def test_a_placement_says_what_it_is_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {
+def test_a_placement_describes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
         (0, "auto", SINGLE_PROCESS): "2 tower(s) on cpu (no GPU is visible)",
         (2, "auto", SINGLE_PROCESS): "2 tower(s) on cuda:0, cuda:1 (2 GPUs are visible)",
         (8, "auto", ON_ONE): "4 processes, 2 towers on cuda:2, cuda:3 in each, 4 slice(s) of each batch "
         "(8 GPUs are visible, 2 for each process)",
         (0, "ranks", ON_TWO): "8 processes, one tower in each, 4 slice(s) of each batch (no GPU is visible)",
     }
-    for (gpus, split, world), text in said.items():
-        assert placed(gpus, split, world, monkeypatch).describe() == text
-    assert placed(0, "ranks", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (tower 1, batch slice 2)"
-    assert placed(0, "hybrid", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (batch slice 5)"
+    for (gpus, split, world), text in texts.items():
+        assert placement_of(gpus, split, world, monkeypatch).describe() == text
+    assert placement_of(0, "ranks", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (tower 1, batch slice 2)"
+    assert placement_of(0, "hybrid", ON_TWO, monkeypatch).describe_rank(5) == "rank 5 (batch slice 5)"

@@ -1,10 +1,10 @@
-"""train.py with few channels, and with faults at a given step: for tests of runs of several processes.
+"""train.py with few channels, and with a fault at a given step, for tests of several ranks.
 
-    torchrun --nproc_per_node=2 tests/narrow_train.py --data DIR --output DIR --split ranks ...
+    torchrun --nproc_per_node=2 tests/support/narrow_train.py --data DIR --output DIR --split ranks ...
 
-In the environment, DOUBLE=1 makes float64 torch's default type, and FAULT=<rank>:<step>:<what> has what befall
-the rank before that step, the first time that torchrun starts it: see FAULTS. SLOW_DECODING=1 makes images take
-1.5 s each.
+In the environment, DOUBLE=1 makes float64 torch's default type, and FAULT=<rank>:<step>:<name> injects a fault
+of FAULTS into that rank before that step, only the first time that torchrun starts it. SLOW_DECODING=1 makes each
+image take 1.5 s.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from alexnet_torch.training.trainer import Trainer
 
 
 def narrow(recipe: Recipe | None = None) -> Recipe:
-    """The demo recipe, or another, with few channels, and with layers that 4 processes do not divide."""
+    """Returns the demo recipe, or another, with few channels, and with layers that 4 ranks cannot divide evenly."""
     recipe = recipe or demo()
     net = recipe.architecture
     convs = tuple(replace(conv, channels=16) for conv in net.convs)
@@ -42,7 +42,7 @@ def narrow(recipe: Recipe | None = None) -> Recipe:
     return replace(recipe, architecture=replace(net, convs=convs, linears=linears))
 
 
-def _raise(number: int) -> Callable[[Trainer], None]:
+def _send_signal(number: int) -> Callable[[Trainer], None]:
     return lambda _: os.kill(os.getpid(), number)
 
 
@@ -52,14 +52,14 @@ def _end_agent(trainer: Trainer) -> None:
 
 
 def _fill_disk(trainer: Trainer) -> None:
-    """Of a disk of the run's own."""
+    """Fills the disk of the run's folder."""
     with (trainer.output.parent / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while filler.write(bytes(4096)):
             pass
 
 
 def _replace_checkpoints(trainer: Trainer) -> None:
-    """By a file."""
+    """Replaces the folder by a file."""
     folder = trainer.output / "checkpoints"
     folder.rename(trainer.output.parent / "moved")
     folder.touch()
@@ -70,9 +70,9 @@ def _move_output(trainer: Trainer) -> None:
 
 
 FAULTS: dict[str, Callable[[Trainer], None]] = {
-    "kill": _raise(signal.SIGKILL),
-    "hang": _raise(signal.SIGSTOP),
-    "terminate": _raise(signal.SIGTERM),
+    "kill": _send_signal(signal.SIGKILL),
+    "hang": _send_signal(signal.SIGSTOP),
+    "terminate": _send_signal(signal.SIGTERM),
     "end-agent": _end_agent,
     "full-disk": _fill_disk,
     "no-checkpoints": _replace_checkpoints,
@@ -81,36 +81,36 @@ FAULTS: dict[str, Callable[[Trainer], None]] = {
 
 
 @contextmanager
-def _fault(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    rank, step, what = os.environ.get("FAULT", "-1:0:kill").split(":")
+def _inject_fault(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    rank, step, name = os.environ.get("FAULT", "-1:0:kill").split(":")
     world, train_batch = World.from_environment(), Trainer.train_batch
 
-    def befallen(trainer: Trainer, batch: Batch) -> None:
+    def train_batch_after_fault(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == int(step):
-            FAULTS[what](trainer)
+            FAULTS[name](trainer)
         train_batch(trainer, batch)
 
     if world.rank == int(rank) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        patch.setattr(Trainer, "train_batch", befallen)
+        patch.setattr(Trainer, "train_batch", train_batch_after_fault)
     yield
 
 
 def train(arguments: list[str]) -> int:
-    """train.py's exit status for these options."""
-    with pytest.MonkeyPatch.context() as patch, _fault(patch):
+    """Runs train.py with these options; returns its exit status."""
+    with pytest.MonkeyPatch.context() as patch, _inject_fault(patch):
         patch.setitem(RECIPES, "demo", narrow)
         patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()
 
 
-def _slowly(path: Path, side: int) -> np.ndarray:
+def _decode_slowly(path: Path, side: int) -> np.ndarray:
     time.sleep(1.5)
     return decode_file(path, side)
 
 
-if os.environ.get("SLOW_DECODING"):  # here, for processes that decode import this file
-    setattr(crop_reader, decode_file.__name__, _slowly)
+if os.environ.get("SLOW_DECODING"):  # at import, because the decoding processes import this file
+    setattr(crop_reader, decode_file.__name__, _decode_slowly)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Runs of narrow networks in any placement: how they are started, and what they are compared by."""
+"""Runs of narrow networks in any placement: how to start and to compare them."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ PLACEMENTS = {
 
 
 def options(images: Path, output: Path, *more: str) -> list[str]:
-    """With dropout, crops, mirror images and colour noise, and every step's loss in metrics.jsonl."""
+    """Options for dropout, crops, mirror images, colour noise, and every step's loss in metrics.jsonl."""
     given = ["--data", str(images), "--cache", str(images.parent / "cache"), "--output", str(output)]
     given += ["--recipe", "demo", "--colour", "paper", "--lr", "0.02", "--batch-size", "8", "--log-every", "1"]
     return [*given, *more]
@@ -37,7 +37,7 @@ def options(images: Path, output: Path, *more: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's numbers: reports of training and validation, and the last checkpoint's weights and velocities."""
+    """A run's reports of training and validation, and the last checkpoint's weights and optimizer tensors."""
 
     reports: list[dict[str, Any]]
     weights: dict[str, Tensor]
@@ -47,49 +47,53 @@ class Run:
     def of(cls, output: Path) -> "Run":
         newest = load_newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
         assert newest is not None
-        kept = newest[1]
-        velocities = {f"{name}.{key}": v for name, one in kept["optimizer"].items() for key, v in one.items()}
-        return cls(read_metrics(output), kept["weights"], velocities)
+        content = newest[1]
+        velocities = {
+            f"{name}.{key}": v for name, tensors in content["optimizer"].items() for key, v in tensors.items()
+        }
+        return cls(read_metrics(output), content["weights"], velocities)
 
-    def is_like(self, other: "Run", tolerance: float) -> None:
-        """Fails unless all losses, weights and velocities are within a relative tolerance, all errors equal."""
+    def require_close(self, other: "Run", tolerance: float) -> None:
+        """Fails unless all losses, weights and velocities are within a relative tolerance, and all errors equal."""
         assert len(self.reports) == len(other.reports)
-        for one, another in zip(self.reports, other.reports, strict=True):
-            where = f"{one['split']} of step {one['step']}"
-            assert {**one, "loss": 0} == {**another, "loss": 0}, where
-            if "loss" in one:
-                assert one["loss"] == pytest.approx(another["loss"], rel=tolerance, abs=0), where
-        for ours, theirs in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(ours) == list(theirs)
-            for name, value in ours.items():
-                assert value.dtype == theirs[name].dtype
-                assert float((value - theirs[name]).norm()) <= tolerance * float(theirs[name].norm()), name
+        for own, expected in zip(self.reports, other.reports, strict=True):
+            where = f"{own['split']} of step {own['step']}"
+            assert {**own, "loss": 0} == {**expected, "loss": 0}, where
+            if "loss" in own:
+                assert own["loss"] == pytest.approx(expected["loss"], rel=tolerance, abs=0), where
+        for tensors, expected_tensors in ((self.weights, other.weights), (self.velocities, other.velocities)):
+            assert list(tensors) == list(expected_tensors)
+            for name, value in tensors.items():
+                expected_value = expected_tensors[name]
+                assert value.dtype == expected_value.dtype
+                assert float((value - expected_value).norm()) <= tolerance * float(expected_value.norm()), name
 
-    def is_bitwise(self, other: "Run") -> None:
+    def require_equal(self, other: "Run") -> None:
+        """Fails unless all losses, errors, weights and velocities are equal, to the bit."""
         assert self.reports == other.reports
-        for ours, theirs in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(ours) == list(theirs)
-            assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+        for tensors, expected_tensors in ((self.weights, other.weights), (self.velocities, other.velocities)):
+            assert list(tensors) == list(expected_tensors)
+            assert [name for name, value in tensors.items() if not torch.equal(value, expected_tensors[name])] == []
 
 
-def trained(done: list[RankResult]) -> list[RankResult]:
-    """All ranks, which have ended well."""
-    assert returned_values(done) == [0] * len(done), "".join(one.stderr for one in done)
-    return done
+def trained(results: list[RankResult]) -> list[RankResult]:
+    """Returns the results; fails unless all ranks exited with status 0."""
+    assert returned_values(results) == [0] * len(results), "".join(result.stderr for result in results)
+    return results
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    """Returns an unused port of 127.0.0.1."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
     return port
 
 
 def torchrun(
     launch: list[str], given: list[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Starts narrow_train.py with options of torchrun and its own."""
-    line = [sys.executable, "-m", "torch.distributed.run", *launch, str(SCRIPT), *given]
-    whole = {**os.environ, "OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:1", **(environment or {})}
-    return subprocess.Popen(line, env=whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """Starts narrow_train.py by torchrun, with options for both."""
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, str(SCRIPT), *given]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:1", **(environment or {})}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
