@@ -199,8 +199,3 @@ class AlexNet(nn.Module):
             mask = dropout_mask(part.shape, net.dropout_rate, stage_key, first_row, first_element)
             dropped.append(part * mask * (1 / (1 - net.dropout_rate)))
         return dropped
-
-
-def count_parameters(net: nn.Module) -> int:
-    """Returns the number of weights and biases."""
-    return sum(parameter.numel() for parameter in net.parameters())

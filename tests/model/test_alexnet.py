@@ -10,10 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.model.alexnet import count_parameters
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-from tests.support.nets import with_random_weights
+from tests.support.nets import count_parameters, with_random_weights
 
 
 class GroupedNet(nn.Module):

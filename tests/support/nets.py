@@ -43,3 +43,8 @@ def with_random_weights(net: AlexNet, gain: float = 1.0, bias_std: float = 0.1) 
         std = gain * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else bias_std
         nn.init.normal_(parameter, 0.0, std)
     return net
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Returns the number of weights and biases."""
+    return sum(parameter.numel() for parameter in net.parameters())
