@@ -51,13 +51,10 @@ class Control:
 
     @contextmanager
     def main_only(self, values: list[Any] | None = None) -> Iterator[bool]:
-        """A block for rank 0 only; after it, all ranks know whether it failed.
+        """Yields whether this is rank 0, which runs the block; after it, all ranks know whether it failed.
 
         Args:
             values: an empty list. What rank 0 appends in the block, as JSON can hold it, all ranks have after it.
-
-        Yields:
-            whether this is rank 0.
 
         Raises:
             OtherRankFailed: on the other ranks, if the block failed on rank 0.

@@ -76,7 +76,7 @@ class Placement:
         return self.network_of(0)
 
     def network_of(self, rank: int) -> range:
-        """Returns the ranks that hold one network together with this one."""
+        """Returns the ranks that hold one network together with `rank`."""
         return next(ranks for ranks in self.networks if rank in ranks)
 
     def exchange(self, peers: PeerGroup | None) -> Exchange:
@@ -97,10 +97,8 @@ class Placement:
         """Returns a line about the placement and the reason for it."""
         if self.world.size == 1:
             return f"{self.towers} tower(s) on {_names(self.devices)} ({self.reason})"
-        return (
-            f"{self.world.size} processes, {self.each_holds} in each, {self.slices[1]} slice(s) of each batch "
-            f"({self.reason})"
-        )
+        size, slices = self.world.size, self.slices[1]
+        return f"{size} processes, {self.each_holds} in each, {slices} slice(s) of each batch ({self.reason})"
 
     def describe_rank(self, rank: int) -> str:
         """Returns a rank with what is its own, for messages."""
