@@ -18,11 +18,13 @@ from alexnet_torch.recipes.catalogue import RECIPES, paper
 from tests.support.caffe_files import caffemodel, narrow, random_caffe_weights
 from tests.support.commands import run_train
 from tests.support.folders import make_images
+from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
 
 # in this order: the README makes the runs that the others use
 RUN = ["README.md", *(f"docs/{name}.md" for name in ("training", "distributed", "recipes", "weights", "features"))]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/*.md")]
+NARROW_TRAIN = PROJECT / "tests/support/narrow_train.py"  # train.py with few channels
 OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 
 
@@ -56,7 +58,7 @@ def run(command: str) -> None:
         return None
     if program == "torchrun":
         script = given.index("train.py")
-        line = [*given[:script], str(PROJECT / "train.py"), *given[script + 1 :], "--max-steps", "1"]
+        line = [*given[:script], str(NARROW_TRAIN), *given[script + 1 :], "--max-steps", "1"]
         subprocess.run([sys.executable, "-m", "torch.distributed.run", *line], check=True)
         return None
     assert program == "python"
@@ -102,6 +104,8 @@ def test_every_command_and_example_runs(
         for command in commands:
             if command not in done:  # a document may repeat a command of the README
                 run(command)
+            if command == "make demo":  # the README's example loads this run's weights into the full network
+                monkeypatch.setitem(RECIPES, "demo", narrow_demo)
             done.add(command)
         for example in blocks(document, "python"):
             exec(compile(example, document, "exec"), {})
