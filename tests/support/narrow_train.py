@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +30,12 @@ from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.catalogue import RECIPES, demo, tensorflow_post
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.training.trainer import Trainer
+from tests.support.nets import narrow_recipe
 
 
 def narrow(recipe: Recipe | None = None) -> Recipe:
-    """Returns the demo recipe, or another, with few channels, and with layers that 4 ranks cannot divide evenly."""
-    recipe = recipe or demo()
-    net = recipe.architecture
-    convs = tuple(replace(conv, channels=16) for conv in net.convs)
-    linears = (*(replace(linear, width=54) for linear in net.linears[:-1]), net.linears[-1])
-    return replace(recipe, architecture=replace(net, convs=convs, linears=linears))
+    """Returns the demo recipe, or another, with a narrow network whose layers 4 ranks cannot divide evenly."""
+    return narrow_recipe(recipe or demo(), width=54)
 
 
 def _send_signal(number: int) -> Callable[[Trainer], None]:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from alexnet_torch.training.checkpoints import load_newest_intact
 from tests.support.commands import read_metrics
+from tests.support.paths import NARROW_TRAIN
 from tests.support.rank_pool import RankResult, returned_values
 
-SCRIPT = Path(__file__).parent / "narrow_train.py"
 PLACEMENTS = {
     "two towers": (2, "ranks"),
     "two slices": (2, "none"),
@@ -94,6 +94,6 @@ def torchrun(
     launch: list[str], given: list[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """Starts narrow_train.py by torchrun, with options for both."""
-    command = [sys.executable, "-m", "torch.distributed.run", *launch, str(SCRIPT), *given]
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, str(NARROW_TRAIN), *given]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "RES_OPTIONS": "timeout:1 attempts:1", **(environment or {})}
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
