@@ -428,9 +428,9 @@ def test_evaluate_prints_the_errors_of_training_and_of_the_average(finished: Pat
     recorded = [r for r in read_metrics(finished) if r["split"] == "val"]
     centre = next(r for r in recorded if r["step"] == recorded[-1]["step"])
     shown = [f"{r[name]:.2%}" for r in (centre, recorded[-1]) for name in ("top1_error", "top5_error")]
-    alone = run_cli("evaluate", str(finished), *data)
-    assert alone.returncode == 0, alone.stderr
-    heading, row = alone.stdout.splitlines()
+    single = run_cli("evaluate", str(finished), *data)
+    assert single.returncode == 0, single.stderr
+    heading, row = single.stdout.splitlines()
     assert re.split("  +", heading) == ["error"] + [
         f"{c}, {k}" for c in ("centre crop", "10 crops") for k in ("top-1", "top-5")
     ]
