@@ -116,6 +116,7 @@ def import_command(
     inputs: Annotated[str | None, _shown("rgb|caffe|imagenet", "default: detected")] = None,
     mean: Annotated[str | None, _shown("R,G,B|FILE", "default: ImageNet's; required for rgb")] = None,
     image_size: Annotated[int | None, _shown("N", "default: detected")] = None,
+    key: Annotated[str | None, _shown("NAME", "default: the only one")] = None,
 ) -> None:
     """Make a run's folder from a file of weights: of Caffe, ONNX, torchvision, another state dict, or safetensors.
 
@@ -127,11 +128,12 @@ def import_command(
         inputs: The images that the weights expect: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
         mean: The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file.
         image_size: Height and width of the network's images, in pixels.
+        key: Which network of a checkpoint with several, such as model or ema.
     """
     from alexnet_torch.weights.import_model import ImportOptions, import_model
     from alexnet_torch.weights.model_file import save_new_model
 
-    model, messages = import_model(file, ImportOptions(architecture, inputs, mean, image_size), classes)
+    model, messages = import_model(file, ImportOptions(architecture, inputs, mean, image_size, key), classes)
     save_new_model(output, model)
     print("\n".join([*messages, f"the model is in {output}"]))
 

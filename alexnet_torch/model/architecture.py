@@ -120,7 +120,7 @@ class Architecture:
         norm: normalisation by "norm" in a stage's `after`.
         spatial_norm: normalisation by "spatial_norm": its window is a square within one channel.
         pool_size, pool_stride, pool_ceil: max-pooling by "pool"; `pool_ceil` keeps windows that reach past
-            the right and bottom edge.
+            the right and bottom edge, in all stages or in those named.
         dropout: stages with dropout at `dropout_rate` after them in training.
         adaptive_pool: side to which the last convolution stage is average-pooled for any image size, as in
             torchvision; None for no such pooling.
@@ -136,7 +136,7 @@ class Architecture:
     spatial_norm: Norm = Norm(window=5, alpha=0.001, beta=0.75, k=1.0)
     pool_size: int = 3
     pool_stride: int = 2
-    pool_ceil: bool = False
+    pool_ceil: bool | tuple[str, ...] = False
     dropout: tuple[str, ...] = ("fc6", "fc7")
     dropout_rate: float = 0.5
     adaptive_pool: int | None = None
@@ -150,6 +150,8 @@ class Architecture:
             _require(len(getattr(self, field)) >= 1, self, field, "at least one stage")
         _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
         _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
+        if isinstance(self.pool_ceil, tuple):
+            _require(set(self.pool_ceil) <= set(self.stage_names), self, "pool_ceil", f"among {self.stage_names}")
         _require(self.input_scale > 0, self, "input_scale", "positive")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
         known = get_args(Activation)
@@ -189,12 +191,17 @@ class Architecture:
             yield conv.name, side
             for operation in conv.after:
                 if operation == "pool":
-                    side = self._pooled(side)
+                    side = self.pooled(side, self.pools_up(conv.name))
                     yield f"{conv.name}'s pooling", side
 
-    def _pooled(self, side: int) -> int:
+    def pools_up(self, stage: str) -> bool:
+        """Returns whether a stage's max-pooling keeps windows that reach past the right and bottom edge."""
+        return self.pool_ceil if isinstance(self.pool_ceil, bool) else stage in self.pool_ceil
+
+    def pooled(self, side: int, ceil: bool) -> int:
+        """Returns the side of a map after max-pooling, without or with the windows that reach past the edge."""
         last_start = side - self.pool_size
-        if not self.pool_ceil:
+        if not ceil:
             return last_start // self.pool_stride + 1
         # torch drops a last window that would start past the edge
         pooled = -(-last_start // self.pool_stride) + 1
@@ -262,6 +269,8 @@ class Architecture:
             values["norm"] = Norm(**values["norm"])
             values["spatial_norm"] = Norm(**values["spatial_norm"])
             values["dropout"] = tuple(values["dropout"])
+            if isinstance(values.get("pool_ceil"), list):
+                values["pool_ceil"] = tuple(values["pool_ceil"])
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture: {error}") from error

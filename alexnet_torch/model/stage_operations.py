@@ -31,11 +31,12 @@ def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOpera
 
 def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
     """Returns a function for each operation, and for each sequence of operations that one function computes faster."""
-    norm, pool = net.norm, {"size": net.pool_size, "stride": net.pool_stride, "ceil": net.pool_ceil}
+    norm, ceil = net.norm, net.pools_up(stage)
+    pool = {"size": net.pool_size, "stride": net.pool_stride, "ceil": ceil}
     functions: dict[tuple[Operation, ...], StageOperation] = {
         ("relu",): _by_tower(F.relu),  # not in place: that would change what hooks on the layers have seen
         ("tanh",): _by_tower(torch.tanh),
-        ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pool_ceil)),
+        ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=ceil)),
         ("spatial_norm",): _by_tower(spatial_response_norm, norm=net.spatial_norm),
     }
     if norm.across_towers:

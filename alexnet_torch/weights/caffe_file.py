@@ -4,18 +4,14 @@ Both are protobuf messages. The few fields read here are declared below, with th
 Caffe's caffe.proto; the protobuf runtime decodes them.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.parameter_names import parameter_name
-from alexnet_torch.weights.grouped import FileLayer
 
 # message: (field, number, type, repeated); a type is a scalar of descriptor.proto or a message above
 MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
@@ -29,12 +25,65 @@ MESSAGES: dict[str, list[tuple[str, int, str, bool]]] = {
         ("shape", 7, "BlobShape", False),
         ("double_data", 8, "double", True),
     ],
-    "LayerParameter": [("name", 1, "string", False), ("type", 2, "string", False), ("blobs", 7, "BlobProto", True)],
+    "ConvolutionParameter": [
+        ("pad", 3, "uint32", True),
+        ("kernel_size", 4, "uint32", True),
+        ("group", 5, "uint32", False),
+        ("stride", 6, "uint32", True),
+        ("pad_h", 9, "uint32", False),
+        ("pad_w", 10, "uint32", False),
+        ("stride_h", 13, "uint32", False),
+        ("stride_w", 14, "uint32", False),
+        ("dilation", 18, "uint32", True),
+    ],
+    "LRNParameter": [
+        ("local_size", 1, "uint32", False),
+        ("alpha", 2, "float", False),
+        ("beta", 3, "float", False),
+        ("norm_region", 4, "int32", False),
+        ("k", 5, "float", False),
+    ],
+    "PoolingParameter": [
+        ("pool", 1, "int32", False),
+        ("kernel_size", 2, "uint32", False),
+        ("stride", 3, "uint32", False),
+        ("pad", 4, "uint32", False),
+        ("kernel_h", 5, "uint32", False),
+        ("kernel_w", 6, "uint32", False),
+        ("stride_h", 7, "uint32", False),
+        ("stride_w", 8, "uint32", False),
+        ("pad_h", 9, "uint32", False),
+        ("pad_w", 10, "uint32", False),
+        ("global_pooling", 12, "bool", False),
+        ("round_mode", 13, "int32", False),
+    ],
+    "LayerParameter": [
+        ("name", 1, "string", False),
+        ("type", 2, "string", False),
+        ("bottom", 3, "string", True),
+        ("top", 4, "string", True),
+        ("blobs", 7, "BlobProto", True),
+        ("convolution_param", 106, "ConvolutionParameter", False),
+        ("lrn_param", 118, "LRNParameter", False),
+        ("pooling_param", 121, "PoolingParameter", False),
+    ],
     # until 2014; its type is an enumeration, stored as an integer
-    "V1LayerParameter": [("name", 4, "string", False), ("type", 5, "int32", False), ("blobs", 6, "BlobProto", True)],
-    "NetParameter": [("layers", 2, "V1LayerParameter", True), ("layer", 100, "LayerParameter", True)],
+    "V1LayerParameter": [
+        ("bottom", 2, "string", True),
+        ("top", 3, "string", True),
+        ("name", 4, "string", False),
+        ("type", 5, "int32", False),
+        ("blobs", 6, "BlobProto", True),
+        ("convolution_param", 10, "ConvolutionParameter", False),
+        ("lrn_param", 18, "LRNParameter", False),
+        ("pooling_param", 19, "PoolingParameter", False),
+    ],
+    "NetParameter": [
+        ("name", 1, "string", False),
+        ("layers", 2, "V1LayerParameter", True),
+        ("layer", 100, "LayerParameter", True),
+    ],
 }
-_V1_LRN, _V1_POOLING = 15, 17  # values of that enumeration
 
 
 def message_class(name: str) -> Any:
@@ -50,48 +99,19 @@ def message_class(name: str) -> Any:
                 field.type, field.type_name = kinds.TYPE_MESSAGE, f".caffe.{kind}"
             else:
                 field.type = getattr(kinds, f"TYPE_{kind.upper()}")
-                field.options.packed = repeated and kind != "string"
+                field.options.packed = repeated and kind in ("float", "double", "int64")  # as in caffe.proto
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
 
 
-def read_layers(path: Path) -> list[FileLayer]:
-    """Reads the layers with weights of a .caffemodel, in its order; conv1's channel order is Caffe's, BGR.
+def read_net(path: Path) -> Any:
+    """Reads a .caffemodel: its NetParameter.
 
     Raises:
-        UserError: the file is not a .caffemodel, or is CaffeNet's; or a layer has no bias; or its
-            number of values does not fit its shape.
+        UserError: the file is not a .caffemodel.
     """
-    net = _parse(path, "NetParameter")
-    refuse_caffenet(path, [layer.type for layer in net.layer], "LRN", "Pooling")
-    refuse_caffenet(path, [layer.type for layer in net.layers], _V1_LRN, _V1_POOLING)
-    layers = []
-    for layer in (*net.layer, *net.layers):
-        if not layer.blobs:
-            continue
-        if len(layer.blobs) != 2:
-            found = f"layer {layer.name} has {len(layer.blobs)} blobs, not a weight and a bias"
-            raise UserError(f"{path}: {found}; name an AlexNet weight file")
-        names = parameter_name(layer.name, "weight"), parameter_name(layer.name, "bias")
-        weight, bias = (_blob_to_array(path, name, blob) for name, blob in zip(names, layer.blobs, strict=True))
-        layers.append(FileLayer(layer.name, *names, torch.from_numpy(weight), torch.from_numpy(bias.reshape(-1))))
-    if not layers:
-        raise UserError(f"{path}: contains no layer with weights; name a .caffemodel of 2013 or later")
-    return layers
-
-
-def refuse_caffenet(path: Path, layer_types: Sequence[Any], norm: Any, pool: Any) -> None:
-    """Refuses CaffeNet: its weights have AlexNet's shapes, but it pools before it normalises.
-
-    Args:
-        path: the file, for the message.
-        layer_types: the types of its layers, in order.
-        norm, pool: the types of a response normalisation and of a pooling layer.
-    """
-    if norm in layer_types and pool in layer_types and layer_types.index(pool) < layer_types.index(norm):
-        reason = "pools before it normalises, as CaffeNet does and AlexNet does not"
-        raise UserError(f"{path}: {reason}; name an AlexNet weight file")
+    return _parse(path, "NetParameter")
 
 
 def read_mean_image(path: Path) -> np.ndarray:
@@ -100,7 +120,7 @@ def read_mean_image(path: Path) -> np.ndarray:
     Raises:
         UserError: the file contains no square image of three channels.
     """
-    mean = _blob_to_array(path, "the mean", _parse(path, "BlobProto"))
+    mean = blob_to_array(path, "the mean", _parse(path, "BlobProto"))
     if mean.ndim != 3 or mean.shape[0] != 3 or mean.shape[1] != mean.shape[2]:
         raise UserError(f"{path}: the mean's shape is {mean.shape}, not (3, S, S); name a square mean image")
     return np.ascontiguousarray(mean[::-1].transpose(1, 2, 0))
@@ -115,7 +135,16 @@ def _parse(path: Path, message: str) -> Any:
         raise UserError(f"{path}: is damaged or not a Caffe file ({error}); copy it again") from error
 
 
-def _blob_to_array(path: Path, name: str, blob: Any) -> np.ndarray:
+def blob_to_array(path: Path, name: str, blob: Any) -> np.ndarray:
+    """Returns a BlobProto's values, float32.
+
+    Args:
+        path, name: the file and the blob's name, for messages.
+        blob: the BlobProto.
+
+    Raises:
+        UserError: the number of values does not fit the shape.
+    """
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     while len(shape) > 1 and shape[0] == 1:  # old files pad a linear weight's two sizes and a bias's one with 1s
         shape = shape[1:]

@@ -16,6 +16,7 @@ from alexnet_torch.model.exchange import Share
 from alexnet_torch.model.parameter_names import grouped_name, tower_name
 from alexnet_torch.model.tower import Tower
 
+_WRAPPERS = re.compile(r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
 _NUMBERED_LAYER = re.compile(r"(?:conv|fc)(\d+)")
 
 
@@ -79,16 +80,21 @@ def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int
     return shapes
 
 
+def without_wrappers(name: str) -> str:
+    """Returns a parameter's name without the parts that DataParallel, torch.compile and FSDP put into it."""
+    return _WRAPPERS.sub(r"\1", name)
+
+
 def layers_from_state_dict(state: Mapping[str, Tensor]) -> list[FileLayer]:
     """Returns the layers of a PyTorch state dict, in its order.
 
     Args:
-        state: state dict; DataParallel may have put `module.` at the start of names or after `features.`.
+        state: state dict; names may have the parts that `without_wrappers` removes, anywhere.
 
     Raises:
         ValueError: a tensor is not the weight or bias of a layer that has both; the message names it.
     """
-    tensors = {re.sub(r"(^|\.)module\.", r"\1", name): (name, value) for name, value in state.items()}
+    tensors = {without_wrappers(name): (name, value) for name, value in state.items()}
     layers = []
     for short_name, (name, value) in tensors.items():
         layer, _, kind = short_name.rpartition(".")

@@ -1,8 +1,10 @@
 """Builds a model from a weight file: finds its architecture, which images it reads, and its class names."""
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torchvision.models import AlexNet_Weights
 
 from alexnet_torch.errors import UserError
@@ -10,8 +12,17 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import CAFFE, PRESETS
+from alexnet_torch.weights.file_architecture import architecture_of, differences_at
+from alexnet_torch.weights.file_network import FileNetwork
 from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
-from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, mean_from_option, to_our_inputs, uniform_mean
+from alexnet_torch.weights.input_convention import (
+    INPUT_CONVENTIONS,
+    InputConvention,
+    from_our_images,
+    mean_from_option,
+    to_our_inputs,
+    uniform_mean,
+)
 from alexnet_torch.weights.model_file import TrainedModel, build_model
 from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
 
@@ -25,23 +36,29 @@ class ImportOptions:
         inputs: which images the weights read, a key of `INPUT_CONVENTIONS`.
         mean: the mean image, as `mean_from_option` takes it.
         image_size: side of the network's images, in pixels.
+        key: which network of a checkpoint, if it contains several, as for `read_weight_file`.
     """
 
     architecture: str | None = None
     inputs: str | None = None
     mean: str | None = None
     image_size: int | None = None
+    key: str | None = None
 
 
 def choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Architecture, int]:
-    """Returns the preset whose shapes the weights have, and its image size: by default 227 for Caffe's, else 224.
+    """Returns the architecture of the weights, and its image size: by default 227 for Caffe's, else 224.
+
+    That is the architecture of the network in the file, if the file describes one; else the preset with the same shapes.
 
     Raises:
-        UserError: no preset fits, or several fit and nothing in the file decides.
+        UserError: no architecture fits; or several presets fit and nothing in the file decides.
     """
     name = options.architecture
     if name is not None and name not in PRESETS:
         raise UserError(f"--architecture {name}: no such architecture; choose from {', '.join(PRESETS)}")
+    if file.network is not None:
+        return _described_architecture(file, file.network, options)
     fitting: dict[str, tuple[Architecture, int]] = {}
     fewest: list[str] = []
     for preset in [PRESETS[name]] if name else PRESETS.values():
@@ -60,12 +77,39 @@ def choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Archi
     if not fitting:
         reason = fewest[0] if fewest else f"{file.path}: no architecture reads images of {options.image_size} pixels"
         raise UserError(f"{reason}; name another file, --architecture or --image-size")
-    if file.inputs == "caffe" and CAFFE.name in fitting:
-        return fitting[CAFFE.name]
     raise UserError(
         f"{file.path}: its shapes fit {', '.join(fitting)}, which compute different things; "
         "choose one with --architecture"
     )
+
+
+def _described_architecture(file: WeightFile, network: FileNetwork, options: ImportOptions) -> tuple[Architecture, int]:
+    """Returns the architecture of the network in the file, a preset where one computes the same, and its image size."""
+    if network.image_size and options.image_size not in (None, network.image_size):
+        raise UserError(
+            f"--image-size {options.image_size}: {file.path} reads {network.image_size} pixels; leave it out"
+        )
+    given = network.image_size or options.image_size
+    problems: list[str] = []
+    for size in (given,) if given is not None else (227, 224):
+        try:
+            described = architecture_of(network, size)
+            target = PRESETS[options.architecture] if options.architecture else described
+            shapes = grouped_shapes(target, max(file.num_classes, target.towers), size)
+        except ValueError as error:
+            problems.append(f"{file.path}: {error}")
+            continue
+        target_name = f"{options.architecture or 'its own network'} at {size} pixels"
+        if mismatches := shape_mismatches(file, shapes, target_name):
+            problems.append(mismatches[0])
+            continue
+        if unlike := differences_at(described, target, size):
+            reason = f"differs from {target.name} at {size} pixels: {', '.join(unlike)}"
+            raise UserError(f"{file.path}: {reason}; leave out --architecture")
+        equal = [preset for preset in PRESETS.values() if not differences_at(described, preset, size)]
+        same_shapes = [preset for preset in equal if grouped_shapes(preset, file.num_classes, size) == shapes]
+        return (target if options.architecture else next(iter(same_shapes), described)), size
+    raise UserError(f"{problems[0]}; name another file, --architecture or --image-size")
 
 
 def _choose_inputs(file: WeightFile, option: str | None) -> str:
@@ -97,7 +141,7 @@ def import_model(
         UserError: as for `read_weight_file` and `choose_architecture`; or the file describes its model and there
             are `options`; or neither the file nor `options` say what is needed.
     """
-    file = read_weight_file(path)
+    file = read_weight_file(path, options.key)
     if file.description is not None:
         return _import_described(file, options, classes_file)
     architecture, size = choose_architecture(file, options)
@@ -115,7 +159,23 @@ def import_model(
     net = AlexNet(architecture, len(classes), size, seed=0)
     net.load_state_dict(grouped_to_towers(weights, architecture.towers))
     model = TrainedModel(net.eval(), classes, mean)
-    return model, [_summary(path, net, classes_source), f"{path}: assumed to read {inputs} images, minus {mean_source}"]
+    assumed = f"{path}: assumed to read {inputs} images, minus {mean_source}"
+    checked = _check_graph(file, net, INPUT_CONVENTIONS[inputs])
+    return model, [*file.notes, _summary(path, net, classes_source), assumed, *checked]
+
+
+def _check_graph(file: WeightFile, net: AlexNet, convention: InputConvention) -> list[str]:
+    """Compares an ONNX file with the network made of it, on a random image; says if nothing can run the file."""
+    if file.network is None or file.path.suffix != ".onnx":
+        return []
+    if importlib.util.find_spec("onnxruntime") is None:
+        return [f"{file.path}: not compared with the network that was made of it; pip install onnxruntime, then again"]
+    from alexnet_torch.weights.onnx_check import check_with_onnxruntime  # not at the top: an optional package
+
+    shape = (1, 3, net.image_size, net.image_size)
+    images = torch.empty(shape).uniform_(-128, 128, generator=torch.Generator().manual_seed(0))
+    names = file.network.images, file.network.logits
+    return [check_with_onnxruntime(file.path, *names, net, images, from_our_images(images, convention))]
 
 
 def _import_described(

@@ -56,6 +56,12 @@ def from_our_inputs(weight: Tensor, convention: InputConvention) -> Tensor:
     return rgb.flip(1) if convention.bgr else rgb
 
 
+def from_our_images(images: Tensor, convention: InputConvention) -> Tensor:
+    """Converts images (N, 3, H, W) from RGB, 0..255, minus the mean, to those of another convention."""
+    scaled = (images.double() / _std_per_channel(convention)).to(images.dtype)
+    return scaled.flip(1) if convention.bgr else scaled
+
+
 def _std_per_channel(convention: InputConvention) -> Tensor:
     return torch.tensor(convention.std, dtype=torch.float64).view(3, 1, 1)
 

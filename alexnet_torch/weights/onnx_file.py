@@ -1,6 +1,7 @@
-"""Reads the weights of ONNX files: initialisers of the graph's Conv and Gemm nodes."""
+"""Reads ONNX files: the network of any graph, the description and weights of those that this package wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.parameter_names import has_tower
-from alexnet_torch.weights.caffe_file import refuse_caffenet
-from alexnet_torch.weights.grouped import FileLayer
+from alexnet_torch.model.presets import CAFFE
+from alexnet_torch.weights.file_network import FileNetwork, NormStep
 from alexnet_torch.weights.model_file import description_from_metadata
+from alexnet_torch.weights.onnx_network import read_network
+
+_EXPORTERS_NAMES = ("", "main_graph", "torch_jit", "torch-jit-export")  # of every graph, whatever it computes
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -42,49 +46,40 @@ def read_description(model: onnx.ModelProto) -> dict[str, Any] | None:
 def read_tower_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Returns the weights by tower of a graph that this package wrote, where they are `PixelNet.net`'s."""
     tensors = {tensor.name.removeprefix("net."): tensor for tensor in model.graph.initializer}
-    return {name: _to_float_tensor(tensor) for name, tensor in tensors.items() if has_tower(name)}
+    return {
+        name: torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+        for name, tensor in tensors.items()
+        if has_tower(name)
+    }
 
 
-def has_lrn(model: onnx.ModelProto) -> bool:
-    """Whether the graph has Caffe's response normalisation, an LRN node; PyTorch exports its own as other nodes."""
-    return any(node.op_type == "LRN" for node in model.graph.node)
+def read_graph(model: onnx.ModelProto) -> tuple[FileNetwork, str | None]:
+    """Returns the network of any other graph, and which images it reads, if its normalisation says so.
 
-
-def read_layers(model: onnx.ModelProto, path: Path) -> list[FileLayer]:
-    """Returns the graph's convolutions and linear layers, in its order.
-
-    Args:
-        model: a model whose graph is one path from images to classes.
-        path: the model's file, for messages.
+    Caffe's normalisation, an LRN node with its constants, means Caffe's images; PyTorch exports its own as other
+    nodes.
 
     Raises:
-        UserError: a layer's weights are computed, not stored; or it has no bias; or the graph is CaffeNet's.
+        ValueError: it is not an AlexNet; the message says what the file seems to be, and names the node.
     """
-    refuse_caffenet(path, [node.op_type for node in model.graph.node], "LRN", "MaxPool")
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    layers = []
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm"):
-            continue
-        names = node.input[1:3]
-        if len(names) != 2 or not all(name in stored for name in names):
-            raise UserError(
-                f"{path}: {node.op_type} {node.name or node.output[0]} has no stored weight and bias; name another file"
-            )
-        weight_name, bias_name = names
-        weight, bias = _to_float_tensor(stored[weight_name]), _to_float_tensor(stored[bias_name])
-        if node.op_type == "Gemm":
-            attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-            weight, bias = _gemm_to_linear(weight, bias, attributes)
-        layers.append(FileLayer(weight_name, weight_name, bias_name, weight, bias.reshape(-1)))
-    return layers
+    if not model.graph.node:
+        raise ValueError("it contains no graph")
+    name = model.graph.name
+    with _begin_message("" if name in _EXPORTERS_NAMES else f"it seems to be {name}: "):
+        network = read_network(model)
+    norm = (CAFFE.norm.window, CAFFE.norm.alpha, CAFFE.norm.beta, CAFFE.norm.k)
+    is_caffes = "caffe" in model.producer_name or any(
+        isinstance(step, NormStep)
+        and step.name.startswith("LRN ")
+        and (step.window, step.alpha, step.beta, step.k) == norm
+        for step in network.steps
+    )
+    return network, "caffe" if is_caffes else None
 
 
-def _gemm_to_linear(weight: Tensor, bias: Tensor, attributes: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Returns a Gemm's weight as (out, in) and its bias, multiplied by its factors alpha and beta."""
-    weight = weight if attributes.get("transB", 0) else weight.T.contiguous()
-    return weight * attributes.get("alpha", 1.0), bias * attributes.get("beta", 1.0)
-
-
-def _to_float_tensor(tensor: onnx.TensorProto) -> Tensor:
-    return torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+@contextmanager
+def _begin_message(beginning: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{beginning}{error}") from error

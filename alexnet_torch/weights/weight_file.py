@@ -2,21 +2,23 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.parameter_names import has_tower, parameter_name
+from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
-from alexnet_torch.weights import caffe_file, grouped
+from alexnet_torch.weights import caffe_network, grouped
+from alexnet_torch.weights.file_network import FileNetwork
+from alexnet_torch.weights.grouped import without_wrappers
 from alexnet_torch.weights.model_file import description_from_metadata, read_model_files
+from alexnet_torch.weights.state_dicts import find_network
+from alexnet_torch.weights.torch_file import load_torch_file, refuse_other_format
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class WeightFile:
         names_in_file: the file's own name for each key of `weights`.
         description: the model's description, as in model.json, if the file contains one.
         inputs: which images the weights read, a key of `INPUT_CONVENTIONS`, if the file format determines it.
+        network: how the weights are used, if the file says it.
+        notes: messages for the user, on which part of the file was read.
     """
 
     path: Path
@@ -36,6 +40,8 @@ class WeightFile:
     names_in_file: dict[str, str]
     description: dict[str, Any] | None = None
     inputs: str | None = None
+    network: FileNetwork | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -43,12 +49,13 @@ class WeightFile:
         return next((len(value) for value in reversed(self.weights.values()) if value.ndim == 2), 0)
 
 
-def read_weight_file(path: Path) -> WeightFile:
+def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
     """Reads a run's folder, or a weight file in the format of its ending.
 
     Args:
         path: a folder, .caffemodel, .onnx, .safetensors, or any file that torch.load reads: a state
-            dict, or a checkpoint with one under "state_dict". Only tensors and plain values are unpickled.
+            dict, or a checkpoint with one under any key. Only tensors and plain values are unpickled.
+        key: which network of a checkpoint, if it contains several, such as "model" or "state_dict.net".
 
     Raises:
         UserError: the file is missing, damaged, of another format, or not of an AlexNet.
@@ -59,14 +66,17 @@ def read_weight_file(path: Path) -> WeightFile:
         if path.is_dir() or (path.name == MODEL_WEIGHTS and path.with_name(MODEL_DESCRIPTION).exists()):
             description, state = read_model_files(path if path.is_dir() else path.parent)
             return _from_towers(path, state, description)
+        refuse_other_format(path)
         if path.suffix == ".caffemodel":
-            return _from_layers(path, caffe_file.read_layers(path), "caffe")
+            return _from_network(path, caffe_network.read_network(path), "caffe")
         with explain_missing_package(path):
             if path.suffix == ".onnx":
                 return _read_onnx(path)
             if path.suffix == ".safetensors":
-                return _read_safetensors(path)
-        return _from_state_dict(path, _load_torch_file(path))
+                return _read_safetensors(path, key)
+        return _from_content(path, load_torch_file(path), key)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a weight file or a run's folder") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; name an AlexNet weight file") from error
 
@@ -89,10 +99,10 @@ def _read_onnx(path: Path) -> WeightFile:
     description = onnx_file.read_description(model)
     if description is not None:
         return _from_towers(path, onnx_file.read_tower_weights(model), description)
-    return _from_layers(path, onnx_file.read_layers(model, path), "caffe" if onnx_file.has_lrn(model) else None)
+    return _from_network(path, *onnx_file.read_graph(model))
 
 
-def _read_safetensors(path: Path) -> WeightFile:
+def _read_safetensors(path: Path, key: str | None) -> WeightFile:
     from safetensors import SafetensorError, safe_open  # not at the top: see explain_missing_package
 
     try:
@@ -103,38 +113,25 @@ def _read_safetensors(path: Path) -> WeightFile:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: is damaged or not a safetensors file ({error}); copy it again") from error
     description = description_from_metadata(metadata)
-    return _from_state_dict(path, state) if description is None else _from_towers(path, state, description)
+    return _from_content(path, state, key) if description is None else _from_towers(path, state, description)
 
 
 def _numeric_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _load_torch_file(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
-        raise UserError(
-            f"{path}: is not a weight file, or contains more than tensors, which is not unpickled; "
-            "name a saved state_dict()"
-        ) from error
-    except Exception as error:  # a damaged file can raise almost any exception
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: is damaged or not a weight file ({reason}); copy it again") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if isinstance(content, dict) and "identity" in content:
-        raise UserError(f"{path}: is a run's checkpoint, which has no mean image or class names; name the run's folder")
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: contains no state dict; name a saved state_dict()")
-    return content
-
-
-def _from_state_dict(path: Path, state: Mapping[str, Tensor]) -> WeightFile:
-    without_prefix = {name.removeprefix("module."): value for name, value in state.items()}
-    if any(map(has_tower, without_prefix)):
-        return _from_towers(path, without_prefix, None)
-    return _from_layers(path, grouped.layers_from_state_dict(state), None)
+def _from_content(path: Path, content: object, key: str | None) -> WeightFile:
+    found = find_network(content, key)
+    notes = []
+    if found.beside:
+        names = f"{', '.join(found.beside[:4])}{', ...' if len(found.beside) > 4 else ''}"
+        notes.append(f"{path}: read {found.key or 'the network'}, without {len(found.beside)} other tensors: {names}")
+    elif found.key:
+        notes.append(f"{path}: read {found.key}")
+    if found.has_towers:
+        state = {without_wrappers(name): value.float() for name, value in found.state.items()}
+        return replace(_from_towers(path, state, None), notes=tuple(notes))
+    return replace(_from_layers(path, found.layers(), None), notes=tuple(notes))
 
 
 def _from_towers(path: Path, state: Mapping[str, Tensor], description: dict[str, Any] | None) -> WeightFile:
@@ -142,14 +139,19 @@ def _from_towers(path: Path, state: Mapping[str, Tensor], description: dict[str,
     return WeightFile(path, weights, {name: name for name in weights}, description, "rgb")
 
 
-def _from_layers(path: Path, layers: Sequence[grouped.FileLayer], inputs: str | None) -> WeightFile:
+def _from_layers(path: Path, layers: Mapping[str, grouped.FileLayer], inputs: str | None) -> WeightFile:
+    """Returns the content of a file with one layer for each stage."""
     weights: dict[str, Tensor] = {}
     names_in_file: dict[str, str] = {}
-    for stage, layer in grouped.layers_by_stage(layers).items():
+    for stage, layer in layers.items():
         weight, bias = parameter_name(stage, "weight"), parameter_name(stage, "bias")
         weights |= {weight: layer.weight, bias: layer.bias}
         names_in_file |= {weight: layer.weight_name, bias: layer.bias_name}
     return WeightFile(path, weights, names_in_file, None, inputs)
+
+
+def _from_network(path: Path, network: FileNetwork, inputs: str | None) -> WeightFile:
+    return replace(_from_layers(path, network.layers, inputs), network=network)
 
 
 def shape_mismatches(file: WeightFile, shapes: Mapping[str, tuple[int, ...]], network: str) -> list[str]:
@@ -180,4 +182,4 @@ def detect_inputs(file: WeightFile) -> str | None:
     if file.description is not None or shape_mismatches(file, shapes, "torchvision"):
         return file.inputs
     first = file.names_in_file[parameter_name(TORCHVISION.stage_names[0], "weight")]
-    return "imagenet" if first.replace("module.", "") == "features.0.weight" else None
+    return "imagenet" if without_wrappers(first) == "features.0.weight" else None

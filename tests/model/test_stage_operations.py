@@ -53,7 +53,7 @@ def apply(name: Operation, parts: list[Tensor], architecture: Architecture) -> l
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "relu": F.relu,
         "tanh": torch.tanh,
-        "pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=architecture.pool_ceil),
+        "pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=bool(architecture.pool_ceil)),
         "norm": lambda x: F.local_response_norm(x, norm.window, norm.alpha, norm.beta, norm.k),
         "spatial_norm": lambda x: (
             x / (square.k + square.alpha * F.avg_pool2d(x * x, square.window, 1, square.window // 2)) ** square.beta
