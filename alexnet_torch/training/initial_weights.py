@@ -1,16 +1,16 @@
 """The weights before a run's first step: copied from a run or a weight file, or random; and which stages are frozen."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import stage_of
-from alexnet_torch.model.presets import CAFFE, TORCHVISION
+from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.weights.file_architecture import architecture_of, differences, differences_at
 from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, InputConvention, to_our_inputs
 from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
@@ -107,14 +107,19 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
     if mismatches := shape_mismatches(replace(file, weights=copied), expected, "the network to train"):
         raise UserError(f"--init: {mismatches[0]}; name other weights, or with --init-stages the stages that fit")
-    source_net, first_weight = _architecture(file), f"{names[0]}.weight"
+    source_net, first_weight = _architecture(file, net.image_size), f"{names[0]}.weight"
     if first_weight in copied:
         scale = (source_net.input_scale if source_net else 1.0) / net.architecture.input_scale
         copied[first_weight] = to_our_inputs(copied[first_weight], _inputs(file)) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
-    differences = list(_differences(source_net, net.architecture, stages)) if source_net else []
-    warning = f"; they were trained in a network with {', '.join(differences)}" if differences else ""
-    return f"the weights of {source}: {', '.join(stages)}{still_random}{warning}"
+    unlike: list[str] = []
+    if source_net is not None and file.network is not None:  # its rounding in pooling is known for its images alone
+        unlike = differences_at(source_net, net.architecture, net.image_size, stages)
+    elif source_net is not None:
+        unlike = list(differences(source_net, net.architecture, stages))
+    warning = f"; they were trained in a network with {', '.join(unlike)}" if unlike else ""
+    part = "".join(f" ({note})" for note in file.notes)
+    return f"the weights of {source}{part}: {', '.join(stages)}{still_random}{warning}"
 
 
 def _stages_with_same_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[str], str]:
@@ -126,34 +131,19 @@ def _stages_with_same_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[
     return before, f"; {last} has random weights, for {net.num_classes} classes instead of {len(bias)}"
 
 
-def _architecture(file: WeightFile) -> Architecture | None:
+def _architecture(file: WeightFile, image_size: int) -> Architecture | None:
     """Returns the architecture of the network that has the weights; None if it is unknown."""
+    if file.network is not None:
+        try:
+            return architecture_of(file.network, file.network.image_size or image_size)
+        except ValueError as error:
+            raise UserError(f"--init {file.path}: {error}; name an AlexNet weight file") from error
     if file.description is None:
-        return {"caffe": CAFFE, "imagenet": TORCHVISION}.get(detect_inputs(file) or "")
+        return TORCHVISION if detect_inputs(file) == "imagenet" else None
     try:
         return Architecture.from_dict(file.description["architecture"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--init {file.path}: its description is damaged ({error}); name another") from error
-
-
-def _differences(source: Architecture, target: Architecture, stages: Sequence[str]) -> Iterator[str]:
-    """Yields what two networks compute differently with these stages, such as "norm.k 1.0 instead of 2.0"."""
-    source, target = source.computation_only(), target.computation_only()
-    yield from _field_differences("", source, target)
-    target_stages = {stage.name: stage for stage in target.stages}
-    for stage in source.stages:
-        if stage.name in stages:
-            yield from _field_differences(f"{stage.name}.", stage, target_stages[stage.name])
-
-
-def _field_differences(prefix: str, source: Any, target: Any) -> Iterator[str]:
-    """Compares two dataclasses field by field, without stages and fields that the weights' shapes determine."""
-    for field in fields(source):
-        value, target_value = getattr(source, field.name), getattr(target, field.name)
-        if is_dataclass(value):
-            yield from _field_differences(f"{prefix}{field.name}.", value, target_value)
-        elif value != target_value and field.name not in ("convs", "linears", "towers", "channels", "width"):
-            yield f"{prefix}{field.name} {value} instead of {target_value}"
 
 
 def _inputs(file: WeightFile) -> InputConvention:

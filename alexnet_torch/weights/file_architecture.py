@@ -80,13 +80,21 @@ def _field_differences(prefix: str, source: Any, target: Any) -> Iterator[str]:
             yield f"{prefix}{field.name} {value} instead of {target_value}"
 
 
-def differences_at(source: Architecture, target: Architecture, image_size: int) -> list[str]:
-    """Returns what two networks compute differently for images of one size: nothing if they compute the same."""
-    found = list(differences(_comparable(source, image_size), _comparable(target, image_size)))
-    sides = zip(source.stage_sides(image_size), target.stage_sides(image_size), strict=False)
-    return found or [
-        f"{name} {side} pixels wide instead of {other}" for (name, side), (_, other) in sides if side != other
-    ]
+def differences_at(
+    source: Architecture, target: Architecture, image_size: int, stages: Sequence[str] | None = None
+) -> list[str]:
+    """Returns what two networks compute differently for images of one size: nothing if they compute the same.
+
+    Args:
+        source, target, stages: as for `differences`.
+        image_size: side of the images in pixels; both networks fit it.
+    """
+    found = list(differences(_comparable(source, image_size), _comparable(target, image_size), stages))
+    if found:
+        return found  # which explain different sides, too
+    target_sides = dict(target.stage_sides(image_size))
+    sides = [(name, side, target_sides.get(name, side)) for name, side in source.stage_sides(image_size)]
+    return [f"{name} {side} pixels wide instead of {other}" for name, side, other in sides if side != other]
 
 
 def _comparable(net: Architecture, image_size: int) -> Architecture:

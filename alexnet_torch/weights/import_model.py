@@ -1,10 +1,12 @@
 """Builds a model from a weight file: finds its architecture, which images it reads, and its class names."""
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from torchvision.models import AlexNet_Weights
 
 from alexnet_torch.errors import UserError
@@ -12,12 +14,12 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import CAFFE, PRESETS
+from alexnet_torch.weights.export_model import PixelNet
 from alexnet_torch.weights.file_architecture import architecture_of, differences_at
-from alexnet_torch.weights.file_network import FileNetwork
+from alexnet_torch.weights.file_network import ConvStep, FileNetwork
 from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.input_convention import (
     INPUT_CONVENTIONS,
-    InputConvention,
     from_our_images,
     mean_from_option,
     to_our_inputs,
@@ -49,7 +51,7 @@ class ImportOptions:
 def choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Architecture, int]:
     """Returns the architecture of the weights, and its image size: by default 227 for Caffe's, else 224.
 
-    That is the architecture of the network in the file, if the file describes one; else the preset with the same shapes.
+    That is the architecture of the file's network, if the file describes one; else the preset with the same shapes.
 
     Raises:
         UserError: no architecture fits; or several presets fit and nothing in the file decides.
@@ -84,14 +86,13 @@ def choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Archi
 
 
 def _described_architecture(file: WeightFile, network: FileNetwork, options: ImportOptions) -> tuple[Architecture, int]:
-    """Returns the architecture of the network in the file, a preset where one computes the same, and its image size."""
+    """Returns the architecture of the file's network, a preset if one computes the same, and its image size."""
     if network.image_size and options.image_size not in (None, network.image_size):
-        raise UserError(
-            f"--image-size {options.image_size}: {file.path} reads {network.image_size} pixels; leave it out"
-        )
+        reason = f"{file.path} reads {network.image_size} pixels"
+        raise UserError(f"--image-size {options.image_size}: {reason}; leave it out")
     given = network.image_size or options.image_size
     problems: list[str] = []
-    for size in (given,) if given is not None else (227, 224):
+    for size in _default_sizes(network) if given is None else (given,):
         try:
             described = architecture_of(network, size)
             target = PRESETS[options.architecture] if options.architecture else described
@@ -99,17 +100,33 @@ def _described_architecture(file: WeightFile, network: FileNetwork, options: Imp
         except ValueError as error:
             problems.append(f"{file.path}: {error}")
             continue
-        target_name = f"{options.architecture or 'its own network'} at {size} pixels"
-        if mismatches := shape_mismatches(file, shapes, target_name):
+        if mismatches := shape_mismatches(file, shapes, f"{options.architecture or 'its network'} at {size} pixels"):
             problems.append(mismatches[0])
             continue
+        if options.architecture is None:
+            return _equal_preset(described, shapes, file.num_classes, size) or described, size
         if unlike := differences_at(described, target, size):
             reason = f"differs from {target.name} at {size} pixels: {', '.join(unlike)}"
             raise UserError(f"{file.path}: {reason}; leave out --architecture")
-        equal = [preset for preset in PRESETS.values() if not differences_at(described, preset, size)]
-        same_shapes = [preset for preset in equal if grouped_shapes(preset, file.num_classes, size) == shapes]
-        return (target if options.architecture else next(iter(same_shapes), described)), size
+        return target, size
     raise UserError(f"{problems[0]}; name another file, --architecture or --image-size")
+
+
+def _default_sizes(network: FileNetwork) -> tuple[int, int]:
+    """Returns the image sizes to try where the file says none: 227 first without padding before conv1, as in Caffe."""
+    first = network.steps[0]
+    return (227, 224) if isinstance(first, ConvStep) and first.padding == (0, 0, 0, 0) else (224, 227)
+
+
+def _equal_preset(
+    described: Architecture, shapes: Mapping[str, tuple[int, ...]], num_classes: int, size: int
+) -> Architecture | None:
+    """Returns the preset that computes what an architecture computes at this image size."""
+    for preset in PRESETS.values():
+        fits = preset.fits(size) and num_classes >= preset.towers
+        if fits and grouped_shapes(preset, num_classes, size) == shapes and not differences_at(described, preset, size):
+            return preset
+    return None
 
 
 def _choose_inputs(file: WeightFile, option: str | None) -> str:
@@ -160,22 +177,21 @@ def import_model(
     net.load_state_dict(grouped_to_towers(weights, architecture.towers))
     model = TrainedModel(net.eval(), classes, mean)
     assumed = f"{path}: assumed to read {inputs} images, minus {mean_source}"
-    checked = _check_graph(file, net, INPUT_CONVENTIONS[inputs])
-    return model, [*file.notes, _summary(path, net, classes_source), assumed, *checked]
+    images = torch.empty(1, 3, size, size).uniform_(-128, 128, generator=torch.Generator().manual_seed(0))
+    checked = _check_graph(file, net, images, from_our_images(images, INPUT_CONVENTIONS[inputs]))
+    return model, [*(f"{path}: {note}" for note in file.notes), _summary(path, net, classes_source), assumed, *checked]
 
 
-def _check_graph(file: WeightFile, net: AlexNet, convention: InputConvention) -> list[str]:
+def _check_graph(file: WeightFile, net: nn.Module, images: torch.Tensor, graph_images: torch.Tensor) -> list[str]:
     """Compares an ONNX file with the network made of it, on a random image; says if nothing can run the file."""
-    if file.network is None or file.path.suffix != ".onnx":
+    if file.path.suffix != ".onnx":
         return []
     if importlib.util.find_spec("onnxruntime") is None:
         return [f"{file.path}: not compared with the network that was made of it; pip install onnxruntime, then again"]
     from alexnet_torch.weights.onnx_check import check_with_onnxruntime  # not at the top: an optional package
 
-    shape = (1, 3, net.image_size, net.image_size)
-    images = torch.empty(shape).uniform_(-128, 128, generator=torch.Generator().manual_seed(0))
-    names = file.network.images, file.network.logits
-    return [check_with_onnxruntime(file.path, *names, net, images, from_our_images(images, convention))]
+    names = (file.network.images, file.network.logits) if file.network else None
+    return [check_with_onnxruntime(file.path, names, net, images, graph_images)]
 
 
 def _import_described(
@@ -193,7 +209,10 @@ def _import_described(
         model = build_model(description, grouped_to_towers(file.weights, towers), ["cpu"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file.path}: its weights and its description do not fit ({error}); copy it again") from error
-    return model, [_summary(file.path, model.net, classes_source)]
+    shape = (1, 3, model.net.image_size, model.net.image_size)
+    pixels = torch.empty(shape).uniform_(0, 255, generator=torch.Generator().manual_seed(0))
+    checked = _check_graph(file, PixelNet(model).eval(), pixels, pixels)
+    return model, [_summary(file.path, model.net, classes_source), *checked]
 
 
 def _summary(path: Path, net: AlexNet, classes_source: str) -> str:

@@ -6,23 +6,22 @@ import onnx
 import onnxruntime
 import torch
 from onnx import helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.alexnet import AlexNet
 
 TOLERANCE = 1e-3
 """Of the largest logit: ten times the difference that float32 sums in another order have shown."""
 
 
 def check_with_onnxruntime(
-    path: Path, images: str, logits: str, net: AlexNet, inputs: Tensor, graph_inputs: Tensor
+    path: Path, names: tuple[str, str] | None, net: nn.Module, inputs: Tensor, graph_inputs: Tensor
 ) -> str:
     """Compares the logits of a network with those of the graph that it was read from.
 
     Args:
         path: the ONNX file.
-        images, logits: the graph's names of its input and of the logits, which need not be its output.
+        names: the graph's names of the images and of the logits; None for its only input and output.
         net: the network, on the CPU, in evaluation mode.
         inputs: one random image (1, 3, S, S), as the network reads it.
         graph_inputs: the same image as the graph reads it.
@@ -34,6 +33,7 @@ def check_with_onnxruntime(
         UserError: onnxruntime cannot run the graph, or the logits differ by more than `TOLERANCE`.
     """
     model = onnx.load(path)
+    images, logits = names or (model.graph.input[0].name, model.graph.output[0].name)
     if logits not in [output.name for output in model.graph.output]:
         model.graph.output.append(helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None))
     batch = next(value for value in model.graph.input if value.name == images).type.tensor_type.shape.dim[0].dim_value

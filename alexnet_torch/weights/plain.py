@@ -91,7 +91,7 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
         padding, groups = (top, left) if symmetric else (0, 0), _groups(net, conv)
         yield conv.name, "", nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, padding, groups=groups)
         for operation in conv.after:
-            yield conv.name, operation, _operation(net, operation)
+            yield conv.name, operation, _operation(net, operation, conv.name)
         channels = conv.channels
         if conv is net.convs[-1] and net.adaptive_pool is not None:
             yield conv.name, "avgpool", nn.AdaptiveAvgPool2d(net.adaptive_pool)
@@ -104,7 +104,7 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
         layer = nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
         yield linear.name, "", layer
         if linear is not net.linears[-1]:
-            yield linear.name, net.linear_activation, _operation(net, net.linear_activation)
+            yield linear.name, net.linear_activation, _operation(net, net.linear_activation, linear.name)
         if linear.name in net.dropout:
             yield linear.name, "drop", nn.Dropout(net.dropout_rate)
         inputs = outputs
@@ -115,10 +115,10 @@ def _groups(net: Architecture, stage: Conv | Linear) -> int:
     return 1 if stage.meet or stage is net.stages[0] else net.towers
 
 
-def _operation(net: Architecture, operation: Operation) -> nn.Module:
+def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module:
     norm = net.norm
     if operation == "pool":
-        return nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pool_ceil)
+        return nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pools_up(stage))
     if operation == "norm":
         groups = 1 if norm.across_towers else net.towers
         if groups == 1:

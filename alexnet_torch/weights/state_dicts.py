@@ -1,6 +1,6 @@
 """Finds the networks in what a checkpoint contains: by their tensors, under whatever keys and prefixes they are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,13 +104,20 @@ def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
     if not isinstance(content, Mapping):
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    prefixes = _prefixes(tensors, "")
-    beside = tuple(name for name in tensors if not name.startswith(tuple(prefixes)))
-    for prefix in prefixes:
-        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    networks = {prefix: _names(tensors, prefix) for prefix in _prefixes(tensors, "")}
+    of_networks = {name for names in networks.values() for name in names}
+    beside = tuple(name for name in tensors if name not in of_networks)
+    for prefix, names in networks.items():
+        state = {name.removeprefix(prefix): tensors[name] for name in names}
         yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, beside)
     for key, value in content.items():
         yield from _networks(value, (*keys, str(key)))
+
+
+def _names(tensors: Iterable[str], prefix: str) -> list[str]:
+    """Returns the names with a prefix: only those by tower, if there are any."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return [name for name in names if has_tower(name.removeprefix(prefix))] or names
 
 
 def _prefixes(tensors: Mapping[str, Any], prefix: str) -> list[str]:

@@ -92,7 +92,7 @@ def load_torch_file(path: Path) -> object:
 
 def _refused_objects(path: Path, error: UnpicklingError) -> str:
     """Returns which objects of a file are not unpickled, and how to save its weights without them."""
-    named = set(re.findall(r"GLOBAL (\S+) was not an allowed global", str(error)))
+    named = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
     if zipfile.is_zipfile(path):
         with torch.serialization.safe_globals(_PLAIN):
             named |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))

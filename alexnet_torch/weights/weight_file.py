@@ -32,7 +32,7 @@ class WeightFile:
         description: the model's description, as in model.json, if the file contains one.
         inputs: which images the weights read, a key of `INPUT_CONVENTIONS`, if the file format determines it.
         network: how the weights are used, if the file says it.
-        notes: messages for the user, on which part of the file was read.
+        notes: which part of the file was read, for messages.
     """
 
     path: Path
@@ -125,9 +125,9 @@ def _from_content(path: Path, content: object, key: str | None) -> WeightFile:
     notes = []
     if found.beside:
         names = f"{', '.join(found.beside[:4])}{', ...' if len(found.beside) > 4 else ''}"
-        notes.append(f"{path}: read {found.key or 'the network'}, without {len(found.beside)} other tensors: {names}")
+        notes.append(f"read {found.key or 'the network'} without {len(found.beside)} other tensors: {names}")
     elif found.key:
-        notes.append(f"{path}: read {found.key}")
+        notes.append(f"read {found.key}")
     if found.has_towers:
         state = {without_wrappers(name): value.float() for name, value in found.state.items()}
         return replace(_from_towers(path, state, None), notes=tuple(notes))

@@ -4,26 +4,20 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
-from onnx import helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet_torch import cli, load_model, predict
+from alexnet_torch import cli, predict
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.weights.grouped import grouped_shapes
-from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.caffe_files import (
     CLASSES,
-    GROUPS,
     SIZE,
     V1,
     V2,
@@ -36,8 +30,15 @@ from tests.support.caffe_files import (
     unpacked_data,
     with_four_sizes,
 )
-
-BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
+from tests.support.imports import (
+    BGR_MEAN,
+    assert_computes,
+    caffe_logits,
+    import_error,
+    import_file,
+    rgb_images,
+    write_onnx,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,55 +46,6 @@ def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Narrows the presets with the paper's shapes; torchvision's is tested at full size."""
     for name in ("paper", "source_2012", "caffe"):
         monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
-
-
-def caffe_logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Computes bvlc_alexnet with plain grouped convolutions; x is BGR minus the mean, (N, 3, H, W)."""
-
-    def conv(stage: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-        weight, bias = weights[f"{stage}.weight"], weights[f"{stage}.bias"]
-        return F.relu(F.conv2d(x, weight, bias, stride, padding, 1, GROUPS.get(stage, 1)))
-
-    def pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 3, 2, ceil_mode=True)
-
-    x = pool(F.local_response_norm(conv("conv1", x, 4), 5, 1e-4, 0.75, 1.0))
-    x = pool(F.local_response_norm(conv("conv2", x, 1, 2), 5, 1e-4, 0.75, 1.0))
-    x = pool(conv("conv5", conv("conv4", conv("conv3", x, 1, 1), 1, 1), 1, 1)).flatten(1)
-    for stage in ("fc6", "fc7"):
-        x = F.relu(F.linear(x, weights[f"{stage}.weight"], weights[f"{stage}.bias"]))
-    return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
-
-
-def rgb_images() -> Tensor:
-    return torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).float()
-
-
-def assert_computes(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
-    """Compares the model's logits of RGB images (N, 3, H, W), 0..255, which are centre crops, with the expected."""
-    start = (model.mean.shape[0] - images.shape[-1]) // 2
-    mean = model.mean[start : start + images.shape[-1], start : start + images.shape[-1]]  # (H, W, 3)
-    with torch.no_grad():
-        logits = model.net(images - torch.from_numpy(mean).permute(2, 0, 1))
-    assert expected.std() > 0.1
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def import_file(file: Path, *options: str) -> TrainedModel:
-    run = file.with_name(f"{file.name}-run")
-    assert cli.main(["import", str(file), "--output", str(run), *options]) == 0
-    return load_model(run, ["cpu"])
-
-
-def import_error(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> str:
-    """Returns import's one line on stderr; checks that its status is 2 and that it creates no folder."""
-    capsys.readouterr()
-    run = file.with_name("failed-run")
-    assert cli.main(["import", str(file), "--output", str(run), *options]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1, error
-    assert not run.exists()
-    return error
 
 
 @pytest.mark.parametrize(
@@ -154,49 +106,6 @@ def test_the_mean_is_a_colour_or_a_file_of_caffe_or_numpy(tmp_path: Path) -> Non
     file.write_bytes(caffemodel(weights))
     expected = caffe_logits(weights, images.flip(1) - torch.tensor([30.0, 20.0, 10.0]).view(3, 1, 1))
     assert_computes(import_file(file, "--image-size", str(SIZE), "--mean", "10,20,30"), images, expected)
-
-
-def write_onnx(path: Path, weights: dict[str, Tensor], transposed: bool, pool_first: bool = False) -> None:
-    """Writes bvlc_alexnet as a graph of ONNX operators; linear weights are (in, out) if `transposed`."""
-    nodes: list[onnx.NodeProto] = []
-    stored: list[onnx.TensorProto] = []
-    output = "data_0"
-
-    def add(kind: str, *inputs: str, **attributes: Any) -> None:
-        nonlocal output
-        nodes.append(helper.make_node(kind, [output, *inputs], [f"t{len(nodes)}"], **attributes))
-        output = f"t{len(nodes) - 1}"
-
-    def store(stage: str, transpose: bool = False) -> tuple[str, str]:
-        names = f"{stage}_w_0", f"{stage}_b_0"
-        weight = weights[f"{stage}.weight"]
-        stored.append(numpy_helper.from_array((weight.T if transpose else weight).contiguous().numpy(), names[0]))
-        stored.append(numpy_helper.from_array(weights[f"{stage}.bias"].numpy(), names[1]))
-        return names
-
-    def pool() -> None:
-        add("MaxPool", kernel_shape=[3, 3], strides=[2, 2])
-
-    def norm() -> None:
-        add("LRN", size=5, alpha=1e-4, beta=0.75, bias=1.0)
-
-    for stage, pad in (("conv1", 0), ("conv2", 2), ("conv3", 1), ("conv4", 1), ("conv5", 1)):
-        strides = [4, 4] if stage == "conv1" else [1, 1]
-        add("Conv", *store(stage), group=GROUPS.get(stage, 1), pads=[pad] * 4, strides=strides)
-        add("Relu")
-        if stage in ("conv1", "conv2"):
-            for step in (pool, norm) if pool_first else (norm, pool):
-                step()
-    pool()
-    add("Flatten")
-    for stage in ("fc6", "fc7", "fc8"):
-        add("Gemm", *store(stage, transposed), transB=0 if transposed else 1)
-        if stage != "fc8":
-            add("Relu")
-    images = helper.make_tensor_value_info("data_0", onnx.TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
-    logits = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["N", CLASSES])
-    graph = helper.make_graph(nodes, "alexnet", [images], [logits], stored)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["transB", "plain"])
@@ -332,26 +241,15 @@ def test_a_missing_and_an_unexpected_layer_are_named(tmp_path: Path, capsys: pyt
     fewer = {name: value for name, value in weights.items() if not name.startswith("conv4")}
     torch.save(fewer, tmp_path / "fewer.pt")
     assert "has no conv4.weight, which caffe" in import_error(capsys, tmp_path / "fewer.pt", *options)
-    other_names = {f"net.{name}": value for name, value in fewer.items()}
+    other_names = {f"net.layer_{name}": value for name, value in fewer.items()}
     torch.save(other_names, tmp_path / "order.pt")
-    assert "4 convolutions and 3 linear layers among 7" in import_error(capsys, tmp_path / "order.pt", *options)
+    assert "in net it has 4 convolutions and 3 linear layers among 7" in import_error(
+        capsys, tmp_path / "order.pt", *options
+    )
     torch.save({**weights, "conv9.weight": torch.zeros(1), "conv9.bias": torch.zeros(1)}, tmp_path / "more.pt")
     assert "conv9.weight is not in caffe" in import_error(capsys, tmp_path / "more.pt", *options)
     torch.save({**weights, "bn.running_mean": torch.zeros(1)}, tmp_path / "norm.pt")
     assert "bn.running_mean is not one of a layer's weight and bias" in import_error(capsys, tmp_path / "norm.pt")
-
-
-@pytest.mark.parametrize("name", ["a.caffemodel", "a.onnx"])
-def test_caffenet_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / name
-    if file.suffix == ".onnx":
-        write_onnx(file, random_caffe_weights(), False, pool_first=True)
-    else:
-        file.write_bytes(caffemodel(random_caffe_weights(), pool_first=True))
-    assert "pools before it normalises, as CaffeNet does" in import_error(capsys, file, "--image-size", str(SIZE))
-    if file.suffix == ".caffemodel":
-        file.write_bytes(caffemodel(random_caffe_weights(), V1, pool_first=True))
-        assert "pools before it normalises" in import_error(capsys, file, "--image-size", str(SIZE))
 
 
 @pytest.mark.parametrize("name", ["a.caffemodel", "a.onnx", "a.pt", "a.safetensors", "a.pt2"])
@@ -385,10 +283,12 @@ def test_nothing_but_tensors_is_unpickled(
     torch.save({"conv1.weight": Trap()}, "trap.pt")
     Path("old.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "old.pt"):
-        assert "contains more than tensors, which is not unpickled" in import_error(capsys, tmp_path / name)
+        assert "contains more than tensors, posix.mkdir, which is not unpickled" in import_error(
+            capsys, tmp_path / name
+        )
     assert not Path("sprung").exists()
     torch.save([1, 2], "list.pt")
-    assert "contains no state dict" in import_error(capsys, tmp_path / "list.pt")
+    assert "it contains a list, and no network's weights" in import_error(capsys, tmp_path / "list.pt")
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,212 @@
+"""Networks in checkpoints of other programs are found by their tensors; refusals say what a file seems to be."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from alexnet_torch import AlexNet
+from alexnet_torch.errors import UserError
+from alexnet_torch.model.architecture import PAPER
+from alexnet_torch.training.initial_weights import copy_weights
+from alexnet_torch.weights.weight_file import WeightFile, read_weight_file
+from tests.support.caffe_files import random_caffe_weights
+from tests.support.nets import narrow
+
+WEIGHTS = random_caffe_weights()
+
+
+def read(tmp_path: Path, content: object, key: str | None = None) -> WeightFile:
+    torch.save(content, tmp_path / "checkpoint.pt")
+    return read_weight_file(tmp_path / "checkpoint.pt", key)
+
+
+def error(tmp_path: Path, content: object, key: str | None = None) -> str:
+    with pytest.raises(UserError) as raised:
+        read(tmp_path, content, key)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def prefixed(prefix: str, weights: dict[str, Tensor] = WEIGHTS) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+def assert_is_read(file: WeightFile, weights: dict[str, Tensor] = WEIGHTS) -> None:
+    assert list(file.weights) == list(weights)
+    assert all(torch.equal(file.weights[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("key", ["model", "net", "model_state_dict", "ema", "state_dict", "anything"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "net.", "_orig_mod.module.", "a.b."])
+def test_a_network_is_found_under_any_key_and_prefix(key: str, prefix: str, tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(3, 3))], lr=0.1, momentum=0.9).state_dict()
+    file = read(tmp_path, {"epoch": 3, key: prefixed(prefix), "optimizer": optimizer, "lr_scheduler": {"step": 4}})
+    assert_is_read(file)
+    assert file.notes == (f"read {f'{key}.{prefix}'.rstrip('.')}",)
+
+
+def test_lightnings_checkpoint_is_read_without_its_loss_and_metrics(tmp_path: Path) -> None:
+    state = {**prefixed("net."), "criterion.weight": torch.ones(7), "accuracy.confusion": torch.zeros(7, 7)}
+    content = {"state_dict": state, "loops": {"fit_loop": {}}, "hyper_parameters": {"lr": 0.1}, "callbacks": {}}
+    file = read(tmp_path, content)
+    assert_is_read(file)
+    assert file.notes == ("read state_dict.net without 2 other tensors: criterion.weight, accuracy.confusion",)
+
+
+def test_pytorchs_own_wrappers_are_removed(tmp_path: Path) -> None:
+    net = nn.Sequential(*(nn.Conv2d(1, 2, 1) for _ in range(5)), *(nn.Linear(2, 2) for _ in range(3)))
+    expected = [value.clone() for value in net.state_dict().values()]
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    for wrapped in (nn.DataParallel(net), averaged, torch.compile(net), torch.compile(nn.DataParallel(net))):
+        assert isinstance(wrapped, nn.Module)
+        file = read(tmp_path, wrapped.state_dict())
+        assert all(map(torch.equal, file.weights.values(), expected))
+    sharded = {"features._fsdp_wrapped_module.0.weight": torch.zeros(1)}
+    assert "no network's weights" in error(tmp_path, sharded)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod.", "backbone._orig_mod.module."])
+def test_our_own_network_is_found_in_another_programs_checkpoint(prefix: str, tmp_path: Path) -> None:
+    net = AlexNet(narrow(PAPER), 5, 64, seed=0).half()
+    state = {**prefixed(prefix, net.state_dict()), "head.weight": torch.ones(2, 2)}
+    file = read(tmp_path, {"student": state})
+    assert torch.equal(file.weights["conv2.weight"], torch.cat(net.stage_weights("conv2")).float())
+    assert (file.inputs, file.weights["fc8.bias"].dtype) == ("rgb", torch.float32)
+    fresh = AlexNet(narrow(PAPER), 5, 64, seed=1)
+    said = copy_weights(fresh, str(tmp_path / "checkpoint.pt"))
+    if prefix:
+        assert f"(read student.{prefix.rstrip('.')} without 1 other tensors: head.weight): conv1" in said
+    assert torch.equal(fresh.stage_weights("fc6")[1], net.stage_weights("fc6")[1].float())
+
+
+def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
+    other = {name: value + 1 for name, value in WEIGHTS.items()}
+    content = {"model": WEIGHTS, "model_ema": other, "teacher": {"net": prefixed("module.", other)}}
+    said = error(tmp_path, content)
+    assert (
+        "it contains 3 different networks, model, model_ema, teacher.net.module; choose one with import --key" in said
+    )
+    assert_is_read(read(tmp_path, content, "model_ema"), other)
+    assert_is_read(read(tmp_path, content, "teacher.net.module"), other)
+    assert "--key ema: it contains no such network, only model, model_ema, teacher.net.module" in error(
+        tmp_path, content, "ema"
+    )
+    in_one = {**prefixed("student."), **prefixed("teacher.", other)}
+    assert "2 different networks, student, teacher" in error(tmp_path, in_one)
+    assert_is_read(read(tmp_path, in_one, "teacher"), other)
+    assert_is_read(read(tmp_path, {"state_dict": WEIGHTS, "best": dict(WEIGHTS)}))  # the same twice
+
+
+def test_the_alexnet_is_taken_from_beside_another_network(tmp_path: Path) -> None:
+    vgg = {f"{index}.{kind}": torch.zeros((2,) * n) for index in range(13) for kind, n in (("weight", 4), ("bias", 1))}
+    vgg |= {
+        f"{20 + index}.{kind}": torch.zeros((2,) * n) for index in range(3) for kind, n in (("weight", 2), ("bias", 1))
+    }
+    file = read(tmp_path, {"teacher": vgg, "student": WEIGHTS})
+    assert_is_read(file)
+    assert "in teacher it has 13 convolutions and 3 linear layers among 16" in error(tmp_path, {"teacher": vgg})
+
+
+def test_safetensors_of_other_programs_are_searched_too(tmp_path: Path) -> None:
+    save_file(prefixed("model."), tmp_path / "net.safetensors")
+    assert_is_read(read_weight_file(tmp_path / "net.safetensors"))
+
+
+def test_namespaces_and_numpy_scalars_beside_the_weights_are_no_hindrance(tmp_path: Path) -> None:
+    plain = {"args": argparse.Namespace(lr=0.1, data=Path("photos")), "best": np.float64(0.5), "seen": np.int64(3)}
+    file = read(tmp_path, {"model": WEIGHTS, **plain, "curve": np.zeros(3), "flag": np.bool_(True)})
+    assert_is_read(file)
+    old = {"model": WEIGHTS, "best": np.float32(0.5)}
+    torch.save(old, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert_is_read(read_weight_file(tmp_path / "old.pt"))
+
+
+class Config:
+    """A class whose objects are not unpickled."""
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_the_error_for_other_objects_names_the_way_out(new_format: bool, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    content = {"model": WEIGHTS, "config": Config()}
+    torch.save(content, file, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(UserError) as raised:
+        read_weight_file(file)
+    said = str(raised.value)
+    assert "contains more than tensors, tests.weights.test_state_dicts.Config, which is not unpickled" in said
+    follow_advice(said, tmp_path)
+
+
+def follow_advice(message: str, tmp_path: Path) -> None:
+    """Runs the statement in an error, and checks that its file is read."""
+    statement = re.search(r"torch\.save\(.*\)$", message)
+    assert statement is not None
+    exec(statement[0].replace("'weights.pt'", repr(str(tmp_path / "weights.pt"))), {"torch": torch})
+    assert_is_read(read_weight_file(tmp_path / "weights.pt"))
+
+
+def test_the_error_for_a_whole_module_names_the_way_out(tmp_path: Path) -> None:
+    net = nn.ModuleDict()
+    for name, value in WEIGHTS.items():
+        stage, kind = name.split(".")
+        if kind == "weight":
+            net[stage] = nn.Conv2d(1, 1, 1) if value.ndim == 4 else nn.Linear(1, 1)
+        setattr(net[stage], kind, nn.Parameter(value))
+    said = error(tmp_path, net)
+    assert "seems to be a whole module, pickled with its code's names (torch.nn.modules." in said
+    follow_advice(said, tmp_path)
+
+
+def export_program(file: Path) -> None:
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), file)
+
+
+def save_script(file: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
+
+
+def save_array(file: Path) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, np.zeros(3))
+
+
+def save_arrays(file: Path) -> None:
+    with file.open("wb") as opened:
+        np.savez(opened, a=np.zeros(3))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS; fetch"),
+        (lambda file: file.write_text("<!DOCTYPE html>\n<html>"), "a web page; download the file itself"),
+        (lambda file: file.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file, such as Keras writes"),
+        (lambda file: file.write_bytes(b"\x89PNG\r\n" + bytes(100)), "an image; name a weight file"),
+        (lambda file: save_file(WEIGHTS, file), "a safetensors file; give its name the ending .safetensors"),
+        (save_array, "a NumPy array; convert it"),
+        (save_arrays, "an archive of NumPy arrays; convert it"),
+        (save_script, "a TorchScript archive; save torch.jit.load(FILE).state_dict()"),
+        (export_program, "a program of torch.export; save torch.export.load(FILE).state_dict"),
+        (lambda file: torch.save({}, file), "it contains nothing, and no network's weights"),
+        (lambda file: torch.save(torch.zeros(2, 3), file), "it contains one tensor (2, 3), and no network's weights"),
+        (lambda file: torch.save({"state": {}, "param_groups": []}, file), "it contains an optimizer's state, and no"),
+        (lambda file: torch.save({"epoch": 1, "loss": 2.0}, file), "it contains a dictionary of epoch, loss, and no"),
+    ],
+)
+def test_refusals_say_what_the_file_seems_to_be(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    write(file)
+    with pytest.raises(UserError) as raised:
+        read_weight_file(file)
+    assert said in str(raised.value)
+    assert str(raised.value).startswith(f"{file}: ")
+    assert "\n" not in str(raised.value)
