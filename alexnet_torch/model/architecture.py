@@ -149,14 +149,13 @@ class Architecture:
         for field in ("convs", "linears"):
             _require(len(getattr(self, field)) >= 1, self, field, "at least one stage")
         _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
-        _require(set(self.dropout) <= set(self.stage_names), self, "dropout", f"among {self.stage_names}")
-        if isinstance(self.pool_ceil, tuple):
-            _require(set(self.pool_ceil) <= set(self.stage_names), self, "pool_ceil", f"among {self.stage_names}")
+        names = self.stage_names
+        for field, named in (("dropout", self.dropout), ("pool_ceil", self.pool_ceil)):
+            _require(isinstance(named, bool) or set(named) <= set(names), self, field, f"among {names}")
         _require(self.input_scale > 0, self, "input_scale", "positive")
         _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
         known = get_args(Activation)
         _require(self.linear_activation in known, self, "linear_activation", f"one of {known}")
-        names = self.stage_names
         if len(set(names)) != len(names):
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")
         multiple = f"must be a multiple of {self.towers}, the number of towers"
@@ -223,10 +222,8 @@ class Architecture:
         """
         for name, side in self.stage_sides(image_size):
             if side < 1:
-                raise ValueError(
-                    f"image_size {image_size} is too small for {name} in {self.name}; "
-                    f"the smallest that works is {self.smallest_image()}"
-                )
+                reason = f"image_size {image_size} is too small for {name} in {self.name}"
+                raise ValueError(f"{reason}; the smallest that works is {self.smallest_image()}")
         return self.adaptive_pool or side
 
     def with_init(self, **inits: Init) -> "Architecture":
@@ -269,8 +266,7 @@ class Architecture:
             values["norm"] = Norm(**values["norm"])
             values["spatial_norm"] = Norm(**values["spatial_norm"])
             values["dropout"] = tuple(values["dropout"])
-            if isinstance(values.get("pool_ceil"), list):
-                values["pool_ceil"] = tuple(values["pool_ceil"])
+            values["pool_ceil"] = tuple(ceil) if isinstance(ceil := values.get("pool_ceil", False), list) else ceil
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture: {error}") from error

@@ -110,3 +110,11 @@ def test_a_sixth_convolution_as_in_the_papers_larger_net() -> None:
     net = AlexNet(replace(PAPER, convs=(*PAPER.convs, sixth)), 4, 64)
     assert net.features(torch.zeros(1, 3, 64, 64), "conv6").shape == (1, 256, 1, 1)
     assert net.stage_weights("conv6")[0].shape == (128, 256, 3, 3)
+
+
+def test_pooling_may_round_up_in_some_stages_only() -> None:
+    net = replace(CAFFE, pool_ceil=("conv5",))
+    assert sides(net, 224) == [54, 26, 26, 12, 12, 12, 12, 6]  # 54, 27, 27, 13, 13, 13, 13, 6 if all round up
+    assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
+    with pytest.raises(ValueError, match="pool_ceil must be among"):
+        replace(CAFFE, pool_ceil=("conv9",))

@@ -44,6 +44,10 @@ def rgb_images() -> Tensor:
     return torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).float()
 
 
+def images_of(size: int) -> Tensor:
+    return torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(2)).float()
+
+
 def assert_computes(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
     """Compares the model's logits of RGB images (N, 3, H, W), 0..255, which are centre crops, with the expected."""
     start = (model.mean.shape[0] - images.shape[-1]) // 2
@@ -112,3 +116,12 @@ def write_onnx(path: Path, weights: dict[str, Tensor], transposed: bool, pool_fi
     logits = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["N", CLASSES])
     graph = helper.make_graph(nodes, "alexnet", [images], [logits], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def set_size(model: onnx.ModelProto, size: int | str) -> None:
+    """Changes the side of a graph's images, or leaves it open under a name."""
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        if isinstance(size, str):
+            dim.dim_param = size
+        else:
+            dim.dim_value = size

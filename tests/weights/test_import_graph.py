@@ -1,7 +1,6 @@
-"""Graphs of ONNX and Caffe files: every constant is taken into the architecture, or refused by name."""
+"""Graphs of ONNX files: every constant is taken into the architecture, or refused by name."""
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,30 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.weights import onnx_network
 from alexnet_torch.weights.file_network import ActivationStep
 from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.caffe_files import (
-    BVLC_ALEXNET,
     CLASSES,
     GROUPS,
     SIZE,
-    V1,
-    V2,
     WIDTHS,
-    FieldNumbers,
-    caffemodel,
-    caffenet,
     narrow,
     random_caffe_weights,
 )
 from tests.support.imports import (
     BGR_MEAN,
     assert_computes,
-    caffe_logits,
+    images_of,
     import_error,
     import_file,
-    rgb_images,
+    set_size,
     write_onnx,
 )
 
-LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 CAFFES_IMAGES = ("--inputs", "caffe")
 
 
@@ -59,18 +51,6 @@ def change(node: onnx.NodeProto, **attributes: Any) -> None:
     kept = [each for each in node.attribute if each.name not in attributes]
     del node.attribute[:]
     node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in attributes.items())])
-
-
-def set_size(model: onnx.ModelProto, size: int | str) -> None:
-    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
-        if isinstance(size, str):
-            dim.dim_param = size
-        else:
-            dim.dim_value = size
-
-
-def images_of(size: int) -> Tensor:
-    return torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(2)).float()
 
 
 def assert_imports_as_onnxruntime_computes(file: Path, size: int, *options: str) -> TrainedModel:
@@ -251,94 +231,6 @@ def test_an_open_image_size_is_that_of_the_option(tmp_path: Path) -> None:
     assert_imports_as_onnxruntime_computes(file, SIZE, "--image-size", str(SIZE))
 
 
-def light_with(weights: dict[str, Tensor] | None, size: int = 224) -> onnx.ModelProto:
-    """Returns onnx's light_bvlc_alexnet with narrow layers: of these weights, or of its own single value."""
-    model = onnx.load(LIGHT / "light_bvlc_alexnet.onnx")
-    shapes = {name: value.shape for name, value in random_light_weights().items()}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    stored["OC2_DUMMY_1"].CopyFrom(numpy_helper.from_array(torch.tensor([1, -1]).numpy(), "OC2_DUMMY_1"))
-    for name, shape in shapes.items():
-        stage, _, kind = name.partition(".")
-        own = f"{stage}_{kind[0]}_0"
-        if weights is None:
-            value = torch.tensor(shape).numpy()
-            stored[f"{own}__SHAPE"].CopyFrom(numpy_helper.from_array(value, f"{own}__SHAPE"))
-            continue
-        model.graph.node.remove(next(node for node in model.graph.node if node.output[0] == own))
-        model.graph.initializer.append(numpy_helper.from_array(weights[name].numpy(), own))
-    del model.graph.input[1:]  # initialisers with their full shapes, which newer files need not repeat
-    model.ir_version = 8
-    set_size(model, size)
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
-    return model
-
-
-def random_light_weights() -> dict[str, Tensor]:
-    weights = random_caffe_weights()
-    weights["fc6.weight"] = torch.randn(48, 16 * 36, generator=torch.Generator().manual_seed(3)) * (2 / 576) ** 0.5
-    return weights
-
-
-def test_onnxs_own_alexnet_with_weights_put_in_computes_what_onnxruntime_computes(tmp_path: Path) -> None:
-    """At 224 pixels its first poolings round down and its last, with pads 0, 0, 1, 1, rounds up."""
-    file, images = tmp_path / "light.onnx", images_of(224)
-    model = light_with(random_light_weights())
-    onnx.save(model, file)
-    imported = import_file(file)
-    assert imported.net.architecture.pool_ceil == ("conv5",)
-    model.graph.output.append(helper.make_tensor_value_info("r24", onnx.TensorProto.FLOAT, None))  # before softmax
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    logits = [session.run(["r24"], {"data_0": (row[None].flip(1) - BGR_MEAN).numpy()})[0] for row in images]
-    assert_computes(imported, images, torch.cat(list(map(torch.from_numpy, logits))))
-
-
-def test_weights_that_the_graph_computes_are_read(tmp_path: Path) -> None:
-    file = tmp_path / "light.onnx"
-    onnx.save(light_with(None), file)
-    net = import_file(file).net
-    for name, value in net.state_dict().items():
-        assert torch.equal(value, torch.full_like(value, 0.02)), name
-    assert [value.shape[0] for value in net.stage_weights("fc7")] == [WIDTHS["fc7"] // 2] * 2
-
-
-@pytest.mark.slow  # 61 million parameters
-def test_onnxs_own_alexnet_is_imported_as_it_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    file = tmp_path / "light_bvlc_alexnet.onnx"
-    shutil.copy(LIGHT / file.name, file)
-    model = import_file(file)
-    assert sum(value.numel() for value in model.net.parameters()) == 60_965_224
-    assert model.net.architecture.pool_ceil == ("conv5",)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("densenet121", "densenet121: it has 121 convolutions and 0 linear layers, and BatchNormalization, Concat"),
-        ("inception_v1", "inception_v1: it has 57 convolutions and 1 linear layer, and Concat, not AlexNet's 5 and 3"),
-        ("inception_v2", "inception_v2: it has 69 convolutions and 1 linear layer, and BatchNormalization, Concat"),
-        ("resnet50", "resnet50: it has 53 convolutions and 1 linear layer, and BatchNormalization, Sum, not"),
-        ("shufflenet", "shufflenet: it has 49 convolutions and 1 linear layer, and BatchNormalization, Concat, Sum"),
-        ("squeezenet", "squeezenet_old: it has 26 convolutions and 0 linear layers, and Concat, not AlexNet's"),
-        ("vgg19", "vgg19: it has 16 convolutions and 3 linear layers, not AlexNet's 5 and 3"),
-    ],
-)
-def test_errors_for_onnxs_other_networks_say_what_they_are(
-    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / f"light_{name}.onnx"
-    shutil.copy(LIGHT / file.name, file)
-    assert f"it seems to be {said}" in import_error(capsys, file)
-
-
-@pytest.mark.slow  # 120 million parameters
-def test_the_error_for_zfnet_names_it_and_its_pooling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "light_zfnet512.onnx"
-    shutil.copy(LIGHT / file.name, file)
-    error = import_error(capsys, file)
-    assert "seems to be zfnet512: MaxPool n14 has size 2, stride 2, but MaxPool n3 size 3, stride 2" in error
-
-
 def pytorch_net() -> nn.Sequential:
     """A narrow AlexNet of plain modules; its normalisation is across all channels, as Caffe's."""
 
@@ -394,53 +286,3 @@ def test_without_onnxruntime_a_line_says_that_nothing_was_compared(
     monkeypatch.setattr(importlib.util, "find_spec", {}.get)
     import_file(file)
     assert "not compared with the network that was made of it; pip install onnxruntime" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("numbers", [V2, V1], ids=["layer", "layers"])
-def test_a_caffemodels_settings_are_taken_into_the_architecture(
-    numbers: FieldNumbers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, images = random_caffe_weights(), rgb_images()[:, :, :39, :39]
-    file = tmp_path / "net.caffemodel"
-    layers = tuple(
-        (kind, name, {"stride": 2} if name == "conv1" else settings) for kind, name, settings in BVLC_ALEXNET
-    )
-    file.write_bytes(caffemodel(weights, numbers, layers=layers))
-    model = import_file(file, "--image-size", "39")
-    assert model.net.architecture.convs[0].stride == 2
-    assert_computes(model, images, caffe_logits(weights, images.flip(1) - BGR_MEAN, stride=2))
-    error = import_error(capsys, file, "--image-size", "39", "--architecture", "caffe")
-    assert "conv1.stride 2 instead of 4" in error
-    file.write_bytes(caffemodel(weights, numbers, alpha=0.1))
-    shutil.rmtree(f"{file}-run")
-    assert import_file(file, "--image-size", str(SIZE)).net.architecture.norm.alpha == 0.1
-
-
-@pytest.mark.parametrize("ending", [".caffemodel", ".onnx"])
-def test_caffenet_pools_before_it_normalises(ending: str, tmp_path: Path) -> None:
-    weights, images, file = random_caffe_weights(), rgb_images(), tmp_path / f"net{ending}"
-    if ending == ".onnx":
-        write_onnx(file, weights, False, pool_first=True)
-    else:
-        file.write_bytes(caffemodel(weights, layers=caffenet()))
-    model = import_file(file, "--image-size", str(SIZE))
-    assert model.net.architecture.convs[0].after == ("relu", "pool", "norm")
-    assert_computes(model, images, caffe_logits(weights, images.flip(1) - BGR_MEAN, pool_first=True))
-
-
-def test_what_cannot_be_represented_in_a_caffemodel_is_refused_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, weights = tmp_path / "net.caffemodel", random_caffe_weights()
-    for changed, said in (
-        (("Pooling", "pool1", {"pool": 1}), "Pooling pool1 pools by the average after a stage before conv5"),
-        (("Pooling", "pool1", {"pool": 2}), "Pooling pool1 is not max-pooling with a window"),
-        (("Pooling", "pool1", {"size": 2}), "Pooling pool2 has size 3, stride 2, but Pooling pool1 size 2, stride 2"),
-        (("Sigmoid", "relu3", {}), "Sigmoid relu3 cannot be represented in an AlexNet"),
-    ):
-        layers = tuple(changed if layer[1] == changed[1] else layer for layer in BVLC_ALEXNET)
-        file.write_bytes(caffemodel(weights, layers=layers))
-        assert said in import_error(capsys, file, "--image-size", str(SIZE))
-    file.write_bytes(caffemodel(weights, layers=tuple(layer for layer in BVLC_ALEXNET if layer[1] != "conv4")))
-    error = import_error(capsys, file, "--image-size", str(SIZE))
-    assert "it seems to be AlexNet: it has 4 convolutions and 3 linear layers, not AlexNet's 5 and 3" in error
