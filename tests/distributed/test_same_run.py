@@ -122,16 +122,16 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 ) -> None:
     """Sums over three ranks or more depend on how gradients are packed in buckets, which must not change."""
     ranks, split = PLACEMENTS[placement]
-    whole = options(images, tmp_path / "whole", *LONG, "--split", split)
-    trained(rank_pool.run(train, whole, ranks=ranks))
+    uninterrupted = options(images, tmp_path / "uninterrupted", *LONG, "--split", split)
+    trained(rank_pool.run(train, uninterrupted, ranks=ranks))
     given = options(images, tmp_path / "run", *LONG, "--split", split)
     assert (
         returned_values(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": "1:7:terminate"}))
         == [143] * ranks
     )
     trained(rank_pool.run(train, [*given, "--resume"], ranks=ranks))
-    Run.of(tmp_path / "run").require_equal(Run.of(tmp_path / "whole"))
-    models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "whole")]
+    Run.of(tmp_path / "run").require_equal(Run.of(tmp_path / "uninterrupted"))
+    models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "uninterrupted")]
     assert models[0] == models[1]
 
 
