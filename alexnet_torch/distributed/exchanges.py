@@ -67,11 +67,10 @@ class PartnerExchange(Exchange):
 
     Args:
         peers: one rank for each tower.
-        device: this rank's device.
     """
 
-    def __init__(self, peers: PeerGroup, device: torch.device) -> None:
-        self.shares = [Share(peers.index, device)]
+    def __init__(self, peers: PeerGroup) -> None:
+        self.shares = [Share(peers.index)]
         self._peers = peers
 
     def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
@@ -106,15 +105,14 @@ class HybridExchange(Exchange):
 
     Args:
         peers: a multiple of `towers` ranks; the first ones hold the pieces of tower 0, and so on.
-        device: this rank's device.
         towers: the architecture's number of towers.
     """
 
-    def __init__(self, peers: PeerGroup, device: torch.device, towers: int) -> None:
+    def __init__(self, peers: PeerGroup, towers: int) -> None:
         self._peers, self._towers, self._pieces = peers, towers, peers.size // towers
         self._own_tower, piece = divmod(peers.index, self._pieces)
         self.shares = [
-            Share(tower, device, piece if tower == self._own_tower else None, self._pieces) for tower in range(towers)
+            Share(tower, piece if tower == self._own_tower else None, self._pieces) for tower in range(towers)
         ]
 
     def all_gather_rows(self, parts: TowerParts, first_row: int, stage: str) -> tuple[TowerParts, int]:

@@ -81,7 +81,7 @@ class Placement:
 
     def exchange(self, peers: PeerGroup | None) -> Exchange:
         """Makes this rank's exchange; `peers` are the ranks of its network, None if there are no others."""
-        return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.devices)
+        return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.towers)
 
     @property
     def supports_compile(self) -> bool:
@@ -117,17 +117,17 @@ def all_towers(devices: list[torch.device], world: World, reason: str) -> Placem
 
 def tower_ranks(device: torch.device, world: World, towers: int, reason: str) -> Placement:
     """Returns the placement with one tower in each rank; consecutive ranks hold a network and load the same slice."""
-    ranks, exchange = range(world.size), partial(PartnerExchange, device=device)
+    ranks, holds = range(world.size), "one tower"
     networks = [ranks[first : first + towers] for first in ranks[::towers]]
     same_tower = [ranks[tower::towers] for tower in range(towers)]
     slices = [rank // towers for rank in ranks]
-    return Placement("ranks", [device], world, towers, reason, "one tower", networks, same_tower, slices, exchange)
+    return Placement("ranks", [device], world, towers, reason, holds, networks, same_tower, slices, PartnerExchange)
 
 
 def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Placement:
     """Returns the placement of `HybridExchange`: one network, to which each rank adds a slice's convolutions."""
     ranks, devices, holds = range(world.size), [device] * towers, "all convolutions and a piece of each linear stage"
-    exchange = partial(HybridExchange, device=device, towers=towers)
+    exchange = partial(HybridExchange, towers=towers)
     return Placement("hybrid", devices, world, towers, reason, holds, [ranks], [ranks], list(ranks), exchange, True)
 
 

@@ -45,7 +45,7 @@ def predict_log_probs(model: TrainedModel, batch: Batch, num_crops: int) -> dict
     Returns:
         by the number of crops, (N, classes) float64 on the CPU: the logarithm of the crops' mean softmax.
     """
-    device = model.net.exchange.devices[0]
+    device = model.net.devices[0]
     mean = torch.from_numpy(model.mean).to(device, torch.get_default_dtype())
     images = subtract_mean(batch.images.to(device), batch.crops, mean)  # (N, 3, S, S)
     crops = cut_crops(images, model.net.image_size, num_crops)

@@ -42,7 +42,7 @@ def predict(
         UserError: a file is not an image; the message names it. Earlier batches have been yielded by then.
     """
     size, side = model.net.image_size, model.mean.shape[0]
-    prefetch = int(model.net.exchange.devices[0].type != "cpu")
+    prefetch = int(model.net.devices[0].type != "cpu")
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     with ThreadPoolExecutor(available_cores(), "decoding") as pool:
         decoded = _decode_batches(pool, lambda file: decode_centre_crop(file, side, size), batches, prefetch)
@@ -64,7 +64,7 @@ def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:
         model: of a run.
         crops: (N, H, W, 3) uint8 centre crops; H and W are the network's image size.
     """
-    device, size, side = model.net.exchange.devices[0], model.net.image_size, model.mean.shape[0]
+    device, size, side = model.net.devices[0], model.net.image_size, model.mean.shape[0]
     mean = torch.from_numpy(model.mean).to(device)
     return subtract_mean(torch.from_numpy(crops).to(device), centre_crops(len(crops), side, size), mean)
 

@@ -1,22 +1,24 @@
 """The network: towers, and the walk over their stages.
 
 Every stage runs on each tower; where it reads all towers, the exchange turns the towers' outputs
-into each tower's next input. Only the exchange knows where the towers are.
+into each tower's next input. A tower is where its parameters are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
-from alexnet_torch.model.devices import tower_devices
+from alexnet_torch.model.devices import Devices, tower_devices
 from alexnet_torch.model.exchange import Exchange, TowerParts, part_sizes
 from alexnet_torch.model.layers.dropout import dropout_mask
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.parameter_names import stage_of, tower_of
+from alexnet_torch.model.presets import preset
 from alexnet_torch.model.stage_operations import operations_after
 from alexnet_torch.model.tower import Tower, pad_asymmetric
 from alexnet_torch.randomness import random_key
@@ -35,39 +37,53 @@ class AlexNet(nn.Module):
     """AlexNet in towers.
 
     Args:
-        architecture: the network's architecture; PAPER by default.
+        architecture: the network's architecture, or a preset's name, such as "caffe"; PAPER by default.
         num_classes: number of outputs, at least one for each tower.
         image_size: height and width of the images in pixels, which decide the inputs of the first
             linear stage.
-        devices: one device for all towers, or one for each; the first takes the images' labels and
-            returns logits. The CPU by default.
+        devices: one device for all towers, or a sequence with one for each; the first takes the images' labels
+            and returns logits. torch's default device by default. Later the parameters decide: `net.to(device)`
+            moves all towers to one device.
         seed: seed of the initial weights; without one they are drawn from torch's generator.
-        exchange: the exchange between the towers; by default one that holds all towers, on `devices`.
+        exchange: the exchange between the towers; by default one that holds all towers.
+
+    Parameters are contiguous. Convolutions compute channels_last, which is faster on CPUs and on GPUs, for images in
+    any memory format.
 
     Raises:
-        ValueError: `image_size` or `num_classes` is too small; the message names what works.
-        UserError: the number of devices does not fit the towers.
+        ValueError: no preset or device has this name, the number of devices does not fit the towers, or `image_size`
+            or `num_classes` is too small; the message names what works.
+        TypeError: `architecture` or a device is of another type.
     """
 
     def __init__(
         self,
-        architecture: Architecture = PAPER,
+        architecture: Architecture | str = PAPER,
         num_classes: int = 1000,
         image_size: int = 224,
-        devices: Sequence[str | torch.device] | None = None,
+        devices: Devices | None = None,
         seed: int | None = None,
         exchange: Exchange | None = None,
     ) -> None:
         super().__init__()
+        architecture = preset(architecture) if isinstance(architecture, str) else architecture
+        if not isinstance(architecture, Architecture):
+            raise TypeError(f"architecture must be an Architecture or a name, not {type(architecture).__name__}")
         if num_classes < architecture.towers:
             raise ValueError(f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}")
         self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
-        self.exchange = exchange or Exchange(tower_devices(devices, architecture.towers))
-        self.towers = nn.ModuleDict(
-            {str(share.tower): Tower(architecture, share, num_classes, image_size) for share in self.exchange.shares}
-        )
+        self.exchange = exchange or Exchange(architecture.towers)
+        self.towers = nn.ModuleDict()
+        shares = self.exchange.shares
+        for share, device in zip(shares, tower_devices(devices, len(shares)), strict=True):
+            self.towers[str(share.tower)] = Tower(architecture, share, device, num_classes, image_size)
         self._operations = {stage.name: operations_after(stage, architecture) for stage in architecture.stages}
         self.reset_parameters(seed)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The device of each tower that is held here, which is that of its parameters."""
+        return [tower.device for tower in self._held_towers()]
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draws all weights and biases again, by the architecture's `Init`s.
@@ -146,9 +162,10 @@ class AlexNet(nn.Module):
         """Returns for each tower a key for each stage (stages,) int64, on the tower's device."""
         stages = range(len(self.architecture.stages))
         keys = {}
-        for share in self.exchange.shares:
-            values = [random_key(dropout.seed, "dropout", dropout.step, share.tower, stage) for stage in stages]
-            keys[share.tower] = torch.tensor(values).to(share.device, non_blocking=True)
+        for tower in self._held_towers():
+            index = tower.share.tower
+            values = [random_key(dropout.seed, "dropout", dropout.step, index, stage) for stage in stages]
+            keys[index] = torch.tensor(values).to(tower.device, non_blocking=True)
         return keys
 
     def _run_stages(self, images: Tensor, last: str, keys: dict[int, Tensor] | None, first_row: int) -> Tensor:
@@ -156,7 +173,8 @@ class AlexNet(nn.Module):
         size, net, exchange = self.image_size, self.architecture, self.exchange
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
-        parts = exchange.scatter(images * net.input_scale if net.input_scale != 1 else images)
+        images = _channels_last(images * net.input_scale if net.input_scale != 1 else images)
+        parts = exchange.scatter(images, self.devices)
         channels = 3  # of all towers together
         for stage in net.stages:
             if stage is net.linears[0]:
@@ -199,3 +217,20 @@ class AlexNet(nn.Module):
             mask = dropout_mask(part.shape, net.dropout_rate, stage_key, first_row, first_element)
             dropped.append(part * mask * (1 / (1 - net.dropout_rate)))
         return dropped
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        """Refuses nn.DataParallel, in whose replicas every slice of a batch would get the first slice's masks."""
+        raise RuntimeError(
+            "AlexNet does not support nn.DataParallel; use DistributedDataParallel, or torchrun train.py"
+        )
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Returns images (N, 3, H, W) channels_last: the convolutions then compute so, whatever format their weights have.
+
+    Written with transpositions, because vmap does not support memory formats. An exported graph is not for this
+    machine, and stays without them.
+    """
+    if torch.compiler.is_exporting():
+        return images
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

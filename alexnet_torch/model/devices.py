@@ -6,20 +6,27 @@ import torch
 
 from alexnet_torch.errors import UserError
 
+Devices = str | torch.device | Sequence[str | torch.device]
+"""One device for all towers, or a sequence with one for each, or with one for all."""
 
-def tower_devices(devices: Sequence[str | torch.device] | None, towers: int) -> list[torch.device]:
+
+def tower_devices(devices: Devices | None, towers: int) -> list[torch.device]:
     """Returns one device for each tower; does not check that this machine has it.
 
     Args:
-        devices: one device for all towers, or one for each; None for the CPU.
-        towers: the architecture's number of towers.
+        devices: None for torch's default device: the CPU, unless `torch.set_default_device` or `with device:` says so.
+        towers: the number of towers.
 
     Raises:
-        UserError: the number of devices does not fit the towers, or a name is not that of a device.
+        ValueError: the number of devices does not fit the towers, or a name is not that of a device.
+        TypeError: a device is neither a name nor a torch.device.
     """
-    parsed = [_device(device) for device in devices] if devices else [torch.device("cpu")]
+    if devices is None:
+        return [torch.get_default_device()] * towers
+    named = [devices] if isinstance(devices, str | torch.device) else list(devices)
+    parsed = [_device(device) for device in named]
     if len(parsed) not in (1, towers):
-        raise UserError(f"--devices: {len(parsed)} devices for {towers} tower(s); name one device, or one for each")
+        raise ValueError(f"devices: {len(parsed)} devices for {towers} tower(s); name one device, or one for each")
     return parsed if len(parsed) == towers else parsed * towers
 
 
@@ -29,7 +36,11 @@ def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
     Raises:
         UserError: as `tower_devices`, or a device is missing on this machine or not supported.
     """
-    devices, gpus = tower_devices(names, towers), torch.cuda.device_count()
+    try:
+        devices = tower_devices(names, towers)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    gpus = torch.cuda.device_count()
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= gpus:
             raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu")
@@ -45,9 +56,11 @@ def devices_or_default(names: Sequence[str] | None, towers: int) -> list[torch.d
     return [torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers
 
 
-def _device(name: str | torch.device) -> torch.device:
+def _device(name: object) -> torch.device:
+    if not isinstance(name, str | torch.device):
+        raise TypeError(f"devices: {name!r} is neither the name of a device nor a torch.device")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"--devices: {name!r} is not a device; try cpu, cuda:0 or cuda:0,cuda:1") from error
+        raise ValueError(f"devices: {name!r} is not a device; try cpu, cuda:0 or cuda:0,cuda:1") from error
     return torch.device("cuda", 0) if device == torch.device("cuda") else device

@@ -9,7 +9,7 @@ from torch import Tensor
 from alexnet_torch.model.architecture import Conv, Linear
 
 TowerParts = list[Tensor]
-"""One tensor for each share of the process, on the device of that share."""
+"""One tensor for each share of the process, on the device of that share's parameters."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,11 @@ class Share:
 
     Attributes:
         tower: the tower's index, from 0.
-        device: the device of the parameters.
         piece: the index of the piece of each linear stage, cut along its outputs; None without linear stages.
         pieces: the number of pieces; `part_sizes` gives their sizes.
     """
 
     tower: int
-    device: torch.device
     piece: int | None = 0
     pieces: int = 1
 
@@ -38,24 +36,21 @@ class Exchange:
     """Moves activations between the towers of one process.
 
     Args:
-        devices: one for each tower. The first one takes images and returns logits. With one device for all
-            towers every move is a concatenation.
+        towers: the architecture's number of towers.
 
     Attributes:
         shares: the parts of towers in this process.
+
+    An exchange remembers no device: a part is on its tower's device, which is that of the tower's parameters. With
+    all towers on one device every move is a concatenation.
     """
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self.shares = [Share(tower, device) for tower, device in enumerate(devices)]
+    def __init__(self, towers: int) -> None:
+        self.shares = [Share(tower) for tower in range(towers)]
 
-    @property
-    def devices(self) -> list[torch.device]:
-        """The device of each share."""
-        return [share.device for share in self.shares]
-
-    def scatter(self, images: Tensor) -> TowerParts:
-        """Copies the images (N, 3, H, W) to every tower's device."""
-        return [images.to(device, non_blocking=True) for device in self.devices]
+    def scatter(self, images: Tensor, devices: Sequence[torch.device]) -> TowerParts:
+        """Copies the images (N, 3, H, W) to the device of every share."""
+        return [images.to(device, non_blocking=True) for device in devices]
 
     def stage_inputs(self, parts: TowerParts, channels: int, stage: Conv | Linear) -> TowerParts:
         """Gives each tower what a stage reads: all towers' channels, or only its own. Arguments as below."""
@@ -75,10 +70,10 @@ class Exchange:
         if len(parts) == 1:
             return parts
         joined: dict[torch.device, Tensor] = {}  # towers on one device use one copy
-        for device in self.devices:
+        for device in (part.device for part in parts):
             if device not in joined:
                 joined[device] = _concatenate(parts, device)
-        return [joined[device] for device in self.devices]
+        return [joined[part.device] for part in parts]
 
     def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
         """Gives each tower its own output, for a stage that reads no other tower. Arguments as above."""
@@ -102,7 +97,7 @@ class Exchange:
     def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
         """Concatenates all parts along channels, on the first device. Arguments as for `all_gather_channels`."""
         del channels, stage
-        return parts[0] if len(parts) == 1 else _concatenate(parts, self.devices[0])
+        return parts[0] if len(parts) == 1 else _concatenate(parts, parts[0].device)
 
     def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
         """Adds to each tower's channels the nearest `width` channels of the towers before and after it.

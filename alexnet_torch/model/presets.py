@@ -96,3 +96,14 @@ TORCHVISION = Architecture(
 
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, TENSORFLOW_POST, TORCHVISION)}
 """All architectures of this package, by name."""
+
+
+def preset(name: str) -> Architecture:
+    """Returns an architecture of this package by its name.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no architecture {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -15,11 +15,14 @@ class Tower(nn.Module):
     Args:
         architecture: the network's architecture.
         share: which part of the tower to make.
+        device: where to make its parameters.
         num_classes: outputs of all towers together.
         image_size: height and width of the images in pixels.
     """
 
-    def __init__(self, architecture: Architecture, share: Share, num_classes: int, image_size: int) -> None:
+    def __init__(
+        self, architecture: Architecture, share: Share, device: torch.device, num_classes: int, image_size: int
+    ) -> None:
         super().__init__()
         self.share = share
         self._held_rows: dict[str, slice] = {}
@@ -28,7 +31,7 @@ class Tower(nn.Module):
             inputs = channels if conv.meet else own_channels
             channels, own_channels = conv.channels, conv.channels // towers
             layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
-            self._add(conv.name, layer, slice(0, own_channels))
+            self._add(conv.name, _allocated(layer, device), slice(0, own_channels))
         if share.piece is None:
             return
         places = architecture.final_side(image_size) ** 2
@@ -39,11 +42,17 @@ class Tower(nn.Module):
             own_channels = part_sizes(channels, towers)[share.tower]
             pieces = part_sizes(own_channels, share.pieces)
             first, outputs = sum(pieces[: share.piece]), pieces[share.piece]
-            self._add(linear.name, FullyConnected(inputs, outputs, device="meta"), slice(first, first + outputs))
+            fully_connected = FullyConnected(inputs, outputs, device="meta")
+            self._add(linear.name, _allocated(fully_connected, device), slice(first, first + outputs))
 
     def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
-        self.add_module(stage, _allocated(layer, self.share.device))
+        self.add_module(stage, layer)
         self._held_rows[stage] = rows
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tower's parameters."""
+        return self.layer(next(iter(self._held_rows))).weight.device
 
     def held_rows(self, stage: str) -> slice:
         """Returns which of the tower's output channels of a stage, so which rows of its parameters, are held here."""
@@ -75,12 +84,7 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
 
 
 def _allocated(layer: nn.Module, device: torch.device) -> nn.Module:
-    """Gives a layer made on "meta" memory on a device, without torch's initialisation, which ours replaces.
-
-    Convolutions run faster channels_last, on CPUs and on GPUs, and pass the format on to what follows.
-    """
+    """Gives a layer made on "meta" memory on a device, without torch's initialisation, which ours replaces."""
     for name, parameter in list(layer.named_parameters(recurse=False)):
-        layout = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
-        empty = torch.empty(parameter.shape, device=device, memory_format=layout)
-        setattr(layer, name, nn.Parameter(empty))
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
     return layer

@@ -17,7 +17,7 @@ from alexnet_torch.weights.model_file import TrainedModel
 
 def net_with_all_towers(net: AlexNet) -> AlexNet:
     """Returns a network of the same architecture with all towers in this process, and with weights of its own."""
-    devices = net.exchange.devices
+    devices = net.devices
     own_devices = devices if len(devices) == net.architecture.towers else devices[:1]
     return AlexNet(net.architecture, net.num_classes, net.image_size, own_devices, seed=0)
 

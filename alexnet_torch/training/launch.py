@@ -103,7 +103,9 @@ def build_trainer(
     """
     ranks, output, device = ranks or Ranks(placement.world), Path(settings.output), placement.devices[0]
     exchange, num_classes = ranks.connect(placement, settings.timeout), len(prepared.classes)
-    net = AlexNet(recipe.architecture, num_classes, settings.image_size, seed=settings.seed, exchange=exchange)
+    net = AlexNet(
+        recipe.architecture, num_classes, settings.image_size, placement.devices, settings.seed, exchange=exchange
+    )
     groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
     optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
     precision = Precision(settings.amp, device)

@@ -82,7 +82,7 @@ class TensorBoardWriter:
         """Writes the network's graph, traced on one image."""
         net.eval()
         size = net.image_size
-        image = torch.zeros(1, 3, size, size, device=net.exchange.devices[0])
+        image = torch.zeros(1, 3, size, size, device=net.devices[0])
         with warnings.catch_warnings(), torch.no_grad():  # add_graph checks the trace without gradients, too
             # TensorBoard reads only graphs of torch.jit.trace, which is deprecated; here the trace is only drawn
             warnings.simplefilter("ignore")

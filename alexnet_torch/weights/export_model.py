@@ -116,8 +116,6 @@ class PixelNet(nn.Module):
     def __init__(self, model: TrainedModel) -> None:
         super().__init__()
         self.net: AlexNet = copy.deepcopy(model.net)
-        for parameter in self.net.parameters():
-            parameter.data = parameter.data.contiguous()  # torch.export warns about channels_last
         size, side = model.net.image_size, model.mean.shape[0]
         crop = centre_crops(1, side, size)
         top, left = int(crop.top[0]), int(crop.left[0])

@@ -73,7 +73,7 @@ def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for index in range(architecture.towers):
-        tower = Tower(architecture, Share(index, torch.device("meta")), num_classes, image_size)
+        tower = Tower(architecture, Share(index), torch.device("meta"), num_classes, image_size)
         for name, value in tower.state_dict().items():
             outputs = shapes[name][0] if name in shapes else 0
             shapes[name] = (outputs + value.shape[0], *value.shape[1:])

@@ -49,7 +49,7 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
     reuse_freed_memory()
     ranks = Ranks(World.from_environment())
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
-    net = AlexNet(seed=0, exchange=ranks.connect(placement, 600)).train()
+    net = AlexNet(seed=0, devices=placement.devices, exchange=ranks.connect(placement, 600)).train()
     parallel_net = wrap_data_parallel(net, ranks)
     optimizer, mean = _paper_sgd(net), torch.full((256, 256, 3), 120.0)
     rows, pixels, labels = _own_batch(placement, batch)

@@ -95,7 +95,7 @@ def gather_halos_of_partners(width: int) -> None:
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
         parts = leaves(random_tensors(1, *[(2, 6, 3, 3)] * size))
-        in_one_process = Exchange([CPU] * size).channel_halo(parts, width, "conv1's norm")
+        in_one_process = Exchange(size).channel_halo(parts, width, "conv1's norm")
         weights = random_tensors(2, *(tuple(wide.shape) for wide, _ in in_one_process))
         expected = weighted_gradients([wide for wide, _ in in_one_process], weights, parts)[rank]
         ((wide, before),) = exchange.channel_halo([parts[rank]], width, "conv1's norm")

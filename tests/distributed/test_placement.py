@@ -17,7 +17,7 @@ from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.devices import tower_devices
+from alexnet_torch.model.devices import checked_devices, tower_devices
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.ablations import never_meet
@@ -103,7 +103,7 @@ def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
 def test_a_mix_of_devices_outside_the_exchange_raises() -> None:
     with FakeTensorMode():
         net = AlexNet(PAPER, 10, 64, TWO)
-        net.exchange = Exchange([torch.device("cuda:0")] * 2)  # does not move tensors
+        net.exchange.scatter = lambda images, devices: [images] * len(devices)  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="device"):
             net(torch.empty(2, 3, 64, 64, device="cuda:0"))
 
@@ -122,7 +122,7 @@ def test_one_state_dict_for_one_and_two_devices() -> None:
 def test_halo_is_a_slice_of_all_channels() -> None:
     parts = [torch.randn(2, 6, 3, 3) for _ in range(3)]
     all_channels = torch.cat(parts, dim=1)
-    exchange = Exchange([torch.device("cpu")] * 3)
+    exchange = Exchange(3)
     for width in (0, 1, 2):
         for tower, (wide, before) in enumerate(exchange.channel_halo(parts, width, "conv1")):
             low, high = max(0, 6 * tower - width), min(18, 6 * tower + 6 + width)
@@ -132,7 +132,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
 
 def test_towers_on_one_device_use_one_joined_input() -> None:
     parts = [torch.randn(2, 4), torch.randn(2, 4)]
-    a, b = Exchange([torch.device("cpu")] * 2).all_gather_channels(parts, 8, "fc6")
+    a, b = Exchange(2).all_gather_channels(parts, 8, "fc6")
     assert a is b
     assert torch.equal(a, torch.cat(parts, dim=1))
 
@@ -141,10 +141,15 @@ def test_devices_by_name() -> None:
     assert tower_devices(None, 2) == [torch.device("cpu")] * 2
     assert tower_devices(["cuda:3"], 2) == [torch.device("cuda:3")] * 2
     assert tower_devices(["cuda"], 1) == [torch.device("cuda:0")]
-    with pytest.raises(UserError, match=r"--devices: 3 devices for 2 tower\(s\); name one device, or one for each"):
+    assert tower_devices("cpu", 2) == tower_devices(torch.device("cpu"), 2) == [torch.device("cpu")] * 2
+    with pytest.raises(ValueError, match=r"^devices: 3 devices for 2 tower\(s\); name one device, or one for each$"):
         tower_devices(["cpu"] * 3, 2)
-    with pytest.raises(UserError, match="--devices: 'gpu' is not a device; try"):
-        tower_devices(["gpu"], 2)
+    with pytest.raises(ValueError, match=r"^devices: 'gpu' is not a device; try"):
+        tower_devices("gpu", 2)
+    with pytest.raises(TypeError, match=r"^devices: 1 is neither the name of a device nor a torch.device"):
+        tower_devices([1, 1], 2)  # type: ignore[list-item]
+    with pytest.raises(UserError, match=r"^--devices: 3 devices for 2 tower\(s\)"):
+        checked_devices(["cpu"] * 3, 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012
 from alexnet_torch.model.stage_operations import operations_after
 
-EXCHANGE = Exchange([torch.device("cpu")] * 2)
+EXCHANGE = Exchange(2)
 
 
 def calls(architecture: Architecture) -> dict[str, int]:

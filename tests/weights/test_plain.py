@@ -169,7 +169,7 @@ def test_wrong_arguments_are_ordinary_errors() -> None:
         plain(nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unit_range needs a mean image: pass the model that load_model returns"):
         plain(random_net(PAPER), unit_range=True)
-    exchange = Exchange([torch.device("cpu")] * 2)
+    exchange = Exchange(2)
     exchange.shares = exchange.shares[:1]
     with pytest.raises(ValueError, match="holds only a part of its parameters"):
         plain(AlexNet(narrow(PAPER), 5, 64, exchange=exchange))

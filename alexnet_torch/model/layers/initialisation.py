@@ -22,9 +22,11 @@ def initialise(
         outputs: number of outputs of the full layer, if this one is a piece of it; None for this layer's number.
         rows: the rows of the full layer that this one has.
     """
+    if layer.weight.is_meta:  # a shape without memory: there is nothing to draw
+        return
     std = init.std * (layer.weight.shape[1:].numel() ** -0.5 if init.by_fan_in else 1.0)
     outputs = len(layer.weight) if outputs is None else outputs
-    values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype)
+    values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype, device="cpu")
     if init.distribution == "uniform":
         values.uniform_(-std, std, generator=generator)
     elif init.distribution == "truncated_normal":
@@ -37,5 +39,5 @@ def initialise(
         if init.bias is not None:
             layer.bias.fill_(init.bias)
         else:
-            biases = torch.empty(outputs, dtype=layer.bias.dtype)
+            biases = torch.empty(outputs, dtype=layer.bias.dtype, device="cpu")
             layer.bias.copy_(biases.uniform_(-std, std, generator=generator)[rows])
