@@ -18,6 +18,7 @@ from alexnet_torch.weights.file_network import (
     PoolStep,
     Step,
     check_is_alexnet,
+    says_what_it_seems,
     shortest_decimal,
 )
 from alexnet_torch.weights.grouped import FileLayer
@@ -47,18 +48,17 @@ def read_network(path: Path) -> FileNetwork:
         raise ValueError("it contains no layer with weights, as a .caffemodel of 2013 or later does")
     kinds = [kind for _, kind in layers]
     others = [kind for kind in kinds if kind not in (*_CONVERSIONS, *_NO_CHANGE)]
-    try:
+    with says_what_it_seems(net.name):
         check_is_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"), others)
-    except ValueError as error:
-        raise ValueError(f"it seems to be {net.name or 'a network without a name'}: {error}") from error
-    _check_one_path(layers)
-    steps = []
-    for layer, kind in layers:
-        if kind in _CONVERSIONS:
-            steps.append(_CONVERSIONS[kind](_Layer(path, layer, f"{kind} {layer.name}")))
-        elif kind not in _NO_CHANGE:
-            raise ValueError(f"{kind} {layer.name} cannot be represented in an AlexNet")
-    return FileNetwork(tuple(steps))
+        _check_one_path(layers)
+        steps = tuple(_step(path, layer, kind) for layer, kind in layers if kind not in _NO_CHANGE)
+    return FileNetwork(steps, name=net.name)
+
+
+def _step(path: Path, layer: Any, kind: str) -> Step:
+    if kind not in _CONVERSIONS:
+        raise ValueError(f"{kind} {layer.name} cannot be represented in an AlexNet")
+    return _CONVERSIONS[kind](_Layer(path, layer, f"{kind} {layer.name}"))
 
 
 def _check_one_path(layers: list[tuple[Any, str]]) -> None:

@@ -21,7 +21,10 @@ from alexnet_torch.weights.file_network import (
     PoolStep,
     Step,
     check_is_alexnet,
+    says_what_it_seems,
 )
+
+_Stage = tuple[ConvStep | LinearStep, list[Step]]
 
 
 def architecture_of(network: FileNetwork, image_size: int) -> Architecture:
@@ -30,7 +33,11 @@ def architecture_of(network: FileNetwork, image_size: int) -> Architecture:
     Raises:
         ValueError: no architecture of this package does; the message names the node.
     """
-    stages = _stages(network.steps)
+    with says_what_it_seems(network.name):
+        return _architecture(_stages(network.steps), image_size)
+
+
+def _architecture(stages: Sequence[_Stage], image_size: int) -> Architecture:
     convs = [(head, after) for head, after in stages if isinstance(head, ConvStep)]
     linears = [(head, after) for head, after in stages if isinstance(head, LinearStep)]
     groups = {head.name: head.groups for head, _ in convs}
@@ -110,9 +117,6 @@ def _comparable(net: Architecture, image_size: int) -> Architecture:
         pool_ceil=False,
         adaptive_pool=None if net.adaptive_pool == side else net.adaptive_pool,
     )
-
-
-_Stage = tuple[ConvStep | LinearStep, list[Step]]
 
 
 def _stages(steps: Sequence[Step]) -> list[_Stage]:

@@ -3,7 +3,8 @@
 ONNX graphs and Caffe's files say how their weights are used: strides, padding, pooling, normalisation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,12 +90,14 @@ class FileNetwork:
             (softmax).
         image_size: side of the images in pixels; None if the file leaves it open.
         images, logits: the file's names of the first and of the last value.
+        name: what the file calls the network, for messages; empty if it does not.
     """
 
     steps: tuple[Step, ...]
     image_size: int | None = None
     images: str = ""
     logits: str = ""
+    name: str = ""
 
     @property
     def layers(self) -> dict[str, FileLayer]:
@@ -123,3 +126,12 @@ def check_is_alexnet(convs: int, linears: int, others: Sequence[str] = ()) -> No
 def shortest_decimal(value: float) -> float:
     """Returns the shortest decimal number with the same float32 value: 0.0001 for 9.999999747378752e-05."""
     return float(str(np.float32(value)))
+
+
+@contextmanager
+def says_what_it_seems(name: str) -> Iterator[None]:
+    """Begins the message of a ValueError with what the file calls its network."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"it seems to be {name}: {error}" if name else str(error)) from error

@@ -1,7 +1,6 @@
 """Reads ONNX files: the network of any graph, the description and weights of those that this package wrote."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.parameter_names import has_tower
 from alexnet_torch.model.presets import CAFFE
-from alexnet_torch.weights.file_network import FileNetwork, NormStep
+from alexnet_torch.weights.file_network import FileNetwork, NormStep, says_what_it_seems
 from alexnet_torch.weights.model_file import description_from_metadata
 from alexnet_torch.weights.onnx_network import read_network
 
@@ -64,9 +63,9 @@ def read_graph(model: onnx.ModelProto) -> tuple[FileNetwork, str | None]:
     """
     if not model.graph.node:
         raise ValueError("it contains no graph")
-    name = model.graph.name
-    with _begin_message("" if name in _EXPORTERS_NAMES else f"it seems to be {name}: "):
-        network = read_network(model)
+    name = "" if model.graph.name in _EXPORTERS_NAMES else model.graph.name
+    with says_what_it_seems(name):
+        network = replace(read_network(model), name=name)
     norm = (CAFFE.norm.window, CAFFE.norm.alpha, CAFFE.norm.beta, CAFFE.norm.k)
     is_caffes = "caffe" in model.producer_name or any(
         isinstance(step, NormStep)
@@ -75,11 +74,3 @@ def read_graph(model: onnx.ModelProto) -> tuple[FileNetwork, str | None]:
         for step in network.steps
     )
     return network, "caffe" if is_caffes else None
-
-
-@contextmanager
-def _begin_message(beginning: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{beginning}{error}") from error

@@ -25,7 +25,7 @@ from alexnet_torch.weights.grouped import FileLayer
 from alexnet_torch.weights.onnx_constants import Constants
 from alexnet_torch.weights.onnx_norm import match_response_norm
 
-_NO_CHANGE = {"Identity", "Dropout", "Cast"}
+_NO_CHANGE = {"Identity", "Dropout"}
 _SAME_ORDER = {"Flatten", "Reshape", "Squeeze"}  # other shapes of the same values in the same order
 _AT_THE_END = {"Softmax", "LogSoftmax"}
 _LAYERS = {"Conv", "Gemm", "MatMul"}
@@ -62,7 +62,7 @@ def read_network(model: onnx.ModelProto) -> FileNetwork:
 def _check_layers(graph: onnx.GraphProto, constants: Constants) -> None:
     """Refuses a graph that has not AlexNet's layers, and says what it has."""
     computing = [node for node in graph.node if not all(output in constants for output in node.output)]
-    known = {*_CONVERSIONS, *_NO_CHANGE, *_SAME_ORDER, *_AT_THE_END, *_LAYERS, "Add"}
+    known = {*_CONVERSIONS, *_NO_CHANGE, *_SAME_ORDER, *_AT_THE_END, *_LAYERS, "Add", "Cast"}
     convs = sum(node.op_type == "Conv" for node in computing)
     linears = sum(node.op_type in ("Gemm", "MatMul") for node in computing)
     check_is_alexnet(convs, linears, [node.op_type for node in computing if node.op_type not in known])
@@ -108,7 +108,7 @@ class _Walk:
             self.steps[-1] = _with_bias(self.steps[-1], node, self._other_input(node))
         elif node.op_type in _CONVERSIONS:
             self._append(_CONVERSIONS[node.op_type](_Node(node, self._constants)))
-        elif node.op_type not in _NO_CHANGE:
+        elif node.op_type not in _NO_CHANGE and not _casts_to_floats(node):
             raise ValueError(f"{node_name(node)} cannot be represented in an AlexNet")
         self.value = node.output[0]
         if not self._ended:
@@ -130,6 +130,11 @@ class _Walk:
         if len(others) != 1 or others[0] not in self._constants:
             raise ValueError(f"{node_name(node)} adds a value that is not constant")
         return self._constants[others[0]]
+
+
+def _casts_to_floats(node: onnx.NodeProto) -> bool:
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return node.op_type == "Cast" and any(each.name == "to" and each.i in floats for each in node.attribute)
 
 
 def _with_bias(step: ConvStep | LinearStep, node: onnx.NodeProto, bias: np.ndarray) -> Step:

@@ -151,6 +151,12 @@ def leaky(model: onnx.ModelProto) -> str:
     return "LeakyRelu t1 cannot be represented in an AlexNet"
 
 
+def rounded(model: onnx.ModelProto) -> str:
+    model.graph.node.insert(0, helper.make_node("Cast", ["data_0"], ["integers"], to=onnx.TensorProto.INT32))
+    model.graph.node[1].input[0] = "integers"
+    return "Cast integers cannot be represented in an AlexNet"
+
+
 def dilated(model: onnx.ModelProto) -> str:
     change(list(nodes(model, "Conv"))[2], dilations=[2, 2], pads=[2, 2, 2, 2])
     return "is dilated"

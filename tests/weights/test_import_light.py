@@ -114,7 +114,6 @@ def test_errors_for_onnxs_other_networks_say_what_they_are(
     assert f"it seems to be {said}" in import_error(capsys, file)
 
 
-@pytest.mark.slow  # 120 million parameters
 def test_the_error_for_zfnet_names_it_and_its_pooling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "light_zfnet512.onnx"
     shutil.copy(LIGHT / file.name, file)
