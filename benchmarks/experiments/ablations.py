@@ -150,10 +150,11 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
     placement = choose_placement(None, own_recipe.architecture.towers, "none", SINGLE_PROCESS)
+    stop = StopSignal()
+    trainer = build_trainer(resolve(given), own_recipe, prepared, placement, stop=stop)
     try:
-        with StopSignal() as stop:
+        with stop:
             stop.install()
-            trainer = build_trainer(resolve(given), own_recipe, prepared, placement, stop=stop)
             trainer.fit()
     except TrainingError as error:
         print(error)

@@ -363,13 +363,13 @@ def test_signals_finish_the_step_save_and_exit(number: signal.Signals, status: i
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert any("step 2:" in line for line in process.stdout)
+    assert any("step 4:" in line for line in process.stdout)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert "continue with --resume" in errors
     (saved,) = list_checkpoints(tmp_path / "run/checkpoints")
-    assert torch.load(saved, weights_only=True)["state"]["step"] == int(saved.name[5:13]) >= 2
+    assert torch.load(saved, weights_only=True)["state"]["step"] == int(saved.name[5:13]) >= 4
 
 
 def test_help_answers_in_seconds_with_options_grouped() -> None:
