@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
-    ["errors", "files", "malloc", "randomness", "run_folder"],
+    ["errors"],
+    ["files", "malloc", "optional_packages", "randomness", "run_folder", "versions"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],
     ["evaluation"],

@@ -92,6 +92,23 @@ def find_images(root: Path) -> tuple[str, ...]:
     return tuple(sorted(paths))
 
 
+def read_file_list(file: Path) -> tuple[str, ...]:
+    """Returns the lines of a text file, each the path of an image, in their order; empty lines are left out.
+
+    Raises:
+        UserError: the file cannot be read, is not text, or names nothing.
+    """
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"--files {file}: cannot be read ({reason}); name a text file of image paths") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise UserError(f"--files {file}: names no images; write the path of an image on each line")
+    return names
+
+
 def _scan_split(root: Path, name: str) -> tuple[tuple[str, ...], Split]:
     """Returns the classes and the files of a split."""
     folder = root / name

@@ -4,7 +4,7 @@ Every stage runs on each tower; where it reads all towers, the exchange turns th
 into each tower's next input. A tower is where its parameters are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -145,6 +145,27 @@ class AlexNet(nn.Module):
             raise ValueError(f"no stage {stage!r}; there are {', '.join(self.architecture.stage_names)}")
         return self._run_stages(images, stage, None, 0)
 
+    def stage_outputs(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
+        """Returns the outputs of several stages, by name, from one pass; each is that of `features`, before dropout.
+
+        Args:
+            images: as for `forward`.
+            stages: names of stages, such as "conv5" and "fc7".
+
+        Raises:
+            ValueError: no stage is named, or one that does not exist; the message lists the stages.
+        """
+        known, outputs = self.architecture.stage_names, dict[str, Tensor]()
+        if not stages or not set(stages) <= set(known):
+            raise ValueError(f"stages must be among {', '.join(known)}, not {', '.join(stages) or 'none'}")
+
+        def record(stage: str, parts: TowerParts, channels: int) -> None:
+            if stage in stages:
+                outputs[stage] = self.exchange.gather_output(parts, channels, f"the output of {stage}")
+
+        self._run_stages(images, max(stages, key=known.index), None, 0, record)
+        return outputs
+
     def stage_weights(self, stage: str) -> list[Tensor]:
         """Returns the weights of a stage that are held here, one tensor for each tower, on its tower's device."""
         return [tower.layer(stage).weight for tower in self._held_towers(stage)]
@@ -168,8 +189,18 @@ class AlexNet(nn.Module):
             keys[index] = torch.tensor(values).to(tower.device, non_blocking=True)
         return keys
 
-    def _run_stages(self, images: Tensor, last: str, keys: dict[int, Tensor] | None, first_row: int) -> Tensor:
-        """Returns the output of the stage named `last`, of all towers together, on the first device."""
+    def _run_stages(
+        self,
+        images: Tensor,
+        last: str,
+        keys: dict[int, Tensor] | None,
+        first_row: int,
+        record: Callable[[str, TowerParts, int], None] | None = None,
+    ) -> Tensor:
+        """Returns the output of the stage named `last`, of all towers together, on the first device.
+
+        `record` gets each stage's name, outputs and channels of all towers together.
+        """
         size, net, exchange = self.image_size, self.architecture, self.exchange
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
@@ -184,6 +215,8 @@ class AlexNet(nn.Module):
             if stage is not net.stages[0]:  # every tower reads all of the images
                 parts = exchange.stage_inputs(parts, channels, stage)
             parts, channels = self._run_stage(stage, parts), self._output_channels(stage)
+            if record is not None:
+                record(stage.name, parts, channels)
             if stage is net.convs[-1] and stage.name != last and net.adaptive_pool is not None:
                 parts = [F.adaptive_avg_pool2d(part, net.adaptive_pool) for part in parts]
             parts = self._apply_dropout(stage.name, parts, keys, first_row)

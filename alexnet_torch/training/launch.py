@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,14 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.layers import kernels
+from alexnet_torch.model.stage_names import parse_stages
 from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
 from alexnet_torch.training.checkpoints import RunCheckpoints
-from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights, parse_stages
+from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.run_log import RunLog
@@ -40,6 +40,7 @@ from alexnet_torch.training.run_state import RunState, identity
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.versions import library_versions
 
 
 def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
@@ -209,7 +210,7 @@ def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placem
         "classes": list(prepared.classes),
         "devices": [str(device) for device in placement.devices],
         "placement": placement.describe(),
-        "versions": {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")},
+        "versions": library_versions(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "commit": _commit(),

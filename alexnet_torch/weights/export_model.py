@@ -15,6 +15,7 @@ from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
+from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs
 from alexnet_torch.weights.model_file import (
@@ -24,7 +25,6 @@ from alexnet_torch.weights.model_file import (
     grouped_state_dict,
     model_metadata,
 )
-from alexnet_torch.weights.weight_file import explain_missing_package
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
 """The format for each file ending; "torchvision" has no ending of its own."""

@@ -1,6 +1,7 @@
 """A run's model on disk: model.pt, a plain state dict, and model.json, which describes the rest of the model."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,6 +51,19 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
         # exact, and a quarter of the size of the numbers as text
         "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
     }
+
+
+def model_sha256(model: TrainedModel) -> str:
+    """Returns the SHA-256 of a model's description and weights: of all that decides what it computes.
+
+    It is the hash of the description's JSON with sorted keys, then of each tensor's name and little-endian float32
+    values, in alphabetical order of the names; the file format that the model was loaded from does not matter.
+    """
+    digest = hashlib.sha256(json.dumps(describe_model(model), sort_keys=True).encode())
+    for name, value in sorted(cpu_state_dict(model.net).items()):
+        digest.update(name.encode())
+        digest.update(value.float().numpy().astype("<f4", copy=False).data)
+    return digest.hexdigest()
 
 
 def model_metadata(model: TrainedModel) -> dict[str, str]:

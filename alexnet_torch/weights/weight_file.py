@@ -1,8 +1,7 @@
 """Reads weight files: Caffe's, ONNX, PyTorch's, safetensors, and those of this package."""
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
+from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe_network, grouped
 from alexnet_torch.weights.file_network import FileNetwork
@@ -79,17 +79,6 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name a weight file or a run's folder") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}; name an AlexNet weight file") from error
-
-
-@contextlib.contextmanager
-def explain_missing_package(path: Path) -> Iterator[None]:
-    """Raises a UserError that says what to install if a format needs a package that training does not need."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{path}: needs the package {error.name}; run pip install -r requirements-exchange.txt"
-        ) from error
 
 
 def _read_onnx(path: Path) -> WeightFile:

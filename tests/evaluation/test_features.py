@@ -1,11 +1,15 @@
 """The features command: a stage's output for a folder of images, in one file."""
 
+import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,8 +18,8 @@ from safetensors.numpy import load_file
 from alexnet_torch import cli, load_model
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.evaluation import features
-from alexnet_torch.evaluation.features import save_features
-from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.evaluation.features import FeatureRequest, save_features
+from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 from tests.support.nets import narrow_net
 
 STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -32,7 +36,7 @@ def expected_features(model: TrainedModel, files: list[Path], stage: str) -> np.
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_equals_the_networks_output(stage: str, run_folder: Path, tmp_path: Path) -> None:
     model, images = load_model(run_folder), run_folder.parent / "images/val"
-    save_features(model, images, stage, tmp_path / "f.npy", batch_size=5)
+    save_features(model, FeatureRequest(images, tmp_path / "f.npy", (stage,), batch_size=5))
     files = [images / name for name in json.loads((tmp_path / "f.json").read_text())["files"]]
     assert files == sorted(images.rglob("*.png"))
     saved = np.load(tmp_path / "f.npy")
@@ -48,7 +52,7 @@ def test_the_first_half_of_the_channels_is_from_tower_0(run_folder: Path, tmp_pa
         for name, parameter in model.net.named_parameters():
             if name.startswith("towers.1.conv5."):
                 parameter.zero_()
-    save_features(model, run_folder.parent / "images/val", "conv5", tmp_path / "f.npy")
+    save_features(model, FeatureRequest(run_folder.parent / "images/val", tmp_path / "f.npy", ("conv5",)))
     saved = np.load(tmp_path / "f.npy")
     assert saved[:, :8].max() > 0
     assert (saved[:, 8:] == 0).all()
@@ -111,10 +115,10 @@ def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
     ("arguments", "message"),
     [
         (["RUN", "IMAGES"], "output"),
-        (["RUN", "IMAGES", "--output", "f.txt"], r"--output f.txt: must end in .npy or .safetensors"),
+        (["RUN", "IMAGES", "--output", "f.txt"], r"--output f.txt: must end in .npy, .safetensors or .h5"),
         (
             ["RUN", "IMAGES", "--output", "f.npy", "--stage", "fc9"],
-            "--stage fc9: unknown stage; choose one of conv1,",
+            "--stage fc9: 'fc9' is not a stage; choose from conv1,",
         ),
         (["RUN", "nowhere", "--output", "f.npy"], "nowhere: there is no such folder; name a folder of images"),
         (["RUN", "RUN", "--output", "f.npy"], "contains no images; their names must end in .jpg"),
@@ -144,21 +148,140 @@ def test_wrong_arguments_are_refused_in_one_line(
 def test_a_full_disk_is_refused_before_decoding(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(features, "data_bytes", lambda *_: 1 << 60)
+    monkeypatch.setattr(features, "bytes_on_disk", lambda *_: 1 << 60)
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.npy") == 2
     assert "fc7 of 36 images needs 1152921504.6 GB" in capsys.readouterr().err
 
 
-def test_control_c_leaves_no_file(
+def interrupt_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the command raise KeyboardInterrupt after some batches."""
+    compute, calls = features.stage_outputs, iter(range(1 + batches))  # one call finds out the shapes
+
+    def limited(*arguments: Any) -> dict[str, np.ndarray]:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    monkeypatch.setattr(features, "stage_outputs", limited)
+
+
+def test_control_c_at_once_leaves_no_file(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(features, "_feature_blocks", lambda *_: map(interrupt, [0]))
+    interrupt_after(0, monkeypatch)
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
     assert capsys.readouterr().err == "python -m alexnet_torch: stopped\n"
     assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("ending", ["npy", "safetensors", "h5"])
+def test_an_interrupted_command_continues_to_the_same_file(
+    ending: str, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = run_folder.parent / "images/val"  # 12 images
+    (images / "class0/001.png").write_bytes(b"")
+    common = [run_folder, images, "--stage", "conv2,fc6", "--batch-size", 5, "--skip-bad", "--output"]
+    whole, continued = tmp_path / f"whole.{ending}", tmp_path / f"continued.{ending}"
+    assert run_features(*common, whole) == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        assert run_features(*common, continued) == 130
+    assert f"{continued}.partial: keeps 4 rows; the same command continues" in capsys.readouterr().err
+    assert run_features(run_folder, images, "--stage", "fc7", "--output", continued) == 2
+    assert "has the rows of another command, which differs in stages, batch_size" in capsys.readouterr().err
+    assert run_features(*common, continued) == 0
+    assert f"{continued}.partial: continues after 5 of 12 files" in capsys.readouterr().err
+    assert not (tmp_path / f"{continued}.partial").exists()
+    if ending == "npy":
+        for name in ("conv2", "fc6"):
+            one, other = (tmp_path / f"{stem}.{name}.npy" for stem in ("whole", "continued"))
+            assert one.read_bytes() == other.read_bytes()
+    else:
+        assert whole.read_bytes() == continued.read_bytes()
+
+
+def test_repaired_files_are_read_when_the_command_continues(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, output = run_folder.parent / "images/val", tmp_path / "f.npy"
+    bad = images / "class1/003.png"  # the 8th
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    assert run_features(run_folder, images, "--batch-size", 3, "--output", output) == 2
+    assert "keeps 6 rows" in capsys.readouterr().err
+    bad.write_bytes(content)
+    assert run_features(run_folder, images, "--batch-size", 3, "--output", output) == 0
+    assert run_features(run_folder, images, "--batch-size", 3, "--output", tmp_path / "whole.npy") == 0
+    assert output.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_several_stages_come_from_one_pass_together_or_by_tower(run_folder: Path, tmp_path: Path) -> None:
+    images, stages = run_folder.parent / "images/val", ["conv1", "conv2", "conv5", "fc8"]
+    for stage in stages:
+        assert run_features(run_folder, images, "--stage", stage, "--output", tmp_path / f"{stage}.npy") == 0
+    option = ["--stage", "conv1..conv2,conv5,fc8"]
+    assert run_features(run_folder, images, *option, "--output", tmp_path / "all.safetensors") == 0
+    together = load_file(tmp_path / "all.safetensors")
+    assert sorted(together) == [*stages, "labels"]
+    assert run_features(run_folder, images, *option, "--per-tower", "--output", tmp_path / "towers.h5") == 0
+    with h5py.File(tmp_path / "towers.h5") as file:
+        assert sorted({*file} - {"labels", "files", "classes"}) == [f"{s}.tower{k}" for s in stages for k in (0, 1)]
+        assert (file["fc8.tower0"].shape, file["fc8.tower1"].shape) == ((12, 2), (12, 1))  # 3 classes
+        for stage in stages:
+            single = np.load(tmp_path / f"{stage}.npy")
+            assert np.abs(single).max() > 0
+            np.testing.assert_array_equal(together[stage], single)
+            np.testing.assert_array_equal(np.concatenate([file[f"{stage}.tower{k}"] for k in (0, 1)], 1), single)
+
+
+def test_a_list_of_files_gives_the_order_of_the_rows(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, listed, output = run_folder.parent / "images", tmp_path / "stimuli.txt", tmp_path / "f.npy"
+    names = ["val/class2/001.png", "train/class0/003.png", "val/class0/002.png", "val/class2/001.png"]
+    listed.write_text("\ufeff" + "\r\n".join([*names, "", ""]), "utf-8")
+    assert run_features(run_folder, images, "--files", listed, "--output", output) == 0
+    metadata = json.loads((tmp_path / "f.json").read_text())
+    assert metadata["files"] == names
+    assert metadata["classes"] == ["train/class0", "val/class0", "val/class2"]
+    assert metadata["labels"] == [2, 0, 1, 2]
+    expected = expected_features(load_model(run_folder), [images / name for name in names], "fc7")
+    np.testing.assert_allclose(np.load(output), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    listed.write_text("\n".join([*names, "val/none.png", "other.png"]))
+    capsys.readouterr()
+    assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
+    assert f"--files {listed}: 2 file(s) do not exist; remove the lines" in (error := capsys.readouterr().err)
+    assert f"  {images / 'val/none.png'}\n  {images / 'other.png'}" in error
+    assert run_features(run_folder, images, "--files", listed, "--output", output, "--skip-bad") == 0
+    assert json.loads((tmp_path / "f.json").read_text())["skipped"] == ["val/none.png", "other.png"]
+    for text, message in ((b"\n", "names no images"), (b"\xff", "cannot be read (not UTF-8 text)")):
+        listed.write_bytes(text)
+        assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
+        assert f"--files {listed}: {message}" in capsys.readouterr().err
+
+
+def test_the_model_versions_and_preprocessing_are_recorded(run_folder: Path, tmp_path: Path) -> None:
+    images = run_folder.parent / "images/val"
+    assert run_features(run_folder, images, "--output", tmp_path / "f.npy") == 0
+    metadata = json.loads((tmp_path / "f.json").read_text())
+    files = [run_folder / name for name in ("model.pt", "model.json")]
+    assert metadata["model_files"] == {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    assert metadata["versions"]["torch"] == torch.__version__
+    assert set(metadata["versions"]) == {"torch", "torchvision", "numpy", "pillow", "python"}
+    assert metadata["preprocessing"]["square"] == "central, scaled to 73 pixels, bicubic with antialiasing"
+    model = load_model(run_folder)
+    assert metadata["preprocessing"]["mean_rgb"] == pytest.approx(model.mean.mean((0, 1)).tolist(), rel=1e-5)
+    assert metadata["model_sha256"] == model_sha256(model)
+    for change in (replace(model, mean=model.mean + 1), replace(model, net=narrow_net(seed=1))):
+        assert model_sha256(change) != metadata["model_sha256"]
+
+
+def test_h5_without_its_package_is_refused_at_once(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.h5") == 2
+    assert "f.h5: needs the package h5py; run pip install -r requirements-hdf5.txt" in capsys.readouterr().err
 
 
 def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path) -> None:
@@ -167,7 +290,7 @@ def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path)
     (images / "a/b/c/notes.txt").write_text("no image")
     (images / "a/b/c/x.PNG").symlink_to(run_folder.parent / "images/val/class0/000.png")
     (images / "d").symlink_to(run_folder.parent / "images/val/class1")
-    save_features(load_model(run_folder), images, "fc6", tmp_path / "f.npy")
+    save_features(load_model(run_folder), FeatureRequest(images, tmp_path / "f.npy", ("fc6",)))
     metadata = json.loads((tmp_path / "f.json").read_text())
     assert metadata["files"] == ["a/b/c/x.PNG", *(f"d/{i:03d}.png" for i in range(4))]
     assert metadata["classes"] == ["a/b/c", "d"]
@@ -183,7 +306,7 @@ def test_worker_processes_decode_real_photographs(
     run_folder: Path, tmp_path: Path, shared_data: Callable[[str], Path]
 ) -> None:
     model, images = load_model(run_folder), shared_data("hymenoptera") / "val"
-    save_features(model, images, "fc7", tmp_path / "f.npy", batch_size=20, workers=2)
+    save_features(model, FeatureRequest(images, tmp_path / "f.npy", batch_size=20, workers=2))
     metadata = json.loads((tmp_path / "f.json").read_text())
     assert metadata["classes"] == ["ants", "bees"]
     sample = [0, 77, len(metadata["files"]) - 1]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-from tests.support.nets import count_parameters, with_random_weights
+from tests.support.nets import count_parameters, narrow, with_random_weights
 
 
 class GroupedNet(nn.Module):
@@ -266,3 +266,17 @@ def test_torchvisions_dropout_comes_after_its_adaptive_pooling() -> None:
     nonzero = (active != 0).float().mean(1)
     assert 0.4 < nonzero.mean() < 0.6
     assert nonzero.max() < 1
+
+
+@pytest.mark.parametrize("architecture", [PAPER, TORCHVISION], ids=lambda architecture: architecture.name)
+def test_several_stages_from_one_pass_are_the_features_of_each(architecture: Architecture) -> None:
+    net = with_random_weights(AlexNet(narrow(architecture), 3, 64)).eval()
+    images, stages = torch.randn(2, 3, 64, 64), ("conv5", "conv1", "fc7")
+    with torch.no_grad():
+        outputs = net.stage_outputs(images, stages)
+        assert set(outputs) == set(stages)
+        for stage, output in outputs.items():
+            assert torch.equal(output, net.features(images, stage))
+    for wrong in ((), ("conv5", "fc9")):
+        with pytest.raises(ValueError, match=r"stages must be among conv1, .* fc8, not"):
+            net.stage_outputs(images, wrong)

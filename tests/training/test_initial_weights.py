@@ -13,11 +13,12 @@ from alexnet_torch import AlexNet
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
+from alexnet_torch.model.stage_names import parse_stages
 from alexnet_torch.recipes.ablations import with_tanh, without_norm
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import initial_weights, trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.training.initial_weights import copy_weights, freeze_stages, parse_stages
+from alexnet_torch.training.initial_weights import copy_weights, freeze_stages
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 from tests.support.commands import run_train
