@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from alexnet_torch.model.alexnet import AlexNet, DropoutKey
     from alexnet_torch.model.architecture import PAPER, Architecture
     from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-    from alexnet_torch.weights.model_file import load_model
+    from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "AlexNet",
     "Architecture",
     "DropoutKey",
+    "TrainedModel",
     "load_model",
     "plain",
     "predict",
@@ -32,6 +33,7 @@ _MODULES = {
     "Architecture": "model.architecture",
     "DropoutKey": "model.alexnet",
     "PAPER": "model.architecture",
+    "TrainedModel": "weights.model_file",
     "load_model": "weights.model_file",
     "plain": "weights.plain",
     "predict": "evaluation.predict",

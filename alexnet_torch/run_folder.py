@@ -1,9 +1,11 @@
-"""The names of the files in a run's folder."""
+"""The names of the files in the folder of a run, and of a pretrained model."""
 
 CONFIG = "config.json"  # settings, architecture, classes, versions
 METRICS = "metrics.jsonl"  # one line of JSON for each report
 MODEL_WEIGHTS = "model.pt"  # the best weights: a plain state dict
 MODEL_DESCRIPTION = "model.json"  # what a prediction needs besides the weights
+PRETRAINED_WEIGHTS = "model.safetensors"  # the whole model, as save_pretrained writes it
+MODEL_CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"

@@ -20,10 +20,10 @@ from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs
 from alexnet_torch.weights.model_file import (
     TrainedModel,
-    cpu_state_dict,
     describe_model,
     grouped_state_dict,
     model_metadata,
+    safetensors_content,
 )
 
 FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
@@ -73,9 +73,7 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> str:
-    from safetensors.torch import save  # not at the top: see explain_missing_package
-
-    content = save(cpu_state_dict(model.net), {"format": "pt", **model_metadata(model)})
+    content = safetensors_content(model, path)
     atomic_write(path, lambda file: file.write(content))
     return f"{_OUR_IMAGES}; its metadata contain the mean image, the architecture and the classes"
 

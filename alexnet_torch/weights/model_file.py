@@ -18,8 +18,10 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
 from alexnet_torch.model.parameter_names import parameter_name
-from alexnet_torch.run_folder import CONFIG, MODEL_DESCRIPTION, MODEL_WEIGHTS
+from alexnet_torch.optional_packages import explain_missing_package
+from alexnet_torch.run_folder import CONFIG, MODEL_CARD, MODEL_DESCRIPTION, MODEL_WEIGHTS, PRETRAINED_WEIGHTS
 from alexnet_torch.weights.grouped import towers_to_grouped
+from alexnet_torch.weights.model_card import model_card
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,53 @@ class TrainedModel:
     classes: tuple[str, ...]
     mean: np.ndarray
     mirror: bool = True
+
+    def save_pretrained(self, folder: Path | str, run: Path | str | None = None) -> None:
+        """Writes model.safetensors, which contains the whole model, and a model card, README.md, into a folder.
+
+        Args:
+            folder: created if needed; a model that this function wrote there is replaced.
+            run: the folder of the run that trained the model; the card then contains its settings and errors.
+
+        Raises:
+            UserError: the folder is not writable or has another README.md, or the run cannot be read.
+        """
+        folder = Path(folder)
+        weights, card = folder / PRETRAINED_WEIGHTS, folder / MODEL_CARD
+        if card.exists() and not weights.exists():
+            raise UserError(f"{folder}: has a {MODEL_CARD} of something else; name another folder")
+        content = safetensors_content(self, weights)
+        parameters, sha256 = sum(value.numel() for value in self.net.parameters()), hashlib.sha256(content).hexdigest()
+        text = model_card(describe_model(self), parameters, sha256, None if run is None else Path(run))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(weights, lambda file: file.write(content))
+            atomic_write(card, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, devices: Sequence[str] | None = None) -> "TrainedModel":
+        """Loads a model that `save_pretrained` wrote. Nothing is downloaded: the folder is on this machine.
+
+        Args:
+            folder: the folder, with model.safetensors.
+            devices: as for `load_model`.
+
+        Raises:
+            UserError: the file is missing, damaged or of another program, or the machine lacks a device.
+        """
+        path = Path(folder) / PRETRAINED_WEIGHTS
+        if not path.is_file():
+            raise UserError(f"{path}: no such file, and nothing is downloaded; name a folder of save_pretrained")
+        weights, metadata = read_safetensors(path)
+        try:
+            description = description_from_metadata(metadata)
+            if description is None:
+                raise UserError(f"{path}: describes no model; make a run's folder of it with the command import")
+            return build_model(description, weights, devices)
+        except ValueError as error:
+            raise UserError(f"{path}: its weights and its description do not fit ({error}); copy it again") from error
 
 
 def describe_model(model: TrainedModel) -> dict[str, Any]:
@@ -80,6 +129,32 @@ def description_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | N
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
     return {name: json.loads(value) for name, value in metadata.items() if name != "format"}  # safetensors' own key
+
+
+def safetensors_content(model: TrainedModel, path: Path) -> bytes:
+    """Returns the content of a .safetensors file of the whole model: the state dict, with the description as metadata.
+
+    Raises:
+        UserError: the package safetensors is missing; the message names `path`.
+    """
+    with explain_missing_package(path):
+        from safetensors.torch import save  # not at the top: an optional package
+    return save(cpu_state_dict(model.net), {"format": "pt", **model_metadata(model)})
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a .safetensors file, in its order, and its metadata.
+
+    Raises:
+        UserError: the file is damaged, or the package safetensors is missing.
+    """
+    with explain_missing_package(path):
+        from safetensors import SafetensorError, safe_open  # not at the top: an optional package
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is damaged or not a safetensors file ({error}); copy it again") from error
 
 
 def build_model(

@@ -16,7 +16,7 @@ from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe_network, grouped
 from alexnet_torch.weights.file_network import FileNetwork
 from alexnet_torch.weights.grouped import without_wrappers
-from alexnet_torch.weights.model_file import description_from_metadata, read_model_files
+from alexnet_torch.weights.model_file import description_from_metadata, read_model_files, read_safetensors
 from alexnet_torch.weights.state_dicts import find_network
 from alexnet_torch.weights.torch_file import load_torch_file, refuse_other_format
 
@@ -92,15 +92,9 @@ def _read_onnx(path: Path) -> WeightFile:
 
 
 def _read_safetensors(path: Path, key: str | None) -> WeightFile:
-    from safetensors import SafetensorError, safe_open  # not at the top: see explain_missing_package
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            # the file sorts names alphabetically, features.10 before features.3
-            state = {name: file.get_tensor(name) for name in sorted(file.keys(), key=_numeric_order)}
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: is damaged or not a safetensors file ({error}); copy it again") from error
+    tensors, metadata = read_safetensors(path)
+    # the file sorts names alphabetically, features.10 before features.3
+    state = {name: tensors[name] for name in sorted(tensors, key=_numeric_order)}
     description = description_from_metadata(metadata)
     return _from_content(path, state, key) if description is None else _from_towers(path, state, description)
 

@@ -1,0 +1,132 @@
+"""save_pretrained and from_pretrained, the model card, and the entry points of torch.hub."""
+
+import hashlib
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import hubconf
+from alexnet_torch import AlexNet, TrainedModel, cli, load_model
+from alexnet_torch.data.decode import decode_file
+from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.predict import predict
+from alexnet_torch.model.presets import PRESETS, TORCHVISION
+from tests.support.nets import narrow
+from tests.support.paths import PROJECT
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every connection fail the test."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_a_saved_model_is_loaded_as_it_was(run_folder: Path, tmp_path: Path) -> None:
+    model, folder = load_model(run_folder), tmp_path / "new/saved"
+    model.save_pretrained(folder, run_folder)
+    model.save_pretrained(str(folder), str(run_folder))  # replaces it
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.safetensors"]
+    loaded = TrainedModel.from_pretrained(str(folder), ["cpu"])
+    assert not loaded.net.training
+    assert (loaded.classes, loaded.mirror, loaded.net.architecture) == (
+        model.classes,
+        model.mirror,
+        model.net.architecture,
+    )
+    assert np.array_equal(loaded.mean, model.mean)
+    state = model.net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in loaded.net.state_dict().items())
+    files = sorted((run_folder.parent / "images/val").rglob("*.png"))[:3]
+    assert list(predict(loaded, files)) == list(predict(model, files))
+    assert cli.main(["import", str(folder / "model.safetensors"), "--output", str(tmp_path / "imported")]) == 0
+    assert load_model(tmp_path / "imported").classes == model.classes
+
+
+def test_the_card_is_filled_in(run_folder: Path, tmp_path: Path) -> None:
+    model = replace(load_model(run_folder), mirror=False)
+    model.save_pretrained(tmp_path / "with", run_folder)
+    card = (tmp_path / "with/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: alexnet_torch\n")
+    with safe_open(tmp_path / "with/model.safetensors", "pt") as file:
+        parameters = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    red = f"{model.mean[..., 0].mean(dtype=np.float64):.2f}"
+    weights = hashlib.sha256((tmp_path / "with/model.safetensors").read_bytes()).hexdigest()
+    expected = [
+        f"{parameters:,} parameters; stages conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8.",
+        f"scaled to 73 pixels (bicubic with antialiasing), the central 64 x 64 pixels; RGB of 0..255 minus the mean "
+        f"image, whose mean colour is {red},",
+        "**Mirror images** may not have the same class",
+        "logits of 3 classes, in this order: class0, class1, class2.",
+        f"SHA-256 `{weights}`; written with torch {torch.__version__}",
+        f"- **data**: `{run_folder.parent / 'images'}`",
+        "| 1 | 30.00% |",  # the lowest of the reports in tests/support/folders.py
+    ]
+    for text in expected:
+        assert text in card, text
+    model.save_pretrained(tmp_path / "without")
+    assert "cannot name its data and its error" in (tmp_path / "without/README.md").read_text()
+
+
+def test_wrong_folders_are_refused(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(run_folder)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/README.md").write_text("mine")
+    with pytest.raises(UserError, match=r"project: has a README\.md of something else; name another folder"):
+        model.save_pretrained(tmp_path / "project")
+    assert [path.read_text() for path in (tmp_path / "project").iterdir()] == ["mine"]
+    with pytest.raises(UserError, match=r"cannot be written \("):
+        model.save_pretrained("/dev/null/saved")
+    with pytest.raises(UserError, match=r"config\.json or metrics\.jsonl cannot be read"):
+        model.save_pretrained(tmp_path / "saved", tmp_path)
+    assert not (tmp_path / "saved").exists()
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file, and nothing is downloaded"):
+        TrainedModel.from_pretrained("someone/alexnet")
+    model.save_pretrained(tmp_path / "saved")
+    weights = tmp_path / "saved/model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-10])
+    with pytest.raises(UserError, match="is damaged or not a safetensors file"):
+        TrainedModel.from_pretrained(tmp_path / "saved")
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in model.net.state_dict().items()}, weights)
+    with pytest.raises(UserError, match="describes no model; make a run's folder of it with the command import"):
+        TrainedModel.from_pretrained(tmp_path / "saved")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(UserError, match=r"needs the package safetensors; run pip install -r requirements-exchange"):
+        TrainedModel.from_pretrained(tmp_path / "saved")
+
+
+def test_torch_hub_makes_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "torchvision", narrow(TORCHVISION))
+    # as torch.hub.list, which cannot read a local folder, finds entry points
+    assert [n for n, v in vars(hubconf).items() if callable(v) and not n.startswith("_")] == ["alexnet", "from_run"]
+    net = torch.hub.load(str(PROJECT), "alexnet", "torchvision", num_classes=3, image_size=64, source="local", seed=0)
+    assert isinstance(net, AlexNet)
+    assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"architecture must be one of paper, .*, not 'vgg'"):
+        torch.hub.load(str(PROJECT), "alexnet", "vgg", source="local")
+
+
+def test_torch_hub_loads_runs_for_images_of_0_to_1(run_folder: Path) -> None:
+    net = torch.hub.load(str(PROJECT), "from_run", str(run_folder), source="local")
+    model, file = load_model(run_folder), next((run_folder.parent / "images/val").rglob("*.png"))
+    assert net.classes == model.classes
+    image = torch.from_numpy(decode_file(file, 73)[4:68, 4:68].copy()).permute(2, 0, 1)[None] / 255
+    ((_, guesses),) = predict(model, [file])
+    with torch.no_grad():
+        probabilities = net(image).softmax(1)[0].sort(descending=True)
+    assert [guess["label"] for guess in guesses] == [net.classes[i] for i in probabilities.indices]
+    assert [guess["probability"] for guess in guesses] == pytest.approx(probabilities.values.tolist(), rel=1e-4)
