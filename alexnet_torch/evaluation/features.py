@@ -199,7 +199,7 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
             "decoder_version": VERSION,
         },
         "batch_size": request.batch_size,
-        "devices": [str(device) for device in net.exchange.devices],
+        "devices": [str(device) for device in net.devices],
         "versions": {**library_versions(), "python": platform.python_version()},
     }
     if net.architecture.stage_names[-1] in request.stages:
