@@ -9,7 +9,6 @@ import pathlib
 from torch import nn
 
 import alexnet_torch
-from alexnet_torch.model.presets import PRESETS
 
 # torch.hub takes every function and class here for an entry point: other names are imported as modules' attributes
 dependencies = ["torch", "torchvision", "numpy", "PIL"]
@@ -34,9 +33,7 @@ def alexnet(
     Raises:
         ValueError: there is no such architecture, or a number is too small.
     """
-    if architecture not in PRESETS:
-        raise ValueError(f"architecture must be one of {', '.join(PRESETS)}, not {architecture!r}")
-    return alexnet_torch.AlexNet(PRESETS[architecture], num_classes, image_size, devices, seed)
+    return alexnet_torch.AlexNet(architecture, num_classes, image_size, devices, seed)
 
 
 def from_run(path: str | pathlib.Path) -> nn.Sequential:
