@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 
 from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.model.exchange import Exchange, Share, TowerParts, add_halo, part_sizes
@@ -24,6 +24,9 @@ def _all_to_all(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim:
     return [x.movedim(-1, 1) if dim == 1 else x for x in incoming]
 
 
+_ONE_PROCESS = "are not supported between processes: compute them in one process, with a copy of the network"
+
+
 class _AllGather(torch.autograd.Function):
     """A differentiable all-gather along a dimension.
 
@@ -33,17 +36,22 @@ class _AllGather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool
-    ) -> Tensor:
-        ctx.peers, ctx.sizes, ctx.dim, ctx.stage, ctx.same_loss = peers, sizes, dim, stage, same_loss
+    def forward(part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool) -> Tensor:
+        del same_loss
         outgoing = [part] * peers.size
         return torch.cat(_all_to_all(peers, outgoing, sizes, dim, f"the exchange before {stage}, forward"), dim)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        _, ctx.peers, ctx.sizes, ctx.dim, ctx.stage, ctx.same_loss = inputs
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         peers, dim = ctx.peers, ctx.dim
+        # before any rank waits for another: all differentiate in the same way
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(f"second derivatives, as by create_graph=True, {_ONE_PROCESS}")
         outgoing = list(grads[0].split(ctx.sizes, dim))
         grad = outgoing[peers.index]
         if not ctx.same_loss:
@@ -58,6 +66,8 @@ class _AllGather(torch.autograd.Function):
 def _all_gather(
     part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool = False
 ) -> Tensor:
+    if torch._C._are_functorch_transforms_active() or forward_ad.unpack_dual(part).tangent is not None:
+        raise NotImplementedError(f"torch.func's transforms and forward-mode derivatives {_ONE_PROCESS}")
     gathered: Tensor = _AllGather.apply(part, peers, sizes, dim, stage, same_loss)
     return gathered
 

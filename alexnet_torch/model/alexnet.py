@@ -4,6 +4,7 @@ Every stage runs on each tower; where it reads all towers, the exchange turns th
 into each tower's next input. A tower is where its parameters are.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -77,6 +78,7 @@ class AlexNet(nn.Module):
         shares = self.exchange.shares
         for share, device in zip(shares, tower_devices(devices, len(shares)), strict=True):
             self.towers[str(share.tower)] = Tower(architecture, share, device, num_classes, image_size)
+        self._stages_compiled = False
         self._operations = {stage.name: operations_after(stage, architecture) for stage in architecture.stages}
         self.reset_parameters(seed)
 
@@ -124,11 +126,14 @@ class AlexNet(nn.Module):
         """
         keys = self._dropout_keys(dropout) if dropout and self.training else None
         last = self.architecture.stage_names[-1]
-        return self._run_stages(images, last, keys, dropout.first_row if dropout else 0)
+        return self._walk(images, last, keys, dropout.first_row if dropout else 0)
 
     def compile_stages(self) -> None:
-        """Makes torch compile the walk over the stages; parameter names and results stay the same."""
-        self._run_stages = torch.compile(self._run_stages)  # type: ignore[method-assign]
+        """Makes torch compile the walk over the stages; parameter names and results stay the same.
+
+        Copies and pickled networks are compiled again when they are used.
+        """
+        self._stages_compiled = True
 
     def features(self, images: Tensor, stage: str) -> Tensor:
         """Returns one stage's output of all towers together, on the first device.
@@ -143,7 +148,7 @@ class AlexNet(nn.Module):
         """
         if stage not in self.architecture.stage_names:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(self.architecture.stage_names)}")
-        return self._run_stages(images, stage, None, 0)
+        return self._walk(images, stage, None, 0)
 
     def stage_outputs(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         """Returns the outputs of several stages, by name, from one pass; each is that of `features`, before dropout.
@@ -188,6 +193,11 @@ class AlexNet(nn.Module):
             values = [random_key(dropout.seed, "dropout", dropout.step, index, stage) for stage in stages]
             keys[index] = torch.tensor(values).to(tower.device, non_blocking=True)
         return keys
+
+    def _walk(self, images: Tensor, last: str, keys: dict[int, Tensor] | None, first_row: int) -> Tensor:
+        """As `_run_stages`, compiled if asked for."""
+        run_stages = _compiled_run_stages() if self._stages_compiled else AlexNet._run_stages
+        return run_stages(self, images, last, keys, first_row)
 
     def _run_stages(
         self,
@@ -267,3 +277,9 @@ def _channels_last(images: Tensor) -> Tensor:
     if torch.compiler.is_exporting():
         return images
     return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _compiled_run_stages() -> Callable[..., Tensor]:
+    """Returns the compiled walk of every network: kept in one, it would compute with that one in its copies too."""
+    return torch.compile(AlexNet._run_stages)

@@ -97,7 +97,6 @@ def test_initialisation_draws_from_the_given_generator() -> None:
 def test_the_faster_linear_layer_equals_torchs_in_value_and_gradient(rows: int, frozen: bool) -> None:
     torch.manual_seed(0)
     layer = FullyConnected(96, 40)
-    assert layer._uses_one_dnn(torch.empty(rows, 96)) == (rows == 64 and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
     exact = nn.Linear(96, 40).double()
     exact.load_state_dict(layer.state_dict())
     layer.weight.requires_grad_(not frozen)

@@ -1,17 +1,15 @@
 """What follows a stage's layer: fused operations give what the single ones give, in fewer calls."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Operation
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012
 from alexnet_torch.model.stage_operations import operations_after
+from tests.support.plain_net import plain_operation
 
 EXCHANGE = Exchange(2)
 
@@ -41,22 +39,5 @@ def test_operations_are_computed_in_their_order(architecture: Architecture, name
     for operation in operations_after(conv, architecture):
         parts = operation(parts, EXCHANGE)
     for name in names:
-        expected = apply(name, expected, architecture)
+        expected = plain_operation(name, expected, architecture)
     torch.testing.assert_close(parts, expected)
-
-
-def apply(name: Operation, parts: list[Tensor], architecture: Architecture) -> list[Tensor]:
-    """One operation, by torch's own functions."""
-    norm, square = architecture.norm, architecture.spatial_norm
-    if name == "norm" and norm.across_towers:
-        return list(F.local_response_norm(torch.cat(parts, 1), norm.window, norm.alpha, norm.beta, norm.k).chunk(2, 1))
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "relu": F.relu,
-        "tanh": torch.tanh,
-        "pool": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=bool(architecture.pool_ceil)),
-        "norm": lambda x: F.local_response_norm(x, norm.window, norm.alpha, norm.beta, norm.k),
-        "spatial_norm": lambda x: (
-            x / (square.k + square.alpha * F.avg_pool2d(x * x, square.window, 1, square.window // 2)) ** square.beta
-        ),
-    }
-    return [functions[name](part) for part in parts]

@@ -5,23 +5,26 @@
 
 Memory traffic limits it: torch's own function makes many passes over the map where one each way is enough, and takes
 half of a training step. Three implementations give the same numbers: our native kernels on a CPU (kernels.py), the
-formulas below compiled by torch on a GPU, and the formulas in eager mode where there is no compiler.
+formulas below compiled by torch on a GPU, and the formulas in eager mode where there is no compiler. They have a first
+derivative; where more is needed (plain_operations.py) torch's own function is used.
 """
 
 import functools
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alexnet_torch.model.architecture import Norm
 from alexnet_torch.model.layers import kernels
+from alexnet_torch.model.layers.plain_operations import needs_plain_operations
 
 Formula = Callable[..., Tensor]
+Pooling = tuple[int, int, bool]  # size, stride, ceil
 
 # elements of a map that are processed together on a CPU, by the formulas and before a pooling: the formulas are
 # twice as fast on what is in cache, and a normalised map that is pooled in cache never goes to memory
@@ -37,9 +40,9 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
         norm: window, alpha, beta and k; the caller handles `across_towers`.
         relu: apply ReLU to x first, without the cost of another pass and another saved map.
     """
-    if torch.compiler.is_exporting():  # plain operations; ours would be exported as dozens of scattered slices
-        return F.local_response_norm(F.relu(x) if relu else x, norm.window, norm.alpha, norm.beta, norm.k)
-    return _ResponseNorm.apply(x, norm, relu)  # type: ignore[no-any-return]
+    if needs_plain_operations(x):
+        return _plain_norm(x, norm, relu)
+    return _ResponseNorm.apply(_dense(x), norm, relu)  # type: ignore[no-any-return]
 
 
 def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int, ceil: bool) -> Tensor:
@@ -49,13 +52,13 @@ def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int
         x, norm, relu: as for `response_norm`.
         size, stride, ceil: of the pooling, as for `torch.nn.functional.max_pool2d`.
     """
-    if torch.compiler.is_exporting():
-        return F.max_pool2d(response_norm(x, norm, relu), size, stride, ceil_mode=ceil)
+    if needs_plain_operations(x):
+        return F.max_pool2d(_plain_norm(x, norm, relu), size, stride, ceil_mode=ceil)
     if not (x.requires_grad and torch.is_grad_enabled()):  # only the backward pass needs the maxima's positions
         chunks = _dense(x).split(_chunk_images(x, _POOLED_ELEMENTS))
         pooled = [F.max_pool2d(_normalise(chunk, norm, relu), size, stride, ceil_mode=ceil) for chunk in chunks]
         return pooled[0] if len(pooled) == 1 else torch.cat(pooled)
-    return _ResponseNormPool.apply(x, norm, relu, (size, stride, ceil))  # type: ignore[no-any-return]
+    return _ResponseNormPool.apply(_dense(x), norm, relu, (size, stride, ceil))[0]  # type: ignore[no-any-return]
 
 
 def spatial_response_norm(x: Tensor, norm: Norm) -> Tensor:
@@ -74,16 +77,20 @@ class _ResponseNorm(torch.autograd.Function):
     """Saves only its input: computing the sums over neighbours again costs less than saving them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool) -> Tensor:
-        x = _dense(x)
-        ctx.save_for_backward(x)
-        ctx.norm, ctx.relu = norm, relu
+    def forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
         return _normalise(x, norm, relu)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Norm, bool], output: Tensor) -> None:
+        del output
+        x, ctx.norm, ctx.relu = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
+        if _differentiated_again(grads[0], x):
+            return _plain_gradient(partial(_plain_norm, norm=ctx.norm, relu=ctx.relu), grads[0], x), None, None
         return _gradient(grads[0], x, ctx.norm, ctx.relu), None, None
 
 
@@ -95,8 +102,9 @@ class _ResponseNormPool(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Norm, relu: bool, pool: tuple[int, int, bool]) -> Tensor:
-        x, (size, stride, ceil) = _dense(x), pool
+    def forward(x: Tensor, norm: Norm, relu: bool, pool: Pooling) -> tuple[Tensor, Tensor]:
+        """Returns the pooled maps, and the position of each of their elements in its map of x."""
+        size, stride, ceil = pool
         # positions below 2^15 take a quarter of the bytes of torch's own int64
         dtype = torch.int16 if x.shape[2] * x.shape[3] < 1 << 15 else torch.int64
         pooled, positions = [], []
@@ -105,25 +113,57 @@ class _ResponseNormPool(torch.autograd.Function):
             maxima, indices = F.max_pool2d(y, size, stride, ceil_mode=ceil, return_indices=True)
             pooled.append(maxima)
             positions.append(indices.to(dtype))
-        ctx.save_for_backward(x, torch.cat(positions))
-        ctx.norm, ctx.relu, ctx.pool = norm, relu, pool
-        return torch.cat(pooled)
+        return torch.cat(pooled), torch.cat(positions)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        x, positions = ctx.saved_tensors
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Norm, bool, Pooling], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.norm, ctx.relu, ctx.pool = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else the positions get a gradient of zeros
+        ctx.save_for_backward(x, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        (grad, _), (x, positions) = grads, ctx.saved_tensors
+        if grad is None:
+            return None, None, None, None
+        if _differentiated_again(grad, x):
+            plain = partial(_plain_norm_at, norm=ctx.norm, relu=ctx.relu, positions=positions.long())
+            return _plain_gradient(plain, grad, x), None, None, None
         size, stride, ceil = ctx.pool
         out = torch.empty_like(x)
         images = _chunk_images(x, _POOLED_ELEMENTS)
-        chunks = zip(*(whole.split(images) for whole in (out, x, positions, grads[0])), strict=True)
+        chunks = zip(*(whole.split(images) for whole in (out, x, positions, grad)), strict=True)
         for out_chunk, x_chunk, position_chunk, grad_chunk in chunks:
             # this reads only the shape and format of the map that was pooled, which are those of x
-            grad = torch.ops.aten.max_pool2d_with_indices_backward(
+            map_grad = torch.ops.aten.max_pool2d_with_indices_backward(
                 grad_chunk, x_chunk, [size, size], [stride, stride], [0, 0], [1, 1], ceil, position_chunk.long()
             )
-            out_chunk.copy_(_gradient(grad, x_chunk, ctx.norm, ctx.relu))
+            out_chunk.copy_(_gradient(map_grad, x_chunk, ctx.norm, ctx.relu))
         return out, None, None, None
+
+
+def _differentiated_again(*tensors: Tensor) -> bool:
+    """Returns whether a backward pass has to be differentiable itself, as with create_graph=True."""
+    # torch.compile has no second derivatives: it refuses them with an error of its own
+    again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return again or needs_plain_operations(*tensors)
+
+
+def _plain_gradient(function: Callable[[Tensor], Tensor], grad: Tensor, x: Tensor) -> Tensor:
+    """Returns the gradient with respect to x of a function of plain operations, differentiable any number of times."""
+    gradient: Tensor = torch.func.vjp(function, x)[1](grad)[0]
+    return gradient
+
+
+def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    wide = _widen(F.relu(x) if relu else x)
+    return F.local_response_norm(wide, norm.window, norm.alpha, norm.beta, norm.k).to(x.dtype)
+
+
+def _plain_norm_at(x: Tensor, norm: Norm, relu: bool, positions: Tensor) -> Tensor:
+    """Returns the elements of the normalised maps at positions (N, C, h, w) of int64: those of the maxima."""
+    return _plain_norm(x, norm, relu).flatten(2).gather(2, positions.flatten(2)).view(positions.shape)
 
 
 def _chunk_images(x: Tensor, elements: int) -> int:
