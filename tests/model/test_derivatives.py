@@ -149,3 +149,10 @@ def test_transforms_of_the_network_equal_those_of_the_plain_net(architecture: Ar
     theirs = transforms_of(partial(plain_logits, net.architecture), net, images)
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-11)
     assert all(t.abs().max() > 0 for t in (ours[6], ours[7]) if isinstance(t, Tensor))
+
+
+def test_forward_mode_in_compiled_code() -> None:
+    """torch.compile traces through torch.func; the backend makes no difference to that."""
+    operation, x, v = OPERATIONS["ReLU, norm and pooling"], random_map(1, 6, 4, 3), torch.randn(1, 6, 4, 3).double()
+    compiled = torch.compile(lambda x, v: torch.func.jvp(operation, (x,), (v,)), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, v), torch.func.jvp(operation, (x,), (v,)))

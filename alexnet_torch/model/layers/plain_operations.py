@@ -9,22 +9,25 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 def needs_plain_operations(*tensors: Tensor) -> bool:
     """Returns whether more than values and first derivatives is asked of operations on these tensors.
 
-    The faster operations have values and first derivatives only, and work on some images at a time. Where torch
-    records the operations (export, jit.trace, FlopCounterMode and other dispatch modes), a record of torch's own
-    operations counts right and is the same for every batch size. And only those have all that torch.func and
-    forward-mode derivatives need. A compiled network keeps the faster ones.
+    The faster operations have values and first derivatives only, and work on some images at a time. torch.func and
+    forward-mode derivatives need more. Where torch records operations (export, jit.trace, FlopCounterMode and other
+    dispatch modes), a record of torch's own counts right and is the same for every batch size; but torch.compile
+    takes the faster ones, which it knows.
     """
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return torch.compiler.is_exporting()
+    if torch.compiler.is_exporting() or _is_transformed(*tensors):
+        return True
+    if torch.compiler.is_compiling():
+        return False
     return (
         torch.jit.is_tracing()  # type: ignore[attr-defined]
         or is_in_torch_dispatch_mode()
-        or torch._C._are_functorch_transforms_active()  # the check of torch.autograd.Function itself
-        or any(_is_batched(tensor) or forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+        # torch.autograd's is_grads_batched: a backward pass for many gradients at once
+        or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
     )
 
 
-def _is_batched(tensor: Tensor) -> bool:
-    """Returns whether a backward pass computes with many gradients at once: torch.autograd's `is_grads_batched`."""
-    batched: bool = torch._C._functorch.is_legacy_batchedtensor(tensor)
-    return batched
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Returns whether torch.func transforms what is computed, or a tensor has a forward-mode tangent."""
+    # torch.autograd.Function asks the same; there is no public function for it
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)

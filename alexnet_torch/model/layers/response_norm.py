@@ -157,8 +157,10 @@ def _plain_gradient(function: Callable[[Tensor], Tensor], grad: Tensor, x: Tenso
 
 
 def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    wide = _widen(F.relu(x) if relu else x)
-    return F.local_response_norm(wide, norm.window, norm.alpha, norm.beta, norm.k).to(x.dtype)
+    a, settings = F.relu(x) if relu else x, (norm.window, norm.alpha, norm.beta, norm.k)
+    if x.dtype in (torch.float32, torch.float64):  # an exported graph keeps conversions that change nothing
+        return F.local_response_norm(a, *settings)
+    return F.local_response_norm(a.float(), *settings).to(x.dtype)
 
 
 def _plain_norm_at(x: Tensor, norm: Norm, relu: bool, positions: Tensor) -> Tensor:
