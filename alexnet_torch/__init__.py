@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from alexnet_torch.evaluation.transforms import transforms
     from alexnet_torch.model.alexnet import AlexNet, DropoutKey
     from alexnet_torch.model.architecture import PAPER, Architecture
-    from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+    from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
 __all__ = [
     "CAFFE",
     "PAPER",
+    "PAPER_LITERAL",
     "SOURCE_2012",
     "TENSORFLOW_POST",
     "TORCHVISION",

@@ -1,6 +1,9 @@
 """Fixtures of all tests."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,14 @@ def shared_data() -> Callable[[str], Path]:
         return SHARED_DATA / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def pretend_process() -> Iterator[Executor]:
+    """A process that has a second device which computes on the CPU: see tests/support/pretend_device.py."""
+    context, module = get_context("spawn"), "tests.support.pretend_device"
+    with ProcessPoolExecutor(1, context, import_module, (module,)) as process:
+        yield process
 
 
 @pytest.fixture

@@ -285,16 +285,16 @@ PAPER = Architecture(
         # "224 or 227?" The 2012 source reads 224 pixels without padding on the left and top; the last of its
         # 1 + ceil((224 - 11) / 4) = 55 windows reaches 3 pixels past the right and bottom edge.
         Conv("conv1", 96, 11, 4, (0, 3, 0, 3), after=("relu", "norm", "pool"), init=Init(0.01, 0.0)),
-        Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.01, 1.0)),
-        Conv("conv3", 384, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.01, 0.0)),
-        Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=Init(0.01, 1.0)),
-        Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=Init(0.01, 1.0)),
+        Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
+        Conv("conv3", 384, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.7, 0.0, by_fan_in=True)),
+        Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=Init(0.7, 0.1, by_fan_in=True)),
+        Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
     ),
     linears=(
-        Linear("fc6", 4096, init=Init(0.01, 1.0)),
-        Linear("fc7", 4096, init=Init(0.01, 1.0)),
+        Linear("fc6", 4096, init=Init(0.7, 0.1, by_fan_in=True)),
+        Linear("fc7", 4096, init=Init(0.7, 0.1, by_fan_in=True)),
         Linear("fc8", None, init=Init(0.01, 0.0)),
     ),
 )
-"""The paper's text, with its initialisation (with which small data sets stay at chance: see the recipes), and
-conv1's padding, which the text leaves open, from the 2012 source."""
+"""The paper's net with initial weights that learn (recipes.catalogue.paper says why; presets.PAPER_LITERAL has the
+text's), and with conv1's padding, which the text leaves open, from the 2012 source."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from alexnet_torch.data.colour import ColourNoise
-from alexnet_torch.model.architecture import PAPER, Architecture, Init
-from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+from alexnet_torch.model.architecture import PAPER
+from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import EpochSchedule, PlateauSchedule
 
@@ -28,13 +28,7 @@ def paper() -> Recipe:
     Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
     Expected: the paper's net has 40.7 / 18.2% with ten crops, and 1.5 points more with the centre crop.
     """
-    return Recipe(_fan_in(PAPER), PlateauSchedule(), colour=ColourNoise("paper"))
-
-
-def _fan_in(net: Architecture) -> Architecture:
-    """Returns the architecture with weights scaled by fan-in, and biases of 0.1 instead of 1."""
-    inits = {stage.name: Init(0.7, 0.1 * float(stage.init.bias or 0), by_fan_in=True) for stage in net.stages[1:-1]}
-    return net.with_init(**inits)
+    return Recipe(PAPER, PlateauSchedule(), colour=ColourNoise("paper"))
 
 
 def demo() -> Recipe:
@@ -48,7 +42,7 @@ def demo() -> Recipe:
     Expected: measured here, digits 0.6% top-1 error, ten classes of Tiny ImageNet 16.6% (median of 3 seeds).
     """
     schedule = EpochSchedule(factors=((10, 0.3), (14, 0.1), (17, 0.03), (20, 0.01)))
-    return Recipe(_fan_in(PAPER), schedule, epochs=24, batch_size=32, image_size=64, lr=0.004)
+    return Recipe(PAPER, schedule, epochs=24, batch_size=32, image_size=64, lr=0.004)
 
 
 def paper_literal() -> Recipe:
@@ -67,7 +61,7 @@ def paper_literal() -> Recipe:
     Expected: chance on small folders; measured here, ten classes of Tiny ImageNet at 64 pixels with batches
     of 32 have a loss of 2.303 and 90.0% top-1 error after an epoch.
     """
-    return Recipe(PAPER, PlateauSchedule(), colour=ColourNoise("paper"))
+    return Recipe(PAPER_LITERAL, PlateauSchedule(), colour=ColourNoise("paper"))
 
 
 def source_2012() -> Recipe:

@@ -22,7 +22,7 @@ from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.presets import CAFFE, SOURCE_2012
+from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.recipes.settings import resolve as resolve_settings
@@ -50,7 +50,7 @@ class Options:
 def networks() -> dict[str, Architecture]:
     """Returns the paper's network with the initial weights of each source."""
     return {
-        "paper's text": PAPER,
+        "paper's text": PAPER_LITERAL,
         "2012 source": PAPER.with_init(**{stage.name: stage.init for stage in SOURCE_2012.stages}),
         "Caffe": PAPER.with_init(**{stage.name: stage.init for stage in CAFFE.stages}),
         "ours (recipe paper)": paper().architecture,

@@ -1,0 +1,149 @@
+"""Devices follow the parameters: networks that are moved, copied and saved, on the CPU and on a pretend device."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet_torch import AlexNet, DropoutKey
+from tests.support.nets import narrow_demo, with_random_weights
+
+LABELS = torch.tensor([0, 2])
+KEY = DropoutKey(0, 0)
+BOTH = [("cpu", "pretend"), ("pretend", "cpu")]
+
+
+def images() -> Tensor:
+    """(2, 3, 64, 64), float64."""
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 50
+
+
+def double_net(devices: Sequence[str | torch.device] = ("cpu",)) -> AlexNet:
+    """Returns a narrow network in float64, with the same weights on all devices."""
+    torch.set_default_dtype(torch.float64)  # .double() would leave the pretend device's parameters in float32
+    try:
+        net = AlexNet(narrow_demo().architecture, 3, 64, devices)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    weights = with_random_weights(AlexNet(narrow_demo().architecture, 3, 64).double())
+    net.load_state_dict(weights.state_dict())
+    return net.train()
+
+
+def gradients(net: AlexNet) -> dict[str, Tensor]:
+    """Returns the gradients of a training step's loss, on the CPU, and the logits."""
+    net.zero_grad()
+    logits = net(images(), KEY)
+    F.cross_entropy(logits, LABELS.to(logits.device)).backward()
+    parameters = {name: parameter.grad for name, parameter in net.named_parameters()}
+    return {
+        "logits": logits.detach().cpu(),
+        **{name: grad.cpu() for name, grad in parameters.items() if grad is not None},
+    }
+
+
+def assert_same_step(net: AlexNet, other: AlexNet) -> None:
+    ours, theirs = gradients(net), gradients(other)
+    assert set(ours) == set(theirs) == {"logits", *dict(net.named_parameters())}
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+def move_a_network() -> None:
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    net = double_net()
+    moved = copy.deepcopy(net).to(pretend.DEVICE)
+    assert moved.devices == [pretend.DEVICE] * 2
+    assert moved(images(), KEY).device == pretend.DEVICE
+    assert_same_step(moved, net)
+    assert moved.cpu().devices == [torch.device("cpu")] * 2
+    assert_same_step(moved, net)
+
+
+def compute_on_two_devices() -> None:
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    net = double_net()
+    two = double_net(["cpu", pretend.DEVICE])
+    assert two.devices == [torch.device("cpu"), pretend.DEVICE]
+    pretend.COPIES.clear()
+    logits = two(images(), KEY)
+    forward = [copied for copied in pretend.COPIES if copied[2] != ()]
+    assert sorted(forward) == sorted(
+        [
+            ("cpu", "pretend", (2, 3, 64, 64)),  # each tower reads the full image
+            ("cpu", "pretend", (8,)),  # the keys of the step's dropout masks
+            *((a, b, (2, 8, 3, 3)) for a, b in BOTH),  # before conv3
+            *((a, b, (2, 8)) for a, b in BOTH),  # before fc6
+            *((a, b, (2, 32)) for a, b in BOTH),  # before fc7
+            *((a, b, (2, 32)) for a, b in BOTH),  # before fc8
+            ("pretend", "cpu", (2, 1)),  # the logits
+        ]
+    )
+    pretend.COPIES.clear()
+    F.cross_entropy(logits, LABELS).backward()
+    backward = [copied for copied in pretend.COPIES if copied[2] != ()]
+    assert sorted(backward) == sorted([(b, a, shape) for a, b, shape in forward if shape not in ((2, 3, 64, 64), (8,))])
+    assert_same_step(two, net)
+
+
+def send_two_devices_to_one() -> None:
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    net = double_net()
+    two = double_net(["cpu", pretend.DEVICE])
+    for device in (pretend.DEVICE, torch.device("cpu")):
+        one = two.to(device)
+        assert one.devices == [device] * 2
+        pretend.COPIES.clear()
+        assert one.eval().features(images().to(device), "fc7").device == device
+        assert not [copied for copied in pretend.COPIES if copied[2] != images().shape]
+        assert_same_step(one.train(), net)
+
+
+def load_a_saved_state() -> None:
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    net, file = double_net(), io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    moved = double_net([pretend.DEVICE])
+    for parameter in moved.parameters():
+        parameter.data.zero_()
+    moved.load_state_dict(torch.load(file, weights_only=True))
+    assert_same_step(moved, net)
+
+
+@pytest.mark.parametrize("check", [move_a_network, compute_on_two_devices, send_two_devices_to_one, load_a_saved_state])
+def test_on_a_second_device(check: Callable[[], None], pretend_process: Executor) -> None:
+    pretend_process.submit(check).result()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+def test_copies_share_nothing_with_the_original(copied: Callable[[AlexNet], AlexNet]) -> None:
+    net = double_net()
+    other = copied(net)
+    assert_same_step(other, net)
+    before = gradients(net)["logits"]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert torch.equal(gradients(net)["logits"], before)
+    assert gradients(other)["logits"].abs().max() == 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2), (torch.float32, 1e-5)])
+def test_types_follow_the_parameters(dtype: torch.dtype, tolerance: float) -> None:
+    """Tolerances: a few roundings of the type, relative to the largest logit."""
+    net = double_net().eval()
+    expected = net(images())
+    logits = net.to(dtype)(images().to(dtype))
+    assert logits.dtype == dtype
+    assert (logits.double() - expected).abs().max() <= tolerance * expected.abs().max()

@@ -1,0 +1,115 @@
+"""A pretend accelerator: tensors claim the device pretend:0, and hold real numbers in a CPU tensor.
+
+It shows without a GPU what a second device would do: an operation that mixes it with CPU tensors raises, only copies
+cross, and COPIES records each. It computes on the CPU, so it shows nothing about a GPU's kernels, streams or speed.
+PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0".
+
+Importing this module registers the device for the rest of the process, and must come before the first backward pass:
+use the fixture `pretend_process`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import backend_registration as registration
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+class _Guard(registration._DummyDeviceGuard):
+    def type_(self) -> Any:
+        return torch._C._autograd.DeviceType.PrivateUse1
+
+
+registration._setup_privateuseone_for_python_backend("pretend", device_guard=_Guard())
+DEVICE = torch.device("pretend", 0)
+COPIES: list[tuple[str, str, tuple[int, ...]]] = []
+"""Each copy between the CPU and the device so far: (from, to, shape)."""
+
+
+class Pretend(Tensor):
+    """A tensor of the device, around a CPU tensor `elem`."""
+
+    elem: Tensor
+
+    @staticmethod
+    def __new__(cls, elem: Tensor) -> "Pretend":
+        made: Pretend = torch.Tensor._make_wrapper_subclass(
+            cls,
+            elem.size(),
+            strides=elem.stride(),
+            storage_offset=elem.storage_offset(),
+            dtype=elem.dtype,
+            device=DEVICE,
+        )
+        made.elem = elem
+        return made
+
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:  # type: ignore[override]
+        return f"Pretend({self.elem})" if tensor_contents is None else f"Pretend({tensor_contents})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares an instance method
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Computes an operation on the CPU; refuses to mix devices, except for numbers, which CUDA takes too."""
+        kwargs = dict(kwargs or {})
+        if func is torch.ops.aten._to_copy.default:
+            return _to_copy(args[0], **kwargs)
+        if func is torch.ops.aten.copy_.default:
+            return _copy_from(args[1], args[0])
+        leaves = tree_leaves((args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and not isinstance(leaf, Pretend) and leaf.dim() > 0:
+                raise RuntimeError(f"{func}: mixes {leaf.device} and {DEVICE}")
+        if "device" in kwargs:
+            kwargs["device"] = torch.device("cpu")
+        known = {id(leaf.elem): leaf for leaf in leaves if isinstance(leaf, Pretend)}
+        out = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
+
+        def wrap(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return known[id(value)] if id(value) in known else Pretend(value)
+
+        return tree_map(wrap, out)
+
+
+def _plain(value: Any) -> Any:
+    return value.elem if isinstance(value, Pretend) else value
+
+
+def _to_copy(
+    x: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    device: Any = None,
+    memory_format: torch.memory_format | None = None,
+    **_unused: Any,
+) -> Tensor:
+    to = torch.device(device) if device is not None else x.device
+    out: Tensor = torch.ops.aten._to_copy.default(_plain(x), dtype=dtype, memory_format=memory_format)
+    if to.type != x.device.type:
+        COPIES.append((x.device.type, to.type, tuple(x.shape)))
+    return Pretend(out) if to.type == DEVICE.type else out
+
+
+def _copy_from(source: Tensor, target: Tensor, _non_blocking: bool = False) -> Tensor:
+    if source.device.type != target.device.type:
+        COPIES.append((source.device.type, target.device.type, tuple(source.shape)))
+    _plain(target).copy_(_plain(source))
+    return target
+
+
+def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **_unused: Any) -> Tensor:
+    return Pretend(torch.empty(size, dtype=dtype, memory_format=memory_format or torch.contiguous_format, device="cpu"))
+
+
+def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_unused: Any) -> Tensor:
+    return Pretend(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
+
+
+_LIBRARY = torch.library.Library("aten", "IMPL")
+_LIBRARY.impl("empty.memory_format", _empty, "PrivateUse1")
+_LIBRARY.impl("empty_strided", _empty_strided, "PrivateUse1")
+_LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
