@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-all test-clients lint
 
 demo: .venv/installed
 	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
@@ -11,6 +11,9 @@ test: lint
 
 test-all: lint
 	$(PY) -m pytest -m "slow or not slow"
+
+test-clients: .venv-clients/installed
+	.venv-clients/bin/python -m pytest tests/clients
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .
@@ -24,4 +27,14 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.txt requirements-exchange.txt requirements-hdf5.txt .venv/installed
 	$(PY) -m pip install -q -r requirements-dev.txt
+	touch $@
+
+# Over .venv, whose packages it sees: torch is not downloaded again, and what the clients need, some of it years old,
+# changes nothing in .venv.
+SITE_PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+.venv-clients/installed: requirements-clients.txt .venv/installed-dev
+	$(PYTHON) -m venv .venv-clients
+	$(PY) $(SITE_PACKAGES) > $$(.venv-clients/bin/python $(SITE_PACKAGES))/base.pth
+	.venv-clients/bin/python -m pip install -q -r requirements-clients.txt
 	touch $@
