@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.clients.networks import SIZE, Networks, client, make_images, make_net, on_both
 from tests.clients.reference import float64_weights, multiply_adds
 
-BATCHES = (2, 40)  # of 32 rows and more, linear layers are computed in another way
+BATCHES = (2, 40)  # from 32 rows on, oneDNN computes linear layers
 
 
 @client("torchinfo", "`summary`: parameters, multiply-adds", "torchinfo")
@@ -23,11 +23,8 @@ def test_torchinfo(network: Networks) -> None:
         assert 0 <= summary.total_mult_adds - multiply_adds(batch) < 0.02 * multiply_adds(batch)
 
 
-_ONE_DNN = "from 32 rows on, linear layers are an operation of oneDNN, which is not counted"
-
-
 @client("fvcore", "`FlopCountAnalysis`", "fvcore")
-@on_both(AlexNet=_ONE_DNN)
+@on_both()
 def test_fvcore(network: Networks) -> None:
     for batch in BATCHES:
         analysis = FlopCountAnalysis(network(make_net()), make_images(batch)).unsupported_ops_warnings(False)
@@ -36,7 +33,7 @@ def test_fvcore(network: Networks) -> None:
 
 
 @client("torch.utils.flop_counter", "`FlopCounterMode`")
-@on_both(AlexNet=_ONE_DNN)
+@on_both()
 def test_flop_counter(network: Networks) -> None:
     for batch in BATCHES:
         with FlopCounterMode(display=False) as counter, torch.no_grad():

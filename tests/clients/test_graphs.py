@@ -34,7 +34,7 @@ def test_feature_extractor(network: Networks) -> None:
 
 
 @client("torch.jit", "`trace`, `save`, `load`; another batch size")
-@on_both(AlexNet="normalisation is a function of Python's, which cannot be traced")
+@on_both()
 def test_jit_trace(network: Networks, tmp_path: Path) -> None:
     net, images = make_net(), make_images(40)
     torch.jit.save(torch.jit.trace(network(net), images[:2]), tmp_path / "traced.pt")
@@ -42,7 +42,7 @@ def test_jit_trace(network: Networks, tmp_path: Path) -> None:
 
 
 @client("torch.jit", "`script`, `save`, `load`")
-@on_both(AlexNet="TorchScript has no functions that take functions, such as the operations after a stage")
+@on_both(AlexNet="its Python, such as its autograd functions, is more than TorchScript reads")
 def test_jit_script(network: Networks, tmp_path: Path) -> None:
     net, images = make_net(), make_images(3)
     torch.jit.save(torch.jit.script(network(net)), tmp_path / "scripted.pt")
