@@ -241,7 +241,7 @@ class AlexNet(nn.Module):
             padded = [pad_asymmetric(part, stage) for part in (inputs[:1] if shared else inputs)]
             inputs = padded * len(inputs) if shared else padded
         towers = self._held_towers(stage.name)
-        parts = [tower.layer(stage.name)(part) for tower, part in zip(towers, inputs, strict=True)]
+        parts = [tower.run_layer(stage.name, part) for tower, part in zip(towers, inputs, strict=True)]
         for operation in self._operations[stage.name]:
             parts = operation(parts, self.exchange)
         return parts

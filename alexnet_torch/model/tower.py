@@ -1,12 +1,14 @@
 """One tower's layers."""
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Architecture, Conv
 from alexnet_torch.model.exchange import Share, part_sizes
-from alexnet_torch.model.layers.linear import FullyConnected
+from alexnet_torch.model.layers.linear import FasterLinear
 
 
 class Tower(nn.Module):
@@ -42,7 +44,7 @@ class Tower(nn.Module):
             own_channels = part_sizes(channels, towers)[share.tower]
             pieces = part_sizes(own_channels, share.pieces)
             first, outputs = sum(pieces[: share.piece]), pieces[share.piece]
-            fully_connected = FullyConnected(inputs, outputs, device="meta")
+            fully_connected = nn.Linear(inputs, outputs, device="meta")
             self._add(linear.name, _allocated(fully_connected, device), slice(first, first + outputs))
 
     def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
@@ -67,6 +69,12 @@ class Tower(nn.Module):
         layer = self.get_submodule(stage)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         return layer
+
+    def run_layer(self, stage: str, x: Tensor) -> Tensor:
+        """Returns the output of a stage's layer, which a tool may have replaced, for example by a quantised one."""
+        with nullcontext() if torch.compiler.is_compiling() else FasterLinear():
+            output: Tensor = self.get_submodule(stage)(x)
+        return output
 
 
 def pad_asymmetric(x: Tensor, conv: Conv) -> Tensor:
