@@ -60,8 +60,8 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     Args:
         net: with random weights.
         source: a run's folder, or a file that `read_weight_file` reads.
-        stages: the stages to copy, which must fit; None for all, of which the last one may have another number of
-            classes, and is then not copied.
+        stages: the stages to copy, which must fit; None for all, except the last one if it has another number of
+            classes.
 
     Returns:
         a line for the user: the stages copied, those still random, and what the source's network, if known, computes
@@ -87,12 +87,12 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
         scale = (source_net.input_scale if source_net else 1.0) / net.architecture.input_scale
         copied[first_weight] = to_our_inputs(copied[first_weight], _inputs(file)) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
-    unlike: list[str] = []
-    if source_net is not None and file.network is not None:  # its rounding in pooling is known for its images alone
-        unlike = differences_at(source_net, net.architecture, net.image_size, stages)
+    different: list[str] = []
+    if source_net is not None and file.network is not None:  # its rounding in pooling is known for its image size only
+        different = differences_at(source_net, net.architecture, net.image_size, stages)
     elif source_net is not None:
-        unlike = list(differences(source_net, net.architecture, stages))
-    warning = f"; they were trained in a network with {', '.join(unlike)}" if unlike else ""
+        different = list(differences(source_net, net.architecture, stages))
+    warning = f"; they were trained in a network with {', '.join(different)}" if different else ""
     part = "".join(f" ({note})" for note in file.notes)
     return f"the weights of {source}{part}: {', '.join(stages)}{still_random}{warning}"
 

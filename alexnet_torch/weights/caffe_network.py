@@ -17,8 +17,8 @@ from alexnet_torch.weights.file_network import (
     NormStep,
     PoolStep,
     Step,
+    add_network_name,
     check_is_alexnet,
-    says_what_it_seems,
     shortest_decimal,
 )
 from alexnet_torch.weights.grouped import FileLayer
@@ -48,7 +48,7 @@ def read_network(path: Path) -> FileNetwork:
         raise ValueError("it contains no layer with weights, as a .caffemodel of 2013 or later does")
     kinds = [kind for _, kind in layers]
     others = [kind for kind in kinds if kind not in (*_CONVERSIONS, *_NO_CHANGE)]
-    with says_what_it_seems(net.name):
+    with add_network_name(net.name):
         check_is_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"), others)
         _check_one_path(layers)
         steps = tuple(_step(path, layer, kind) for layer, kind in layers if kind not in _NO_CHANGE)
@@ -90,7 +90,7 @@ class _Layer:
         bias = torch.from_numpy(arrays[1].reshape(-1)) if len(arrays) == 2 else torch.zeros(len(weight))
         return FileLayer(name, *names, weight, bias)
 
-    def same(self, settings: Any, name: str, default: int, *others: str) -> int:
+    def symmetric(self, settings: Any, name: str, default: int, *others: str) -> int:
         """Returns a setting that must be the same vertically and horizontally.
 
         Args:
@@ -111,20 +111,20 @@ class _Layer:
 
 def _convert_convolution(layer: _Layer) -> Step:
     settings = layer.conv
-    if layer.same(settings, "dilation", 1) != 1:
+    if layer.symmetric(settings, "dilation", 1) != 1:
         raise ValueError(f"{layer.name} is dilated; no AlexNet's convolution is")
-    pad, stride = layer.same(settings, "pad", 0, "pad_h", "pad_w"), layer.same(settings, "stride", 1, *_STRIDES)
+    pad, stride = layer.symmetric(settings, "pad", 0, *_PADS), layer.symmetric(settings, "stride", 1, *_STRIDES)
     return ConvStep(layer.name, layer.weights(), stride, (pad, pad, pad, pad), settings.group or 1)
 
 
-_STRIDES = ("stride_h", "stride_w")
+_PADS, _STRIDES = ("pad_h", "pad_w"), ("stride_h", "stride_w")
 _MAX, _AVERAGE = 0, 1  # of PoolingParameter.pool
 
 
 def _convert_pooling(layer: _Layer) -> Step:
     settings = layer.pooling
-    size = layer.same(settings, "kernel_size", 0, "kernel_h", "kernel_w")
-    stride, pad = layer.same(settings, "stride", 1, *_STRIDES), layer.same(settings, "pad", 0, "pad_h", "pad_w")
+    size = layer.symmetric(settings, "kernel_size", 0, "kernel_h", "kernel_w")
+    stride, pad = layer.symmetric(settings, "stride", 1, *_STRIDES), layer.symmetric(settings, "pad", 0, *_PADS)
     if settings.pool == _AVERAGE and not pad:
         return AveragePoolStep(layer.name, None if settings.global_pooling else size, stride)
     if settings.pool != _MAX or settings.global_pooling or size == 0:

@@ -87,7 +87,7 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
     """Writes torchvision's names; for torchvision's images, too, if the mean image is ImageNet's mean colour."""
     if model.net.architecture.computation_only() != TORCHVISION.computation_only():
-        raise UserError(f"{path}: torchvision has no {model.net.architecture.name}; use --format grouped")
+        raise UserError(f"{path}: torchvision's alexnet is not {model.net.architecture.name}; use --format grouped")
     weights = grouped_state_dict(model.net)
     convention = INPUT_CONVENTIONS["imagenet"]
     assert convention.mean is not None

@@ -20,8 +20,8 @@ from alexnet_torch.weights.file_network import (
     Padding,
     PoolStep,
     Step,
+    add_network_name,
     check_is_alexnet,
-    says_what_it_seems,
 )
 
 _Stage = tuple[ConvStep | LinearStep, list[Step]]
@@ -33,7 +33,7 @@ def architecture_of(network: FileNetwork, image_size: int) -> Architecture:
     Raises:
         ValueError: no architecture of this package does; the message names the node.
     """
-    with says_what_it_seems(network.name):
+    with add_network_name(network.name):
         return _architecture(_stages(network.steps), image_size)
 
 
@@ -47,10 +47,10 @@ def _architecture(stages: Sequence[_Stage], image_size: int) -> Architecture:
             raise ValueError(f"{name} has {count} groups; an AlexNet of {towers} towers cannot have that")
     after_convs = [step for _, after in convs for step in after]
     pool = _only_one("max-pooling", [step for step in after_convs if isinstance(step, PoolStep)])
-    made, ceil, adaptive = _convs(convs, image_size, towers)
+    conv_stages, ceil, adaptive = _convs(convs, image_size, towers)
     return Architecture(
         name="imported",
-        convs=made,
+        convs=conv_stages,
         linears=_linears(linears),
         towers=towers,
         norm=_norm(after_convs, across_towers=towers > 1),
@@ -96,16 +96,16 @@ def differences_at(
         source, target, stages: as for `differences`.
         image_size: side of the images in pixels; both networks fit it.
     """
-    found = list(differences(_comparable(source, image_size), _comparable(target, image_size), stages))
-    if found:
-        return found  # which explain different sides, too
+    different = list(differences(_comparable(source, image_size), _comparable(target, image_size), stages))
+    if different:
+        return different  # which explain different sides, too
     target_sides = dict(target.stage_sides(image_size))
     sides = [(name, side, target_sides.get(name, side)) for name, side in source.stage_sides(image_size)]
     return [f"{name} {side} pixels wide instead of {other}" for name, side, other in sides if side != other]
 
 
 def _comparable(net: Architecture, image_size: int) -> Architecture:
-    """Returns an architecture with only what decides the output for images of one size, but for pooling's rounding."""
+    """Returns an architecture with only what decides the output for one image size, except pooling's rounding."""
     pooled = any("pool" in conv.after for conv in net.convs)
     side = [side for _, side in net.stage_sides(image_size)][-1]
     computed = net.computation_only()
@@ -130,35 +130,35 @@ def _stages(steps: Sequence[Step]) -> list[_Stage]:
         elif stages:
             stages[-1][1].append(step)
         else:
-            raise ValueError(f"{step.name} is before the first convolution; an AlexNet begins with a convolution")
+            raise ValueError(f"{step.name} is before the first convolution; an AlexNet starts with a convolution")
     heads = [head for head, _ in stages]
     convs = sum(isinstance(head, ConvStep) for head in heads)
     check_is_alexnet(convs, len(heads) - convs)
     return stages
 
 
-_S = TypeVar("_S", bound=Step)
+StepT = TypeVar("StepT", bound=Step)
 
 
 def _norm(steps: Sequence[Step], across_towers: bool) -> Norm:
     step = _only_one("normalisation", [step for step in steps if isinstance(step, NormStep)])
     if step is None:
         return Norm()
-    with _named(step):
+    with _add_step_name(step):
         return Norm(step.window, step.alpha, step.beta, step.k, across_towers)
 
 
 @contextmanager
-def _named(step: Step) -> Iterator[None]:
-    """Begins the message of a ValueError with the name of a step."""
+def _add_step_name(step: Step) -> Iterator[None]:
+    """Adds the name of a step to the message of a ValueError."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{step.name} cannot be represented: {error}") from error
 
 
-def _only_one(what: str, steps: Sequence[_S]) -> _S | None:
-    """Returns the step that all are equal to but for name, padding and rounding; None without steps."""
+def _only_one(what: str, steps: Sequence[StepT]) -> StepT | None:
+    """Returns the first step; None without steps. All must be equal except in name, padding and rounding."""
     for step in steps[1:]:
         if _constants(step) != _constants(steps[0]):
             raise ValueError(
@@ -214,7 +214,7 @@ def _conv(name: str, step: ConvStep, side: int, meet: bool) -> Conv:
     if len(kernel) != 2 or kernel[0] != kernel[1]:
         raise ValueError(f"{step.name} has a kernel of {tuple(kernel)}; must be square")
     padding = _explicit_padding(step.padding, side, kernel[0], step.stride)
-    with _named(step):
+    with _add_step_name(step):
         return Conv(name, outputs, kernel[0], step.stride, padding, meet, after=())
 
 
@@ -236,12 +236,12 @@ def _pooled(step: PoolStep, side: int) -> tuple[int, bool | None]:
         raise ValueError(f"{step.name} pads (left, right, top, bottom) by {(left, right, top, bottom)}; must be none")
     # zeros of the padding never win: they count as minus infinity, as what is past the edge in rounding up
     start = side + right - step.size
-    found = (math.ceil(start / step.stride) if step.ceil else start // step.stride) + 1
-    if step.ceil and (found - 1) * step.stride >= side + right:
-        found -= 1  # a window that would start past the edge is left out
-    if found not in (floor, ceil):
-        raise ValueError(f"{step.name} makes maps of {found} pixels of {side}; must be {floor} or {ceil}")
-    return found, None if floor == ceil else found == ceil
+    pooled = (math.ceil(start / step.stride) if step.ceil else start // step.stride) + 1
+    if step.ceil and (pooled - 1) * step.stride >= side + right:
+        pooled -= 1  # a window that would start past the edge is left out
+    if pooled not in (floor, ceil):
+        raise ValueError(f"{step.name} makes maps of {pooled} pixels of {side}; must be {floor} or {ceil}")
+    return pooled, None if floor == ceil else pooled == ceil
 
 
 def _averaged(step: AveragePoolStep, side: int, is_last: bool) -> int:
@@ -268,8 +268,8 @@ def _linear_activation(stages: Sequence[tuple[LinearStep, list[Step]]]) -> Activ
     kinds: list[Activation] = []
     for head, after in stages[:-1]:
         if len(after) != 1 or not isinstance(after[0], ActivationStep):
-            found = ", ".join(step.name for step in after) or "nothing"
-            raise ValueError(f"{head.name} is followed by {found}; must be one activation")
+            followers = ", ".join(step.name for step in after) or "nothing"
+            raise ValueError(f"{head.name} is followed by {followers}; must be one activation")
         kinds.append(after[0].kind)
     head, after = stages[-1]
     if after:

@@ -75,7 +75,7 @@ class PoolStep(Step):
 
 @dataclass(frozen=True)
 class AveragePoolStep(Step):
-    """Average pooling without padding; a size of None is the whole map."""
+    """Average pooling without padding; a size of None is the full map."""
 
     size: int | None
     stride: int
@@ -107,7 +107,7 @@ class FileNetwork:
 
 
 def check_is_alexnet(convs: int, linears: int, others: Sequence[str] = ()) -> None:
-    """Refuses a network that has not AlexNet's number of layers.
+    """Refuses a network with other numbers of layers than AlexNet's.
 
     Args:
         convs, linears: the numbers of convolutions and of linear layers.
@@ -119,8 +119,8 @@ def check_is_alexnet(convs: int, linears: int, others: Sequence[str] = ()) -> No
     expected = len(PAPER.convs), len(PAPER.linears)
     if (convs, linears) != expected:
         besides = f", and {', '.join(sorted(set(others)))}" if others else ""
-        found = f"{convs} convolution{'s' * (convs != 1)} and {linears} linear layer{'s' * (linears != 1)}{besides}"
-        raise ValueError(f"it has {found}, not AlexNet's {expected[0]} and {expected[1]}")
+        counts = f"{convs} convolution{'s' * (convs != 1)} and {linears} linear layer{'s' * (linears != 1)}{besides}"
+        raise ValueError(f"it has {counts}, not AlexNet's {expected[0]} and {expected[1]}")
 
 
 def shortest_decimal(value: float) -> float:
@@ -129,8 +129,8 @@ def shortest_decimal(value: float) -> float:
 
 
 @contextmanager
-def says_what_it_seems(name: str) -> Iterator[None]:
-    """Begins the message of a ValueError with what the file calls its network."""
+def add_network_name(name: str) -> Iterator[None]:
+    """Adds the name of the file's network to the message of a ValueError."""
     try:
         yield
     except ValueError as error:

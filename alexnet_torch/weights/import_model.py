@@ -105,8 +105,8 @@ def _described_architecture(file: WeightFile, network: FileNetwork, options: Imp
             continue
         if options.architecture is None:
             return _equal_preset(described, shapes, file.num_classes, size) or described, size
-        if unlike := differences_at(described, target, size):
-            reason = f"differs from {target.name} at {size} pixels: {', '.join(unlike)}"
+        if different := differences_at(described, target, size):
+            reason = f"differs from {target.name} at {size} pixels: {', '.join(different)}"
             raise UserError(f"{file.path}: {reason}; leave out --architecture")
         return target, size
     raise UserError(f"{problems[0]}; name another file, --architecture or --image-size")
@@ -183,11 +183,11 @@ def import_model(
 
 
 def _check_graph(file: WeightFile, net: nn.Module, images: torch.Tensor, graph_images: torch.Tensor) -> list[str]:
-    """Compares an ONNX file with the network made of it, on a random image; says if nothing can run the file."""
+    """Compares an ONNX file with the imported network on a random image; returns a message, [] for other files."""
     if file.path.suffix != ".onnx":
         return []
     if importlib.util.find_spec("onnxruntime") is None:
-        return [f"{file.path}: not compared with the network that was made of it; pip install onnxruntime, then again"]
+        return [f"{file.path}: not compared with the imported network; pip install onnxruntime, then import again"]
     from alexnet_torch.weights.onnx_check import check_with_onnxruntime  # not at the top: an optional package
 
     names = (file.network.images, file.network.logits) if file.network else None

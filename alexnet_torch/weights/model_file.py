@@ -41,7 +41,7 @@ class TrainedModel:
     mirror: bool = True
 
     def save_pretrained(self, folder: Path | str, run: Path | str | None = None) -> None:
-        """Writes model.safetensors, which contains the whole model, and a model card, README.md, into a folder.
+        """Writes model.safetensors, which contains the full model, and a model card, README.md, into a folder.
 
         Args:
             folder: created if needed; a model that this function wrote there is replaced.
@@ -132,7 +132,7 @@ def description_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any] | N
 
 
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
-    """Returns the content of a .safetensors file of the whole model: the state dict, with the description as metadata.
+    """Returns the content of a .safetensors file of the full model: the state dict, with the description as metadata.
 
     Raises:
         UserError: the package safetensors is missing; the message names `path`.

@@ -42,13 +42,13 @@ def check_with_onnxruntime(
     options.log_severity_level = 3  # errors
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        (found,) = session.run([logits], {images: graph_inputs.expand(rows, -1, -1, -1).numpy()})
+        (graph_logits,) = session.run([logits], {images: graph_inputs.expand(rows, -1, -1, -1).numpy()})
     except Exception as error:  # onnxruntime's exceptions have no common class
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: onnxruntime cannot run it ({reason}); name an AlexNet weight file") from error
     with torch.no_grad():
         expected = net(inputs)[0]
-    difference = (torch.from_numpy(found).reshape(rows, -1)[0] - expected).abs().max().item()
+    difference = (torch.from_numpy(graph_logits).reshape(rows, -1)[0] - expected).abs().max().item()
     largest = expected.abs().max().item()
     if not difference <= TOLERANCE * max(largest, 1e-6):  # also if either is not a number
         raise UserError(

@@ -1,4 +1,4 @@
-"""The constants of an ONNX graph: stored tensors, and what nodes compute from them alone."""
+"""The constants of an ONNX graph: stored tensors, and what nodes compute from only these."""
 
 from collections.abc import Iterator, Mapping
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.parameter_names import has_tower
 from alexnet_torch.model.presets import CAFFE
-from alexnet_torch.weights.file_network import FileNetwork, NormStep, says_what_it_seems
+from alexnet_torch.weights.file_network import FileNetwork, NormStep, add_network_name
 from alexnet_torch.weights.model_file import description_from_metadata
 from alexnet_torch.weights.onnx_network import read_network
 
@@ -64,7 +64,7 @@ def read_graph(model: onnx.ModelProto) -> tuple[FileNetwork, str | None]:
     if not model.graph.node:
         raise ValueError("it contains no graph")
     name = "" if model.graph.name in _EXPORTERS_NAMES else model.graph.name
-    with says_what_it_seems(name):
+    with add_network_name(name):
         network = replace(read_network(model), name=name)
     norm = (CAFFE.norm.window, CAFFE.norm.alpha, CAFFE.norm.beta, CAFFE.norm.k)
     is_caffes = "caffe" in model.producer_name or any(

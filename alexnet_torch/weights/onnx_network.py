@@ -60,7 +60,7 @@ def read_network(model: onnx.ModelProto) -> FileNetwork:
 
 
 def _check_layers(graph: onnx.GraphProto, constants: Constants) -> None:
-    """Refuses a graph that has not AlexNet's layers, and says what it has."""
+    """Refuses a graph with other layers than AlexNet's; the message lists its layers."""
     computing = [node for node in graph.node if not all(output in constants for output in node.output)]
     known = {*_CONVERSIONS, *_NO_CHANGE, *_SAME_ORDER, *_AT_THE_END, *_LAYERS, "Add", "Cast"}
     convs = sum(node.op_type == "Conv" for node in computing)
@@ -69,7 +69,7 @@ def _check_layers(graph: onnx.GraphProto, constants: Constants) -> None:
 
 
 class _Walk:
-    """The way from the images to the output.
+    """The path from the images to the output.
 
     Attributes:
         value: the name of the value reached.
@@ -89,7 +89,7 @@ class _Walk:
                     self._consumers.setdefault(name, []).append(node)
 
     def advance(self) -> None:
-        """Goes on to the output of the next node, or past the nodes of a response normalisation."""
+        """Moves to the output of the next node, or past the nodes of a response normalisation."""
         consumers = self._consumers.get(self.value, [])
         norm = match_response_norm(self.value, consumers, self._producers, self._constants)
         if norm is not None:
@@ -175,7 +175,7 @@ class _Node:
         bias_name = self._node.input[2] if has_bias else f"{name} (no bias)"
         return FileLayer(name, name, bias_name, weight, bias.expand(len(weight)))
 
-    def same(self, name: str, default: int | None = None) -> int:
+    def symmetric(self, name: str, default: int | None = None) -> int:
         """Returns an attribute that must be the same vertically and horizontally."""
         values = self.attributes.get(name, [default])
         if len(set(values)) != 1 or values[0] is None:
@@ -195,13 +195,13 @@ class _Node:
 
     def refuse_dilation(self) -> None:
         """Raises a ValueError if a kernel or window has gaps."""
-        if self.same("dilations", 1) != 1:
+        if self.symmetric("dilations", 1) != 1:
             raise ValueError(f"{self.name} is dilated; nothing in an AlexNet is")
 
 
 def _convert_conv(node: _Node) -> Step:
     node.refuse_dilation()
-    layer, stride, groups = node.layer(node.constant(1)), node.same("strides", 1), node.attributes.get("group", 1)
+    layer, stride, groups = node.layer(node.constant(1)), node.symmetric("strides", 1), node.attributes.get("group", 1)
     return ConvStep(node.name, layer, stride, node.padding(), groups)
 
 
@@ -221,14 +221,14 @@ def _convert_lrn(node: _Node) -> Step:
 
 def _convert_max_pool(node: _Node) -> Step:
     node.refuse_dilation()
-    size, stride = node.same("kernel_shape"), node.same("strides", 1)
+    size, stride = node.symmetric("kernel_shape"), node.symmetric("strides", 1)
     return PoolStep(node.name, size, stride, node.padding(), bool(node.attributes.get("ceil_mode", 0)))
 
 
 def _convert_average_pool(node: _Node) -> Step:
     if node.padding() != (0, 0, 0, 0):
         raise ValueError(f"{node.name} averages with padding; must be max-pooling")
-    return AveragePoolStep(node.name, node.same("kernel_shape"), node.same("strides", 1))
+    return AveragePoolStep(node.name, node.symmetric("kernel_shape"), node.symmetric("strides", 1))
 
 
 _CONVERSIONS: dict[str, Callable[[_Node], Step]] = {

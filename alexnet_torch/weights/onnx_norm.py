@@ -41,7 +41,7 @@ def match_response_norm(
         if _is_square(node, value, constants):
             break
         if node.op_type in ("Pow", "Add", "Mul"):
-            data, number = _split(node, constants)
+            data, number = _data_and_number(node, constants)
             if node.op_type in found or number is None:
                 return None
             found[node.op_type], name = number, data
@@ -64,10 +64,10 @@ def match_response_norm(
 def _is_square(node: onnx.NodeProto, value: str, constants: Constants) -> bool:
     if node.op_type == "Mul":
         return list(node.input) == [value, value]
-    return node.op_type == "Pow" and node.input[0] == value and _split(node, constants)[1] == 2
+    return node.op_type == "Pow" and node.input[0] == value and _data_and_number(node, constants)[1] == 2
 
 
-def _split(node: onnx.NodeProto, constants: Constants) -> tuple[str, float | None]:
+def _data_and_number(node: onnx.NodeProto, constants: Constants) -> tuple[str, float | None]:
     """Returns the input that depends on the images, and the number that is the other input; None if it is none."""
     first, second = node.input
     data, other = (second, first) if first in constants and node.op_type != "Pow" else (first, second)

@@ -1,4 +1,4 @@
-"""The network as an ordinary nn.Sequential: one device, whole maps, one module for each operation."""
+"""The network as an ordinary nn.Sequential: one device, maps of all towers, one module for each operation."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
 
     Args:
         net_or_model: the network; or a model, which has a mean image too.
-        unit_range: begin with a module `input` that multiplies by 255 and subtracts the mean image: the result takes
+        unit_range: start with a module `input` that multiplies by 255 and subtracts the mean image: the result takes
             RGB images (N, 3, H, W) of 0..1. Without it, they are RGB of 0..255 minus the mean image.
 
     Raises:
@@ -56,7 +56,7 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
         sequence.add_module(name, module)
     weights, shapes = grouped_state_dict(net), {name: value.shape for name, value in sequence.state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != shapes:
-        raise ValueError("the network holds only a part of its parameters; load the whole model in one process")
+        raise ValueError("the network holds only a part of its parameters; load the full model in one process")
     sequence.load_state_dict(weights, assign=True)
     return sequence.train(net.training)
 
@@ -111,7 +111,7 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
 
 
 def _groups(net: Architecture, stage: Conv | Linear) -> int:
-    """Returns the towers if each reads its own channels only; the first stage's read the whole image."""
+    """Returns the number of groups: one for each tower that reads only its own channels, else 1."""
     return 1 if stage.meet or stage is net.stages[0] else net.towers
 
 

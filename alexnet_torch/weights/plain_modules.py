@@ -1,4 +1,4 @@
-"""Modules of the plain network that torch does not have, made of torch's operations alone."""
+"""Modules of the plain network that torch does not have, built from torch's operations."""
 
 import torch
 import torch.nn.functional as F

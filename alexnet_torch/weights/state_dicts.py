@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alexnet_torch.errors import UserError
 from alexnet_torch.model.parameter_names import has_tower
 from alexnet_torch.weights.grouped import FileLayer, layers_by_stage, layers_from_state_dict, without_wrappers
 
@@ -18,12 +20,12 @@ class FoundNetwork:
     Attributes:
         key: where they are: the keys of dictionaries and the prefix of names, such as "state_dict.net".
         state: the tensors by the names that follow `key`.
-        beside: the names of tensors in the same dictionary that are not of a network.
+        other_tensors: the names of tensors in the same dictionary that belong to no network.
     """
 
     key: str
     state: dict[str, Tensor]
-    beside: tuple[str, ...]
+    other_tensors: tuple[str, ...]
 
     @property
     def has_towers(self) -> bool:
@@ -54,15 +56,17 @@ class FoundNetwork:
         )
 
 
-def find_network(content: object, key: str | None = None) -> FoundNetwork:
+def find_network(path: Path, content: object, key: str | None = None) -> FoundNetwork:
     """Returns the one AlexNet among the tensors of a file.
 
     Args:
+        path: the file, for messages.
         content: what torch.load returned.
         key: which network, if there are several; as in the error's list.
 
     Raises:
-        ValueError: there is none, there are several that differ, or none has this key; the message lists them.
+        ValueError: it contains no AlexNet; the message says what it contains.
+        UserError: it contains several that differ, or none with this key; the message lists the keys.
     """
     found = list(_networks(content, ()))
     if not found:
@@ -71,14 +75,14 @@ def find_network(content: object, key: str | None = None) -> FoundNetwork:
     if key is not None:
         chosen = [network for network in found if network.key == key]
         if not chosen:
-            raise ValueError(f"--key {key}: it contains no such network, only {names}")
+            raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {names}")
         found = chosen
     fitting = [network for network in found if network.problem() is None]
     if not fitting:
         raise ValueError("; ".join(_problem(network) for network in found))
     if not all(network.equals(fitting[0]) for network in fitting[1:]):
         keys = ", ".join(network.key or "the file itself" for network in fitting)
-        raise ValueError(f"it contains {len(fitting)} different networks, {keys}; choose one with import --key")
+        raise UserError(f"{path}: it contains {len(fitting)} different networks, {keys}; choose one with import --key")
     return fitting[0]
 
 
@@ -106,10 +110,10 @@ def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     networks = {prefix: _names(tensors, prefix) for prefix in _prefixes(tensors, "")}
     of_networks = {name for names in networks.values() for name in names}
-    beside = tuple(name for name in tensors if name not in of_networks)
+    other_tensors = tuple(name for name in tensors if name not in of_networks)
     for prefix, names in networks.items():
         state = {name.removeprefix(prefix): tensors[name] for name in names}
-        yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, beside)
+        yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, other_tensors)
     for key, value in content.items():
         yield from _networks(value, (*keys, str(key)))
 
@@ -133,6 +137,6 @@ def _prefixes(tensors: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _has_network(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether there are several convolutions and several linear layers."""
+    """Returns whether there are several convolutions and several linear layers."""
     dimensions = [value.ndim for name, value in tensors.items() if name.endswith("weight")]
     return dimensions.count(4) > 1 and dimensions.count(2) > 1

@@ -25,7 +25,7 @@ _PLAIN: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""What training scripts save beside tensors and plain values, and whose unpickling runs no code of the file."""
+"""What training scripts save beside tensors and plain values. Unpickling it runs no code of the file."""
 
 _MAGIC = {
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
@@ -74,7 +74,7 @@ def load_torch_file(path: Path) -> object:
     """Loads what torch.save wrote: tensors, plain values, argparse's Namespace, NumPy's scalars and arrays.
 
     Raises:
-        UserError: the file is damaged, contains other objects, whose unpickling could run code, or is a training
+        UserError: the file is damaged, contains other objects, which could run code when unpickled, or is a training
             run's checkpoint of this package.
     """
     try:
@@ -102,12 +102,12 @@ def _refused_objects(path: Path, error: UnpicklingError) -> str:
     if modules:
         others = sorted(named - set(modules))
         return (
-            f"seems to be a whole module, pickled with its code's names ({', '.join([*others, *modules][:4])}), which "
-            "is not unpickled, because that can run code; if you trust the file, save the weights alone: "
+            f"seems to be a module, pickled with its code's names ({', '.join([*others, *modules][:4])}), which "
+            "is not unpickled, because that can run code; if you trust the file, save only the weights: "
             f"torch.save(torch.load({str(path)!r}, weights_only=False).state_dict(), 'weights.pt')"
         )
     return (
         f"contains more than tensors, {', '.join(sorted(named)[:4])}, which is not unpickled, because that can run "
-        "code; if you trust the file, save its dictionaries alone: torch.save({k: v for k, v in "
+        "code; if you trust the file, save only its dictionaries: torch.save({k: v for k, v in "
         f"torch.load({str(path)!r}, weights_only=False).items() if isinstance(v, dict)}}, 'weights.pt')"
     )

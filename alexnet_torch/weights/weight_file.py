@@ -104,11 +104,11 @@ def _numeric_order(name: str) -> list[tuple[int, str]]:
 
 
 def _from_content(path: Path, content: object, key: str | None) -> WeightFile:
-    found = find_network(content, key)
+    found = find_network(path, content, key)
     notes = []
-    if found.beside:
-        names = f"{', '.join(found.beside[:4])}{', ...' if len(found.beside) > 4 else ''}"
-        notes.append(f"read {found.key or 'the network'} without {len(found.beside)} other tensors: {names}")
+    if found.other_tensors:
+        names = f"{', '.join(found.other_tensors[:4])}{', ...' if len(found.other_tensors) > 4 else ''}"
+        notes.append(f"read {found.key or 'the network'} without {len(found.other_tensors)} other tensors: {names}")
     elif found.key:
         notes.append(f"read {found.key}")
     if found.has_towers:

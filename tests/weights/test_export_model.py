@@ -197,7 +197,8 @@ def test_export_errors_are_one_line(
     )
     assert "--format keras: no such format; choose from safetensors" in export_error("net.pt", "--format", "keras")
     assert "is a run's own model, which export would overwrite" in export_error(str(tmp_path / "run/model.pt"))
-    assert "torchvision has no paper; use --format grouped" in export_error("net.pt", "--format", "torchvision")
+    printed = export_error("net.pt", "--format", "torchvision")
+    assert "torchvision's alexnet is not paper; use --format grouped" in printed
     for ending in ("safetensors", "pt", "onnx", "pt2"):
         assert f"there is no folder {tmp_path}/nowhere" in export_error(str(tmp_path / f"nowhere/net.{ending}"))
     assert "cannot be written (" in export_error("/proc/net.safetensors")

@@ -291,4 +291,4 @@ def test_without_onnxruntime_a_line_says_that_nothing_was_compared(
     write_onnx(file, random_caffe_weights(), False)
     monkeypatch.setattr(importlib.util, "find_spec", {}.get)
     import_file(file)
-    assert "not compared with the network that was made of it; pip install onnxruntime" in capsys.readouterr().out
+    assert "not compared with the imported network; pip install onnxruntime" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
     )
     assert_is_read(read(tmp_path, content, "model_ema"), other)
     assert_is_read(read(tmp_path, content, "teacher.net.module"), other)
-    assert "--key ema: it contains no such network, only model, model_ema, teacher.net.module" in error(
+    assert "--key ema: it contains no such network; choose one of model, model_ema, teacher.net.module" in error(
         tmp_path, content, "ema"
     )
     in_one = {**prefixed("student."), **prefixed("teacher.", other)}
@@ -161,7 +161,7 @@ def test_the_error_for_a_whole_module_names_the_way_out(tmp_path: Path) -> None:
             net[stage] = nn.Conv2d(1, 1, 1) if value.ndim == 4 else nn.Linear(1, 1)
         setattr(net[stage], kind, nn.Parameter(value))
     said = error(tmp_path, net)
-    assert "seems to be a whole module, pickled with its code's names (torch.nn.modules." in said
+    assert "seems to be a module, pickled with its code's names (torch.nn.modules." in said
     follow_advice(said, tmp_path)
 
 

@@ -67,7 +67,7 @@ def _build(library: Path) -> None:
 
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
-        raise OSError("there is no C++ compiler")
+        raise OSError("there is no C++ compiler; install one, or name it in CXX")
     print("compiling response normalisation for this machine, once", file=sys.stderr, flush=True)
     library.parent.mkdir(parents=True, exist_ok=True)
     includes = [f"-isystem{path}" for path in cpp_extension.include_paths()]
