@@ -11,20 +11,19 @@ from torch import Tensor
 from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.placement import Placement
 
-OptionalGroup = dist.ProcessGroup | None
-"""None where this rank would be the only one."""
-
 
 class Collectives:
     """The collective calls of one rank, which all ranks make together.
 
     Args:
         placement: the run's, with this rank.
-        gradients: this rank's gradient group.
-        control: the gloo group of all ranks, which waits for no GPU.
+        gradients: this rank's gradient group; None where it would be the only one in it.
+        control: the gloo group of all ranks, which waits for no GPU; None in a single process.
     """
 
-    def __init__(self, placement: Placement, gradients: OptionalGroup, control: OptionalGroup) -> None:
+    def __init__(
+        self, placement: Placement, gradients: dist.ProcessGroup | None, control: dist.ProcessGroup | None
+    ) -> None:
         self._placement, self._gradients, self._control = placement, gradients, control
         self._pending: tuple[Any, Tensor] | None = None  # the call in progress, and the flags that it changes
 

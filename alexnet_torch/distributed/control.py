@@ -22,9 +22,6 @@ _LONG = timedelta(days=30)  # preparing ImageNet takes hours, and torchrun notic
 class Control:
     """Agreement between the ranks of a run. All ranks call its methods together, but for those of restarts.
 
-    Args:
-        world: this rank and the number of ranks.
-
     Attributes:
         store: shared by all ranks; None in a single process, which waits for nobody.
         timeout: how long a rank waits for another.

@@ -10,14 +10,10 @@ from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.model.exchange import Exchange, Share, TowerParts, add_halo, part_sizes
 
 
-def _contiguous(x: Tensor, dim: int) -> Tensor:
-    """One block of memory: channels last for gathered channels, which is the layout of our maps already."""
-    return (x.movedim(1, -1) if dim == 1 else x).contiguous()
-
-
 def _all_to_all(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim: int, what: str) -> list[Tensor]:
     """Sends each peer its tensor; returns the received ones, of `sizes` along `dim`."""
-    blocks = [_contiguous(x, dim) for x in outgoing]
+    # one block of memory: channels last for gathered channels, which is the layout of our maps already
+    blocks = [(x.movedim(1, -1) if dim == 1 else x).contiguous() for x in outgoing]
     shape = blocks[peers.index].shape
     shapes = [(*shape[:-1], size) if dim == 1 else (size, *shape[1:]) for size in sizes]
     incoming = peers.all_to_all(blocks, shapes, what)

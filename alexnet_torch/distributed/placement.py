@@ -84,14 +84,9 @@ class Placement:
         return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.towers)
 
     @property
-    def supports_compile(self) -> bool:
-        """Whether --compile works: torch cannot compile exchanges between ranks."""
-        return self.exchange_with is None
-
-    @property
-    def supports_fp16(self) -> bool:
-        """Whether --amp fp16 works: the ranks of one network would scale their losses differently."""
-        return self.exchange_with is None
+    def divides_network(self) -> bool:
+        """Whether the ranks of one network exchange activations, which --compile and --amp fp16 exclude."""
+        return self.exchange_with is not None
 
     def describe(self) -> str:
         """Returns a line about the placement and the reason for it."""

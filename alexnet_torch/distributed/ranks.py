@@ -1,5 +1,6 @@
 """The life of a run's ranks: how they start, form process groups, end, and find out who is missing."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,19 +11,18 @@ from torch._C._distributed_c10d import PrefixStore
 
 from alexnet_torch.distributed.collectives import Collectives
 from alexnet_torch.distributed.control import Control
-from alexnet_torch.distributed.missing_ranks import find_missing_ranks
 from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost
 from alexnet_torch.model.exchange import Exchange
 
+_CLOSED = 5.0  # seconds in which all ranks notice that a connection has been closed
+_SILENT = 30.0  # seconds in which the others time out as well: about a step
+
 
 class Ranks:
     """The ranks of a run, seen from one of them.
-
-    Args:
-        world: this rank and the number of ranks.
 
     Attributes:
         control: agreement between all ranks, from the start.
@@ -76,12 +76,29 @@ class Ranks:
         return self.collectives.broadcast_object(value)
 
     def describe_missing(self, lost: RankLost) -> str | None:
-        """Returns a message on the ranks that were lost, on one of the remaining ranks; None on the others."""
-        assert self.control.store is not None
+        """Returns a message that names the missing ranks, on one of the remaining ranks; None on the others."""
+        store, rank, all_ranks = self.control.store, self.world.rank, set(range(self.world.size))
+        assert store is not None
+        is_silent = "imed out" in lost.why  # its connection still exists
+        seconds = min(_SILENT, max(_CLOSED, self.control.timeout.total_seconds())) if is_silent else _CLOSED
+        deadline, missing = time.monotonic() + seconds, all_ranks - {rank}
         try:
-            return find_missing_ranks(self.control.store, self.placement, lost, self.control.timeout.total_seconds())
+            store.set(f"lost/{rank}", lost.what)
+            while missing and time.monotonic() < deadline:
+                time.sleep(0.1)
+                missing -= {other for other in missing if store.check([f"lost/{other}"])}
+            if rank != (speaker := min(all_ranks - missing)):
+                return None
+            # a rank of the same network knows best what the missing one did not reach
+            peers = {peer for other in missing for peer in self.placement.network_of(other)}
+            witness = min(peers - missing, default=speaker)
+            what = store.get(f"lost/{witness}").decode()
         except dist.DistError:  # the store was on a machine that is lost
             return str(lost)
+        if not missing:
+            return str(lost)
+        names = ", ".join(map(self.placement.describe_rank, sorted(missing)))
+        return f"{names} did not reach {what}, where rank {witness} waited; torch.distributed reports: {lost.why}"
 
     def close(self) -> None:
         """Ends the process groups."""

@@ -11,10 +11,10 @@ ParameterStates = dict[str, dict[str, Tensor]]
 """By a parameter's name: its "value", and the optimizer's tensors by the optimizer's names for them."""
 
 
-def own_shard(
+def gather_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None
 ) -> ParameterStates:
-    """Returns CPU copies of the parameters that this rank saves, and of their optimizer tensors.
+    """Returns CPU copies of the full state on rank 0, and nothing on the others. All ranks call it together.
 
     Args:
         net, optimizer: this rank's.
@@ -23,35 +23,29 @@ def own_shard(
     """
     saved = ranks.placement.saved_parameters(net)
     parameters = {n: p for n, p in net.named_parameters() if n in saved and stage in (None, stage_of(n))}
-    return {
-        name: {"value": parameter.detach().cpu()} | {k: v.cpu() for k, v in optimizer.state.get(parameter, {}).items()}
-        for name, parameter in parameters.items()
-    }
+
+    def own_shard() -> ParameterStates:
+        return {
+            name: {"value": parameter.detach().cpu()}
+            | {k: v.cpu() for k, v in optimizer.state.get(parameter, {}).items()}
+            for name, parameter in parameters.items()
+        }
+
+    received = ranks.collectives.gather_to_main(own_shard)
+    return _merge_shards([own_shard(), *received]) if ranks.world.is_main else {}
 
 
-def gather_full_state(
-    net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None
-) -> ParameterStates:
-    """Returns the full state on rank 0, and nothing on the others. All ranks call it together.
-
-    Arguments as for `own_shard`.
-    """
-    received = ranks.collectives.gather_to_main(lambda: own_shard(net, optimizer, ranks, stage))
-    return merge_shards([own_shard(net, optimizer, ranks, stage), *received]) if ranks.world.is_main else {}
-
-
-def merge_shards(shards: list[ParameterStates]) -> ParameterStates:
+def _merge_shards(shards: list[ParameterStates]) -> ParameterStates:
     """Joins the ranks' shards; pieces of one parameter, in the ranks' order, along their first dimension."""
     pieces: dict[str, list[dict[str, Tensor]]] = {}
     for shard in shards:
         for name, state in shard.items():
             pieces.setdefault(name, []).append(state)
-    return {name: {key: _concatenate([part[key] for part in p]) for key in p[0]} for name, p in pieces.items()}
 
+    def concatenate(tensors: list[Tensor]) -> Tensor:  # a scalar, such as Adam's count of steps, is the same in all
+        return tensors[0] if len(tensors) == 1 or tensors[0].ndim == 0 else torch.cat(tensors)
 
-def _concatenate(pieces: list[Tensor]) -> Tensor:
-    """Returns one tensor; a scalar, such as Adam's count of steps, is the same in all pieces."""
-    return pieces[0] if len(pieces) == 1 or pieces[0].ndim == 0 else torch.cat(pieces)
+    return {name: {key: concatenate([part[key] for part in p]) for key in p[0]} for name, p in pieces.items()}
 
 
 def weights_of(full_state: ParameterStates) -> dict[str, Tensor]:
@@ -68,13 +62,7 @@ def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
 def load_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], optimizer_tensors: ParameterStates
 ) -> None:
-    """Copies this rank's part of a full state into its network and optimizer.
-
-    Args:
-        net, optimizer: this rank's.
-        weights: the parameters of all towers.
-        optimizer_tensors: those of all towers; frozen parameters have none.
-    """
+    """Copies this rank's part of the full parameters and optimizer tensors into its network and optimizer."""
     net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in optimizer_tensors.get(name, {}).items():

@@ -35,11 +35,6 @@ class World:
         """Whether this is rank 0, which writes the run's files and prints."""
         return self.rank == 0
 
-    @property
-    def is_single_process(self) -> bool:
-        """Whether the run has no other process."""
-        return self.size == 1
-
 
 SINGLE_PROCESS = World()
 """One process, without torchrun."""

@@ -168,9 +168,9 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     check_start(settings, recipe.architecture)
     names = settings.devices.split(",") if settings.devices else None
     placement = choose_placement(names, recipe.architecture.towers, settings.split, world)
-    if settings.compile and not placement.supports_compile:
+    if settings.compile and placement.divides_network:
         raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
-    if settings.amp == "fp16" and not placement.supports_fp16:
+    if settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
         raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
     _, slices = placement.slices
     if settings.batch_size < slices:

@@ -166,8 +166,8 @@ class Trainer:
         if self.state.step == 0:
             conv1 = self.recipe.architecture.convs[0].name
             filters = filters_by_tower(gather_full_state(self.net, self.optimizer, self.ranks, conv1), conv1)
-            is_full = self.ranks.world.is_single_process
-            self.run_log.log_start(lambda: self.net if is_full else net_with_all_towers(self.net), filters)
+            is_single = self.ranks.world.size == 1
+            self.run_log.log_start(lambda: self.net if is_single else net_with_all_towers(self.net), filters)
         if self.settings.compile:
             self.net.compile_stages()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)

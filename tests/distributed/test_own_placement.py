@@ -42,7 +42,7 @@ def test_answers_of_a_mirrored_placement() -> None:
     assert placement.partners == (0, 1)
     assert placement.shard_ranks == range(1)
     assert not placement.scores_all_rows
-    assert placement.supports_compile
+    assert not placement.divides_network
     assert placement.describe() == "2 processes, all towers in each, 1 slice(s) of each batch (a test)"
     assert placement.describe_rank(1) == "rank 1 (batch slice 0)"
 
