@@ -11,16 +11,11 @@ from alexnet_torch.randomness import random_generator
 
 @dataclass(frozen=True)
 class Crops:
-    """The position of each image's crop, and whether the crop is then mirrored.
+    """The position of each image's crop, and whether the crop is then mirrored."""
 
-    Attributes:
-        top, left: (n,) int64, in pixels.
-        mirrored: (n,) bool.
-    """
-
-    top: np.ndarray
-    left: np.ndarray
-    mirrored: np.ndarray
+    top: np.ndarray  # (n,) int64, in pixels
+    left: np.ndarray  # (n,) int64, in pixels
+    mirrored: np.ndarray  # (n,) bool
 
     def __getitem__(self, indices: np.ndarray) -> "Crops":
         """Returns the crops of some of the images."""

@@ -13,17 +13,11 @@ from alexnet_torch.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """The image files of one split.
+    """The image files of one split."""
 
-    Attributes:
-        name: "train" or "val".
-        paths: relative to the folder, in ImageFolder's order.
-        labels: (n,) int64, indices into the folder's classes.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    labels: np.ndarray
+    name: str  # "train" or "val"
+    paths: tuple[str, ...]  # relative to the folder, in ImageFolder's order
+    labels: np.ndarray  # (n,) int64, indices into the folder's classes
 
     @property
     def map_name(self) -> str:

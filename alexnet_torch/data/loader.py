@@ -17,27 +17,16 @@ from alexnet_torch.randomness import random_generator
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of samples, or a slice of one.
+    """A batch of samples, or a slice of one."""
 
-    Attributes:
-        images: (n, H, W, 3) uint8, cropped and mirrored.
-        labels: (n,) int64; or (N,), of the full batch, from a loader with `all_labels`.
-        crops: position and mirroring of each crop; the mean image is cropped in the same way.
-        indices: (n,) positions of the samples in the split.
-        first_row: position of the slice in the full batch.
-        batch_rows: N, the number of rows of the full batch.
-        colour_noise: (n, 3) float32, to add to each image's RGB; None for no noise.
-        scale: factor of the images after that.
-    """
-
-    images: Tensor
-    labels: Tensor
-    crops: Crops
-    indices: np.ndarray
-    first_row: int
-    batch_rows: int
-    colour_noise: Tensor | None = None
-    scale: float = 1.0
+    images: Tensor  # (n, H, W, 3) uint8, cropped and mirrored
+    labels: Tensor  # (n,) int64; or (N,), of the full batch, from a loader with `all_labels`
+    crops: Crops  # position and mirroring of each crop; the mean image is cropped in the same way
+    indices: np.ndarray  # (n,) positions of the samples in the split
+    first_row: int  # position of the slice in the full batch
+    batch_rows: int  # N, the number of rows of the full batch
+    colour_noise: Tensor | None = None  # (n, 3) float32, to add to each image's RGB
+    scale: float = 1.0  # factor of the images after that
 
 
 @dataclass(frozen=True)
@@ -46,36 +35,24 @@ class Loader:
 
     The order, crops and colour noise of training batches are functions of (seed, epoch, sample);
     validation batches have the split's order and the centre crop.
-
-    Attributes:
-        split: "train" or "val".
-        image_size: side of the crops, in pixels.
-        batch_size: samples in a batch; the last batch of an epoch has the rest.
-        seed: the run's seed.
-        mirror: whether training images are mirrored at random.
-        colour: noise of training images.
-        workers: processes that decode if there is no memory map; one for each core by default.
-        pinned: whether images are in page-locked memory, from which a GPU copies without stopping the CPU.
-        slices: (index, count) of the slice of each batch to yield: the first slices have one image more
-            if a batch is not divisible, and some are empty if it has fewer images.
-        all_labels: whether batches have the labels of the full batch, not only of the slice.
-        partners: (index, count) of this process among those that load the same slice.
-        merge: gathers the rows of all partners on each, in their order; each then reads only its part of the slice.
-            None if all have a memory map: reading that is faster than sending.
     """
 
     prepared: PreparedImages
-    split: str
-    image_size: int
-    batch_size: int
+    split: str  # "train" or "val"
+    image_size: int  # side of the crops, in pixels
+    batch_size: int  # samples in a batch; the last batch of an epoch has the rest
     seed: int = 0
-    mirror: bool = True
-    colour: ColourNoise | None = None
-    workers: int | None = None
-    pinned: bool = False
+    mirror: bool = True  # whether training images are mirrored at random
+    colour: ColourNoise | None = None  # of training images
+    workers: int | None = None  # processes that decode if there is no memory map; one for each core by default
+    pinned: bool = False  # whether images are in page-locked memory: a GPU copies from it without stopping the CPU
+    # (index, count) of the slice of each batch to yield: the first slices have one image more if a batch is not
+    # divisible, and some are empty if it has fewer images
     slices: tuple[int, int] = (0, 1)
-    all_labels: bool = False
-    partners: tuple[int, int] = (0, 1)
+    all_labels: bool = False  # whether batches have the labels of the full batch, not only of the slice
+    partners: tuple[int, int] = (0, 1)  # (index, count) of this process among those that load the same slice
+    # gathers the rows of all partners on each, in their order; each then reads only its part of the slice.
+    # None if all have a memory map: reading that is faster than sending
     merge: Callable[[Tensor], Tensor] | None = None
 
     @property

@@ -16,33 +16,20 @@ from alexnet_torch.model.parameter_names import stage_of
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the towers of a run live, seen from one of its ranks.
+    """Where the towers of a run live, seen from one of its ranks."""
 
-    Attributes:
-        split: its name, a value of `--split`.
-        devices: the devices of this rank's towers.
-        world: this rank and the number of ranks.
-        towers: the architecture's number of towers.
-        reason: why it was chosen, for the user.
-        each_holds: what each rank holds, for the user.
-        networks: the ranks that hold one network together, in the order of its towers or pieces, for each network.
-        gradient_groups: the ranks that add up their gradients and their slices' losses, for each such group.
-        slice_of_rank: which slice of each batch a rank loads, by rank.
-        exchange_with: makes the exchange with the other ranks of a network; not used where each has all towers.
-        shards_linear_stages: whether a rank holds a piece of each linear stage, for all rows of a batch.
-    """
-
-    split: str
-    devices: list[torch.device]
-    world: World
-    towers: int
-    reason: str
-    each_holds: str
-    networks: list[range]
-    gradient_groups: list[range]
-    slice_of_rank: list[int]
+    split: str  # its name, a value of `--split`
+    devices: list[torch.device]  # the devices of this rank's towers
+    world: World  # this rank and the number of ranks
+    towers: int  # the architecture's number of towers
+    reason: str  # why it was chosen, for the user
+    each_holds: str  # what each rank holds, for the user
+    networks: list[range]  # the ranks that hold one network together, in its towers' or pieces' order, for each network
+    gradient_groups: list[range]  # the ranks that add up their gradients and their slices' losses, for each such group
+    slice_of_rank: list[int]  # which slice of each batch a rank loads, by rank
+    # makes the exchange with the other ranks of a network; not used where each has all towers
     exchange_with: Callable[[PeerGroup], Exchange] | None = None
-    shards_linear_stages: bool = False
+    shards_linear_stages: bool = False  # whether a rank holds a piece of each linear stage, for all rows of a batch
 
     @property
     def slices(self) -> tuple[int, int]:

@@ -7,21 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, seen from this one.
+    """The processes of a run, seen from this one."""
 
-    Attributes:
-        rank: this process's index, from 0.
-        size: the number of processes.
-        local_rank: this process's index on its machine, from 0.
-        local_size: the number of processes on its machine.
-        torchrun: whether torchrun started the processes, and restarts them all if one fails.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    torchrun: bool = False
+    rank: int = 0  # this process's index, from 0
+    size: int = 1  # the number of processes
+    local_rank: int = 0  # this process's index on its machine, from 0
+    local_size: int = 1  # the number of processes on its machine
+    torchrun: bool = False  # whether torchrun started the processes, and restarts them all if one fails
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "World":

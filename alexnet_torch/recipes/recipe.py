@@ -14,33 +14,22 @@ COLOUR_NAMES = ("none", *get_args(Convention))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train an architecture. The defaults are the paper's (section 5).
-
-    Attributes:
-        lr: the base learning rate of the weights, which the schedule multiplies.
-        optimizer: the paper's update rule, or Adam.
-        weight_decay: the weight decay of the weights.
-        bias_lr_factor: the ratio of the biases' learning rate to the weights'.
-        bias_lr_scheduled: whether the schedule changes the biases' rate, too; else it stays at bias_lr_factor * lr.
-        bias_decay: the weight decay of the biases.
-        mirror: whether training images are mirrored at random.
-        colour: the colour noise of training images.
-    """
+    """How to train an architecture. The defaults are the paper's (section 5)."""
 
     architecture: Architecture
     schedule: Schedule
     epochs: int = 90
     batch_size: int = 128
     image_size: int = 224
-    lr: float = 0.01
-    optimizer: OptimizerName = "paper"
+    lr: float = 0.01  # the base learning rate of the weights, which the schedule multiplies
+    optimizer: OptimizerName = "paper"  # the paper's update rule, or Adam
     momentum: float = 0.9
-    weight_decay: float = 5e-4
-    bias_lr_factor: float = 1.0
-    bias_lr_scheduled: bool = True
-    bias_decay: float = 5e-4
-    mirror: bool = True
-    colour: ColourNoise | None = None
+    weight_decay: float = 5e-4  # of the weights
+    bias_lr_factor: float = 1.0  # the ratio of the biases' learning rate to the weights'
+    bias_lr_scheduled: bool = True  # whether the schedule changes the biases' rate; else it is bias_lr_factor * lr
+    bias_decay: float = 5e-4  # the weight decay of the biases
+    mirror: bool = True  # whether training images are mirrored at random
+    colour: ColourNoise | None = None  # of training images
 
     def rates(self, base: float, epoch: int, errors: Sequence[float]) -> LearningRates:
         """Returns the learning rates in an epoch (from 0), given the validation errors so far, oldest first."""

@@ -7,31 +7,20 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class LearningRates:
-    """The learning rates of a step.
+    """The learning rates of a step."""
 
-    Attributes:
-        weights, biases: the rates of all stages.
-        stages: the weights' rates of the stages that differ, by stage name.
-    """
-
-    weights: float
-    biases: float
-    stages: Mapping[str, float]
+    weights: float  # of all stages but those in `stages`
+    biases: float  # of all stages
+    stages: Mapping[str, float]  # the weights' rates of the stages that differ, by stage name
 
 
 @dataclass(frozen=True)
 class PlateauSchedule:
-    """Lowers the rate when validation error stops improving (paper, section 5, by hand there).
+    """Lowers the rate when validation error stops improving (paper, section 5, by hand there)."""
 
-    Attributes:
-        patience: validations without a new best error before the rate is lowered.
-        drops: how often it is lowered at most; three times in the paper.
-        factor: what it is multiplied by each time.
-    """
-
-    patience: int = 6
-    drops: int = 3
-    factor: float = 0.1
+    patience: int = 6  # validations without a new best error before the rate is lowered
+    drops: int = 3  # how often it is lowered at most; three times in the paper
+    factor: float = 0.1  # what it is multiplied by each time
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
         """Returns the rate in an epoch (from 0), given the validation errors so far, oldest first."""
@@ -52,15 +41,10 @@ class PlateauSchedule:
 
 @dataclass(frozen=True)
 class EpochSchedule:
-    """Changes the rate at given epochs.
+    """Changes the rate at given epochs, counted from 0, in their order."""
 
-    Attributes:
-        factors: (first epoch, counted from 0; factor of the base rate), in order.
-        stage_factors: (first epoch, counted from 0; stage; factor of the base rate for its weights), in order.
-    """
-
-    factors: tuple[tuple[int, float], ...] = ()
-    stage_factors: tuple[tuple[int, str, float], ...] = ()
+    factors: tuple[tuple[int, float], ...] = ()  # (first epoch, factor of the base rate)
+    stage_factors: tuple[tuple[int, str, float], ...] = ()  # (first epoch, stage, factor for its weights)
 
     def rate(self, base: float, epoch: int, errors: Sequence[float]) -> float:
         """Returns the rate in an epoch (from 0), whatever the validation errors."""

@@ -21,21 +21,13 @@ from alexnet_torch.run_folder import CONFIG
 
 @dataclass(frozen=True)
 class Option:
-    """What a setting's type does not say.
+    """What a setting's type does not say."""
 
-    Attributes:
-        default: the value if nothing else gives one, or a function that takes it from the recipe.
-        metavar: the values, as --help shows them; by default the choices.
-        default_text: the default, as --help shows it; by default str(default), or "the recipe's".
-        choices: all valid values; empty if there are more.
-        identity: whether a checkpoint can be resumed only with the same value, because it changes what is learned.
-    """
-
-    default: Any | Callable[[Recipe], Any]
-    metavar: str | None = None
-    default_text: str | None = None
-    choices: Collection[str] = ()
-    identity: bool = False
+    default: Any | Callable[[Recipe], Any]  # the value if nothing else gives one, or a function of the recipe
+    metavar: str | None = None  # the values, as --help shows them; by default the choices
+    default_text: str | None = None  # the default, as --help shows it; by default str(default), or "the recipe's"
+    choices: Collection[str] = ()  # all valid values; empty if there are more
+    identity: bool = False  # whether resuming a checkpoint needs the same value, because it changes what is learned
 
 
 # Each class is a group of options in --help, which shows the docstrings.

@@ -4,6 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,71 +27,56 @@ _DIGITS = 16  # of SHA-256 in a file's name, as in torch.hub's file names
 _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
 
 
+@dataclass
 class RunCheckpoints:
-    """Saves and loads the checkpoints of one run, in any placement. All ranks call its methods together.
+    """Saves and loads the checkpoints of one run, in any placement. All ranks call its methods together."""
 
-    Args:
-        folder: the run's checkpoints.
-        identity: the run's, from `run_state.identity`.
-        net, optimizer, scaler: this rank's, saved and loaded.
-        ranks: the run's processes.
-
-    Attributes:
-        saved_step: the step of the newest checkpoint; None before there is one.
-        saves: checkpoints that this process has saved.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        identity: dict[str, Any],
-        net: AlexNet,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        ranks: Ranks,
-    ) -> None:
-        self.folder, self._identity, self._ranks = folder, identity, ranks
-        self._net, self._optimizer, self._scaler = net, optimizer, scaler
-        self.saved_step: int | None = None
-        self.saves, self._last_save = 0, time.monotonic()
+    folder: Path
+    identity: dict[str, Any]  # from `run_state.identity`
+    net: AlexNet  # this rank's towers
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ranks: Ranks
+    saved_step: int | None = None  # of the newest checkpoint; None before there is one
+    saves: int = 0  # by this process
+    last_save: float = field(default_factory=time.monotonic)  # seconds on its clock
 
     def minutes_since_save(self) -> float:
         """Returns the minutes since this process last saved a checkpoint, or started."""
-        return (time.monotonic() - self._last_save) / 60
+        return (time.monotonic() - self.last_save) / 60
 
     def gather(self) -> ParameterStates:
         """Returns all towers' weights and velocities on the main rank, nothing on the others."""
-        return gather_full_state(self._net, self._optimizer, self._ranks)
+        return gather_full_state(self.net, self.optimizer, self.ranks)
 
     def save(self, state: RunState, gathered: ParameterStates) -> None:
         """Saves a checkpoint of all that resuming needs, with the parameters from `gather`."""
-        with self._ranks.control.main_only() as is_main:
+        with self.ranks.control.main_only() as is_main:
             if is_main:
                 content = {
-                    "identity": self._identity,
-                    "state": state.to_dict(),
+                    "identity": self.identity,
+                    "state": asdict(state),
                     "weights": weights_of(gathered),
                     "optimizer": optimizer_tensors_of(gathered),
-                    "scaler": self._scaler.state_dict(),
+                    "scaler": self.scaler.state_dict(),
                 }
                 save_checkpoint(self.folder, state.step, content, state.best_step)
-        self.saved_step, self.saves, self._last_save = state.step, self.saves + 1, time.monotonic()
+        self.saved_step, self.saves, self.last_save = state.step, self.saves + 1, time.monotonic()
 
     def load(self) -> tuple[RunState, str] | None:
         """Loads the newest intact checkpoint, which only the main rank reads.
 
-        Returns:
-            how far the run is, and the checkpoint's path; None if there is no checkpoint yet.
+        Returns the run's state and the checkpoint's path; None if there is no checkpoint yet.
 
         Raises:
             UserError: no checkpoint is intact, or they are another run's; OtherRankFailed on the other ranks.
         """
-        loaded = self._ranks.read_on_main(self._read)
+        loaded = self.ranks.read_on_main(self._read)
         if loaded is None:
             return None
         path, content = loaded
-        load_full_state(self._net, self._optimizer, content["weights"], content["optimizer"])
-        self._scaler.load_state_dict(content["scaler"])
+        load_full_state(self.net, self.optimizer, content["weights"], content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
         state = RunState.from_dict(content["state"])
         self.saved_step = state.step
         return state, path
@@ -102,7 +88,7 @@ class RunCheckpoints:
         if newest is None:
             return None
         path, content = newest
-        require_same_run(content["identity"], self._identity)
+        require_same_run(content["identity"], self.identity)
         if not set(content["optimizer"]) <= set(content["weights"]):
             raise UserError(f"--resume: {path} was saved by another version of this project; resume with that version")
         return str(path), content
@@ -113,7 +99,6 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
 
     Args:
         folder: created if missing, in the run's folder, which is never created here: it may have been removed.
-        step: steps done.
         content: tensors and plain Python values only, so that `weights_only` loads it.
         best_step: the step of the best checkpoint, which stays whatever its age.
 
@@ -147,15 +132,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_newest_intact(folder: Path, on_damaged: Callable[[Path], None]) -> tuple[Path, dict[str, Any]] | None:
     """Returns the newest checkpoint whose checksum is right, and its content on the CPU; None if there is none.
 
-    Args:
-        folder: the run's checkpoints.
-        on_damaged: called with each newer checkpoint, skipped because its checksum is wrong.
+    Calls `on_damaged` with each newer checkpoint, skipped because its checksum is wrong.
     """
     for path in list_checkpoints(folder):
-        if _digest(path) != path.stem.rpartition("-")[2]:
-            on_damaged(path)
-            continue
-        return path, torch.load(path, map_location="cpu", weights_only=True)
+        if _digest(path) == path.stem.rpartition("-")[2]:
+            return path, torch.load(path, map_location="cpu", weights_only=True)
+        on_damaged(path)
     return None
 
 

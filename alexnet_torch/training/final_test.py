@@ -30,13 +30,10 @@ def test_best(
     Args:
         folder: the run's, which only the main rank reads.
         net: a network of the same architecture, in the run's placement.
-        prepared: the images.
         mirror: whether a mirror image is of the same class.
-        ranks: the run's processes.
         should_stop: called before each batch, by all ranks together.
 
-    Returns:
-        as `evaluate_models`.
+    Returns as `evaluate_models`.
     """
     model = TrainedModel(net_with_all_towers(net), prepared.classes, prepared.mean, mirror)
     model.net.load_state_dict(ranks.read_on_main(lambda: torch.load(folder / MODEL_WEIGHTS, weights_only=True)))

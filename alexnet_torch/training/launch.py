@@ -48,7 +48,6 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
 
     Args:
         given: the options given, by name.
-        ranks: the run's processes.
         stop: installed before the first step.
 
     Raises:
@@ -94,8 +93,6 @@ def build_trainer(
     Args:
         settings: resolved.
         recipe: the recipe that `settings` name.
-        prepared: the images.
-        placement: the network's.
         ranks: the processes of `placement`, connected here; this process only by default.
         stop: stops the training; by default no signal does.
 

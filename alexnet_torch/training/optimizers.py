@@ -104,7 +104,5 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum:
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
     """Sets the learning rates of the next step, in an optimizer with the groups of `parameter_groups`."""
     for group in optimizer.param_groups:
-        if group["kind"] == "bias":
-            group["lr"] = rates.biases
-        else:
-            group["lr"] = rates.stages.get(group["stage"], rates.weights)
+        is_bias = group["kind"] == "bias"
+        group["lr"] = rates.biases if is_bias else rates.stages.get(group["stage"], rates.weights)

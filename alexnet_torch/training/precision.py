@@ -4,8 +4,6 @@ from contextlib import AbstractContextManager
 
 import torch
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class Precision:
     """The number formats of a training step.
@@ -19,10 +17,9 @@ class Precision:
     """
 
     def __init__(self, name: str | None, device: torch.device) -> None:
-        self._name, self._device = name, device.type
+        self._device, self._dtype = device.type, {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[None]:
         """Returns the context for the forward pass and the loss."""
-        dtype = _DTYPES[self._name] if self._name else None
-        return torch.autocast(self._device, dtype=dtype, enabled=dtype is not None)
+        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None)

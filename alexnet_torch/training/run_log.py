@@ -26,16 +26,10 @@ class _Writers(NamedTuple):
 
 
 class RunLog:
-    """Writes a run's metrics and pictures, and prints its progress.
+    """Writes a run's metrics and pictures into its folder, created if missing, and prints its progress.
 
     All ranks call its methods together, except `advance`, `print` and `close`. An OSError on the main rank is
     `OtherRankFailed` on the others.
-
-    Args:
-        output: the run's folder, created if missing.
-        ranks: the run's processes.
-        state: how far the run is.
-        last_step: steps in the run.
     """
 
     def __init__(self, output: Path, ranks: Ranks, state: RunState, last_step: int) -> None:
@@ -65,12 +59,7 @@ class RunLog:
             self._writers.progress.print(text)
 
     def log_start(self, full_net: Callable[[], AlexNet], filters: dict[str, Tensor]) -> None:
-        """Writes the network's graph and its filters before the first step.
-
-        Args:
-            full_net: called on the main rank, returns a network with all towers in this process.
-            filters: as for `TensorBoardWriter.write_filters`.
-        """
+        """Writes the graph of a network with all towers, made on the main rank, and filters before the first step."""
         self._write(
             lambda writers: writers.tensorboard.write_graph(full_net()),
             lambda writers: writers.tensorboard.write_filters(filters, 0),
@@ -112,11 +101,6 @@ class RunLog:
 
 
 def filters_by_tower(gathered: ParameterStates, stage: str) -> dict[str, Tensor]:
-    """Returns each tower's weights of a convolution stage, by the name of their picture, such as "conv1/tower0".
-
-    Args:
-        gathered: all towers' parameters; empty except on the main rank.
-        stage: the stage's name.
-    """
+    """Returns each tower's weights of a convolution stage, by the name of their picture, such as "conv1/tower0"."""
     names = [name for name in gathered if (stage_of(name), kind_of(name)) == (stage, "weight")]
     return {f"{stage}/tower{tower_of(name)}": gathered[name]["value"] for name in names}

@@ -1,6 +1,6 @@
 """How far a run is, and what identifies the run: the contents of a checkpoint besides the tensors."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from alexnet_torch.data.prepared_images import PreparedImages
@@ -33,12 +33,8 @@ class RunState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunState":
-        """Returns the state that `to_dict` described."""
+        """Returns the state that `dataclasses.asdict` described, in a checkpoint."""
         return cls(**{**values, "window": Window(**values["window"])})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, for a checkpoint."""
-        return asdict(self)
 
 
 def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
@@ -53,11 +49,7 @@ def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> di
 
 
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Refuses to resume a checkpoint of another run.
-
-    Raises:
-        UserError: the checkpoint's identity differs from the current run's; the message names the first difference.
-    """
+    """Raises a UserError if a checkpoint's identity differs from the current run's; it names the first difference."""
     for name, value in current.items():
         if saved.get(name) == value:
             continue

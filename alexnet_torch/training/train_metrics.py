@@ -14,14 +14,7 @@ T = TypeVar("T")
 
 
 class TrainMetrics:
-    """Sums over the steps since the last report, which are part of the run's state.
-
-    Args:
-        state: the run's.
-        device: the losses' device.
-        num_classes: classes of the images.
-        steps_per_epoch: steps in an epoch.
-    """
+    """Sums over the steps since the last report, on the losses' device. They are part of the run's state."""
 
     def __init__(self, state: RunState, device: torch.device, num_classes: int, steps_per_epoch: int) -> None:
         self._state, self._chance, self._steps_per_epoch = state, math.log(num_classes), steps_per_epoch

@@ -50,8 +50,6 @@ def train_step(
         optimizer: with this step's learning rates.
         images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
         labels: (n,) int64, on the same device.
-        dropout: the key of the step's masks.
-        precision: 16 or 32 bits.
         batch_size: images of the global batch, whose mean loss is minimised: n, or more if other ranks have the rest.
 
     Returns:
@@ -99,8 +97,7 @@ class Trainer:
         """Trains to the last step or until a signal, validates and saves.
 
         Raises:
-            TrainingError: the loss is not finite, the network is stuck at chance, or the run's
-                folder cannot be written.
+            TrainingError: the loss is not finite, the network is stuck at chance, or the folder cannot be written.
             RankLost: another process is gone or does not answer.
             Interrupted: by SIGINT or SIGTERM, after saving.
         """

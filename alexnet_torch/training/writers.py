@@ -21,7 +21,6 @@ class MetricsFile:
     """metrics.jsonl: one line of JSON for each report, append-only.
 
     Args:
-        path: the file, created if missing.
         size: bytes to preserve when a run resumes; later lines were written after the checkpoint, and the
             resumed run writes them again.
     """
@@ -55,7 +54,6 @@ class TensorBoardWriter:
     """TensorBoard: scalars, the graph, conv1's filters by tower, sample images.
 
     Args:
-        folder: the folder of the event files.
         step: the step from which the run continues; TensorBoard hides events of later steps, which an
             interrupted run wrote.
     """
@@ -81,8 +79,7 @@ class TensorBoardWriter:
     def write_graph(self, net: AlexNet) -> None:
         """Writes the network's graph, traced on one image."""
         net.eval()
-        size = net.image_size
-        image = torch.zeros(1, 3, size, size, device=net.devices[0])
+        image = torch.zeros(1, 3, net.image_size, net.image_size, device=net.devices[0])
         with warnings.catch_warnings(), torch.no_grad():  # add_graph checks the trace without gradients, too
             # TensorBoard reads only graphs of torch.jit.trace, which is deprecated; here the trace is only drawn
             warnings.simplefilter("ignore")
@@ -90,22 +87,12 @@ class TensorBoardWriter:
         net.train()
 
     def write_filters(self, filters: Mapping[str, Tensor], step: int) -> None:
-        """Writes the first stage's filters, one picture for each tower.
-
-        Args:
-            filters: (filters, 3, height, width) of each tower, by its picture's name, such as "conv1/tower0".
-            step: the step after which they are taken.
-        """
+        """Writes the first stage's filters (filters, 3, height, width) of each tower, by their picture's name."""
         for name, weights in filters.items():
             self._writer.add_image(name, filter_grid(weights), step)
 
     def write_samples(self, images: Tensor, step: int) -> None:
-        """Writes the first images of a batch, cropped and mirrored, before the mean is subtracted.
-
-        Args:
-            images: (N, H, W, 3) uint8.
-            step: the training step of the batch.
-        """
+        """Writes the first images of a batch (N, H, W, 3) uint8, cropped and mirrored."""
         self._writer.add_images("samples", images[:16], step, dataformats="NHWC")
 
     def close(self) -> None:
@@ -114,12 +101,7 @@ class TensorBoardWriter:
 
 
 class ProgressBar:
-    """A bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar.
-
-    Args:
-        last_step: steps in the run.
-        step: steps already done.
-    """
+    """A bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar."""
 
     def __init__(self, last_step: int, step: int) -> None:
         self._bar = tqdm(total=last_step, initial=step, unit="step", disable=None, dynamic_ncols=True)

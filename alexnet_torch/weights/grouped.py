@@ -22,20 +22,13 @@ _NUMBERED_LAYER = re.compile(r"(?:conv|fc)(\d+)")
 
 @dataclass(frozen=True)
 class FileLayer:
-    """A convolution or linear layer, as a file contains it.
-
-    Attributes:
-        name: the layer's name in the file.
-        weight_name, bias_name: the tensors' names in the file.
-        weight: (out, in, height, width) or (out, in), float32, all towers together.
-        bias: (out,) float32.
-    """
+    """A convolution or linear layer, as a file contains it, with its own and its tensors' names in the file."""
 
     name: str
     weight_name: str
     bias_name: str
-    weight: Tensor
-    bias: Tensor
+    weight: Tensor  # (out, in, height, width) or (out, in), float32, all towers together
+    bias: Tensor  # (out,) float32
 
 
 def towers_to_grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,16 +18,11 @@ from alexnet_torch.weights.caffe_file import read_mean_image
 
 @dataclass(frozen=True)
 class InputConvention:
-    """The images that a network reads: (x - mean) / std, where x is 0..255.
+    """The images that a network reads: (x - mean) / std, where x is 0..255."""
 
-    Attributes:
-        mean, std: for red, green and blue; no mean if each network has its own.
-        bgr: whether the channel order is blue, green, red.
-    """
-
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[float, float, float] | None = None  # for red, green and blue; None if each network has its own
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    bgr: bool = False
+    bgr: bool = False  # whether the channel order is blue, green, red
 
 
 INPUT_CONVENTIONS = {

@@ -23,11 +23,11 @@ def split_blocks(vectors: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def check_against_brute_force(queries: np.ndarray, vectors: np.ndarray, size: int, k: int = 6) -> None:
-    result = nearest_vectors(queries, split_blocks(vectors, size), k)
-    indices, distances = brute_force(queries, vectors, k)
-    np.testing.assert_array_equal(result.indices, indices)
+    indices, distances = nearest_vectors(queries, split_blocks(vectors, size), k)
+    expected_indices, expected_distances = brute_force(queries, vectors, k)
+    np.testing.assert_array_equal(indices, expected_indices)
     # the same float64 sums of squares, which differ only in the order of summation
-    np.testing.assert_allclose(result.distances, distances, rtol=1e-13)
+    np.testing.assert_allclose(distances, expected_distances, rtol=1e-13)
 
 
 @pytest.mark.parametrize("size", [1, 5, 64, 1000])
@@ -53,9 +53,10 @@ def test_equal_vectors_have_equal_distances_at_any_position_in_a_block() -> None
     random = np.random.default_rng(2)
     vector = (100 * random.normal(size=4096)).astype(np.float32)
     vectors = np.tile(vector, (203, 1))
-    result = nearest_vectors((100 * random.normal(size=(3, 4096))).astype(np.float32), split_blocks(vectors, 67), 6)
-    np.testing.assert_array_equal(result.indices, np.tile(np.arange(6), (3, 1)))
-    assert (result.distances == result.distances[:, :1]).all()
+    queries = (100 * random.normal(size=(3, 4096))).astype(np.float32)
+    indices, distances = nearest_vectors(queries, split_blocks(vectors, 67), 6)
+    np.testing.assert_array_equal(indices, np.tile(np.arange(6), (3, 1)))
+    assert (distances == distances[:, :1]).all()
 
 
 def test_near_duplicates_far_from_the_origin_are_ordered_correctly() -> None:
@@ -66,15 +67,15 @@ def test_near_duplicates_far_from_the_origin_are_ordered_correctly() -> None:
     vectors = centre + 1e-6 * (order[:, None] + 1) * np.eye(1, 200)
     products = (vectors**2).sum(1) + (centre**2).sum() - 2 * vectors @ centre
     assert np.argsort(products, kind="stable").tolist() != np.argsort(order).tolist()
-    result = nearest_vectors(centre[None], split_blocks(vectors, 7), 6)
-    assert result.indices[0].tolist() == np.argsort(order)[:6].tolist()
+    indices, _ = nearest_vectors(centre[None], split_blocks(vectors, 7), 6)
+    assert indices[0].tolist() == np.argsort(order)[:6].tolist()
 
 
 def test_the_distance_of_a_vector_from_itself_is_zero() -> None:
     vectors = np.random.default_rng(4).normal(size=(20, 8)).astype(np.float32)
-    result = nearest_vectors(vectors, split_blocks(vectors, 6), 1)
-    assert result.indices[:, 0].tolist() == list(range(20))
-    assert (result.distances == 0).all()
+    indices, distances = nearest_vectors(vectors, split_blocks(vectors, 6), 1)
+    assert indices[:, 0].tolist() == list(range(20))
+    assert (distances == 0).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
@@ -92,8 +93,8 @@ def peak_memory(count: int) -> int:
 
     tracemalloc.start()
     try:
-        result = nearest_vectors(np.zeros((8, 512), np.float32), random_blocks(), 6)
-        assert result.indices.max() < 64 * count
+        indices, _ = nearest_vectors(np.zeros((8, 512), np.float32), random_blocks(), 6)
+        assert indices.max() < 64 * count
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -42,10 +42,9 @@ def colourfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def pooled_colourfulness(weights: np.ndarray) -> float:
-    """Returns the colourfulness of all filters together: strong filters count more, and noise counts little.
+    """Returns the colourfulness of all filters (filters, 3, height, width) together: strong ones count more.
 
-    Args:
-        weights: (filters, 3, height, width).
+    Noise counts little.
     """
     filters, channels, height, width = weights.shape
     combined = weights.transpose(1, 0, 2, 3).reshape(1, channels, filters * height, width)
@@ -86,19 +85,12 @@ def _squares_between(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TowerColourfulness:
-    """The colourfulness of a stage's filters in each tower.
-
-    Attributes:
-        stage: its name.
-        towers: (filters,) of each tower.
-        pooled: of each tower's filters together.
-        p: of `permutation_test` between towers; None for a single tower.
-    """
+    """The colourfulness of a stage's filters in each tower."""
 
     stage: str
-    towers: tuple[np.ndarray, ...]
-    pooled: tuple[float, ...]
-    p: float | None
+    towers: tuple[np.ndarray, ...]  # (filters,) of each tower
+    pooled: tuple[float, ...]  # of each tower's filters together
+    p: float | None  # of `permutation_test` between towers; None for a single tower
 
     def table(self) -> str:
         """Returns a table with a line for each tower, then the conclusion."""
@@ -130,12 +122,7 @@ class TowerColourfulness:
 
 
 def tower_colourfulness(stage: str, weights: Sequence[np.ndarray]) -> TowerColourfulness:
-    """Computes the colourfulness of a stage that reads RGB images.
-
-    Args:
-        stage: its name.
-        weights: of each tower, (filters, 3, height, width).
-    """
+    """Computes the colourfulness of a stage from the weights of each tower, (filters, 3, height, width) RGB."""
     towers = tuple(colourfulness(tower) for tower in weights)
     pooled = tuple(pooled_colourfulness(tower) for tower in weights)
     return TowerColourfulness(stage, towers, pooled, permutation_test(towers) if len(towers) > 1 else None)

@@ -21,19 +21,12 @@ LEGEND_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's reports on one split.
+    """A run's reports on one split."""
 
-    Attributes:
-        epoch: (n,) epochs done at each report.
-        step: (n,) steps done.
-        loss: (n,) in nats.
-        error: (n,) top-1 error, as a fraction.
-    """
-
-    epoch: np.ndarray
-    step: np.ndarray
-    loss: np.ndarray
-    error: np.ndarray
+    epoch: np.ndarray  # (n,) epochs done at each report
+    step: np.ndarray  # (n,) steps done
+    loss: np.ndarray  # (n,) in nats
+    error: np.ndarray  # (n,) top-1 error, as a fraction
 
     def downsampled(self, max_points: int) -> "Curve":
         """Returns the means of groups of consecutive reports, `max_points` groups at most."""
@@ -83,10 +76,9 @@ def read_history(run: Path) -> History | None:
 
 @matplotlib.rc_context(STYLE)
 def curves_figure(histories: Mapping[str, History]) -> Figure:
-    """Draws loss and top-1 error by epoch: training as thin lines, validation as dashed lines with markers.
+    """Draws loss and top-1 error by epoch, for one run or more by their names.
 
-    Args:
-        histories: at least one, by the run's name.
+    Training is drawn as thin lines, validation as dashed lines with markers.
     """
     figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)

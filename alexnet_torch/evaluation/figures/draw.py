@@ -35,24 +35,15 @@ MAX_IMAGES = 40  # each image is a row of 260 pixels
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """What to draw and where.
+    """What to draw and where."""
 
-    Attributes:
-        runs: folders, at least one.
-        output: folder of the figures; by default each run's figures go into RUN/figures and its TensorBoard, and
-            the curves of all runs into the first run's.
-        data: the images; None for those that each run was trained on, "none" for no images.
-        images: shown in Figure 4 instead of validation images.
-        seed: of the choice of validation images.
-        devices: for the network; None for the default.
-    """
-
-    runs: tuple[Path, ...]
+    runs: tuple[Path, ...]  # folders, at least one
+    # by default each run's figures go into RUN/figures and its TensorBoard, and all runs' curves into the first run's
     output: Path | None = None
-    data: str | None = None
-    images: tuple[Path, ...] = ()
-    seed: int = 0
-    devices: tuple[str, ...] | None = None
+    data: str | None = None  # the images; None for those that each run was trained on, "none" for no images
+    images: tuple[Path, ...] = ()  # shown in Figure 4 instead of validation images
+    seed: int = 0  # of the choice of validation images
+    devices: tuple[str, ...] | None = None  # for the network; None for the default
 
 
 def draw_figures(options: FigureOptions) -> None:

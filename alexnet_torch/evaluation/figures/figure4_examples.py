@@ -23,36 +23,22 @@ SHOWN_SIDE, SHOWN_SIZE = 256, 224  # pixels of the decoded square and its centre
 
 @dataclass(frozen=True)
 class Example:
-    """An image and the network's predictions.
-
-    Attributes:
-        file: of the image.
-        label: its class; None if it is unknown.
-        predictions: the most probable classes, best first.
-        image: (H, W, 3) uint8, the part that the network sees.
-    """
+    """An image and the network's predictions."""
 
     file: Path
-    label: str | None
-    predictions: list[Prediction]
-    image: np.ndarray
+    label: str | None  # its class; None if it is unknown
+    predictions: list[Prediction]  # the most probable classes, best first
+    image: np.ndarray  # (H, W, 3) uint8, the part that the network sees
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image near an example.
-
-    Attributes:
-        file: of the image.
-        label: its class.
-        distance: Euclidean distance between the stage's features.
-        image: (H, W, 3) uint8, the part that the network sees.
-    """
+    """A training image near an example."""
 
     file: Path
-    label: str
-    distance: float
-    image: np.ndarray
+    label: str  # its class
+    distance: float  # Euclidean distance between the stage's features
+    image: np.ndarray  # (H, W, 3) uint8, the part that the network sees
 
 
 def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
@@ -115,10 +101,12 @@ def nearest_training_images(
     stage, size, side = last_hidden_stage(model), model.net.image_size, model.mean.shape[0]
     crops = [batch.images for batch in decode_centre_crops(files, side, size)]
     queries = stage_output(model, stage, np.concatenate(crops)).reshape(len(files), -1)
-    nearest = nearest_vectors(queries, _training_features(model, prepared, stage, batch_size), NUM_NEIGHBOURS)
+    indices, distances = nearest_vectors(
+        queries, _training_features(model, prepared, stage, batch_size), NUM_NEIGHBOURS
+    )
     return [
-        [_neighbour(prepared, index, distance) for index, distance in zip(indices, distances, strict=True)]
-        for indices, distances in zip(nearest.indices.tolist(), nearest.distances.tolist(), strict=True)
+        [_neighbour(prepared, index, distance) for index, distance in zip(*row, strict=True)]
+        for row in zip(indices.tolist(), distances.tolist(), strict=True)
     ]
 
 

@@ -1,25 +1,11 @@
 """The nearest of very many vectors, which come in blocks and are never in memory together."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class NearestVectors:
-    """The nearest vectors to each query, nearest first; of equally near vectors the one that came first is first.
-
-    Attributes:
-        indices: (queries, k) int64, in the order of all blocks; k is smaller if there were fewer vectors.
-        distances: (queries, k) float64, Euclidean.
-    """
-
-    indices: np.ndarray
-    distances: np.ndarray
-
-
-def nearest_vectors(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> NearestVectors:
+def nearest_vectors(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest vectors of all blocks to each query, by Euclidean distance in float64.
 
     A block's squared distances |q|^2 + |x|^2 - 2 q.x are one matrix product, but its rounding is too coarse
@@ -31,6 +17,10 @@ def nearest_vectors(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -
         queries: (queries, d), of any floating-point type.
         blocks: (n, d) each, of any n.
         k: at least 1.
+
+    Returns:
+        indices (queries, k) int64 in the order of all blocks, and distances (queries, k) float64, nearest first, of
+        equally near vectors in the blocks' order; k is smaller if there were fewer vectors.
     """
     queries = queries.astype(np.float64)
     best_squared, best_indices = np.full((len(queries), k), np.inf), np.zeros((len(queries), k), np.int64)
@@ -45,17 +35,13 @@ def nearest_vectors(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -
             best_squared[row], best_indices[row] = squared[order], indices[order]
         seen += len(vectors)
     count = min(k, seen)
-    return NearestVectors(best_indices[:, :count], np.sqrt(best_squared[:, :count]))
+    return best_indices[:, :count], np.sqrt(best_squared[:, :count])
 
 
 def _candidates(queries: np.ndarray, vectors: np.ndarray, limits: np.ndarray, k: int) -> list[np.ndarray]:
     """Returns for each query the rows of a block, ascending, that may be among the k nearest vectors.
 
-    Args:
-        queries: (queries, d) float64.
-        vectors: (n, d) float64.
-        limits: (queries,) squared distance of the k-th nearest vector so far.
-        k: number of nearest vectors.
+    `limits` (queries,) are the squared distances of the k-th nearest vectors so far.
     """
     query_norms, norms = (queries**2).sum(1)[:, None], (vectors**2).sum(1)  # squared: (queries, 1), (n,)
     squared = query_norms + norms - 2 * (queries @ vectors.T)  # (queries, n)
