@@ -42,12 +42,7 @@ class CacheFolder:
 def locate_cache(images: Folder, listing: str, side: int, cache: str, announce: Announce) -> CacheFolder:
     """Decides where the prepared folder goes, and whether it contains the images or only their statistics.
 
-    Args:
-        images, listing, side: as for `CacheFolder`.
-        cache, announce: as for `prepare`.
-
-    Raises:
-        UserError: the disk of the folder that `cache` names is too small.
+    Arguments as for `CacheFolder` and `prepare`. Raises a UserError if the disk of `cache` is too small.
     """
     root = images.root.resolve()
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}-{side}"

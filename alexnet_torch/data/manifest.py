@@ -79,11 +79,6 @@ def write_manifest(folder: Path, cache: CacheFolder, unreadable: Sequence[tuple[
     atomic_write(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
 
 
-def read_unreadable(cache: CacheFolder) -> list[tuple[str, str]]:
-    """Returns (path, reason) of each file that was left out."""
-    return [(path, reason) for path, reason in json.loads((cache.path / MANIFEST).read_text())["skipped"]]
-
-
 def fingerprint(cache: CacheFolder, skipped: Set[str]) -> str:
     """Returns a digest of the classes, and of the paths and sizes of all files but the skipped ones."""
     digest = hashlib.sha256(f"{cache.side} {cache.images.classes}".encode())

@@ -1,5 +1,6 @@
 """The images of a prepared folder, as training and evaluation read them."""
 
+import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from alexnet_torch.data.cache_location import Announce, CacheFolder
 from alexnet_torch.data.folder import Split
-from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, fingerprint, read_unreadable
+from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, fingerprint
 from alexnet_torch.errors import UserError
 
 
@@ -39,7 +40,8 @@ class PreparedImages:
 
 def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> PreparedImages:
     """Opens a complete prepared folder; raises a UserError if files were left out of it, without `skip_bad`."""
-    unreadable = read_unreadable(cache)
+    manifest = json.loads((cache.path / MANIFEST).read_text())
+    unreadable = [(path, reason) for path, reason in manifest["skipped"]]
     if unreadable and not skip_bad:
         raise UserError(unreadable_message(cache.images.root, unreadable))
     if unreadable:

@@ -17,7 +17,6 @@ def choose_placement(named: Sequence[str] | None, towers: int, split: str, world
         named: the devices of `--devices`, or None to choose them.
         towers: the architecture's number of towers.
         split: the value of `--split`.
-        world: this rank and the number of ranks.
 
     Raises:
         UserError: the number of processes does not fit `split`, or the machine lacks a device.

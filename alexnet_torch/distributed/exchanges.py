@@ -69,11 +69,7 @@ def _all_gather(
 
 
 class PartnerExchange(Exchange):
-    """Moves activations between ranks that hold one tower each.
-
-    Args:
-        peers: one rank for each tower.
-    """
+    """Moves activations between ranks that hold one tower each; `peers` are one rank for each tower."""
 
     def __init__(self, peers: PeerGroup) -> None:
         self.shares = [Share(peers.index)]

@@ -16,10 +16,7 @@ def gather_full_state(
 ) -> ParameterStates:
     """Returns CPU copies of the full state on rank 0, and nothing on the others. All ranks call it together.
 
-    Args:
-        net, optimizer: this rank's.
-        ranks: the run's.
-        stage: the only stage to copy; None for all.
+    Copies only `stage`, if given.
     """
     saved = ranks.placement.saved_parameters(net)
     parameters = {n: p for n, p in net.named_parameters() if n in saved and stage in (None, stage_of(n))}

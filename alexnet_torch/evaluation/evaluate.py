@@ -100,10 +100,7 @@ def evaluate_models(
 
 
 def check_same_classes(classes_by_source: Mapping[str, Sequence[str]]) -> None:
-    """Checks that runs and folders have the same classes in the same order.
-
-    Args:
-        classes_by_source: class names, by the name of the run or folder.
+    """Checks that runs and folders, by their names, have the same classes in the same order.
 
     Raises:
         UserError: they differ; the message names two sources and a difference.

@@ -64,9 +64,7 @@ class EnsembleResult:
 def error_table(names: Sequence[str], results: Mapping[int, EnsembleResult]) -> str:
     """Returns a table of errors in %: a row for each model and, if there are several, one for their average.
 
-    Args:
-        names: of the models.
-        results: by the number of crops.
+    The results are by the number of crops.
     """
     rows = list(names)
     columns: dict[str, list[float]] = {}

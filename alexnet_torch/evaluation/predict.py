@@ -60,9 +60,7 @@ def predict(
 def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:
     """Returns what the network reads, (N, 3, H, W) float32 on its first device: crops minus the mean image.
 
-    Args:
-        model: of a run.
-        crops: (N, H, W, 3) uint8 centre crops; H and W are the network's image size.
+    The centre crops are (N, H, W, 3) uint8; H and W are the network's image size.
     """
     device, size, side = model.net.devices[0], model.net.image_size, model.mean.shape[0]
     mean = torch.from_numpy(model.mean).to(device)

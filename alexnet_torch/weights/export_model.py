@@ -103,11 +103,7 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
 
 
 class PixelNet(nn.Module):
-    """A network that subtracts the mean image itself: it reads the pixels of a centre crop.
-
-    Args:
-        model: the model, on the CPU.
-    """
+    """A network on the CPU that subtracts the mean image itself: it reads the pixels of a centre crop."""
 
     mean: Tensor
 

@@ -79,10 +79,7 @@ def without_wrappers(name: str) -> str:
 
 
 def layers_from_state_dict(state: Mapping[str, Tensor]) -> list[FileLayer]:
-    """Returns the layers of a PyTorch state dict, in its order.
-
-    Args:
-        state: state dict; names may have the parts that `without_wrappers` removes, anywhere.
+    """Returns the layers of a PyTorch state dict, in its order, without the parts that wrappers put into names.
 
     Raises:
         ValueError: a tensor is not the weight or bias of a layer that has both; the message names it.

@@ -35,12 +35,7 @@ INPUT_CONVENTIONS = {
 
 
 def to_our_inputs(weight: Tensor, convention: InputConvention) -> Tensor:
-    """Converts conv1's weights from another convention to RGB images, 0..255, minus the mean.
-
-    Args:
-        weight: (filters, 3, height, width).
-        convention: the images that `weight` reads.
-    """
+    """Converts conv1's weights (filters, 3, height, width) from a convention to RGB images, 0..255, minus the mean."""
     rgb = weight.flip(1) if convention.bgr else weight
     return (rgb.double() / _std_per_channel(convention)).to(weight.dtype)
 

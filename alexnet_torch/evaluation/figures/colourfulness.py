@@ -42,10 +42,7 @@ def colourfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def pooled_colourfulness(weights: np.ndarray) -> float:
-    """Returns the colourfulness of all filters (filters, 3, height, width) together: strong ones count more.
-
-    Noise counts little.
-    """
+    """Returns the colourfulness of filters (filters, 3, height, width) together: strong ones count more than noise."""
     filters, channels, height, width = weights.shape
     combined = weights.transpose(1, 0, 2, 3).reshape(1, channels, filters * height, width)
     return float(colourfulness(combined)[0])

@@ -17,12 +17,9 @@ COLUMNS = 16  # three rows for each tower, as in the paper
 
 @matplotlib.rc_context(STYLE)
 def filters_figure(run: str, weights: Sequence[Tensor], colours: TowerColourfulness) -> Figure:
-    """Draws each tower's filters, each scaled individually with 0 as mid-grey, above their colourfulness.
+    """Draws each tower's filters (filters, 3, height, width), each scaled with 0 as mid-grey, and their colourfulness.
 
-    Args:
-        run: its name, for the title.
-        weights: of each tower, (filters, 3, height, width).
-        colours: colourfulness of the same filters.
+    The title names the run.
     """
     grids = [filter_grid(tower, COLUMNS).permute(1, 2, 0).numpy() for tower in weights]  # (H, W, 3) each
     width = 9.0

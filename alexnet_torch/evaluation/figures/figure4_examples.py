@@ -42,13 +42,7 @@ class Neighbour:
 
 
 def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
-    """Draws validation images at random: one of each class before a second one of any class.
-
-    Args:
-        prepared: the images.
-        count: number of images; fewer are returned if there are not enough.
-        seed: of the draw.
-    """
+    """Draws `count` validation images, or all of fewer: one of each class before a second one of any class."""
     labels = prepared.val.labels
     order = random_generator(seed, "examples").permutation(len(labels))
     earlier_of_class = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order

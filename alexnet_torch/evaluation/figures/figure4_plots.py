@@ -16,12 +16,7 @@ CHECK_MARK = "✓"
 
 @matplotlib.rc_context(STYLE)
 def labels_figure(run: str, examples: Sequence[Example]) -> Figure:
-    """Draws images with bars for their most probable labels, the true one marked: Figure 4, left.
-
-    Args:
-        run: its name, for the title.
-        examples: at least one.
-    """
+    """Draws one image or more with bars for their most probable labels, the true one marked: Figure 4, left."""
     columns = min(COLUMNS, len(examples))
     rows = -(-len(examples) // columns)
     figure = Figure(figsize=(max(2.35 * columns + 0.3, 5.2), 3.75 * rows + 0.75), layout="constrained")
@@ -61,14 +56,7 @@ def _draw_bars(axes: Axes, example: Example, bars: int) -> None:
 def neighbours_figure(
     run: str, stage: str, examples: Sequence[Example], neighbours: Sequence[Sequence[Neighbour]]
 ) -> Figure:
-    """Draws a row for each image: the image and the training images nearest to it: Figure 4, right.
-
-    Args:
-        run: its name, for the title.
-        stage: name of the stage whose features are compared.
-        examples: at least one.
-        neighbours: of each example, nearest first.
-    """
+    """Draws a row for each image: the image and its nearest training images in a stage's features: Figure 4, right."""
     columns = 1 + max(len(row) for row in neighbours)
     figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
     figure.suptitle(
