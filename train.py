@@ -41,7 +41,7 @@ def main() -> int:
             return error.exit_status
         except KeyboardInterrupt:  # before training, which saves first: see StopSignal
             if world.local_rank == 0:
-                print("train.py: interrupted before training; a new start continues the cache", file=sys.stderr)
+                print("train.py: interrupted before training; the same command continues", file=sys.stderr)
             return 130
     return 0
 

@@ -135,7 +135,7 @@ def _choose_name(store: Store, world: World) -> str:
     name, others = uuid.uuid4().hex, range(1, world.size)
     store.wait([f"here/{rank}" for rank in others], _LONG)
     while not store.check([f"{name}/{rank}" for rank in others]):
-        # an entry may be of a process that has ended, whose successor has not written its own yet
+        # an entry may be of an ended process, if the process that replaces it did not write its own yet
         here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}
         store.set("start", json.dumps({"name": name, "here": here}))
         time.sleep(0.02)

@@ -1,7 +1,7 @@
 """A file of many images' features, .npy, .safetensors or .h5, made of parts that were written row by row.
 
 Each array has a part: a file of its rows. The number of rows is known only at the end, since some files may be
-unreadable. So a part that becomes the file itself begins with room for the longest possible header, that of all
+unreadable. So a part that becomes the file itself starts with room for the longest possible header, that of all
 files; `write_feature_file` writes the final header there, padded to the same length.
 """
 
@@ -65,11 +65,11 @@ class FeatureMetadata:
 
     def without(self, rows: Iterable[int]) -> "FeatureMetadata":
         """Returns the metadata without these rows, whose files become the skipped ones."""
-        kept = np.ones(len(self.files), bool)
-        kept[list(rows)] = False
-        files = tuple(file for file, is_kept in zip(self.files, kept, strict=True) if is_kept)
-        skipped = tuple(file for file, is_kept in zip(self.files, kept, strict=True) if not is_kept)
-        return FeatureMetadata(self.source, files, self.classes, self.labels[kept], skipped)
+        readable = np.ones(len(self.files), bool)
+        readable[list(rows)] = False
+        files = tuple(file for file, ok in zip(self.files, readable, strict=True) if ok)
+        skipped = tuple(file for file, ok in zip(self.files, readable, strict=True) if not ok)
+        return FeatureMetadata(self.source, files, self.classes, self.labels[readable], skipped)
 
     def json_values(self) -> dict[str, Any]:
         """Returns everything except the labels, as JSON values by name."""

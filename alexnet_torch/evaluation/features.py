@@ -85,7 +85,7 @@ def save_features(
     """Writes stages' outputs for many images into one file; `write_feature_file` has its format.
 
     Memory holds a few batches and the names of the files, for any number of images. If it is interrupted, the rows so
-    far are kept in a folder beside the output, and the same call continues from them.
+    far stay in a folder beside the output, and the same call continues from them.
 
     Args:
         model: of a run.
@@ -158,24 +158,24 @@ def _check_space(request: FeatureRequest, arrays: Sequence[FeatureArray], rows: 
 
 
 def _arrays(model: TrainedModel, request: FeatureRequest) -> list[FeatureArray]:
-    """Returns the arrays of the output, in the order of the stages; found out with one black image."""
+    """Returns the arrays of the output, in the order of the stages: computes them for one black image."""
     size = model.net.image_size
-    split = _by_array(model, request, stage_outputs(model, request.stages, np.zeros((1, size, size, 3), np.uint8)))
-    if len(split) == 1:
-        return [FeatureArray("features", next(iter(split.values())).shape[1:])]
-    return [FeatureArray(name, rows.shape[1:]) for name, rows in split.items()]
+    by_name = _by_array(model, request, stage_outputs(model, request.stages, np.zeros((1, size, size, 3), np.uint8)))
+    if len(by_name) == 1:
+        return [FeatureArray("features", next(iter(by_name.values())).shape[1:])]
+    return [FeatureArray(name, rows.shape[1:]) for name, rows in by_name.items()]
 
 
 def _by_array(model: TrainedModel, request: FeatureRequest, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the rows (N, ...) of each array by name, such as "conv5", or "conv5.tower0" with `per_tower`."""
     if not request.per_tower:
         return {stage: outputs[stage] for stage in request.stages}
-    towers, split = model.net.architecture.towers, {}
+    towers, arrays = model.net.architecture.towers, {}
     for stage in request.stages:
         ends = np.cumsum(part_sizes(outputs[stage].shape[1], towers))
         for tower, rows in enumerate(np.split(outputs[stage], ends[:-1], axis=1)):
-            split[f"{stage}.tower{tower}"] = rows
-    return split
+            arrays[f"{stage}.tower{tower}"] = rows
+    return arrays
 
 
 def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path]) -> dict[str, object]:
@@ -208,13 +208,13 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
 
 
 def _command(metadata: FeatureMetadata, request: FeatureRequest) -> dict[str, Any]:
-    """Returns what must not change between the beginning and the end of the computation."""
+    """Returns what must be the same for an interrupted computation to continue."""
     names = hashlib.sha256("\0".join(metadata.files).encode("utf-8", "surrogateescape")).hexdigest()
     return {**metadata.source, "files": names, "format": request.output.suffix}
 
 
 def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str], partial: PartialFeatures) -> None:
-    """Computes the rows that are not there yet, batch by batch."""
+    """Computes the missing rows, batch by batch."""
     if partial.bad and not request.skip_bad:  # since then, the user may have repaired them
         first = partial.bad[0][0]
         partial.restart_at(first - first % request.batch_size)

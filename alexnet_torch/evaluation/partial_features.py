@@ -1,4 +1,4 @@
-"""Features that were computed so far, kept in a folder beside the output until the output is complete."""
+"""Features that were computed so far, stored in a folder beside the output until the output is complete."""
 
 import fcntl
 import json
@@ -160,5 +160,5 @@ class PartialFeatures:
             if kind is not None and not self.rows:
                 self.remove()
             elif kind is not None:
-                print(f"{self.folder}: keeps {self.rows} rows; the same command continues from them", file=sys.stderr)
+                print(f"{self.folder}: has {self.rows} rows; the same command continues from them", file=sys.stderr)
             self._lock.close()

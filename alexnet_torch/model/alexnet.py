@@ -91,7 +91,7 @@ class AlexNet(nn.Module):
         """Draws all weights and biases again, by the architecture's `Init`s.
 
         Args:
-            seed: each layer's values are a function of (seed, tower, stage), of which a piece takes its rows; None
+            seed: each layer's values are a function of (seed, tower, stage), and a piece takes its rows of them; None
                 draws from torch's generator.
         """
         for tower in self._held_towers():
@@ -105,7 +105,7 @@ class AlexNet(nn.Module):
                 initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.held_rows(stage.name))
 
     def load_full_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copies, of full parameters by their names, the rows that are held here; parameters not named stay."""
+        """Copies the rows that are held here from full parameters, given by name; other parameters do not change."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name in parameters:
@@ -262,7 +262,7 @@ class AlexNet(nn.Module):
         return dropped
 
     def _replicate_for_data_parallel(self) -> NoReturn:
-        """Refuses nn.DataParallel, in whose replicas every slice of a batch would get the first slice's masks."""
+        """Refuses nn.DataParallel: its replicas would use the first slice's dropout masks for every slice."""
         raise RuntimeError(
             "AlexNet does not support nn.DataParallel; use DistributedDataParallel, or torchrun train.py"
         )
@@ -281,5 +281,5 @@ def _channels_last(images: Tensor) -> Tensor:
 
 @functools.cache
 def _compiled_run_stages() -> Callable[..., Tensor]:
-    """Returns the compiled walk of every network: kept in one, it would compute with that one in its copies too."""
+    """Returns the compiled walk, the same for all networks: stored in a network, copies would use its weights."""
     return torch.compile(AlexNet._run_stages)

@@ -92,7 +92,7 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
 
 
 def _allocated(layer: nn.Module, device: torch.device) -> nn.Module:
-    """Gives a layer made on "meta" memory on a device, without torch's initialisation, which ours replaces."""
+    """Gives a layer made on "meta" memory on a device, without torch's initialisation: `initialise` follows."""
     for name, parameter in list(layer.named_parameters(recurse=False)):
         setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
     return layer

@@ -114,7 +114,7 @@ class Trainer:
             rank, resume = self.ranks.world.rank, "then continue with --resume"
             if rank > 0:  # only the main rank writes the run
                 raise UserError(f"rank {rank}: {error}; fix it, {resume}") from error
-            raise TrainingError(f"cannot write the run: {error}; make room, {resume}") from error
+            raise TrainingError(f"cannot write the run: {error}; make room or fix the folder, {resume}") from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.metrics.stuck_message():

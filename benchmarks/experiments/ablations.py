@@ -34,6 +34,7 @@ from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.recipes.settings import resolve
+from alexnet_torch.run_folder import CHECKPOINTS, METRICS
 from alexnet_torch.training.launch import build_trainer
 from alexnet_torch.training.stop_signal import StopSignal
 from benchmarks.harness.records import append_record, read_records
@@ -120,7 +121,7 @@ def train(options: Options, net: str, seed: int) -> Result:
     folder.mkdir(parents=True)
     with (folder / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
         top1_error, training_error = _train_in(options, net, seed, folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if net != FULL:  # other nets start from the full net's model
         shutil.rmtree(folder)
     seconds = round(time.monotonic() - start, 1)
@@ -162,7 +163,7 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
             return None, None
         if trainer.state.step < trainer.last_step:  # at the last step the net is at chance, which is a result
             raise
-    reports = read_records(folder / "metrics.jsonl")
+    reports = read_records(folder / METRICS)
     last = {report["split"]: report["top1_error"] for report in reports if report.get("crops", 1) == 1}
     return last["val"], last["train"]
 

@@ -26,6 +26,7 @@ from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.recipes.settings import resolve as resolve_settings
+from alexnet_torch.run_folder import METRICS
 from alexnet_torch.training.launch import build_trainer
 from benchmarks.harness.records import read_records
 from benchmarks.harness.report import markdown_table
@@ -67,7 +68,7 @@ def train(net: Architecture, settings: Settings) -> tuple[float, float]:
     except TrainingError as error:
         print(f"    {error}")
         return math.nan, math.nan
-    newest_first = read_records(Path(settings.output) / "metrics.jsonl")[::-1]
+    newest_first = read_records(Path(settings.output) / METRICS)[::-1]
     top1_error = next(r["top1_error"] for r in newest_first if r["split"] == "val" and r["crops"] == 1)
     return top1_error, next(r["loss"] for r in newest_first if r["split"] == "train")
 

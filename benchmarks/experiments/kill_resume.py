@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tyro
 
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, METRICS
 from benchmarks.harness.paths import TRAIN_SCRIPT
 from benchmarks.harness.records import read_records
 
@@ -39,7 +40,7 @@ class Options:
 def command(options: Options, folder: Path) -> list[str]:
     """Returns the command that starts the run, or resumes it if it already has a config.json."""
     output = folder / "run"
-    if (output / "config.json").exists():
+    if (output / CONFIG).exists():
         return [sys.executable, str(TRAIN_SCRIPT), "--output", str(output), "--resume"]
     given = ["--data", options.data, "--recipe", "demo", "--epochs", str(options.epochs), "--log-every", "10"]
     return [
@@ -60,16 +61,16 @@ def phase(folder: Path) -> str:
     if any(folder.glob("*.partial")):
         return "building the cache"
     run = folder / "run"
-    if any((run / "checkpoints").glob(".*.tmp")) or any((run / "checkpoints").glob("*.unchecked")):
+    if any((run / CHECKPOINTS).glob(".*.tmp")) or any((run / CHECKPOINTS).glob("*.unchecked")):
         return "saving a checkpoint"
     if any(run.glob(".model*.tmp")):
         return "saving the model"
-    return "training" if (run / "metrics.jsonl").exists() else "starting"
+    return "training" if (run / METRICS).exists() else "starting"
 
 
 def metrics(folder: Path) -> list[dict[str, object]]:
     """Reads a run's reports, without the values that depend on the machine's speed."""
-    records = read_records(folder / "run/metrics.jsonl")
+    records = read_records(folder / "run" / METRICS)
     return [{k: v for k, v in record.items() if k not in ("images_per_second", "data_wait")} for record in records]
 
 

@@ -4,6 +4,7 @@ import math
 
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import part_sizes
+from alexnet_torch.model.parameter_names import stage_of
 from alexnet_torch.weights.grouped import grouped_shapes
 
 
@@ -12,7 +13,7 @@ def parameter_counts(architecture: Architecture, classes: int, image_size: int) 
     conv_names = {conv.name for conv in architecture.convs}
     convs = linears = 0
     for name, shape in grouped_shapes(architecture, classes, image_size).items():
-        if name.split(".")[0] in conv_names:
+        if stage_of(name) in conv_names:
             convs += math.prod(shape)
         else:
             linears += math.prod(shape)

@@ -193,7 +193,9 @@ def test_a_full_disk_stops_all_with_one_message(
     placement: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, disk: Path
 ) -> None:
     line, given = stopped_by_fault(placement, "0:7:full-disk", images, disk / "run", rank_pool)
-    assert re.search(r"cannot write the run: .*No space left.*make room, then continue with --resume", line)
+    assert re.search(
+        r"cannot write the run: .*No space left.*make room or fix the folder, then continue with --resume", line
+    )
     (disk / "filler").unlink()
     require_resumes(placement, given, disk / "run", rank_pool, uninterrupted)
 

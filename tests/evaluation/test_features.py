@@ -186,7 +186,7 @@ def test_an_interrupted_command_continues_to_the_same_file(
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)
         assert run_features(*common, continued) == 130
-    assert f"{continued}.partial: keeps 4 rows; the same command continues" in capsys.readouterr().err
+    assert f"{continued}.partial: has 4 rows; the same command continues" in capsys.readouterr().err
     assert run_features(run_folder, images, "--stage", "fc7", "--output", continued) == 2
     assert "has the rows of another command, which differs in stages, batch_size" in capsys.readouterr().err
     assert run_features(*common, continued) == 0
@@ -208,7 +208,7 @@ def test_repaired_files_are_read_when_the_command_continues(
     content = bad.read_bytes()
     bad.write_bytes(b"")
     assert run_features(run_folder, images, "--batch-size", 3, "--output", output) == 2
-    assert "keeps 6 rows" in capsys.readouterr().err
+    assert "has 6 rows" in capsys.readouterr().err
     bad.write_bytes(content)
     assert run_features(run_folder, images, "--batch-size", 3, "--output", output) == 0
     assert run_features(run_folder, images, "--batch-size", 3, "--output", tmp_path / "whole.npy") == 0

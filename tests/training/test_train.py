@@ -507,7 +507,9 @@ def test_a_full_disk_gives_one_line_and_the_last_checkpoint_stays(root: Path, tm
     try:
         done = train(root, disk / "run", "--epochs", "9", "--cache", str(tmp_path / "cache"))
         assert done.returncode == 1, done.stderr
-        assert re.search(r"train.py: cannot write the run: .*make room, then continue with --resume", done.stderr)
+        assert re.search(
+            r"train.py: cannot write the run: .*make room or fix the folder, then continue with --resume", done.stderr
+        )
         assert "Traceback" not in done.stderr
         damaged: list[Path] = []
         assert load_newest_intact(disk / "run/checkpoints", damaged.append) is not None

@@ -98,7 +98,7 @@ class _ResponseNormPool(torch.autograd.Function):
     """Saves its input, and the position of the maximum of each pooling window.
 
     On a CPU it processes a few images at a time: their normalised map is still in cache when it is pooled,
-    and there is never more of it in memory, nor of its gradient.
+    and memory never holds more of it or of its gradient.
     """
 
     @staticmethod
@@ -133,7 +133,7 @@ class _ResponseNormPool(torch.autograd.Function):
         size, stride, ceil = ctx.pool
         out = torch.empty_like(x)
         images = _chunk_images(x, _POOLED_ELEMENTS)
-        chunks = zip(*(whole.split(images) for whole in (out, x, positions, grad)), strict=True)
+        chunks = zip(*(batch.split(images) for batch in (out, x, positions, grad)), strict=True)
         for out_chunk, x_chunk, position_chunk, grad_chunk in chunks:
             # this reads only the shape and format of the map that was pooled, which are those of x
             map_grad = torch.ops.aten.max_pool2d_with_indices_backward(
@@ -144,7 +144,7 @@ class _ResponseNormPool(torch.autograd.Function):
 
 
 def _differentiated_again(*tensors: Tensor) -> bool:
-    """Returns whether a backward pass has to be differentiable itself, as with create_graph=True."""
+    """Returns whether a backward pass must be differentiable itself, as with create_graph=True."""
     # torch.compile has no second derivatives: it refuses them with an error of its own
     again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     return again or needs_plain_operations(*tensors)
@@ -188,7 +188,7 @@ def _gradient(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
 
 
 def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
-    """Computes a formula of maps (N, C, H, W), of which x is the last, by the fastest implementation for x."""
+    """Computes a formula of maps (N, C, H, W), the last of which is x, by the fastest implementation for x."""
     x, compiling = maps[-1], torch.compiler.is_compiling()
     real = compiling or type(x) is Tensor or isinstance(x, torch.nn.Parameter)  # not a fake tensor
     if real and x.is_cpu and kernels.available():
@@ -202,7 +202,7 @@ def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm
     if len(x) <= images:
         return formula(*maps, norm, relu)
     out = torch.empty_like(x)
-    for out_chunk, *chunks in zip(*(whole.split(images) for whole in (out, *maps)), strict=True):
+    for out_chunk, *chunks in zip(*(batch.split(images) for batch in (out, *maps)), strict=True):
         out_chunk.copy_(formula(*chunks, norm, relu))
     return out
 
