@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import onnxruntime
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import fx
 from torch.export import Dim
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from alexnet_torch import plain
 from tests.clients.networks import Networks, client, make_images, make_net, on_both
 from tests.clients.reference import assert_near, float64_weights, logits, stage_outputs
 
@@ -58,21 +61,27 @@ def test_export(network: Networks) -> None:
 
 
 @client("torch.compile", "logits and gradients")
-@on_both()
-def test_compile(network: Networks) -> None:
+def test_compile() -> None:
     net, images, labels = make_net(), make_images(3), torch.tensor([0, 3, 5])
     weights = float64_weights(net)
     expected = stage_outputs(weights, images)["fc8"]
-    torch.nn.functional.cross_entropy(expected, labels).backward()
-    model = network(net)
-    outputs = torch.compile(model)(images)
-    torch.nn.functional.cross_entropy(outputs, labels).backward()
+    F.cross_entropy(expected, labels).backward()
+    outputs = torch.compile(net)(images)
+    F.cross_entropy(outputs, labels).backward()
     assert_near(outputs, expected)
     for name in ("conv1.weight", "conv4.bias", "fc6.weight"):
-        parts = [parameter.grad for own, parameter in model.named_parameters() if own.endswith(name)]
+        parts = [net.get_parameter(f"towers.{tower}.{name}").grad for tower in (0, 1)]
         gradient = weights[name].grad
         assert gradient is not None
         assert_near(torch.cat([part for part in parts if part is not None]), gradient, 1e-4)
+
+
+@client("torch.compile", "logits")  # compiling the backward pass too would take as long as all other tests
+@pytest.mark.parametrize("network", [pytest.param(plain, id="plain")])
+def test_compile_plain(network: Networks) -> None:
+    net, images = make_net(), make_images(3)
+    with torch.no_grad():
+        assert_near(torch.compile(network(net))(images), logits(net, images))
 
 
 @client("onnx and onnxruntime", "`torch.onnx.export`, run with any batch size", "onnxruntime")
