@@ -23,7 +23,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imported_by_room() -> dict[str, set[str]]:
-    """For each room the rooms that its modules import; a module at the top level is a room by itself."""
+    """Returns for each room the rooms that its modules import; a module at the top level is its own room."""
     rooms: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -43,14 +43,23 @@ def test_imports_go_down() -> None:
         assert not upward, f"{room} imports {upward}, which is on its own floor or above it"
 
 
-def test_processes_are_the_business_of_distributed() -> None:
+def test_only_distributed_uses_processes() -> None:
     names = re.compile(r"(?<!alexnet_)torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
     using = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if names.search(p.read_text())}
     assert using == {"distributed"}
 
 
+def test_files_and_functions_are_short() -> None:
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.cpp"), *(PACKAGE.parent / "benchmarks").rglob("*.py")]:
+        text = path.read_text()
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
+
+
 def modules_after(imports: str) -> set[str]:
-    """The modules of a fresh interpreter after some imports."""
+    """Returns the modules that a new interpreter has after some imports."""
     code = f"import sys, {imports}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent, capture_output=True, text=True)
     return set(done.stdout.split())
@@ -72,7 +81,7 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 
-def test_public_names_are_there() -> None:
+def test_public_names_exist() -> None:
     import alexnet_torch
 
     for name in alexnet_torch.__all__:
