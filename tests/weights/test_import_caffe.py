@@ -70,7 +70,7 @@ def test_what_cannot_be_represented_in_a_caffemodel_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, weights = tmp_path / "net.caffemodel", random_caffe_weights()
-    for changed, said in (
+    for changed, message in (
         (("Pooling", "pool1", {"pool": 1}), "Pooling pool1 pools by the average after a stage before conv5"),
         (("Pooling", "pool1", {"pool": 2}), "Pooling pool1 is not max-pooling with a window"),
         (("Pooling", "pool1", {"size": 2}), "Pooling pool2 has size 3, stride 2, but Pooling pool1 size 2, stride 2"),
@@ -78,7 +78,7 @@ def test_what_cannot_be_represented_in_a_caffemodel_is_refused_by_name(
     ):
         layers = tuple(changed if layer[1] == changed[1] else layer for layer in BVLC_ALEXNET)
         file.write_bytes(caffemodel(weights, layers=layers))
-        assert said in import_error(capsys, file, "--image-size", str(SIZE))
+        assert message in import_error(capsys, file, "--image-size", str(SIZE))
     file.write_bytes(caffemodel(weights, layers=tuple(layer for layer in BVLC_ALEXNET if layer[1] != "conv4")))
     error = import_error(capsys, file, "--image-size", str(SIZE))
     assert "it seems to be AlexNet: it has 4 convolutions and 3 linear layers, not AlexNet's 5 and 3" in error

@@ -95,7 +95,7 @@ def test_onnxs_own_alexnet_is_imported_as_it_is_shipped(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("densenet121", "densenet121: it has 121 convolutions and 0 linear layers, and BatchNormalization, Concat"),
         ("inception_v1", "inception_v1: it has 57 convolutions and 1 linear layer, and Concat, not AlexNet's 5 and 3"),
@@ -107,11 +107,11 @@ def test_onnxs_own_alexnet_is_imported_as_it_is_shipped(tmp_path: Path, monkeypa
     ],
 )
 def test_errors_for_onnxs_other_networks_say_what_they_are(
-    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / f"light_{name}.onnx"
     shutil.copy(LIGHT / file.name, file)
-    assert f"it seems to be {said}" in import_error(capsys, file)
+    assert f"it seems to be {message}" in import_error(capsys, file)
 
 
 def test_the_error_for_zfnet_names_it_and_its_pooling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,18 +81,19 @@ def test_our_own_network_is_found_in_another_programs_checkpoint(prefix: str, tm
     assert torch.equal(file.weights["conv2.weight"], torch.cat(net.stage_weights("conv2")).float())
     assert (file.inputs, file.weights["fc8.bias"].dtype) == ("rgb", torch.float32)
     fresh = AlexNet(narrow(PAPER), 5, 64, seed=1)
-    said = copy_weights(fresh, str(tmp_path / "checkpoint.pt"))
+    message = copy_weights(fresh, str(tmp_path / "checkpoint.pt"))
     if prefix:
-        assert f"(read student.{prefix.rstrip('.')} without 1 other tensors: head.weight): conv1" in said
+        assert f"(read student.{prefix.rstrip('.')} without 1 other tensors: head.weight): conv1" in message
     assert torch.equal(fresh.stage_weights("fc6")[1], net.stage_weights("fc6")[1].float())
 
 
 def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
     other = {name: value + 1 for name, value in WEIGHTS.items()}
     content = {"model": WEIGHTS, "model_ema": other, "teacher": {"net": prefixed("module.", other)}}
-    said = error(tmp_path, content)
+    message = error(tmp_path, content)
     assert (
-        "it contains 3 different networks, model, model_ema, teacher.net.module; choose one with import --key" in said
+        "it contains 3 different networks, model, model_ema, teacher.net.module; choose one with import --key"
+        in message
     )
     assert_is_read(read(tmp_path, content, "model_ema"), other)
     assert_is_read(read(tmp_path, content, "teacher.net.module"), other)
@@ -140,9 +141,9 @@ def test_the_error_for_other_objects_names_the_way_out(new_format: bool, tmp_pat
     torch.save(content, file, _use_new_zipfile_serialization=new_format)
     with pytest.raises(UserError) as raised:
         read_weight_file(file)
-    said = str(raised.value)
-    assert "contains more than tensors, tests.weights.test_state_dicts.Config, which is not unpickled" in said
-    follow_advice(said, tmp_path)
+    message = str(raised.value)
+    assert "contains more than tensors, tests.weights.test_state_dicts.Config, which is not unpickled" in message
+    follow_advice(message, tmp_path)
 
 
 def follow_advice(message: str, tmp_path: Path) -> None:
@@ -160,9 +161,9 @@ def test_the_error_for_a_whole_module_names_the_way_out(tmp_path: Path) -> None:
         if kind == "weight":
             net[stage] = nn.Conv2d(1, 1, 1) if value.ndim == 4 else nn.Linear(1, 1)
         setattr(net[stage], kind, nn.Parameter(value))
-    said = error(tmp_path, net)
-    assert "seems to be a module, pickled with its code's names (torch.nn.modules." in said
-    follow_advice(said, tmp_path)
+    message = error(tmp_path, net)
+    assert "seems to be a module, pickled with its code's names (torch.nn.modules." in message
+    follow_advice(message, tmp_path)
 
 
 def export_program(file: Path) -> None:
@@ -185,7 +186,7 @@ def save_arrays(file: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS; fetch"),
         (lambda file: file.write_text("<!DOCTYPE html>\n<html>"), "a web page; download the file itself"),
@@ -202,11 +203,11 @@ def save_arrays(file: Path) -> None:
         (lambda file: torch.save({"epoch": 1, "loss": 2.0}, file), "it contains a dictionary of epoch, loss, and no"),
     ],
 )
-def test_refusals_say_what_the_file_seems_to_be(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+def test_refusals_say_what_the_file_seems_to_be(write: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     write(file)
     with pytest.raises(UserError) as raised:
         read_weight_file(file)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).startswith(f"{file}: ")
     assert "\n" not in str(raised.value)
