@@ -22,7 +22,8 @@ from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
 
 # in this order: the README makes the runs that the others use
-RUN = ["README.md", *(f"docs/{name}.md" for name in ("training", "distributed", "recipes", "weights", "features"))]
+PAGES = ("module", "training", "distributed", "recipes", "weights", "features")
+RUN = ["README.md", *(f"docs/{name}.md" for name in PAGES)]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/*.md")]
 NARROW_TRAIN = PROJECT / "tests/support/narrow_train.py"  # train.py with few channels
 OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
@@ -100,7 +101,7 @@ def test_every_command_and_example_runs(
     done: set[str] = set()
     for document in RUN:
         commands = [line for block in blocks(document, "sh") for line in block.splitlines() if line]
-        assert commands, document
+        assert commands or blocks(document, "python"), document
         for command in commands:
             if command not in done:  # a document may repeat a command of the README
                 run(command)

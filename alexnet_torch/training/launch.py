@@ -103,7 +103,7 @@ def build_trainer(
     exchange, num_classes = ranks.connect(placement, settings.timeout), len(prepared.classes)
     net = AlexNet(
         recipe.architecture, num_classes, settings.image_size, placement.devices, settings.seed, exchange=exchange
-    )
+    ).to(memory_format=torch.channels_last)  # the convolutions' format: else each step converts weights and gradients
     groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
     optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
     precision = Precision(settings.amp, device)

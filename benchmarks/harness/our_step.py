@@ -30,7 +30,7 @@ def _paper_sgd(net: nn.Module) -> PaperSGD:
 
 def our_step(image_size: int = 224) -> Callable[[Tensor, Tensor], None]:
     """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,)."""
-    net = AlexNet(image_size=image_size, seed=0).train()
+    net = AlexNet(image_size=image_size, seed=0).train().to(memory_format=torch.channels_last)
     optimizer = _paper_sgd(net)
 
     def step(images: Tensor, labels: Tensor) -> None:
@@ -50,6 +50,7 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
     ranks = Ranks(World.from_environment())
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, devices=placement.devices, exchange=ranks.connect(placement, 600)).train()
+    net.to(memory_format=torch.channels_last)
     parallel_net = wrap_data_parallel(net, ranks)
     optimizer, mean = _paper_sgd(net), torch.full((256, 256, 3), 120.0)
     rows, pixels, labels = _own_batch(placement, batch)

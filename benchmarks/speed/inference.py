@@ -45,7 +45,11 @@ def main(options: Options) -> None:
     """Measures and writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(options.threads)
-    nets = {"ours": AlexNet(seed=0), TORCHVISION: torchvision_net(), "plain paper net": plain_net(channels_last=True)}
+    nets = {
+        "ours": AlexNet(seed=0).to(memory_format=torch.channels_last),
+        TORCHVISION: torchvision_net(),
+        "plain paper net": plain_net(channels_last=True),
+    }
     rows: list[tuple[object, ...]] = []
     for batch_size, repeats in ((64, 1), (1, 5)):
         images = torch.randn(batch_size, 3, 224, 224).to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ _LAYERS = ("fc6", "fc7", "fc8")
 
 
 @client("torch.ao.quantization", "`quantize_dynamic` of linear layers")
-@on_both(AlexNet="its linear layers are of a class of their own, which is not replaced; nothing is quantised")
+@on_both()
 def test_dynamic(network: Networks) -> None:
     net, images = make_net(), make_images(8)
     quantised = quantize_dynamic(network(net), {nn.Linear}, dtype=torch.qint8)
