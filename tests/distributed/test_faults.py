@@ -22,6 +22,13 @@ SLOW = pytest.mark.slow
 Uninterrupted = Callable[[str], Path]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _prepared(images: Path, rank_pool: RankPool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Kernels are compiled and images decoded, and the lines about it printed, before tests count lines."""
+    given = options(images, tmp_path_factory.mktemp("prepared") / "run", "--max-steps", "1")
+    trained(rank_pool.run(train, given, ranks=2))
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(images: Path, rank_pool: RankPool) -> Uninterrupted:
     """Returns the folder of a run of 17 steps in a placement, trained when first needed."""
