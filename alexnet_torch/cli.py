@@ -66,9 +66,13 @@ def predict_command(
 
 def _load_model(run: Path, devices: str | None) -> "TrainedModel":
     """Loads a run's model onto the devices that --devices names."""
+    import torch
+
     from alexnet_torch.weights.model_file import load_model
 
-    return load_model(run, devices.split(",") if devices else None)
+    model = load_model(run, devices.split(",") if devices else None)
+    model.net.to(memory_format=torch.channels_last)  # the convolutions' format: else each batch converts the weights
+    return model
 
 
 def evaluate_command(
