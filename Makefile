@@ -6,11 +6,14 @@ PY := .venv/bin/python
 demo: .venv/installed
 	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
 
+# two workers of one thread each: most tests are too small for torch's threads
+test test-all: export OMP_NUM_THREADS = 1
+
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 test-all: lint
-	$(PY) -m pytest -m "slow or not slow"
+	$(PY) -m pytest -n 2 -m "slow or not slow"
 
 test-clients: .venv-clients/installed
 	.venv-clients/bin/python -m pytest tests/clients

@@ -50,7 +50,7 @@ def run(command: str) -> None:
         return run("python " + training.replace(" --resume", ""))
     if program == "make" and given == ["test"]:
         # the last of its commands is this very run
-        assert commands_of_make("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest"]
+        assert commands_of_make("test") == ["-m ruff check .", "-m ruff format --check .", "-m mypy", "-m pytest -n 2"]
         return None
     if program == "tensorboard":
         line = [sys.executable, "-m", "tensorboard.main", "--inspect", *given]
