@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch.model.presets import PRESETS
 from tests.support.caffe_files import (
     BVLC_ALEXNET,
     SIZE,
@@ -14,7 +13,6 @@ from tests.support.caffe_files import (
     FieldNumbers,
     caffemodel,
     caffenet,
-    narrow,
     random_caffe_weights,
 )
 from tests.support.imports import (
@@ -27,11 +25,7 @@ from tests.support.imports import (
     write_onnx,
 )
 
-
-@pytest.fixture(autouse=True)
-def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("paper", "source_2012", "caffe"):
-        monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
+pytestmark = pytest.mark.usefixtures("narrow_presets")
 
 
 @pytest.mark.parametrize("numbers", [V2, V1], ids=["layer", "layers"])

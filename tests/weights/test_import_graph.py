@@ -21,7 +21,6 @@ from tests.support.caffe_files import (
     GROUPS,
     SIZE,
     WIDTHS,
-    narrow,
     random_caffe_weights,
 )
 from tests.support.imports import (
@@ -37,10 +36,7 @@ from tests.support.imports import (
 CAFFES_IMAGES = ("--inputs", "caffe")
 
 
-@pytest.fixture(autouse=True)
-def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("paper", "source_2012", "caffe"):
-        monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
+pytestmark = pytest.mark.usefixtures("narrow_presets")
 
 
 def nodes(model: onnx.ModelProto, kind: str) -> Iterator[onnx.NodeProto]:

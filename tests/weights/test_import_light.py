@@ -10,10 +10,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from alexnet_torch.model.presets import PRESETS
 from tests.support.caffe_files import (
     WIDTHS,
-    narrow,
     random_caffe_weights,
 )
 from tests.support.imports import (
@@ -26,12 +24,7 @@ from tests.support.imports import (
 )
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
-
-
-@pytest.fixture(autouse=True)
-def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("paper", "source_2012", "caffe"):
-        monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
+pytestmark = pytest.mark.usefixtures("narrow_presets")
 
 
 def light_with(weights: dict[str, Tensor] | None, size: int = 224) -> onnx.ModelProto:

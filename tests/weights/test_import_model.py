@@ -24,7 +24,6 @@ from tests.support.caffe_files import (
     BlobEncoder,
     FieldNumbers,
     caffemodel,
-    narrow,
     packed_data,
     random_caffe_weights,
     unpacked_data,
@@ -40,12 +39,7 @@ from tests.support.imports import (
     write_onnx,
 )
 
-
-@pytest.fixture(autouse=True)
-def _narrow_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Narrows the presets with the paper's shapes; torchvision's is tested at full size."""
-    for name in ("paper", "source_2012", "caffe"):
-        monkeypatch.setitem(PRESETS, name, narrow(PRESETS[name]))
+pytestmark = pytest.mark.usefixtures("narrow_presets")
 
 
 @pytest.mark.parametrize(
