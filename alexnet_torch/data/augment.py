@@ -33,9 +33,15 @@ def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bo
     return Crops(top, left, mirrored)
 
 
+def centre_slice(side: int, size: int) -> slice:
+    """Returns the rows, and the columns, of the centre crop of an image; half a pixel is rounded to the top left."""
+    offset = (side - size) // 2
+    return slice(offset, offset + size)
+
+
 def centre_crops(n: int, side: int, size: int) -> Crops:
     """Returns the centre crop, not mirrored, of n samples."""
-    offset = np.full(n, (side - size) // 2, dtype=np.int64)
+    offset = np.full(n, centre_slice(side, size).start, dtype=np.int64)
     return Crops(offset, offset, np.zeros(n, dtype=bool))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.data.decode import UnreadableImage, decode_file
 from alexnet_torch.data.worker_processes import available_cores, map_in_processes
 
@@ -48,8 +49,7 @@ def decode_centre_crops(
 
 
 def _decode_batch(task: _Task) -> DecodedBatch:
-    margin = (task.side - task.size) // 2  # as in augment.centre_crops
-    centre = slice(margin, margin + task.size)
+    centre = centre_slice(task.side, task.size)
     images, indices, bad = [], [], []
     for index, file in enumerate(task.files, task.first):
         try:

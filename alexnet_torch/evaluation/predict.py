@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import centre_crops, subtract_mean
+from alexnet_torch.data.augment import centre_crops, centre_slice, subtract_mean
 from alexnet_torch.data.decode import UnreadableImage, decode_file
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
@@ -73,9 +73,9 @@ def decode_centre_crop(file: Path, side: int, size: int) -> np.ndarray:
     Raises:
         UserError: the file is not an image.
     """
-    offset = (side - size) // 2  # as augment.centre_crops
+    centre = centre_slice(side, size)
     try:
-        return decode_file(file, side)[offset : offset + size, offset : offset + size]
+        return decode_file(file, side)[centre, centre]
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
 

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.data.decode import UnreadableImage, decode_image
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -26,13 +27,12 @@ def transforms(model: TrainedModel) -> v2.Compose:
         model: the model whose image size and mean image are used.
     """
     size, side = model.net.image_size, model.mean.shape[0]
-    mean = torch.from_numpy(model.mean.copy()).permute(2, 0, 1)  # (3, S, S)
     return v2.Compose(
         [
             CentralSquare(side),  # (3, S, S) uint8
             CentreCrop(size),  # (3, H, W) uint8
             v2.ToDtype(torch.float32),
-            SubtractMean(_centre(mean, size)),
+            SubtractMean(model.centre_mean()),
         ]
     )
 
@@ -89,7 +89,9 @@ class CentreCrop(v2.Transform):  # type: ignore[misc]  # torchvision has no type
     def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:
         """Returns (3, size, size) of an image (3, S, S)."""
         del params
-        return _centre(inpt, self.size)
+        centre = centre_slice(inpt.shape[-1], self.size)
+        cropped: Tensor = inpt[:, centre, centre]
+        return cropped
 
 
 class SubtractMean(v2.Transform):  # type: ignore[misc]  # torchvision has no types
@@ -110,9 +112,3 @@ class SubtractMean(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
         del params
         difference: Tensor = inpt - self.mean
         return difference.contiguous()
-
-
-def _centre(image: Tensor, size: int) -> Tensor:
-    """Cuts (3, size, size) as data.augment.centre_crops does."""
-    start = (image.shape[-1] - size) // 2
-    return image[:, start : start + size, start : start + size]

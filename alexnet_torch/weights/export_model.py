@@ -9,7 +9,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
@@ -110,11 +109,7 @@ class PixelNet(nn.Module):
     def __init__(self, model: TrainedModel) -> None:
         super().__init__()
         self.net: AlexNet = copy.deepcopy(model.net)
-        size, side = model.net.image_size, model.mean.shape[0]
-        crop = centre_crops(1, side, size)
-        top, left = int(crop.top[0]), int(crop.left[0])
-        mean = model.mean[top : top + size, left : left + size]  # (H, W, 3)
-        self.register_buffer("mean", torch.from_numpy(mean.transpose(2, 0, 1).copy()))  # (3, H, W)
+        self.register_buffer("mean", model.centre_mean())  # (3, H, W)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (N, classes) for RGB images (N, 3, H, W), float, 0..255."""

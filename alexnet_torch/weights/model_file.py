@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
@@ -39,6 +40,11 @@ class TrainedModel:
     classes: tuple[str, ...]
     mean: np.ndarray
     mirror: bool = True
+
+    def centre_mean(self) -> Tensor:
+        """Returns the mean image of a centre crop, (3, H, W) float32, contiguous, in memory of its own."""
+        centre = centre_slice(len(self.mean), self.net.image_size)
+        return torch.from_numpy(self.mean[centre, centre].transpose(2, 0, 1).copy())
 
     def save_pretrained(self, folder: Path | str, run: Path | str | None = None) -> None:
         """Writes model.safetensors, which contains the full model, and a model card, README.md, into a folder.

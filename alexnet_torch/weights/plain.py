@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Operation
 from alexnet_torch.weights.model_file import TrainedModel, grouped_state_dict
@@ -49,7 +47,7 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     if unit_range:
         if isinstance(net_or_model, AlexNet):
             raise ValueError("unit_range needs a mean image: pass the model that load_model returns, not its network")
-        mean = _centre_of_mean(net_or_model).to(next(net.parameters()))
+        mean = net_or_model.centre_mean().to(next(net.parameters()))
         modules = {"input": UnitRangeInput(mean), **modules}
     sequence = nn.Sequential()
     for name, module in modules.items():
@@ -59,15 +57,6 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
         raise ValueError("the network holds only a part of its parameters; load the full model in one process")
     sequence.load_state_dict(weights, assign=True)
     return sequence.train(net.training)
-
-
-def _centre_of_mean(model: TrainedModel) -> Tensor:
-    """Returns the mean image of a centre crop, (3, H, W) float32."""
-    size = model.net.image_size
-    crop = centre_crops(1, model.mean.shape[0], size)
-    top, left = int(crop.top[0]), int(crop.left[0])
-    mean = model.mean[top : top + size, left : left + size]  # (H, W, 3)
-    return torch.from_numpy(np.ascontiguousarray(mean.transpose(2, 0, 1)))
 
 
 def _numbered(modules: Iterator[tuple[str, str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
