@@ -16,6 +16,7 @@ FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["recipes", "distributed", "weights"],
     ["evaluation"],
     ["training"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]
