@@ -1,6 +1,10 @@
 """Writes files so that they are complete or absent, even after a crash or a power cut."""
 
+import contextlib
+import fcntl
+import glob
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +23,37 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: for example the disk is full or the folder was removed; no temporary file stays.
     """
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
-        leftover.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_leftovers(path.parent, f".{glob.escape(path.name)}.*.tmp")
+    file = _locked_temporary(path)
+    temporary = Path(file.name)
     try:
-        with temporary.open("wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)  # before the file is closed, which ends its lock
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _locked_temporary(path: Path) -> BinaryIO:
+    """Opens a new file beside `path`, locked for as long as it is open."""
+    while True:
+        file = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp").open("xb")
+        with contextlib.suppress(OSError):  # of a file system without locks: there nobody removes leftovers either
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process took it for a leftover before it was locked
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Removes temporary files of processes that were killed; those that a process still writes are locked and stay."""
+    for leftover in folder.glob(pattern):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:

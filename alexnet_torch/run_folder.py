@@ -10,3 +10,4 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
 FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show
+LOCK = ".lock"  # names the process that writes the run, while it does

@@ -19,7 +19,7 @@ from alexnet_torch.distributed.sharded_state import (
     weights_of,
 )
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, sync_folder
+from alexnet_torch.files import atomic_write, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.training.run_state import RunState, require_same_run
 
@@ -117,8 +117,8 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
     for old in list_checkpoints(folder)[2:]:
         if _step(old) != best_step:
             old.unlink()
-    for leftover in (*folder.glob(".*.tmp"), *folder.glob("*.unchecked")):  # of a process that was killed
-        leftover.unlink()
+    for pattern in (".*.tmp", "*.unchecked"):  # of steps that were not reached again
+        remove_leftovers(folder, pattern)
     return path
 
 

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
+from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
 from alexnet_torch.training.checkpoints import RunCheckpoints
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
@@ -41,6 +42,8 @@ from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
 from alexnet_torch.versions import library_versions
+
+_RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
 
 def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
@@ -54,9 +57,14 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         UserError: the options are wrong on this rank; OtherRankFailed if on another.
         TrainingError, Interrupted: as for `Trainer.fit`.
     """
+    with RunClaim() as claim:
+        _launch(given, ranks, stop, claim)
+
+
+def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunClaim) -> None:
     control = ranks.control
-    # read by the main rank: ranks on other machines may not see the run's folder
-    settings = Settings(**control.broadcast_from_main(lambda: asdict(_settings(given, control.is_restart))))
+    # read by the main rank, which claims the folder for all: ranks on other machines may not see it
+    settings = Settings(**control.broadcast_from_main(lambda: asdict(_settings(given, control.is_restart, claim))))
     recipe, placement = control.run_on_all(lambda: _plan(settings, ranks.world))
     if ranks.world.is_main:
         print(placement.describe(), flush=True)
@@ -143,16 +151,29 @@ def _loaders(
     return train_loader, loader("val", settings.image_size, settings.batch_size)
 
 
-def _settings(given: dict[str, Any], is_restart: bool) -> Settings:
-    """Returns the resolved settings. A rank that torchrun restarts resumes its run without being asked."""
+def _settings(given: dict[str, Any], is_restart: bool, claim: RunClaim) -> Settings:
+    """Claims the run's folder, which wrong options do not create; returns the resolved settings.
+
+    A rank that torchrun restarts resumes its run without being asked.
+    """
+    patience = _RESTART_PATIENCE if is_restart else 0.0
     output = Path(given.get("output", ""))
-    has_run = "output" in given and any((output / name).exists() for name in (CONFIG, MODEL_WEIGHTS))
-    if has_run and is_restart:
+    if "output" in given and output.is_dir():
+        claim.take(output, patience)  # before its config.json is read
+    if is_restart and _has_run(output):
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
-    if has_run and not settings.resume:
+    if "output" not in given:
+        settings = replace(settings, output=str(claim.take_new(Path(settings.output))))
+    elif claim.folder is None:
+        claim.take(output, patience)
+    if _has_run(output) and not settings.resume:
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     return settings
+
+
+def _has_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS))
 
 
 def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:

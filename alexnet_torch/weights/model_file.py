@@ -20,6 +20,7 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.optional_packages import explain_missing_package
+from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import CONFIG, MODEL_CARD, MODEL_DESCRIPTION, MODEL_WEIGHTS, PRETRAINED_WEIGHTS
 from alexnet_torch.weights.grouped import towers_to_grouped
 from alexnet_torch.weights.model_card import model_card
@@ -225,15 +226,16 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
     """Writes a model into a folder without a run; creates the folder if needed.
 
     Raises:
-        UserError: the folder contains a run or is not writable.
+        UserError: the folder contains a run, another process writes it, or it is not writable.
     """
-    if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
-        raise UserError(f"--output {folder}: contains a run already; name another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_model(folder, model)
-    except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
+    with RunClaim() as claim:
+        claim.take(folder)
+        if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
+            raise UserError(f"--output {folder}: contains a run already; name another folder")
+        try:
+            save_model(folder, model)
+        except OSError as error:
+            raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
 def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -222,7 +222,7 @@ def test_an_output_that_cannot_be_created_is_one_line(images: Path, rank_pool: R
     (tmp_path / "file").touch()
     first, second = rank_pool.run(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
     assert f"--output {tmp_path}/file/run: cannot be written" in message([first], 2)
-    assert (second.value, second.stderr) == (1, "")
+    assert (second.value, second.stderr) == (2, "")
 
 
 # the run is stopped

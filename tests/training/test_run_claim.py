@@ -1,0 +1,168 @@
+"""One process at a time writes a run: the claim of its folder, and the temporary files of others."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import atomic_file, atomic_write
+from alexnet_torch.run_claim import RunClaim
+from alexnet_torch.weights.model_file import load_model, save_new_model
+from tests.support.commands import read_metrics, run_cli, run_train
+from tests.support.folders import make_images
+from tests.support.paths import PROJECT
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from alexnet_torch.errors import UserError
+from alexnet_torch.run_claim import RunClaim
+sys.stdin.readline()
+with RunClaim() as claim:
+    try:
+        claim.take(Path(sys.argv[1]))
+    except UserError as error:
+        print(error, flush=True)
+    else:
+        print("claimed", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def claiming(folder: Path) -> "subprocess.Popen[str]":
+    """Starts a process that claims a folder after it reads a line, and gives it back after another."""
+    line = [sys.executable, "-c", CLAIM, str(folder)]
+    return subprocess.Popen(line, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def tell(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def answer(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_of_processes_that_start_together_one_gets_a_new_folder_and_the_others_hear_who(tmp_path: Path) -> None:
+    run = tmp_path / "runs/new"
+    processes = [claiming(run) for _ in range(4)]
+    for process in processes:
+        tell(process)
+    answers = [answer(process) for process in processes]
+    (winner,) = (process for process, text in zip(processes, answers, strict=True) if text == "claimed")
+    refused = [text for text in answers if text != "claimed"]
+    assert len(refused) == 3
+    pattern = rf"--output .*: process {winner.pid} on .*, started .*, is writing this run; wait until it has ended"
+    assert all(re.match(pattern, text) for text in refused), refused
+    tell(winner)
+    assert winner.wait(20) == 0
+    assert not (tmp_path / "runs").exists()  # nothing was written, so nothing stays
+    for process in processes:
+        process.communicate(timeout=20)
+
+
+def test_a_claim_ends_with_its_process_even_if_that_is_killed(tmp_path: Path) -> None:
+    process = claiming(tmp_path)
+    tell(process)
+    assert answer(process) == "claimed"
+    with pytest.raises(UserError, match=f"process {process.pid} "):
+        RunClaim().take(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert (tmp_path / ".lock").exists()
+    with RunClaim() as claim:
+        claim.take(tmp_path)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_restarted_job_waits_for_the_process_before(tmp_path: Path) -> None:
+    process = claiming(tmp_path)
+    tell(process)
+    assert answer(process) == "claimed"
+    tell(process)  # it gives the claim back
+    with RunClaim() as claim:
+        claim.take(tmp_path, patience=20)
+        assert claim.folder == tmp_path
+    process.communicate(timeout=20)
+
+
+def test_a_claim_of_a_folder_that_is_moved_is_given_back(tmp_path: Path) -> None:
+    with RunClaim() as claim:
+        claim.take(tmp_path / "run")
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with RunClaim() as other:
+            other.take(tmp_path / "run")
+            claim.release()
+            assert (tmp_path / "run/.lock").exists()  # the other's
+
+
+def test_a_run_is_neither_started_nor_resumed_beside_its_writer(tmp_path: Path) -> None:
+    images, run = make_images(tmp_path / "images"), tmp_path / "run"
+    given = ["--data", str(images), "--recipe", "demo", "--batch-size", "8"]
+    assert run_train(*given, "--output", run, "--max-steps", "1").returncode == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert not (run / ".lock").exists()
+    with RunClaim() as claim:
+        claim.take(run)
+        before[run / ".lock"] = (run / ".lock").read_bytes()
+        for more in (["--resume"], ["--resume", "--max-steps", "2"], given):
+            done = run_train("--output", run, *more)
+            assert done.returncode == 2
+            (line,) = done.stderr.splitlines()
+            assert re.search(rf"train.py: --output .*run: process {os.getpid()} on .*; wait until it has ended", line)
+        with pytest.raises(UserError, match=f"process {os.getpid()} "):
+            save_new_model(run, load_model(run))
+    del before[run / ".lock"]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_runs_without_a_name_that_start_in_one_second_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    for _ in range(3):
+        with RunClaim() as claim:
+            folders.append(claim.take_new(tmp_path / "runs/demo-1"))
+            (folders[-1] / "config.json").touch()
+    assert [folder.name for folder in folders] == ["demo-1", "demo-1-2", "demo-1-3"]
+    monkeypatch.chdir(tmp_path)
+    make_images(tmp_path / "images")
+    given = ["--data", "images", "--recipe", "demo", "--batch-size", "8", "--max-steps", "1"]
+    for _ in range(2):
+        assert run_train(*given).returncode == 0
+    runs = [path for path in (tmp_path / "runs").iterdir() if path.name.startswith("demo-2")]
+    assert len(runs) == 2
+    assert all(len(read_metrics(run)) == 3 for run in runs)
+
+
+@pytest.mark.parametrize("command", ["train", "import"])
+def test_wrong_input_leaves_no_folder(command: str, tmp_path: Path) -> None:
+    output = tmp_path / "new/run"
+    if command == "train":
+        done = run_train("--data", tmp_path / "nowhere", "--output", output)
+    else:
+        done = run_cli("import", tmp_path / "nothing.pt", "--output", output)
+    assert done.returncode == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_temporary_files_of_another_writer_stay_and_those_of_killed_ones_go(tmp_path: Path) -> None:
+    target, left = tmp_path / "model[1].pt", tmp_path / ".model[1].pt.77.tmp"
+    left.write_bytes(b"half")
+    with atomic_file(target) as first:
+        first.write(b"first")
+        assert not left.exists()
+        atomic_write(target, lambda file: file.write(b"second"))
+        assert target.read_bytes() == b"second"
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]
