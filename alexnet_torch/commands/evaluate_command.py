@@ -31,7 +31,7 @@ def evaluate_command(
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.prepare import prepare
-    from alexnet_torch.evaluation.evaluate import check_same_classes, evaluate_models
+    from alexnet_torch.evaluation.evaluate import check_same_classes, evaluate_models, refuse_diverged
     from alexnet_torch.evaluation.metrics import error_table
     from alexnet_torch.evaluation.multi_crop import default_num_crops
 
@@ -43,4 +43,5 @@ def evaluate_command(
     check_same_classes({names[0]: models[0].classes} | data_classes)
     results = evaluate_models(models, prepared, crops or default_num_crops(models))
     assert results is not None  # only a stop signal makes it None, and none is passed
+    refuse_diverged(names, results)
     print(error_table(names, {n: result for n, result in results.items() if crops in (None, n)}))

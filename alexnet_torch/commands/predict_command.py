@@ -28,7 +28,7 @@ def predict_command(
 
     for file, predictions in predict(load_run(run, devices), images):
         if json:
-            print(json_format.dumps({"file": str(file), "classes": predictions}))
+            print(json_format.dumps({"file": str(file), "classes": predictions}, allow_nan=False))
             continue
         print(file)
         for prediction in predictions:

@@ -28,7 +28,7 @@ from alexnet_torch.evaluation.feature_file import (
     write_feature_file,
 )
 from alexnet_torch.evaluation.partial_features import PartialFeatures
-from alexnet_torch.evaluation.predict import network_input
+from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
 from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.versions import library_versions
@@ -96,7 +96,7 @@ def save_features(
         the metadata of the file, and its arrays.
 
     Raises:
-        UserError: the request is wrong, a file cannot be read, or the disk is too small.
+        UserError: the request is wrong, a file cannot be read, an output is not finite, or the disk is too small.
     """
     output = request.output
     _check(model, request)
@@ -230,6 +230,8 @@ def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str],
             # after the first bad file there will be no output: the other files are only decoded, to list all bad ones
             if request.skip_bad or not unreadable:
                 outputs = stage_outputs(model, request.stages, batch.images) if len(batch.indices) else None
+                for output in (outputs or {}).values():
+                    require_finite_outputs(torch.from_numpy(output), [files[start + i] for i in batch.indices])
                 rows = list(_by_array(model, request, outputs).values()) if outputs else _no_rows(partial.arrays)
                 partial.append(partial.done + count, rows, [(start + i, reason) for i, reason in batch.bad])
             bar.update(count)

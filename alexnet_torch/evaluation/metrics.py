@@ -20,6 +20,11 @@ class EvalResult:
     top1_error: float
     top5_error: float
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss is a finite number; if not, the network has diverged and its errors mean nothing."""
+        return math.isfinite(self.loss)
+
 
 class EvalMetrics:
     """Sums of losses and errors over batches."""

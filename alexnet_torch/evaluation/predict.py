@@ -39,7 +39,8 @@ def predict(
         batch_size: images that the network reads together.
 
     Raises:
-        UserError: a file is not an image; the message names it. Earlier batches have been yielded by then.
+        UserError: a file is not an image, or the network's outputs for it are not finite; the message names it.
+            Earlier batches have been yielded by then.
     """
     size, side = model.net.image_size, model.mean.shape[0]
     prefetch = int(model.net.devices[0].type != "cpu")
@@ -49,12 +50,23 @@ def predict(
         try:
             for batch, crops in decoded:
                 logits = model.net(network_input(model, np.stack(crops)))  # (N, classes)
+                require_finite_outputs(logits, batch)
                 top = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
                 for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
                     pairs = zip(indices, values, strict=True)
                     yield file, [Prediction(label=model.classes[i], probability=value) for i, value in pairs]
         finally:  # the caller may stop early
             pool.shutdown(cancel_futures=True)
+
+
+def require_finite_outputs(outputs: Tensor, files: Sequence[Path]) -> None:
+    """Raises a UserError if a network's outputs (N, ...) for N files are not finite; it names the first such file."""
+    if not bool(outputs.sum().isfinite()):
+        bad = next((i for i, output in enumerate(outputs) if not bool(output.sum().isfinite())), 0)
+        raise UserError(
+            f"{files[bad]}: the network's outputs for it are infinite or not numbers: its training has diverged; "
+            "use another run's model"
+        )
 
 
 def network_input(model: TrainedModel, crops: np.ndarray) -> Tensor:

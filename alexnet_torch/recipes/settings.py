@@ -135,7 +135,7 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
         self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
         self._require("timeout", self.timeout > 0 and math.isfinite(self.timeout), "positive")
-        self._require("save_every", self.save_every > 0, "positive")
+        self._require("save_every", self.save_every > 0 and math.isfinite(self.save_every), "positive")
         for name, option in options_of(Settings).items():
             valid = not option.choices or getattr(self, name) in (*option.choices, option.default)
             self._require(name, valid, f"one of {', '.join(option.choices)}")

@@ -77,7 +77,7 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunCla
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
         trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
         stop.install()
-        text = json.dumps(_config(settings, recipe, prepared, placement), indent=1).encode()
+        text = json.dumps(_config(settings, recipe, prepared, placement), indent=1, allow_nan=False).encode()
         with control.main_only() as is_main:
             if is_main:
                 atomic_write(trainer.output / CONFIG, lambda file: file.write(text))

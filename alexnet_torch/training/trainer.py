@@ -31,6 +31,7 @@ from alexnet_torch.training.run_log import RunLog, filters_by_tower
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
+from alexnet_torch.weights.finite_weights import first_not_finite
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 
 
@@ -194,8 +195,7 @@ class Trainer:
         was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):
-            cause = f"the mean loss of the {steps} step(s) up to step {self.state.step} is {record['loss']}"
-            raise TrainingError(self._divergence_message(cause))
+            raise TrainingError(self._divergence_message(self._loss_cause(record["loss"], steps)))
         if (message := self.metrics.stuck_message()) and not was_stuck:
             self.run_log.print(message)
         self.run_log.log_train(record)
@@ -214,6 +214,7 @@ class Trainer:
             errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, sum_counts)
         if errors is None:
             return False
+        self._require_finite(errors.is_finite, f"the validation loss after step {state.step} is {errors.loss}")
         is_best = errors.top1_error < min(state.errors, default=math.inf)
         state.errors.append(errors.top1_error)
         state.validated = state.step
@@ -239,7 +240,9 @@ class Trainer:
 
     def _save(self, gathered: ParameterStates) -> None:
         self._check_weights()
-        self.metrics.read_window()
+        window = self.metrics.read_window()
+        mean_loss = window.loss / max(1, window.images)
+        self._require_finite(math.isfinite(mean_loss), self._loss_cause(mean_loss, window.steps))
         self.state.metrics_size = self.run_log.sync()
         self.checkpoints.save(self.state, gathered)
 
@@ -253,6 +256,10 @@ class Trainer:
             return
         crops = max(tested)
         centre, averaged = tested[1].average, tested[crops].average
+        is_finite = centre.is_finite and averaged.is_finite
+        self._require_finite(
+            is_finite, f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
+        )
         # after the last checkpoint: a run resumed for more epochs is tested at its own end
         self.run_log.log_test(
             self._val_record(step, asdict(averaged), crops),
@@ -261,11 +268,19 @@ class Trainer:
         )
 
     def _check_weights(self) -> None:
-        """Refuses to save weights that an update made infinite although the loss was finite."""
-        # one sum is one pass, and is not finite if one of its terms is not
-        infinite = not all(bool(parameter.sum().isfinite()) for parameter in self.net.parameters())
-        if self.ranks.collectives.max_over_ranks(int(infinite)):
-            raise TrainingError(self._divergence_message(f"weights are not finite after step {self.state.step}"))
+        """Refuses to save weights or velocities that an update made infinite although the loss was finite."""
+        tensors = dict(self.net.named_parameters())
+        for name, parameter in self.net.named_parameters():
+            tensors |= {f"{name}/{key}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
+        self._require_finite(not first_not_finite(tensors), f"weights are not finite after step {self.state.step}")
+
+    def _require_finite(self, is_finite: bool, cause: str) -> None:
+        """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
+        if self.ranks.collectives.max_over_ranks(int(not is_finite)):
+            raise TrainingError(self._divergence_message(cause))
+
+    def _loss_cause(self, loss: float, steps: int) -> str:
+        return f"the mean loss of the {steps} step(s) up to step {self.state.step} is {loss}"
 
     def _divergence_message(self, cause: str) -> str:
         saved = list_checkpoints(self.checkpoints.folder)

@@ -33,7 +33,7 @@ class MetricsFile:
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record."""
         self._require_path()
-        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> int:

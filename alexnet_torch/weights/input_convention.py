@@ -80,6 +80,8 @@ def mean_from_option(text: str, image_size: int) -> np.ndarray:
         mean = _read_npy_mean(path)
     else:
         mean = uniform_mean(_parse_colour(text), image_size)
+    if not np.isfinite(mean).all():
+        raise UserError(f"--mean {text}: has values that are not numbers of 0..255; name another mean")
     if mean.shape[0] < image_size:
         side = mean.shape[0]
         raise UserError(f"--mean {text}: has {side}x{side} pixels; name one of at least {image_size}x{image_size}")

@@ -22,6 +22,7 @@ from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import CONFIG, MODEL_CARD, MODEL_DESCRIPTION, MODEL_WEIGHTS, PRETRAINED_WEIGHTS
+from alexnet_torch.weights.finite_weights import require_finite
 from alexnet_torch.weights.grouped import towers_to_grouped
 from alexnet_torch.weights.model_card import model_card
 
@@ -86,6 +87,7 @@ class TrainedModel:
         if not path.is_file():
             raise UserError(f"{path}: no such file, and nothing is downloaded; name a folder of save_pretrained")
         weights, metadata = read_safetensors(path)
+        require_finite(path, weights)
         try:
             description = description_from_metadata(metadata)
             if description is None:
@@ -267,9 +269,11 @@ def load_model(folder: Path, devices: Sequence[str] | None = None) -> TrainedMod
         devices: one device for all towers, or one for each tower; default: the first GPU, else the CPU.
 
     Raises:
-        UserError: a file is missing or damaged, the files do not fit each other, or the machine lacks a device.
+        UserError: a file is missing or damaged, a weight is not finite, the files do not fit each other, or the machine
+            lacks a device.
     """
     description, weights = read_model_files(folder)
+    require_finite(folder / MODEL_WEIGHTS, weights)
     try:
         return build_model(description, weights, devices)
     except ValueError as error:

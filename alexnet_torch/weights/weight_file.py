@@ -15,6 +15,7 @@ from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe_network, grouped
 from alexnet_torch.weights.file_network import FileNetwork
+from alexnet_torch.weights.finite_weights import require_finite
 from alexnet_torch.weights.grouped import without_wrappers
 from alexnet_torch.weights.model_file import description_from_metadata, read_model_files, read_safetensors
 from alexnet_torch.weights.state_dicts import find_network
@@ -58,8 +59,14 @@ def read_weight_file(path: Path, key: str | None = None) -> WeightFile:
         key: which network of a checkpoint, if it contains several, such as "model" or "state_dict.net".
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or not of an AlexNet.
+        UserError: the file is missing, damaged, of another format, or not of an AlexNet, or a weight is not finite.
     """
+    file = _read(path, key)
+    require_finite(path, file.weights)
+    return file
+
+
+def _read(path: Path, key: str | None) -> WeightFile:
     if not path.exists():
         raise UserError(f"{path}: no such file; name a weight file or a run's folder")
     try:

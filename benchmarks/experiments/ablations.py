@@ -145,7 +145,7 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
         "seed": seed,
         "output": str(folder),
         "val_every": options.epochs,
-        "save_every": math.inf,
+        "save_every": 1e6,
         "log_every": math.ceil(len(prepared.train.labels) / own_recipe.batch_size),  # once each epoch
     }
     if net in CONTINUED:

@@ -172,6 +172,6 @@ def _write_numbers(
             for example, row in zip(examples, neighbours, strict=True)
         ],
     }
-    path, text = writer.folder / FIGURE_NUMBERS, json.dumps(numbers, indent=1).encode()
+    path, text = writer.folder / FIGURE_NUMBERS, json.dumps(numbers, indent=1, allow_nan=False).encode()
     atomic_write(path, lambda file: file.write(text))
     writer.written.append(path)
