@@ -28,7 +28,7 @@ lint: .venv/installed-dev
 	$(PY) -m pip install -q -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-exchange.txt requirements-hdf5.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt requirements-exchange.txt requirements-hdf5.txt requirements-parquet.txt .venv/installed
 	$(PY) -m pip install -q -r requirements-dev.txt
 	touch $@
 

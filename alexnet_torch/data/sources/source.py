@@ -96,6 +96,7 @@ class Source:
     splits: tuple[SourceSplit, ...]  # training first; a test set has only "val"
     files: SourceFiles
     passed_over: PassedOver = field(default_factory=PassedOver)
+    notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
 
     def split(self, name: SplitName) -> SourceSplit:
         """Returns a split; raises KeyError if the source has none of that name."""

@@ -1,0 +1,139 @@
+"""One small set of ImageNet's images, and writers of the layouts in which people have it."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alexnet_torch.data.sources.imagenet_classes import imagenet_classes, validation_labels
+
+STANDARD_INDICES = (2, 134, 517)  # great white shark; crane, the bird; crane, the machine
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of the set."""
+
+    split: str  # "train" or "val"
+    label: int  # standard index of its class
+    name: str  # file name as ILSVRC-2012 has it
+    content: bytes  # of the JPEG
+
+    @property
+    def wnid(self) -> str:
+        return imagenet_classes()[self.label].identity
+
+    @property
+    def key(self) -> str:
+        return f"{self.split}/{self.wnid}/{self.name}"
+
+
+def small_set(train: int = 3, val: int = 2, indices: Iterable[int] = STANDARD_INDICES) -> list[Sample]:
+    """Returns samples of three classes in the order of ImageFolder: per class, images for training and validation."""
+    random, samples = np.random.default_rng(0), []
+    for split, count in (("train", train), ("val", val)):
+        for label in indices:
+            wnid = imagenet_classes()[label].identity
+            numbers = np.flatnonzero(validation_labels() == label)[:count] + 1
+            for i in range(count):
+                name = f"{wnid}_{i + 8}.JPEG" if split == "train" else f"ILSVRC2012_val_{numbers[i]:08}.JPEG"
+                samples.append(Sample(split, label, name, jpeg(random, label)))
+    return sorted(samples, key=lambda sample: (sample.split, sample.label, sample.name))
+
+
+def jpeg(random: np.random.Generator, label: int) -> bytes:
+    """Returns a JPEG of noise around a colour of the label."""
+    colour = np.array([label % 3, label % 5, label % 7]) * 30
+    pixels = (random.integers(0, 60, (36, 44, 3)) + colour).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Adds a file to a tar."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Returns a tar of files."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, member in members:
+            add_member(archive, name, member)
+    return content.getvalue()
+
+
+def of_split(samples: Iterable[Sample], split: str) -> list[Sample]:
+    """Returns the samples of a split, not in ImageFolder's order."""
+    return sorted((each for each in samples if each.split == split), key=lambda each: each.content)
+
+
+def write_image_folder(root: Path, samples: Iterable[Sample]) -> Path:
+    """Writes train/<wnid>/* and val/<wnid>/*."""
+    for each in samples:
+        file = root / each.key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(each.content)
+    return root
+
+
+def write_official(root: Path, samples: list[Sample], suffix: bool = False) -> Path:
+    """Writes the official tar of tars and flat tar; with the suffix _<wnid> in the latter, as Hugging Face has it."""
+    root.mkdir(parents=True, exist_ok=True)
+    train, val = of_split(samples, "train"), of_split(samples, "val")
+    wnids = sorted({each.wnid for each in train}, reverse=True)
+    classes = [(f"{wnid}.tar", tar_of((e.name, e.content) for e in train if e.wnid == wnid)) for wnid in wnids]
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
+    names = [each.name.replace(".JPEG", f"_{each.wnid}.JPEG") if suffix else each.name for each in val]
+    file = "val_images.tar" if suffix else "ILSVRC2012_img_val.tar"
+    (root / file).write_bytes(tar_of(zip(names, (each.content for each in val), strict=True)))
+    return root
+
+
+def write_shards(root: Path, samples: list[Sample], kind: str = "cls", shards: int = 2) -> Path:
+    """Writes webdataset shards as timm has them, with labels in .cls or .json."""
+    root.mkdir(parents=True, exist_ok=True)
+    for split, name in (("train", "train"), ("val", "validation")):
+        for number in range(shards):
+            members = []
+            for each in of_split(samples, split)[number::shards]:
+                key = each.name.removesuffix(".JPEG")
+                label = str(each.label) if kind == "cls" else json.dumps({"label": each.label, "filename": each.name})
+                members += [(f"{key}.{kind}", label.encode()), (f"{key}.jpg", each.content)]
+            (root / f"imagenet1k-{name}-{number:04}.tar").write_bytes(tar_of(members))
+    return root
+
+
+def write_parquet(root: Path, samples: list[Sample], files: int = 2, group: int = 2) -> Path:
+    """Writes Hugging Face's imagenet-1k: all names in the metadata, labels by standard index, a test split without."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    label = {"names": [each.name for each in imagenet_classes()], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}})}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())], metadata
+    )
+    for split, name in (("train", "train"), ("val", "validation"), ("val", "test")):
+        for number in range(files):
+            rows = [
+                {
+                    "image": {"bytes": each.content, "path": each.name.replace(".JPEG", f"_{each.wnid}.JPEG")},
+                    "label": -1 if name == "test" else each.label,
+                }
+                for each in of_split(samples, split)[number::files]
+            ]
+            table = pa.Table.from_pylist(rows, schema)
+            parquet.write_table(
+                table, root / "data" / f"{name}-{number:05}-of-{files:05}.parquet", row_group_size=group
+            )
+    return root
