@@ -1,4 +1,4 @@
-"""Reads the crops of a split ahead of need: a thread from the memory map, or worker processes from the files."""
+"""Reads the crops of a split ahead of need: threads from the memory map, or worker processes from the files."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -17,23 +17,30 @@ from alexnet_torch.data.worker_processes import forkserver_context, map_ahead
 from alexnet_torch.errors import UserError
 
 PREFETCH = 3  # batches read before they are consumed
+MAP_THREADS = 2  # that read a map: with the next batches requested ahead, more are of no use
 
 
 def crops_from_map(
-    samples: Samples, crops: Crops, size: int, batches: Sequence[np.ndarray], pinned: bool
+    samples: Samples, crops: Crops, size: int, batches: Sequence[np.ndarray], threads: int, pinned: bool
 ) -> Iterator[Tensor]:
-    """Yields the crops of each batch of sample indices, (N, size, size, 3) uint8, read by a thread."""
-    images = np.asarray(samples.images)  # a memmap is slower to index
+    """Yields the crops of each batch of sample indices, (N, size, size, 3) uint8, read by threads.
 
-    def read(indices: np.ndarray) -> Tensor:
+    Raises:
+        UserError: the map was damaged or truncated after it was made.
+    """
+    images = samples.images
+    assert images is not None
+
+    def read(number: int) -> Tensor:
+        if number + threads < len(batches):  # the batches until then are being read
+            ahead = batches[number + threads]
+            images.read_ahead(samples.rows[ahead], crops[ahead], size)
+        indices = batches[number]
         batch = torch.empty((len(indices), size, size, 3), dtype=torch.uint8, pin_memory=pinned)
-        cut = crops[indices]
-        positions = zip(samples.rows[indices], cut.top, cut.left, cut.mirrored, batch, strict=True)
-        for row, top, left, mirrored, out in positions:
-            copy_crop(images[row], top, left, mirrored, out)
+        images.read(samples.rows[indices], crops[indices], batch.numpy())
         return batch
 
-    return map_ahead(ThreadPoolExecutor(1, "batches"), read, batches, PREFETCH)
+    return map_ahead(ThreadPoolExecutor(threads, "batches"), read, range(len(batches)), PREFETCH)
 
 
 class FileCrops(Dataset[Tensor]):

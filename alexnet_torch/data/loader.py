@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet_torch.data.augment import Crops, centre_crops, random_crops
 from alexnet_torch.data.colour import ColourNoise
-from alexnet_torch.data.crop_reader import FileCrops, crops_from_files, crops_from_map
+from alexnet_torch.data.crop_reader import MAP_THREADS, FileCrops, crops_from_files, crops_from_map
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.randomness import random_generator
@@ -44,7 +44,8 @@ class Loader:
     seed: int = 0
     mirror: bool = True  # whether training images are mirrored at random
     colour: ColourNoise | None = None  # of training images
-    workers: int | None = None  # processes that decode if there is no memory map; one for each core by default
+    # processes that decode if there is no memory map, else threads; one for each core by default
+    workers: int | None = None
     pinned: bool = False  # whether images are in page-locked memory: a GPU copies from it without stopping the CPU
     # (index, count) of the slice of each batch to yield: the first slices have one image more if a batch is not
     # divisible, and some are empty if it has fewer images
@@ -90,7 +91,8 @@ class Loader:
         if self.merge:
             own = [_part(rows, self.partners) for rows in own]
         if self.samples.images is not None:
-            return crops_from_map(self.samples, crops, self.image_size, own, self.pinned)
+            threads = min(self.workers or available_cores(), MAP_THREADS)
+            return crops_from_map(self.samples, crops, self.image_size, own, threads, self.pinned)
         dataset = FileCrops(self.prepared, self.samples, crops, self.image_size)
         return crops_from_files(dataset, own, self.workers or available_cores(), self.pinned)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from alexnet_torch.data.cache_location import Announce, CacheFolder
 from alexnet_torch.data.folder import Split
+from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, fingerprint
 from alexnet_torch.errors import UserError
 
@@ -17,7 +18,7 @@ from alexnet_torch.errors import UserError
 class Samples:
     """The readable images of one split."""
 
-    images: np.ndarray | None  # (rows, side, side, 3) uint8 memory map; None: decoded when they are needed
+    images: ImageMap | None  # (rows, side, side, 3) uint8; None: decoded when they are needed
     rows: np.ndarray  # (n,) int64, each sample's row in the map
     labels: np.ndarray  # (n,) int64
     paths: tuple[str, ...]  # relative to the folder
@@ -50,8 +51,7 @@ def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> Pre
     samples = []
     for split in cache.images.splits:
         rows, path = readable_rows(split, skipped), cache.path / split.map_name
-        shape = len(split.paths), cache.side, cache.side, 3
-        images = np.memmap(path, np.uint8, "r", shape=shape) if path.exists() else None
+        images = ImageMap(path, len(split.paths), cache.side) if path.exists() else None
         samples.append(Samples(images, rows, split.labels[rows], tuple(split.paths[row] for row in rows)))
     return PreparedImages(
         cache.images.root,

@@ -1,14 +1,17 @@
 """The placements that parallel benchmarks compare, and the processes of each."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import copy_crop
+from alexnet_torch.data.augment import Crops
+from alexnet_torch.data.image_map import ImageMap
 from benchmarks.harness.measure import time_call
 from benchmarks.harness.our_step import our_rank_step
 from benchmarks.harness.processes import RankGroup
@@ -43,7 +46,7 @@ def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int
     if ranks.peers and count > 1:
         halves = np.array_split(np.arange(batch // (world_size // count)), count)
         rows, merge = np.concatenate(halves), partial(ranks.peers.all_gather_rows, what="the exchange of crops")
-        images = np.random.default_rng(0).integers(0, 256, (len(rows), 256, 256, 3), dtype=np.uint8)
+        images = temporary_map(len(rows))
         functions |= {
             READ_ALL: partial(time_call, lambda: read_crops(images, rows)),
             READ_HALVES: partial(time_call, lambda: merge(read_crops(images, halves[index]))),
@@ -58,9 +61,16 @@ def set_rank(rank: int, world_size: int, port: int) -> None:
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
 
-def read_crops(images: np.ndarray, rows: np.ndarray) -> Tensor:
-    """Returns uint8 crops (n, 224, 224, 3) of some rows of a map (N, 256, 256, 3), cut as the loader does."""
-    crops = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
-    for crop, row in zip(crops, rows, strict=True):
-        copy_crop(images[row], 16, 16, bool(row % 2), crop)
-    return crops
+def read_crops(images: ImageMap, rows: np.ndarray) -> Tensor:
+    """Returns uint8 crops (n, 224, 224, 3) of some rows of a map, cut as the loader does."""
+    out = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
+    images.read(rows, Crops(np.full(len(rows), 16), np.full(len(rows), 16), rows % 2 == 1), out.numpy())
+    return out
+
+
+def temporary_map(n: int) -> ImageMap:
+    """Returns a map of random images (n, 256, 256, 3), whose file has no name any more."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(np.random.default_rng(0).bytes(n * 256 * 256 * 3))
+        file.flush()
+        return ImageMap(Path(file.name), n, 256)
