@@ -132,8 +132,8 @@ class ImageMap:
 
     def _arguments(self, rows: np.ndarray, crops: Crops, size: int) -> tuple[Any, Any, list[np.ndarray]]:
         """Returns the structures for the library, and the arrays that must live as long as they are used."""
-        positions: list[np.ndarray] = [np.ascontiguousarray(values, np.int64) for values in (rows, crops.top, crops.left)]
-        alive: list[np.ndarray] = [*positions, np.ascontiguousarray(crops.mirrored, np.uint8)]
+        alive: list[np.ndarray] = [np.asarray(values, np.int64, "C") for values in (rows, crops.top, crops.left)]
+        alive.append(np.asarray(crops.mirrored, np.uint8, "C"))
         addresses = [array.ctypes.data for array in alive]
         sums = None if self._checksums is None else self._checksums.ctypes.data
         images = _Map(self.pixels.ctypes.data, self.side, sums, self._factors.ctypes.data, self._checked.ctypes.data)
