@@ -23,10 +23,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(_with_kernels(tmp_path_factory.mktemp("cache"), compiled)))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(with_kernels(tmp_path_factory.mktemp("cache"), compiled)))
 
 
-def _with_kernels(cache: Path, compiled: Path) -> Path:
+def with_kernels(cache: Path, compiled: Path) -> Path:
+    """Makes an empty folder a cache (XDG_CACHE_HOME) that has the compiled kernels; returns it."""
     (cache / "alexnet_torch").mkdir()
     (cache / "alexnet_torch/native").symlink_to(compiled)
     return cache
@@ -35,7 +36,7 @@ def _with_kernels(cache: Path, compiled: Path) -> Path:
 @pytest.fixture(scope="session")
 def rank_pool(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPool]:
     """Four processes that all tests of several ranks use."""
-    pool = RankPool(4, _with_kernels(tmp_path_factory.mktemp("cache"), compiled))
+    pool = RankPool(4, with_kernels(tmp_path_factory.mktemp("cache"), compiled))
     yield pool
     pool.close()
 

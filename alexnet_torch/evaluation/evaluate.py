@@ -46,6 +46,7 @@ def evaluate(
             if should_stop():
                 return None
             logits = net(subtract_mean(batch.images.to(mean.device), batch.crops, mean))  # (N, classes)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # autocast may have 16 bits
             metrics.add(logits.log_softmax(dim=1), batch.labels.to(mean.device))
     finally:
         net.train(training)

@@ -114,7 +114,7 @@ def build_trainer(
     ).to(memory_format=torch.channels_last)  # the convolutions' format: else each step converts weights and gradients
     groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
     optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
-    precision = Precision(settings.amp, device)
+    precision = Precision(settings.amp, *placement.devices)
     mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
     train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks)
     steps_per_epoch = train_loader.batches_per_epoch
@@ -190,6 +190,9 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
         raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
     if settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
         raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
+    kinds = dict.fromkeys(device.type for device in placement.devices)
+    if settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other device's overflows
+        raise UserError(f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind")
     _, slices = placement.slices
     if settings.batch_size < slices:
         raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")

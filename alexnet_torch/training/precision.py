@@ -1,6 +1,6 @@
 """Mixed precision: matrix products and convolutions in 16 bits; weights, normalisation and loss in 32."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
 
@@ -10,16 +10,20 @@ class Precision:
 
     Args:
         name: "bf16", "fp16", or None for float32 everywhere.
-        device: the loss's device.
+        devices: the towers' devices; the loss is on the first.
 
     Attributes:
         scaler: scales the loss, so that small gradients do not vanish in fp16; does nothing for the others.
     """
 
-    def __init__(self, name: str | None, device: torch.device) -> None:
-        self._device, self._dtype = device.type, {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+    def __init__(self, name: str | None, *devices: torch.device) -> None:
+        self._dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self._device_types = list(dict.fromkeys(device.type for device in devices))
+        self.scaler = torch.amp.GradScaler(self._device_types[0], enabled=name == "fp16")
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Returns the context for the forward pass and the loss."""
-        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None)
+        contexts = ExitStack()
+        for kind in self._device_types:  # a context of one type leaves the other types in 32 bits
+            contexts.enter_context(torch.autocast(kind, dtype=self._dtype, enabled=self._dtype is not None))
+        return contexts

@@ -1,7 +1,9 @@
 """A pretend accelerator: tensors claim the device pretend:0, and hold real numbers in a CPU tensor.
 
 It shows without a GPU what a second device would do: an operation that mixes it with CPU tensors raises, only copies
-cross, and COPIES records each. It computes on the CPU, so it shows nothing about a GPU's kernels, streams or speed.
+cross, and COPIES records each. What a non-blocking copy returns on the CPU is not there yet: it is NaN. Autocast
+computes products and convolutions in 16 bits. But everything is computed on the CPU: this shows nothing about a GPU's
+kernels, streams or speed.
 PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0".
 
 Importing this module registers the device for the rest of the process, and must come before the first backward pass:
@@ -16,15 +18,20 @@ from torch.utils import backend_registration as registration
 from torch.utils._pytree import tree_leaves, tree_map
 
 
+class _Module(registration._DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
 class _Guard(registration._DummyDeviceGuard):
     def type_(self) -> Any:
         return torch._C._autograd.DeviceType.PrivateUse1
 
 
-registration._setup_privateuseone_for_python_backend("pretend", device_guard=_Guard())
+registration._setup_privateuseone_for_python_backend("pretend", _Module(), device_guard=_Guard())
 DEVICE = torch.device("pretend", 0)
 COPIES: list[tuple[str, str, tuple[int, ...]]] = []
-"""Each copy between the CPU and the device so far: (from, to, shape)."""
+"""Each copy between the CPU and the device so far: (from, to, shape); a number that is read has the shape ()."""
 
 
 class Pretend(Tensor):
@@ -48,6 +55,21 @@ class Pretend(Tensor):
     def __repr__(self, *, tensor_contents: str | None = None) -> str:  # type: ignore[override]
         return f"Pretend({self.elem})" if tensor_contents is None else f"Pretend({tensor_contents})"
 
+    def tolist(self) -> Any:
+        """Reads the numbers back, as any tensor's."""
+        return self.cpu().tolist()
+
+    @property
+    def data(self) -> Tensor:
+        """Without history, as any tensor's; assigning it, as `Module.to` does, takes the new tensor's numbers too."""
+        return self.detach()
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        assert isinstance(new, Pretend)
+        Tensor.data.__set__(self, new)  # type: ignore[attr-defined]
+        self.elem = new.elem
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares an instance method
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -57,7 +79,9 @@ class Pretend(Tensor):
         if func is torch.ops.aten._to_copy.default:
             return _to_copy(args[0], **kwargs)
         if func is torch.ops.aten.copy_.default:
-            return _copy_from(args[1], args[0])
+            return _copy_from(args[1], *args[:1], *args[2:], **kwargs)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            _record(args[0], "cpu")
         leaves = tree_leaves((args, kwargs))
         for leaf in leaves:
             if isinstance(leaf, Tensor) and not isinstance(leaf, Pretend) and leaf.dim() > 0:
@@ -85,20 +109,34 @@ def _to_copy(
     dtype: torch.dtype | None = None,
     device: Any = None,
     memory_format: torch.memory_format | None = None,
+    non_blocking: bool = False,
     **_unused: Any,
 ) -> Tensor:
     to = torch.device(device) if device is not None else x.device
     out: Tensor = torch.ops.aten._to_copy.default(_plain(x), dtype=dtype, memory_format=memory_format)
     if to.type != x.device.type:
-        COPIES.append((x.device.type, to.type, tuple(x.shape)))
-    return Pretend(out) if to.type == DEVICE.type else out
+        _record(x, to.type)
+    if to.type == DEVICE.type:
+        return Pretend(out)
+    return _not_there_yet(out) if non_blocking and isinstance(x, Pretend) else out
 
 
-def _copy_from(source: Tensor, target: Tensor, _non_blocking: bool = False) -> Tensor:
+def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     if source.device.type != target.device.type:
-        COPIES.append((source.device.type, target.device.type, tuple(source.shape)))
+        _record(source, target.device.type)
     _plain(target).copy_(_plain(source))
+    if non_blocking and isinstance(source, Pretend) and not isinstance(target, Pretend):
+        _not_there_yet(target)
     return target
+
+
+def _record(x: Tensor, to: str) -> None:
+    COPIES.append((x.device.type, to, tuple(x.shape)))
+
+
+def _not_there_yet(copy: Tensor) -> Tensor:
+    """Fills what a copy to the CPU returns before the device has written it: nothing here waits for the device."""
+    return copy.fill_(float("nan") if copy.is_floating_point() else 85)
 
 
 def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **_unused: Any) -> Tensor:
@@ -109,7 +147,27 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_unused: Any)
     return Pretend(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
 
 
+def _autocast(name: str) -> None:
+    """Gives an operation its autocast on the device, as torch does for CUDA: its tensors in the 16-bit type."""
+    operation = getattr(torch.ops.aten, name).default
+
+    def lower(value: Any) -> Any:
+        is_float32 = isinstance(value, Tensor) and value.dtype == torch.float32
+        return value.to(torch.get_autocast_dtype("pretend")) if is_float32 else value
+
+    def run(*args: Any) -> Any:
+        key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)  # type: ignore[attr-defined]
+        with torch._C._ExcludeDispatchKeyGuard(key):
+            return operation(*tree_map(lower, args))
+
+    _LIBRARY.impl(name, run, "AutocastPrivateUse1")
+
+
 _LIBRARY = torch.library.Library("aten", "IMPL")
 _LIBRARY.impl("empty.memory_format", _empty, "PrivateUse1")
 _LIBRARY.impl("empty_strided", _empty_strided, "PrivateUse1")
 _LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
+for _name in ("conv2d", "linear", "addmm", "mm"):
+    _autocast(_name)
+_REST = torch.library.Library("_", "IMPL")
+_REST.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")

@@ -1,0 +1,200 @@
+"""Training with towers on two devices, one of them pretended (see pretend_device.py), and using what was trained."""
+
+import functools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils._pytree import tree_leaves
+
+from alexnet_torch.training.checkpoints import list_checkpoints
+from tests.conftest import with_kernels
+from tests.support.placement_runs import Run, options
+from tests.support.pretend_runs import Copy, DeviceRun, run_command_on_devices, train_on_devices
+
+# relative: sums in another order, by our kernels or by the formulas of response_norm.py, differ in their last bits
+IN_DOUBLE = 1e-12
+IN_16_BITS = 2e-3  # a map or product rounded at another place of the same formula, by 2^-9 or 2^-11 of it
+TWO = "cpu,pretend:0"
+STEPS = ("--max-steps", "7", "--log-every", "3")  # an epoch has 5 steps; validations after 5 and 7
+
+
+Trained = Callable[[str], tuple[Path, DeviceRun]]
+
+
+class Train(Protocol):
+    """Trains into a folder on devices, and checks the exit status."""
+
+    def __call__(self, output: Path, devices: str, *more: str, status: int = 0, **settings: Any) -> DeviceRun: ...
+
+
+@pytest.fixture(scope="module")
+def train(pretend_process: Executor, images: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    cache = with_kernels(tmp_path_factory.mktemp("cache"), compiled)
+
+    def run(output: Path, devices: str, *more: str, status: int = 0, **settings: Any) -> DeviceRun:
+        given = options(images, output, "--devices", devices, *STEPS, *more)
+        made = pretend_process.submit(train_on_devices, given, cache, **settings).result()
+        assert made.done.returncode == status, made.done.stderr
+        return made
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Returns the folder of a run on devices, without other options; makes each run once."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    @functools.cache
+    def made(devices: str) -> tuple[Path, DeviceRun]:
+        return folder / devices, train(folder / devices, devices)
+
+    return made
+
+
+def both_ways(*shapes: tuple[int, ...]) -> list[Copy]:
+    return [(*way, shape) for shape in shapes for way in (("cpu", "pretend"), ("pretend", "cpu"))]
+
+
+@pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu"])
+def test_a_training_step_copies_between_the_towers_what_the_paper_does(devices: str, trained: Trained) -> None:
+    first, second = (name.partition(":")[0] for name in devices.split(","))
+    copies = trained(devices)[1].copies[3]  # a step without a report
+    rows, meeting = 8, both_ways((8, 8, 3, 3), (8, 8), (8, 32), (8, 32))  # before conv3, fc6, fc7 and fc8
+    expected = [(first, second, (rows, 3, 64, 64)), *meeting, (second, first, (rows, 2))]  # the images, half the logits
+    expected += [*meeting, (first, second, (rows, 2))]  # their gradients
+    large = Counter(copy for copy in copies if len(copy[2]) > 1)
+    assert large >= Counter(expected)
+    rest = large - Counter(expected)
+    # where the first device is not the CPU, it also gets the pixels, the noise and the crops
+    assert {(source, target) for source, target, _ in rest} == ({("cpu", "pretend")} if first == "pretend" else set())
+    small = [copy for copy in copies if len(copy[2]) <= 1]
+    assert {(source, target) for source, target, _ in small} <= {("cpu", "pretend")}  # keys, labels: nothing is read
+
+
+@pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu", "pretend:0"])
+def test_a_run_is_that_of_one_device(devices: str, trained: Trained) -> None:
+    Run.of(trained(devices)[0]).require_close(Run.of(trained("cpu")[0]), IN_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("devices", "more", "settings"),
+    [
+        (TWO, (), {"variant": "adam"}),
+        ("pretend:0,cpu", (), {"variant": "across-towers"}),
+        (TWO, ("--freeze", "conv1..conv3,fc8", "--colour", "source"), {}),
+        (TWO, ("--ablation", "never-meet", "--cache", "none"), {}),
+    ],
+)
+def test_options_mean_the_same_as_on_one_device(
+    devices: str, more: tuple[str, ...], settings: dict[str, Any], train: Train, tmp_path: Path
+) -> None:
+    train(tmp_path / "one", "cpu", *more, **settings)
+    train(tmp_path / "two", devices, *more, **settings)
+    Run.of(tmp_path / "two").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("devices", "amp"), [(TWO, "bf16"), ("pretend:0,cpu", "bf16"), ("pretend:0", "bf16"), ("pretend:0", "fp16")]
+)
+def test_mixed_precision_is_that_of_one_device(devices: str, amp: str, train: Train, tmp_path: Path) -> None:
+    losses = []
+    for name, where, more in (("exact", "cpu", ()), ("one", "cpu", ("--amp", amp)), ("two", devices, ("--amp", amp))):
+        train(tmp_path / name, where, *more, double=False)
+        losses.append(np.array([report["loss"] for report in Run.of(tmp_path / name).reports]))
+    exact, one, two = losses
+    np.testing.assert_allclose(two, one, rtol=IN_16_BITS)
+    assert not np.allclose(one, exact, rtol=1e-6)
+    assert not np.allclose(two, exact, rtol=1e-6)
+
+
+def test_fp16_is_refused_on_devices_of_two_kinds(train: Train, tmp_path: Path) -> None:
+    error = train(tmp_path / "run", TWO, "--amp", "fp16", status=2).done.stderr
+    assert error.startswith("train.py: --amp fp16: not on cpu and pretend together; use --amp bf16, or devices of")
+    assert error.count("\n") == 1
+
+
+def test_a_stopped_run_resumes_on_two_devices_and_on_one(trained: Trained, train: Train, tmp_path: Path) -> None:
+    whole, _ = trained(TWO)
+    stopped = train(tmp_path / "bitwise", TWO, status=143, stop_before=4)
+    assert len(stopped.copies) == 5
+    shutil.copytree(tmp_path / "bitwise", tmp_path / "moved")
+    train(tmp_path / "bitwise", TWO, "--resume")
+    Run.of(tmp_path / "bitwise").require_equal(Run.of(whole))
+    assert (tmp_path / "bitwise/model.pt").read_bytes() == (whole / "model.pt").read_bytes()
+    train(tmp_path / "moved", "cpu", "--resume")
+    Run.of(tmp_path / "moved").require_close(Run.of(whole), IN_DOUBLE)
+
+
+def test_what_is_saved_is_on_the_cpu_and_starts_another_run(trained: Trained, train: Train, tmp_path: Path) -> None:
+    saved, _ = trained("pretend:0")
+    for file in (saved / "model.pt", list_checkpoints(saved / "checkpoints")[0]):
+        weights = torch.load(file, weights_only=True)
+        assert all(type(value) is torch.Tensor for value in weights.get("weights", weights).values())
+    for name, devices in (("one", "cpu"), ("two", TWO)):
+        train(tmp_path / name, devices, "--init", str(saved))
+    Run.of(tmp_path / "two").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
+
+
+@pytest.fixture
+def compute(pretend_process: Executor, trained: Trained) -> Callable[..., str]:
+    """Runs a command for a trained network on devices; returns what it printed."""
+    run, cache = trained(TWO)[0], Path(os.environ["XDG_CACHE_HOME"])
+
+    def printed(command: str, devices: str, *given: str | Path) -> str:
+        line = [command, str(run), *map(str, given), "--devices", devices]
+        done = pretend_process.submit(run_command_on_devices, line, cache).result()
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    return printed
+
+
+def assert_same_numbers(own: Any, expected: Any) -> None:
+    """Compares what JSON texts contain: numbers to float32's rounding."""
+    for value, wanted in zip(tree_leaves(own), tree_leaves(expected), strict=True):
+        assert value == (pytest.approx(wanted, rel=1e-4) if isinstance(wanted, float) else wanted)
+
+
+@pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu", "pretend:0"])
+def test_commands_compute_the_same_on_two_devices(
+    devices: str, compute: Callable[..., str], images: Path, tmp_path: Path
+) -> None:
+    printed, files = [], sorted(images.glob("val/*/*.png"))
+    for where in ("cpu", devices):
+        predicted = [json.loads(line) for line in compute("predict", where, *files, "--json").splitlines()]
+        for line in predicted:  # classes of nearly the same probability may change places
+            line["classes"].sort(key=lambda guess: guess["label"])
+        table = compute("evaluate", where, "--data", images, "--cache", images.parent / "cache")
+        output = tmp_path / f"{where}.safetensors"
+        compute("features", where, images / "val", "--stage", "conv2,fc7", "--output", output)
+        printed.append((predicted, table, load_file(output)))
+    (one, one_table, one_features), (two, two_table, two_features) = printed
+    assert len(one) == len(files)
+    assert_same_numbers(two, one)
+    assert one_table == two_table
+    assert set(one_features) == {"conv2", "fc7", "labels"}
+    for name, value in one_features.items():
+        torch.testing.assert_close(two_features[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_figures_are_the_same_on_two_devices(compute: Callable[..., str], tmp_path: Path) -> None:
+    numbers = []
+    for where in ("cpu", TWO):
+        compute("figures", where, "--output", tmp_path / where)
+        numbers.append(json.loads((tmp_path / where / "figures.json").read_text()))
+    assert len(tree_leaves(numbers[0])) > 100
+    assert_same_numbers(numbers[1], numbers[0])
+    names = [sorted(file.name for file in (tmp_path / where).iterdir()) for where in ("cpu", TWO)]
+    assert names[0] == names[1]
