@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_torch.data.sources.archive_reader import ArchiveReader, ParquetReader, TarReader
+from alexnet_torch.data.sources.file_listing import list_files
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceClass, SourceFiles, SourceSplit
@@ -32,12 +33,7 @@ def kept_source(root: Path, files: Sequence[Path], build: Callable[[SourceFiles]
         files: all archives.
         build: makes the source, with readers that are ArchiveReaders, of the archives' sizes and times.
     """
-    status = [file.stat() for file in files]
-    listed = SourceFiles(
-        Names.of(file.relative_to(root).as_posix() for file in files),
-        np.array([each.st_size for each in status], np.int64),
-        np.array([each.st_mtime_ns for each in status], np.int64),
-    )
+    listed = list_files(root, files)
     digest = hashlib.sha256(f"{VERSION} {root.resolve()}".encode("utf-8", "surrogateescape"))
     digest.update(listed.paths.content)
     for numbers in (listed.paths.ends, listed.sizes, listed.times):

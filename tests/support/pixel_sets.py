@@ -1,0 +1,53 @@
+"""Writers of small sets in the layouts of CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST."""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
+
+
+def write_cifar(root: Path, description: type[CIFAR10] = CIFAR10, images: int = 6) -> Path:
+    """Writes every batch of a set with random pixels, as torchvision.datasets unpacks it; returns the set's folder."""
+    random, folder = np.random.default_rng(0), root / str(description.base_folder)
+    folder.mkdir(parents=True)
+    fine = description is CIFAR100
+    names = [f"class{k}" for k in range(3)]
+    meta: dict[str, Any] = {description.meta["key"]: names}
+    (folder / description.meta["filename"]).write_bytes(pickle.dumps(meta, 2))
+    for file, _ in description.train_list + description.test_list:
+        labels = [int(k) for k in random.permutation(images) % 3]
+        batch = {
+            "data": random.integers(0, 256, (images, 3072), dtype=np.uint8),
+            "fine_labels" if fine else "labels": labels,
+            "batch_label": "a batch",
+        }
+        (folder / file).write_bytes(pickle.dumps(batch, 2))
+    return folder
+
+
+def idx(values: np.ndarray) -> bytes:
+    """Returns an array of bytes in the format IDX."""
+    header = struct.pack(f">I{values.ndim}I", 0x800 + values.ndim, *values.shape)
+    return header + values.astype(np.uint8).tobytes()
+
+
+def write_mnist(root: Path, description: type[MNIST] = MNIST, images: int = 20) -> Path:
+    """Writes a set with random pixels, as torchvision.datasets unpacks it; returns the folder of its files."""
+    random, folder = np.random.default_rng(0), root / description.__name__ / "raw"
+    folder.mkdir(parents=True)
+    for prefix in ("train", "t10k"):
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(random.integers(0, 256, (images, 28, 28))))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(random.permutation(images) % 10))
+    return folder
+
+
+SETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100, "MNIST": MNIST, "Fashion-MNIST": FashionMNIST}
+
+
+def write_pixel_set(root: Path, name: str) -> Path:
+    """Writes a set; returns its folder."""
+    description: Any = SETS[name]
+    return write_cifar(root, description) if name.startswith("CIFAR") else write_mnist(root, description)
