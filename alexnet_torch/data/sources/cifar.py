@@ -143,10 +143,13 @@ def _read_batch(file: Path, key: str) -> tuple[list[Any], np.ndarray]:
     """Returns a batch's (n) labels and (n, 3072) uint8 pixels; raises a UserError if it has other content."""
     batch = _unpickle(file)
     labels, pixels = batch.get(key), batch.get("data")
-    shape = pixels.shape if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 else None
-    if isinstance(labels, list) and shape == (len(labels), 3 * SIDE * SIDE):
-        return labels, pixels
-    raise _damaged(file, f"it has not as many {key} as rows of 3,072 bytes of data")
+    if not isinstance(labels, list) or not isinstance(pixels, np.ndarray) or not _fit(labels, pixels):
+        raise _damaged(file, f"it has not as many {key} as rows of 3,072 bytes of data")
+    return labels, pixels
+
+
+def _fit(labels: list[Any], pixels: np.ndarray) -> bool:
+    return pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3 * SIDE * SIDE)
 
 
 def _unpickle(file: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _check_idx(file: Path, dimensions: int) -> int:
     shape = [SIDE, SIDE] if dimensions == 3 else []
     if header[:1] != [0x800 + dimensions] or header[2:] != shape:
         raise UserError(
-            f"{file}: does not begin as {'images' if shape else 'labels'} of {SIDE}x{SIDE} pixels in IDX do; unpack it again"
+            f"{file}: does not begin as {'images of 28x28 pixels' if shape else 'labels'} in IDX do; unpack it again"
         )
     expected = HEADER[dimensions] + header[1] * (SIDE * SIDE if shape else 1)
     size = file.stat().st_size
