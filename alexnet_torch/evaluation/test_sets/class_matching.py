@@ -1,0 +1,153 @@
+"""Finds the model's class for each class of a test set: by WordNet ID, by ImageNet's index, or by name."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexnet_torch.data.sources.imagenet_classes import WNID, imagenet_classes
+from alexnet_torch.data.sources.source import SourceClass
+from alexnet_torch.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """The classes of a test set among those of a model.
+
+    Attributes:
+        indices: (set classes,) int64, the model's class of each class of the set.
+        how: what they were matched by, for people.
+        model_classes: the number of the model's classes.
+    """
+
+    indices: np.ndarray
+    how: str
+    model_classes: int
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the set lacks some of the model's classes: it is then scored among its own classes, too."""
+        return len(self.indices) < self.model_classes
+
+
+def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the identity of each of a model's classes, by its name.
+
+    That is the WordNet ID which a name is or begins with ("n01440764 tench", as in Caffe's synset_words.txt). The names
+    of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for their WordNet IDs.
+    Any other name is its own identity.
+    """
+    standard = imagenet_classes()
+    if len(classes) == len(standard) and all(map(_is_name_of, classes, standard)):
+        return tuple(each.identity for each in standard)
+    found = [re.match(rf"{WNID.pattern}(?=$|[\s,:_])", name) for name in classes]
+    return tuple(match[0] if match else name for match, name in zip(found, classes, strict=True))
+
+
+def match_classes(model: Sequence[str], model_name: str, test: Sequence[SourceClass], test_name: str) -> ClassMatch:
+    """Finds the model's class for each class of a test set.
+
+    WordNet IDs decide where both have them: names are ambiguous ("crane" and "maillot" occur twice in ImageNet), and
+    each source spells them differently. A set whose classes are numbers, such as ImageNet-V2's folders 0 to 999, has
+    ImageNet's standard indices, if the model has WordNet IDs. Otherwise names decide, whatever their case.
+
+    Args:
+        model: the model's classes in the order of its logits, each by name or WordNet ID.
+        model_name: the model's, for messages.
+        test: the set's classes.
+        test_name: the set's, for messages.
+
+    Raises:
+        UserError: a class of the set is none of the model's, or could be several.
+    """
+    identities = model_identities(model)
+    index_of = {identity: index for index, identity in enumerate(identities)}
+    own = [each.identity for each in test]
+    has_wnids = all(map(WNID.fullmatch, identities))
+    if all(identity in index_of for identity in own):
+        how = "WordNet ID" if has_wnids else "name"
+        return ClassMatch(np.array([index_of[identity] for identity in own], np.int64), how, len(model))
+    if has_wnids and all(map(_is_standard_index, own)):
+        standard = imagenet_classes()
+        found: list[set[int]] = [_known(index_of, [standard[int(number)].identity]) for number in own]
+        how = "ImageNet's index (its folders are numbers)"
+    elif has_wnids and all(map(WNID.fullmatch, own)):
+        found, how = [_known(index_of, [identity]) for identity in own], "WordNet ID"
+    else:
+        found, how = _match_names(model, identities, test), "name"
+    _check(found, own, model_name, test_name)
+    return ClassMatch(np.array([min(indices) for indices in found], np.int64), how, len(model))
+
+
+def _is_standard_index(identity: str) -> bool:
+    return identity.isascii() and identity.isdigit() and int(identity) < 1000
+
+
+def _known(index_of: dict[str, int], identities: Iterable[str]) -> set[int]:
+    return {index_of[identity] for identity in identities if identity in index_of}
+
+
+def _match_names(model: Sequence[str], identities: Sequence[str], test: Sequence[SourceClass]) -> list[set[int]]:
+    """Returns for each class of the set the model's classes that have one of its names."""
+    by_name: dict[str, set[int]] = {}
+    readable = {each.identity: each.name for each in imagenet_classes()}
+    for index, (name, identity) in enumerate(zip(model, identities, strict=True)):
+        for spelling in _spellings(name, identity, readable.get(identity, name)):
+            by_name.setdefault(spelling, set()).add(index)
+    found = []
+    for each in test:
+        same = by_name.get(_normalised(each.identity), set())
+        # a name of one class may be a synonym of another: its own full name decides first
+        candidates = [by_name.get(spelling, set()) for spelling in _spellings(each.name)]
+        found.append(same or next((indices for indices in candidates if len(indices) == 1), set().union(*candidates)))
+    return found
+
+
+def _spellings(*names: str) -> list[str]:
+    """Returns the names, and the first synonym of each: "tench" of "tench, Tinca tinca"; each once, in this order."""
+    return list(dict.fromkeys(_normalised(part) for name in names for part in (name, name.split(",")[0])))
+
+
+def _normalised(name: str) -> str:
+    """Returns a name as it is compared: in NFC, without case, and with spaces for underscores and punctuation."""
+    return " ".join(re.split(r"[\W_]+", unicodedata.normalize("NFC", name).casefold())).strip()
+
+
+def _is_name_of(name: str, standard: SourceClass) -> bool:
+    """Returns whether a name is that of an ImageNet class, as torchvision, Keras and Caffe spell them."""
+    if name.startswith(standard.identity):
+        return True
+    first, full, own = _normalised(standard.name.split(",")[0]), _normalised(standard.name), _normalised(name)
+    # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
+    return own in (first, full) or own.startswith(f"{first} ")
+
+
+def _check(found: Sequence[set[int]], own: Sequence[str], model_name: str, test_name: str) -> None:
+    """Raises a UserError unless each class of the set is exactly one class of the model, and no other class is it."""
+    unknown = [identity for identity, indices in zip(own, found, strict=True) if not indices]
+    if unknown:
+        raise UserError(
+            f"{test_name}: {_count(unknown, own)} none of the classes of {model_name}: {_some(unknown)}; "
+            "name a set of the model's classes, with the same WordNet IDs or names"
+        )
+    counts = Counter(index for indices in found for index in indices)
+    unclear = [
+        identity for identity, indices in zip(own, found, strict=True) if len(indices) > 1 or counts[min(indices)] > 1
+    ]
+    if unclear:
+        raise UserError(
+            f"{test_name}: {_count(unclear, own)} not clearly one class of {model_name}, by name: {_some(unclear)}; "
+            "name the set's folders by WordNet ID"
+        )
+
+
+def _count(some: Sequence[str], own: Sequence[str]) -> str:
+    return f"{len(some)} of its {len(own)} classes {'is' if len(some) == 1 else 'are'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Returns up to five names: a thousand are too many for a message."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
