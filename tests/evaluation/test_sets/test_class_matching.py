@@ -1,0 +1,91 @@
+"""The model's class of each class of a test set, in the traps that ImageNet's names and orders are."""
+
+import re
+
+import pytest
+from torchvision.models import AlexNet_Weights
+
+from alexnet_torch.data.sources.imagenet_classes import class_of, imagenet_classes
+from alexnet_torch.data.sources.source import SourceClass
+from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.test_sets.class_matching import match_classes, model_identities
+
+WNIDS = [each.identity for each in imagenet_classes()]
+NAMES: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def indices(model: list[str], test: list[str]) -> list[int]:
+    classes = [class_of(identity) for identity in test]
+    found: list[int] = match_classes(model, "the model", classes, "--data set").indices.tolist()
+    return found
+
+
+def test_torchvisions_names_of_the_1000_classes_are_their_wnids() -> None:
+    assert model_identities(NAMES) == tuple(WNIDS)
+    assert model_identities([f"{each.identity} {each.name}" for each in imagenet_classes()]) == tuple(WNIDS)
+    assert model_identities([each.name for each in imagenet_classes()]) == tuple(WNIDS)
+
+
+def test_names_in_another_order_are_not_taken_for_the_standard_order() -> None:
+    swapped = [*NAMES[:7], NAMES[8], NAMES[7], *NAMES[9:]]
+    assert model_identities(swapped) == tuple(swapped)
+    assert model_identities(NAMES[:10]) == tuple(NAMES[:10])
+
+
+@pytest.mark.parametrize("model", [NAMES, WNIDS], ids=["names", "wnids"])
+def test_a_subset_is_matched_by_wnid_whatever_the_models_names(model: list[str]) -> None:
+    crane_bird, crane_machine = WNIDS.index("n02012849"), WNIDS.index("n03126707")
+    maillots = WNIDS.index("n03710637"), WNIDS.index("n03710721")
+    test = [WNIDS[index] for index in (0, crane_bird, crane_machine, *maillots, 999)]
+    assert indices(model, test) == [0, 134, 517, 638, 639, 999]
+    match = match_classes(model, "m", [class_of(identity) for identity in test], "s")
+    assert match.is_subset
+    assert match.how == "WordNet ID"
+
+
+def test_numbered_folders_are_standard_indices_for_a_model_of_imagenet() -> None:
+    assert indices(NAMES, ["0", "9", "10", "999"]) == [0, 9, 10, 999]
+    imagenette = ["n01440764", "n02102040", "n02979186"]
+    assert indices(imagenette, ["217", "0"]) == [1, 0]  # standard index 217 is n02102040
+
+
+def test_numbers_of_a_model_without_wnids_are_names() -> None:
+    digits = list("9876543210")
+    assert indices(digits, list("0123456789")) == list(range(9, -1, -1))
+
+
+def test_classes_in_another_order_are_matched_by_name() -> None:
+    assert indices(["ants", "bees", "cats"], ["cats", "ants"]) == [2, 0]
+    match = match_classes(["ants", "bees"], "m", [class_of("bees"), class_of("ants")], "s")
+    assert not match.is_subset
+
+
+def test_names_match_without_case_in_nfc_and_by_the_first_synonym() -> None:
+    assert indices(["Ame\u0301lie", "great_white shark"], ["Great White Shark", "am\u00e9lie"]) == [1, 0]
+    model = ["tench", "goldfish", "hen"]  # no ImageNet model of all 1,000: the names are its classes
+    assert indices(model, ["n01443537", "n01440764"]) == [1, 0]
+    assert indices(["n01443537", "n01440764"], ["tench"]) == [1]
+    test = [SourceClass("0", "goldfish, Carassius auratus"), SourceClass("1", "tench")]
+    assert match_classes(model, "m", test, "s").indices.tolist() == [1, 0]
+
+
+def test_an_ambiguous_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--data set: 1 of its 2 classes is not clearly one class of m.*: crane;"):
+        match_classes(WNIDS, "m", [SourceClass("crane", "crane"), SourceClass("tench", "tench")], "--data set")
+    with pytest.raises(UserError, match=r"2 of its 2 classes are not clearly .*: n02012849, n03126707"):
+        match_classes(["crane", "hen"], "m", [class_of("n02012849"), class_of("n03126707")], "--data set")
+
+
+@pytest.mark.parametrize(
+    ("model", "test", "message"),
+    [
+        (WNIDS[:10], WNIDS[8:12], "2 of its 4 classes are none of the classes of the model: n01530575, n01531178"),
+        (["ants", "bees"], ["ants", "wasps"], "1 of its 2 classes is none of the classes of the model: wasps"),
+        (NAMES, ["ants", "cats"], "2 of its 2 classes are none of"),
+        (["ants", "bees"], [str(i) for i in range(9)], "9 of its 9 classes are none of .*: 0, 1, 2, 3, 4 and 4 more"),
+        (NAMES, ["0", "1000"], "2 of its 2 classes are none of"),
+    ],
+)
+def test_unknown_classes_are_named(model: list[str], test: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.compile(message)):
+        indices(model, test)
