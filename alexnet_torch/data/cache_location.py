@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alexnet_torch.data.folder import Folder, Split
+from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import cache_home
 
@@ -19,8 +19,7 @@ class CacheFolder:
     """A prepared folder on disk, and what it must contain."""
 
     path: Path  # may not exist yet
-    images: Folder  # that it is prepared from
-    listing: str  # sizes and times of the image files; see `manifest.list_files`
+    source: Source  # that it is prepared from
     side: int  # of the decoded squares, in pixels
     has_maps: bool  # whether it contains the decoded images, or only their statistics
 
@@ -29,32 +28,33 @@ class CacheFolder:
         """The folder beside it that a build fills, and renames when it is complete."""
         return self.path.with_name(self.path.name + ".partial")
 
-    def map_bytes(self, split: Split) -> int:
-        """Returns the size of a split's memory map: (files, side, side, 3) uint8."""
-        return len(split.paths) * self.side * self.side * 3
+    def map_bytes(self, split: SourceSplit) -> int:
+        """Returns the size of a split's memory map: (samples, side, side, 3) uint8."""
+        return len(split) * self.side * self.side * 3
 
-    def has_map(self, split: Split) -> bool:
+    def has_map(self, split: SourceSplit) -> bool:
         """Returns whether a split's memory map exists and has the right size."""
         path = self.path / split.map_name
         return path.exists() and path.stat().st_size == self.map_bytes(split)
 
 
-def locate_cache(images: Folder, listing: str, side: int, cache: str, announce: Announce) -> CacheFolder:
+def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> CacheFolder:
     """Decides where the prepared folder goes, and whether it contains the images or only their statistics.
 
     Arguments as for `CacheFolder` and `prepare`. Raises a UserError if the disk of `cache` is too small.
     """
-    root = images.root.resolve()
-    name = f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}-{side}"
+    root = source.root.resolve()
+    place = f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
+    name = f"{place}{source.variant}-{side}"
     home = cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
-    maps = CacheFolder(home / name, images, listing, side, has_maps=True)
+    maps = CacheFolder(home / name, source, side, has_maps=True)
     statistics = replace(maps, path=home / f"{name}-statistics", has_maps=False)
     if cache == "none":
         return statistics
-    needed = sum(map(maps.map_bytes, images.splits))
+    needed = sum(map(maps.map_bytes, source.splits))
     held = sum(path.stat().st_blocks * 512 for folder in (maps.path, maps.partial) for path in folder.glob("*.u8"))
     free = _free_bytes(home)
-    if held >= needed or all(map(maps.has_map, images.splits)):
+    if held >= needed or all(map(maps.has_map, source.splits)):
         return maps
     if cache == "auto" and needed - held > free / 2:
         announce(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, copy_crop
-from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
 from alexnet_torch.data.worker_processes import forkserver_context, map_ahead
 from alexnet_torch.errors import UserError
@@ -47,7 +47,7 @@ class FileCrops(Dataset[Tensor]):
     """The crops of a split, decoded from the files a batch at a time."""
 
     def __init__(self, prepared: PreparedImages, samples: Samples, crops: Crops, size: int) -> None:
-        self._root, self._side, self._paths = prepared.root, prepared.side, samples.paths
+        self._side, self._split = prepared.side, samples.split
         self._crops, self._size = crops, size
 
     def __getitems__(self, indices: list[int]) -> Tensor | str:
@@ -55,7 +55,7 @@ class FileCrops(Dataset[Tensor]):
         out = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
         for i, index in enumerate(indices):
             try:
-                image = decode_file(self._root / self._paths[index], self._side)
+                image = decode_bytes(self._split.read(index), self._side, self._split.reader.location(index))
             except UnreadableImage as error:
                 return str(error)
             top, left = int(self._crops.top[index]), int(self._crops.left[index])

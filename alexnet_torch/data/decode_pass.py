@@ -1,18 +1,23 @@
-"""The one pass over all files: decoded on all cores into memory maps, with the sums over training pixels."""
+"""The one pass over all samples: decoded on all cores into memory maps, with the sums over training pixels."""
 
+import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from tqdm import tqdm
 
 from alexnet_torch.data.cache_location import CacheFolder
-from alexnet_torch.data.decode import UnreadableImage, decode_file
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes
+from alexnet_torch.data.fingerprint import DIGEST_BYTES
 from alexnet_torch.data.journal import Journal
+from alexnet_torch.data.manifest import digest_name
 from alexnet_torch.data.pixel_sums import PixelSums
+from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.data.worker_processes import map_in_processes
 
 CHUNK = 64  # images that a worker decodes at a time
@@ -21,62 +26,90 @@ IN_FLIGHT = 4  # chunks for each worker, not all: results are 1.5 MB each at 256
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive files of one split, and where their pixels go."""
+    """Consecutive samples of one split, and where their pixels and digests go."""
 
     number: int
-    split: str
-    first: int  # row of the first file in its split's map
-    paths: tuple[Path, ...]
+    samples: SourceSplit
+    first: int  # row of the first sample in its split's map
     side: int
     map_file: Path | None  # None: only the sums are computed
+    digest_file: Path
 
 
-def chunks_of(cache: CacheFolder) -> list[Chunk]:
-    """Returns the chunks of both splits' files; their pixels go into the maps of the partial folder, if any."""
-    chunks: list[Chunk] = []
-    root = cache.images.root
-    for split in cache.images.splits:
-        map_file = cache.partial / split.map_name if cache.has_maps else None
-        for first in range(0, len(split.paths), CHUNK):
-            paths = tuple(root / path for path in split.paths[first : first + CHUNK])
-            chunks.append(Chunk(len(chunks), split.name, first, paths, cache.side, map_file))
-    return chunks
+class Chunks(Sequence[Chunk]):
+    """The chunks of all splits, each made when it is needed: a million samples' names would fill the memory twice."""
+
+    def __init__(self, cache: CacheFolder, numbers: Sequence[int] | None = None) -> None:
+        self._cache = cache
+        self._places = [(split, row) for split in cache.source.splits for row in range(0, len(split), CHUNK)]
+        self.numbers = range(len(self._places)) if numbers is None else numbers  # of these chunks among all
+
+    def without(self, done: np.ndarray) -> "Chunks":
+        """Returns the chunks that are not done, (all chunks) bool."""
+        return Chunks(self._cache, np.flatnonzero(~done).tolist())
+
+    def size(self, number: int) -> int:
+        """Returns how many samples a chunk of this number has."""
+        split, first = self._places[number]
+        return min(CHUNK, len(split) - first)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chunks": ...
+    def __getitem__(self, index: int | slice) -> "Chunk | Chunks":
+        if isinstance(index, slice):
+            return Chunks(self._cache, self.numbers[index])
+        number = self.numbers[index]
+        split, first = self._places[number]
+        samples = split.take(np.arange(first, first + self.size(number)))
+        folder = self._cache.partial
+        map_file = folder / split.map_name if self._cache.has_maps else None
+        return Chunk(number, samples, first, self._cache.side, map_file, folder / digest_name(split))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[index] for index in range(len(self)))
 
 
 def decode_chunk(chunk: Chunk) -> PixelSums:
-    """Decodes a chunk's files, writes them into the map, returns their sums."""
-    sums = PixelSums.zeros(chunk.side, np.uint32)
-    descriptor = os.open(chunk.map_file, os.O_WRONLY) if chunk.map_file else None
-    try:
-        for row, path in enumerate(chunk.paths, chunk.first):
+    """Decodes a chunk's samples, writes them into the map, and their digests; returns their sums."""
+    sums, samples = PixelSums.zeros(chunk.side, np.uint32), chunk.samples
+    digests = bytearray(DIGEST_BYTES * len(samples))  # zero for one that cannot be read
+    with ExitStack() as opened:
+        map_file = opened.enter_context(chunk.map_file.open("r+b", buffering=0)) if chunk.map_file else None
+        for index in range(len(samples)):
             try:
-                image = decode_file(path, chunk.side)  # (side, side, 3)
+                content = samples.read(index)
+                image = decode_bytes(content, chunk.side, samples.reader.location(index))  # (side, side, 3)
             except UnreadableImage as error:
-                sums.bad.append((chunk.split, row, error.reason))
+                sums.bad.append((samples.name, chunk.first + index, error.reason))
                 continue
-            if descriptor is not None:
-                os.pwrite(descriptor, image.data, row * image.nbytes)
-            if chunk.split == "train":
+            place = index * DIGEST_BYTES
+            digests[place : place + DIGEST_BYTES] = hashlib.sha256(content).digest()[:DIGEST_BYTES]
+            if map_file is not None:
+                os.pwrite(map_file.fileno(), image.data, (chunk.first + index) * image.nbytes)
+            if samples.name == "train":
                 sums.add_image(image)
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        digest_file = opened.enter_context(chunk.digest_file.open("r+b", buffering=0))
+        os.pwrite(digest_file.fileno(), digests, chunk.first * DIGEST_BYTES)
     return sums
 
 
-def decode_chunks(chunks: Sequence[Chunk], journal: Journal, workers: int) -> PixelSums:
+def decode_chunks(chunks: Chunks, journal: Journal, workers: int) -> PixelSums:
     """Decodes the chunks that the journal does not have yet; returns the sums over all chunks.
 
     The chunks' maps must have their full size.
     """
-    remaining = [chunk for chunk in chunks if not journal.done[chunk.number]]
-    files = sum(len(chunk.paths) for chunk in chunks)
-    done = files - sum(len(chunk.paths) for chunk in remaining)
+    remaining = chunks.without(journal.done)
+    total, left = (sum(map(chunks.size, each.numbers)) for each in (chunks, remaining))
     results = map_in_processes(decode_chunk, remaining, workers, IN_FLIGHT)
-    bar = tqdm(total=files, initial=done, unit="image", desc="decoding", disable=None, dynamic_ncols=True)
+    bar = tqdm(total=total, initial=total - left, unit="image", desc="decoding", disable=None, dynamic_ncols=True)
     with closing(bar):
-        for chunk, sums in zip(remaining, results, strict=True):
-            journal.add(chunk.number, sums)
-            bar.update(len(chunk.paths))
+        for number, sums in zip(remaining.numbers, results, strict=True):
+            journal.add(number, sums)
+            bar.update(chunks.size(number))
     journal.save()
     return journal.sums

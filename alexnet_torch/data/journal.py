@@ -51,7 +51,8 @@ def close_partial(folder: Path) -> None:
 
 
 def allocate_map(path: Path, size: int) -> None:
-    """Reserves the disk space of a memory map now; deletes the journal if the map was missing or incomplete."""
+    """Reserves the disk space of a memory map or of digests now; deletes the journal if the file was missing
+    or incomplete."""
     if not path.exists() or path.stat().st_size != size:
         (path.parent / JOURNAL).unlink(missing_ok=True)
     # neither appending nor write-only: where a file system cannot allocate, the C library then refuses
@@ -87,8 +88,8 @@ class Journal:
             self.save()
 
     def save(self) -> None:
-        """Saves the journal, after the pixels of the chunks that it calls finished."""
-        for path in self._folder.glob("*.u8"):
+        """Saves the journal, after the pixels and digests of the chunks that it calls finished."""
+        for path in (*self._folder.glob("*.u8"), *self._folder.glob("*.digests")):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         content, sums = BytesIO(), {**vars(self.sums), "bad": json.dumps(self.sums.bad)}

@@ -1,4 +1,4 @@
-"""Prepares a folder of images: decodes it once into memory maps, or computes only its statistics."""
+"""Prepares a data set: decodes its images once into memory maps, or computes only their statistics."""
 
 import shutil
 import sys
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_torch.data.cache_location import Announce, CacheFolder, locate_cache
-from alexnet_torch.data.decode_pass import chunks_of, decode_chunks
-from alexnet_torch.data.folder import Folder, scan_folder
+from alexnet_torch.data.decode_pass import Chunks, decode_chunks
+from alexnet_torch.data.fingerprint import DIGEST_BYTES
 from alexnet_torch.data.journal import Journal, allocate_map, close_partial, lock_folder, open_partial
-from alexnet_torch.data.manifest import COVARIANCE, MEAN, build_digest, list_files, stale_reason, write_manifest
+from alexnet_torch.data.manifest import COVARIANCE, MEAN, build_digest, digest_name, stale_reason, write_manifest
 from alexnet_torch.data.pixel_sums import PixelSums
 from alexnet_torch.data.prepared_images import PreparedImages, load_prepared, readable_rows, unreadable_message
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
@@ -32,10 +34,10 @@ def prepare(
     workers: int | None = None,
     announce: Announce = print_to_stderr,
 ) -> PreparedImages:
-    """Decodes a folder's images, unless this was done before.
+    """Decodes a data set's images, unless this was done before; says in a line what was found.
 
     Args:
-        root: a folder in ImageFolder's layout, with train/ and val/.
+        root: a folder with train/ and val/ in ImageFolder's layout, or another form: see `open_source`.
         side: side of the decoded squares, in pixels.
         cache: a folder for the decoded images; "auto": the user's cache folder if they fit in half of its free
             disk space, else as "none"; or "none": store only the statistics, decode again in each epoch.
@@ -44,10 +46,23 @@ def prepare(
         announce: called with a line about what is built, where, and why it is built again.
 
     Raises:
-        UserError: the folder's layout is wrong, files cannot be read, or the disk is too small.
+        UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
-    images = scan_folder(root)
-    target = locate_cache(images, list_files(images), side, cache, announce)
+    source = open_source(root)
+    announce(source.describe())
+    return prepare_source(source, side, cache, skip_bad, workers, announce)
+
+
+def prepare_source(
+    source: Source,
+    side: int,
+    cache: str = "auto",
+    skip_bad: bool = False,
+    workers: int | None = None,
+    announce: Announce = print_to_stderr,
+) -> PreparedImages:
+    """Decodes a source's images, unless this was done before; arguments and errors as for `prepare`."""
+    target = locate_cache(source, side, cache, announce)
     try:
         # a complete folder is only read: it may be on a disk that this user cannot write
         if stale_reason(target):
@@ -70,41 +85,44 @@ def _build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce
     """Builds in a folder beside the target, then renames it: the target is never incomplete."""
     partial, digest = target.partial, build_digest(target)
     open_partial(partial, digest, announce)
-    for split in target.images.splits:
+    for split in target.source.splits:
+        allocate_map(partial / digest_name(split), len(split) * DIGEST_BYTES)
         if target.has_maps:
             allocate_map(partial / split.map_name, target.map_bytes(split))
-    chunks = chunks_of(target)
+    chunks = Chunks(target)
     sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side), workers)
-    unreadable = _unreadable_files(target.images, sums, skip_bad)
+    unreadable, rows = _unreadable_samples(target.source, sums, skip_bad)
     _save_array(partial / MEAN, sums.mean())
     _save_array(partial / COVARIANCE, sums.covariance())
-    write_manifest(partial, target, unreadable)
+    write_manifest(partial, target, unreadable, rows)
     partial.rename(target.path)
     sync_folder(target.path.parent)
     close_partial(target.path)
 
 
-def _unreadable_files(images: Folder, sums: PixelSums, skip_bad: bool) -> list[tuple[str, str]]:
-    """Returns (path, reason) of each unreadable file, in the folder's order.
+def _unreadable_samples(
+    source: Source, sums: PixelSums, skip_bad: bool
+) -> tuple[list[tuple[str, str]], list[np.ndarray]]:
+    """Returns (key, reason) of each unreadable sample, in order; and the rows of the others, for each split.
 
     Raises:
-        UserError: there are some and they must not be skipped, or no file of a class is readable.
+        UserError: there are some and they must not be skipped, or no sample of a class is readable.
     """
-    splits = {split.name: split for split in images.splits}
-    unreadable = [(splits[name].paths[row], reason) for name, row, reason in sorted(sums.bad)]
+    splits: dict[str, SourceSplit] = {split.name: split for split in source.splits}
+    bad = sorted(sums.bad)
+    unreadable = [(splits[name].keys[row], reason) for name, row, reason in bad]
     if unreadable and not skip_bad:
-        raise UserError(unreadable_message(images.root, unreadable))
-    skipped = {path for path, _ in unreadable}
-    for split in images.splits:
-        counts = np.bincount(split.labels[readable_rows(split, skipped)], minlength=len(images.classes))
-        for label in np.flatnonzero(counts == 0):
-            folder = f"{split.name}/{images.classes[label]}"
-            path, reason = next(bad for bad in unreadable if bad[0].startswith(f"{folder}/"))
+        raise UserError(unreadable_message(source, unreadable))
+    rows = readable_rows(source, {key for key, _ in unreadable})
+    for split, readable in zip(source.splits, rows, strict=True):
+        counts = np.bincount(split.labels[readable], minlength=len(source.classes))
+        for label in np.flatnonzero((counts == 0) & (np.bincount(split.labels, minlength=len(counts)) > 0)):
+            row, reason = next(b[1:] for b in bad if b[0] == split.name and split.labels[b[1]] == label)
             raise UserError(
-                f"--skip-bad: no file in {folder} of {images.root} can be read; "
-                f"the first is {images.root / path}: {reason}; fix them"
+                f"--skip-bad: no file in {split.name}/{source.identities[label]} of {source.root} can be read; "
+                f"the first is {split.reader.location(row)}: {reason}; fix them"
             )
-    return unreadable
+    return unreadable, rows
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

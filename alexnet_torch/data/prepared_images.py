@@ -1,6 +1,5 @@
 """The images of a prepared folder, as training and evaluation read them."""
 
-import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_torch.data.cache_location import Announce, CacheFolder
-from alexnet_torch.data.folder import Split
+from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.image_map import ImageMap
-from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, fingerprint
+from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, read_manifest, recorded_fingerprint
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
 
 
@@ -20,59 +21,80 @@ class Samples:
 
     images: ImageMap | None  # (rows, side, side, 3) uint8; None: decoded when they are needed
     rows: np.ndarray  # (n,) int64, each sample's row in the map
-    labels: np.ndarray  # (n,) int64
-    paths: tuple[str, ...]  # relative to the folder
+    split: SourceSplit  # (n) the encoded images
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The samples' classes, (n,) int64."""
+        return self.split.labels
+
+    @property
+    def keys(self) -> Names:
+        """The samples' keys, (n): their paths relative to a folder in ImageFolder's layout."""
+        return self.split.keys
 
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """A folder of images, ready to train on."""
+    """A data set, ready to train on."""
 
-    root: Path
-    classes: tuple[str, ...]
+    root: Path  # the folder or file that --data names
+    classes: tuple[str, ...]  # identities: WordNet IDs or folder names
+    names: tuple[str, ...]  # what people call the classes
     side: int  # of the decoded squares, in pixels
     mean: np.ndarray  # (side, side, 3) float32, of the training images, 0..255
     covariance: np.ndarray  # (3, 3) float64, of the training pixels' RGB
     train: Samples
     val: Samples
-    skipped: tuple[str, ...]  # unreadable files that were left out, relative to the folder
-    fingerprint: str  # digest of the classes, files and sizes: equal for the same data set
+    skipped: tuple[str, ...]  # keys of unreadable samples, which were left out
+    fingerprint: Fingerprint  # of the classes and the readable samples
 
 
 def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> PreparedImages:
-    """Opens a complete prepared folder; raises a UserError if files were left out of it, without `skip_bad`."""
-    manifest = json.loads((cache.path / MANIFEST).read_text())
-    unreadable = [(path, reason) for path, reason in manifest["skipped"]]
+    """Opens a complete prepared folder; raises a UserError if samples were left out of it, without `skip_bad`."""
+    source, unreadable = cache.source, [(key, reason) for key, reason in read_manifest(cache.path)["skipped"]]
     if unreadable and not skip_bad:
-        raise UserError(unreadable_message(cache.images.root, unreadable))
+        raise UserError(unreadable_message(source, unreadable))
     if unreadable:
         announce(f"{len(unreadable)} unreadable file(s) left out; {cache.path / MANIFEST} lists them")
-    skipped = {path for path, _ in unreadable}
+    rows = readable_rows(source, {key for key, _ in unreadable})
     samples = []
-    for split in cache.images.splits:
-        rows, path = readable_rows(split, skipped), cache.path / split.map_name
-        images = ImageMap(path, len(split.paths), cache.side) if path.exists() else None
-        samples.append(Samples(images, rows, split.labels[rows], tuple(split.paths[row] for row in rows)))
+    for split, readable in zip(source.splits, rows, strict=True):
+        path = cache.path / split.map_name
+        images = ImageMap(path, len(split), cache.side) if path.exists() else None
+        samples.append(Samples(images, readable, split.take(readable) if len(readable) < len(split) else split))
     return PreparedImages(
-        cache.images.root,
-        cache.images.classes,
+        source.root,
+        source.identities,
+        tuple(each.name for each in source.classes),
         cache.side,
         np.load(cache.path / MEAN),
         np.load(cache.path / COVARIANCE),
         samples[0],
         samples[1],
-        tuple(path for path, _ in unreadable),
-        fingerprint(cache, skipped),
+        tuple(key for key, _ in unreadable),
+        recorded_fingerprint(cache, rows),
     )
 
 
-def readable_rows(split: Split, skipped: Set[str]) -> np.ndarray:
-    """Returns the rows of the files that are not skipped, (n,) int64."""
-    return np.array([row for row, path in enumerate(split.paths) if path not in skipped], dtype=np.int64)
+def readable_rows(source: Source, skipped: Set[str]) -> list[np.ndarray]:
+    """Returns for each split the rows of the samples whose keys are not skipped, (n,) int64."""
+    if not skipped:
+        return [np.arange(len(split)) for split in source.splits]
+    return [
+        np.array([row for row, key in enumerate(split.keys) if key not in skipped], dtype=np.int64)
+        for split in source.splits
+    ]
 
 
-def unreadable_message(root: Path, unreadable: list[tuple[str, str]]) -> str:
-    """Returns the error message that lists unreadable files."""
-    files = "\n".join(f"  {root / path}: {reason}" for path, reason in unreadable)
+def unreadable_message(source: Source, unreadable: list[tuple[str, str]]) -> str:
+    """Returns the error message that lists unreadable samples, by (key, reason)."""
+    reasons = dict(unreadable)
+    lines = [
+        f"  {split.reader.location(row)}: {reasons[key]}"
+        for split in source.splits
+        for row, key in enumerate(split.keys)
+        if key in reasons
+    ]
     fix = "fix or remove them, or leave them out with --skip-bad"
-    return f"--data {root}: {len(unreadable)} file(s) cannot be read; {fix}:\n{files}"
+    return "\n".join([f"--data {source.root}: {len(unreadable)} file(s) cannot be read; {fix}:", *lines])

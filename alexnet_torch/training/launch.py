@@ -13,6 +13,7 @@ import torch
 
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
+from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare, print_to_stderr
 from alexnet_torch.data.prepared_images import PreparedImages
@@ -213,10 +214,10 @@ def _images(settings: Settings, announce: Callable[[str], None] = print_to_stder
 
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
     """Refuses machines whose images differ: their orders and crops would belong to different runs."""
-    main = ranks.control.broadcast_from_main(lambda: {"fingerprint": prepared.fingerprint})
+    main = ranks.control.broadcast_from_main(prepared.fingerprint.saved)
 
     def compare() -> None:
-        if prepared.fingerprint != main["fingerprint"]:
+        if not prepared.fingerprint.same_as(Fingerprint.of(main)):
             folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
             raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes.recipe import Recipe
@@ -42,7 +43,7 @@ def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> di
     return {
         "architecture": repr(recipe.architecture),
         "optimizer": recipe.optimizer,
-        "data set": prepared.fingerprint,
+        "data set": prepared.fingerprint.saved(),
         "classes": list(prepared.classes),
         **settings.identity(),
     }
@@ -51,7 +52,7 @@ def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> di
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raises a UserError if a checkpoint's identity differs from the current run's; it names the first difference."""
     for name, value in current.items():
-        if saved.get(name) == value:
+        if saved.get(name) == value or (name == "data set" and _same_data_set(saved[name], value)):
             continue
         if name.startswith("--"):
             difference = f"the run has {name} {saved.get(name)}, not {value}"
@@ -59,3 +60,7 @@ def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
             options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
             difference = f"the run is of another {name} than {options.get(name, '--data names')}"
         raise UserError(f"--resume: {difference}; resume with the run's own settings, or start a new run")
+
+
+def _same_data_set(saved: str | dict[str, Any], current: dict[str, Any]) -> bool:
+    return Fingerprint.of(saved).same_as(Fingerprint.of(current))

@@ -27,6 +27,9 @@ from alexnet_torch.data.decode_pass import Chunk, decode_chunk
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.image_files import FileReader
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs, usual_images
@@ -98,7 +101,10 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
     def pil(resample: Image.Resampling) -> float:
         return time_call(lambda: [full_decode(path, resample) for path in repeated]) / DECODED_IMAGES
 
-    chunk = Chunk(0, "train", 0, repeated, SIDE, folder / "map.u8")
+    paths = Names.of(map(str, repeated))
+    samples = SourceSplit("train", paths, np.zeros(DECODED_IMAGES, np.int64), FileReader(Path(), paths))
+    chunk = Chunk(0, samples, 0, SIDE, folder / "map.u8", folder / "digests")
+    chunk.digest_file.touch()
     (folder / "map.u8").write_bytes(bytes(DECODED_IMAGES * SIDE * SIDE * 3))
     return {
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),
@@ -135,7 +141,7 @@ def scaled_decoding(file: Path) -> str:
 def measure(data: Path, rounds: int, folder: Path) -> str:
     """Returns all tables, with a temporary folder for the cache."""
     prepared = prepare(data, SIDE, str(folder / "cache"))
-    files = [data / path for path in prepared.train.paths]
+    files = [data / path for path in prepared.train.keys]
     epochs = {
         USUAL: usual_time(data),
         "ours, uint8 batch": our_time(prepared, False),

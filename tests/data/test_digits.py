@@ -6,24 +6,24 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from alexnet_torch.data.digits import data_folder, digits_folder
-from alexnet_torch.data.folder import scan_folder
+from alexnet_torch.data.sources.recognise import open_source
 
 
 def test_each_digit_is_written_once_and_unchanged() -> None:
     root = digits_folder()
     assert root == Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch" / "digits"
-    folder = scan_folder(root)
-    assert folder.classes == tuple("0123456789")
-    assert len(folder.train.paths) + len(folder.val.paths) == 1797
-    assert 350 < len(folder.val.paths) < 360
+    folder = open_source(root)
+    assert folder.identities == tuple("0123456789")
+    assert sum(map(len, folder.splits)) == 1797
+    assert 350 < len(folder.split("val")) < 360
     images, labels = load_digits(return_X_y=True)
     expected = sorted(
         (int(y), np.rint(x * 255 / 16).astype(np.uint8).tobytes()) for x, y in zip(images, labels, strict=True)
     )
     written = [
         (int(label), np.asarray(Image.open(root / path)).tobytes())
-        for split in (folder.train, folder.val)
-        for path, label in zip(split.paths, split.labels, strict=True)
+        for split in folder.splits
+        for path, label in zip(split.keys, split.labels, strict=True)
     ]
     assert sorted(written) == expected
 

@@ -5,6 +5,7 @@ labels converted from its IDs to the standard index.
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def validation_labels() -> np.ndarray:
     return labels
 
 
-def class_of(identity: str, names: dict[str, str] | None = None) -> SourceClass:
+def class_of(identity: str, names: Mapping[str, str] | None = None) -> SourceClass:
     """Returns a class with its readable name: of `names` if it is there, else ImageNet's, else its identity."""
     index = imagenet_indices().get(identity)
     known = identity if index is None else imagenet_classes()[index].name

@@ -97,6 +97,7 @@ class Source:
     files: SourceFiles
     passed_over: PassedOver = field(default_factory=PassedOver)
     notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
+    variant: str = ""  # what decides the samples besides the root, as in a file name: "-val0.1-seed0"
 
     def split(self, name: SplitName) -> SourceSplit:
         """Returns a split; raises KeyError if the source has none of that name."""

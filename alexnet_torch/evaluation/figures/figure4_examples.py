@@ -50,7 +50,7 @@ def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Pat
         of_class = order[labels[order] == label]
         earlier_of_class[of_class] = np.arange(len(of_class))
     chosen = order[np.argsort(earlier_of_class[order], kind="stable")][:count]
-    return [prepared.root / prepared.val.paths[index] for index in chosen]
+    return [Path(prepared.val.split.reader.location(index)) for index in chosen.tolist()]
 
 
 def classify(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
@@ -118,5 +118,6 @@ def _training_features(
 
 
 def _neighbour(prepared: PreparedImages, index: int, distance: float) -> Neighbour:
-    file, label = prepared.root / prepared.train.paths[index], prepared.classes[prepared.train.labels[index]]
+    file = Path(prepared.train.split.reader.location(index))
+    label = prepared.classes[prepared.train.labels[index]]
     return Neighbour(file, label, distance, shown_crop(file))

@@ -1,0 +1,105 @@
+"""Makes a source of image files on disk, listed class by class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from alexnet_torch.data.sources.image_tree import ImageFiles
+from alexnet_torch.data.sources.imagenet_classes import class_of
+from alexnet_torch.data.sources.junk import PassedOver
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.source import Reader, Source, SourceFiles, SourceSplit, SplitName
+
+
+@dataclass(frozen=True)
+class FileReader(Reader):
+    """Reads samples that are files of their own."""
+
+    root: Path
+    paths: Names  # relative to the root
+
+    def read(self, index: int) -> bytes:
+        """Returns a file's content."""
+        return (self.root / self.paths[index]).read_bytes()
+
+    def take(self, indices: np.ndarray) -> Self:
+        """Returns a reader of some of the files."""
+        return replace(self, paths=self.paths.take(indices))
+
+    def location(self, index: int) -> str:
+        """Returns the file's path."""
+        return str(self.root / self.paths[index])
+
+
+@dataclass(frozen=True)
+class ClassFiles:
+    """The files of one class in one split."""
+
+    files: ImageFiles
+    keys: Names | None = None  # (n) names in the samples' keys; None: those of the files
+
+    @property
+    def key_names(self) -> Names:
+        """The part of each sample's key after <split>/<class>/."""
+        return self.files.names if self.keys is None else self.keys
+
+
+def source_of_files(
+    form: str,
+    root: Path,
+    classes: Sequence[str],
+    splits: Mapping[SplitName, Mapping[str, ClassFiles]],
+    passed_over: PassedOver,
+    names: Mapping[str, str] | None = None,
+) -> Source:
+    """Returns a source of image files.
+
+    Args:
+        form: as people call it.
+        root: the folder that the files' paths are relative to.
+        classes: the identities of all classes, in order.
+        splits: for each split, training first, the files of each class, in their order.
+        passed_over: what is no sample.
+        names: the readable names of classes, where the data set has them.
+    """
+    listed = [_split(name, root, classes, by_class) for name, by_class in splits.items()]
+    files = [by_class[identity].files for by_class in splits.values() for identity in classes if identity in by_class]
+    return Source(
+        form,
+        root,
+        tuple(class_of(identity, names) for identity in classes),
+        tuple(split for split, _ in listed),
+        SourceFiles(
+            Names.joined([paths for _, paths in listed]),
+            np.concatenate([part.sizes for part in files]),
+            np.concatenate([part.times for part in files]),
+        ),
+        passed_over,
+    )
+
+
+def _split(
+    name: SplitName, root: Path, classes: Sequence[str], by_class: Mapping[str, ClassFiles]
+) -> tuple[SourceSplit, Names]:
+    """Returns a split, and the paths of its files."""
+    paths, keys, counts = [], [], []
+    for identity in classes:
+        part = by_class.get(identity)
+        counts.append(len(part.files.names) if part else 0)
+        if part is None:
+            continue
+        files, folder = part.files, f"{name}/{identity}/"
+        paths.append(_prefixed(files.folder, files.names))
+        keys.append(paths[-1] if part.keys is None and files.folder == folder else _prefixed(folder, part.key_names))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    all_paths = Names.joined(paths)
+    same = all(key is path for key, path in zip(keys, paths, strict=True))  # as in a folder of ImageFolder's layout
+    split = SourceSplit(name, all_paths if same else Names.joined(keys), labels, FileReader(root, all_paths))
+    return split, all_paths
+
+
+def _prefixed(folder: str, names: Names) -> Names:
+    return Names.of(folder + name for name in names) if folder else names

@@ -1,0 +1,47 @@
+"""Recognises by its content in which form a data set is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_torch.data.sources.class_folders import is_image_folder, missing_split, open_image_folder
+from alexnet_torch.data.sources.source import Source
+from alexnet_torch.errors import UserError
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which people have a data set."""
+
+    name: str
+    recognise: Callable[[Path], bool]  # quick: looks at a few names, reads no data
+    open: Callable[[Path], Source]  # lists the samples; raises a UserError if something is missing or wrong
+
+
+FORMS = (Form("a folder with train/ and val/", is_image_folder, open_image_folder),)
+
+
+def open_source(root: Path) -> Source:
+    """Lists the samples of a data set without decoding them.
+
+    Args:
+        root: a folder or a file, in one of FORMS.
+
+    Raises:
+        UserError: there is nothing, it has none of the forms or two of them, or something is missing or wrong in it.
+    """
+    try:
+        if not root.exists():
+            raise UserError(f"--data {root}: there is no such folder; name a folder that contains train/ and val/")
+        found = [form for form in FORMS if form.recognise(root)]
+        if len(found) == 1:
+            return found[0].open(root)
+        if found:
+            raise UserError(
+                f"--data {root}: holds two data sets, {found[0].name} and {found[1].name}; move one of them elsewhere"
+            )
+        if root.is_dir():
+            raise UserError(f"--data {root}: has no folder train/; {missing_split(root, 'train')}")
+        raise UserError(f"--data {root}: is a file; name the folder that contains train/ and val/")
+    except PermissionError as error:
+        raise UserError(f"--data {root}: no permission to read {error.filename}; change its permissions") from error
