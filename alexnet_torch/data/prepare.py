@@ -49,7 +49,8 @@ def prepare(
         UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
     source = open_source(root)
-    announce(source.describe())
+    for line in (source.describe(), *source.notes):
+        announce(line)
     return prepare_source(source, side, cache, skip_bad, workers, announce)
 
 
