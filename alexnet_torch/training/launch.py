@@ -127,7 +127,7 @@ def build_trainer(
     loaded = checkpoints.load() if settings.resume else None
     state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
     metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
-    run_log = RunLog(output, ranks, state, last_step)
+    run_log = RunLog(output, ranks, state, last_step, asdict(settings), recipe.architecture.stage_names)
     run_log.print(f"starting from {source}")
     if frozen:
         run_log.print(f"frozen, their weights and biases do not change: {', '.join(frozen)}")

@@ -24,13 +24,14 @@ from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
-from alexnet_torch.training.final_test import net_with_all_towers, test_best
+from alexnet_torch.training.final_test import test_best
 from alexnet_torch.training.optimizers import set_rates
 from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.run_log import RunLog, filters_by_tower
+from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
+from alexnet_torch.training.update_ratio import update_ratios
 from alexnet_torch.weights.finite_weights import first_not_finite
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 
@@ -164,8 +165,7 @@ class Trainer:
         if self.state.step == 0:
             conv1 = self.recipe.architecture.convs[0].name
             filters = filters_by_tower(gather_full_state(self.net, self.optimizer, self.ranks, conv1), conv1)
-            is_single = self.ranks.world.size == 1
-            self.run_log.log_start(lambda: self.net if is_single else net_with_all_towers(self.net), filters)
+            self.run_log.log_start(self.net.architecture, self.net.num_classes, self.net.image_size, filters)
         if self.settings.compile:
             self.net.compile_stages()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)
@@ -224,7 +224,8 @@ class Trainer:
             # before the checkpoint: a run killed between the two validates the same weights again
             self._save_best(gathered)
         filters = filters_by_tower(gathered, self.recipe.architecture.convs[0].name)
-        self.run_log.log_validation(self._val_record(state.step, asdict(errors), 1), is_best, filters)
+        weights = WeightsLog(is_best, filters, update_ratios(gathered, self.optimizer))
+        self.run_log.log_validation(self._val_record(state.step, asdict(errors), 1), min(state.errors), weights)
         self._save(gathered)
         return True
 

@@ -1,20 +1,12 @@
-"""The outputs of a run while it trains: metrics.jsonl, TensorBoard, the progress bar."""
+"""The outputs of a run while it trains: metrics.jsonl and the progress bar."""
 
 import json
 import os
 import sys
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-
-from alexnet_torch.evaluation.figures.figure3_filters import filter_grid
-from alexnet_torch.model.alexnet import AlexNet
 
 
 class MetricsFile:
@@ -48,56 +40,6 @@ class MetricsFile:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-class TensorBoardWriter:
-    """TensorBoard: scalars, the graph, conv1's filters by tower, sample images.
-
-    Args:
-        step: the step from which the run continues; TensorBoard hides events of later steps, which an
-            interrupted run wrote.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
-
-    def write_scalars(self, record: dict[str, Any]) -> None:
-        """Writes all floats of a metrics record, as <split>/<name>; as <split>-10-crops/<name> for 10 crops.
-
-        Training's loss and accuracy also get the names of the TensorFlow post.
-        """
-        step, split = record["step"], record["split"]
-        if record.get("crops", 1) != 1:
-            split = f"{split}-{record['crops']}-crops"
-        for name, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(f"{split}/{name}", value, step)
-        if split == "train":
-            self._writer.add_scalar("cross_entropy", record["loss"], step)
-            self._writer.add_scalar("accuracy", 1 - record["top1_error"], step)
-
-    def write_graph(self, net: AlexNet) -> None:
-        """Writes the network's graph, traced on one image."""
-        net.eval()
-        image = torch.zeros(1, 3, net.image_size, net.image_size, device=net.devices[0])
-        with warnings.catch_warnings(), torch.no_grad():  # add_graph checks the trace without gradients, too
-            # TensorBoard reads only graphs of torch.jit.trace, which is deprecated; here the trace is only drawn
-            warnings.simplefilter("ignore")
-            self._writer.add_graph(net, image, use_strict_trace=False)
-        net.train()
-
-    def write_filters(self, filters: Mapping[str, Tensor], step: int) -> None:
-        """Writes the first stage's filters (filters, 3, height, width) of each tower, by their picture's name."""
-        for name, weights in filters.items():
-            self._writer.add_image(name, filter_grid(weights), step)
-
-    def write_samples(self, images: Tensor, step: int) -> None:
-        """Writes the first images of a batch (N, H, W, 3) uint8, cropped and mirrored."""
-        self._writer.add_images("samples", images[:16], step, dataformats="NHWC")
-
-    def close(self) -> None:
-        """Writes pending events."""
-        self._writer.close()
 
 
 class ProgressBar:
