@@ -38,15 +38,23 @@ class CacheFolder:
         return path.exists() and path.stat().st_size == self.map_bytes(split)
 
 
+def cache_folder(cache: str) -> Path:
+    """Returns the folder of all prepared folders that --cache names: a folder, "auto" or "none"."""
+    return cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
+
+
+def prefix_of(root: Path) -> str:
+    """Returns how the names of the folders begin that are prepared from the data set at `root`."""
+    root = root.resolve()
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
+
+
 def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> CacheFolder:
     """Decides where the prepared folder goes, and whether it contains the images or only their statistics.
 
     Arguments as for `CacheFolder` and `prepare`. Raises a UserError if the disk of `cache` is too small.
     """
-    root = source.root.resolve()
-    place = f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
-    name = f"{place}{source.variant}-{side}"
-    home = cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
+    home, name = cache_folder(cache), f"{prefix_of(source.root)}{source.variant}-{side}"
     maps = CacheFolder(home / name, source, side, has_maps=True)
     statistics = replace(maps, path=home / f"{name}-statistics", has_maps=False)
     if cache == "none":

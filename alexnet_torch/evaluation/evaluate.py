@@ -100,22 +100,6 @@ def evaluate_models(
     return {n: EnsembleResult(tuple(each), average) for n, (*each, average) in results.items()}
 
 
-def refuse_diverged(names: Sequence[str], results: Mapping[int, EnsembleResult]) -> None:
-    """Raises a UserError if a model's loss is not finite: its errors would mean nothing.
-
-    Args:
-        names: of the models, for the message.
-        results: from `evaluate_models`.
-    """
-    for result in results.values():
-        for name, model_result in zip(names, result.models, strict=True):
-            if not model_result.is_finite:
-                raise UserError(
-                    f"{name}: the network's outputs are infinite or not numbers: its training has diverged; leave the "
-                    "run out"
-                )
-
-
 def check_same_classes(classes_by_source: Mapping[str, Sequence[str]]) -> None:
     """Checks that runs and folders, by their names, have the same classes in the same order.
 

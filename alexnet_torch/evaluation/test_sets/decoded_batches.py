@@ -1,6 +1,6 @@
 """Reads a test set once for all networks: worker processes decode each image to every square that a network needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import overload
@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
+from alexnet_torch.data.prepared_images import Samples
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.data.worker_processes import available_cores, map_in_processes
+from alexnet_torch.evaluation.test_sets.stored_squares import read_squares
 
 PREFETCH = 2  # batches for each worker that are decoded before they are consumed
 
@@ -60,6 +62,7 @@ class _Tasks(Sequence[_Task]):
 def decoded_batches(
     split: SourceSplit,
     sides: Sequence[int],
+    stored: Mapping[int, Samples],
     expected_side: int | None = None,
     batch_size: int = 64,
     workers: int | None = None,
@@ -69,14 +72,27 @@ def decoded_batches(
     Args:
         split: of any source.
         sides: of the decoded squares, in pixels: each image is read once and decoded to each.
+        stored: by side, the same samples decoded before; these are only read.
         expected_side: the height and width that every image must have; None: any.
         workers: processes; one for each core by default.
 
     Raises:
-        UserError: a worker was killed.
+        UserError: a worker was killed, or what is stored is damaged.
     """
-    tasks = _Tasks(split, tuple(sides), expected_side, batch_size)
-    return map_in_processes(_decode_batch, tasks, workers or available_cores(), PREFETCH)
+    missing = tuple(side for side in sides if side not in stored)
+    if missing:
+        tasks = _Tasks(split, missing, expected_side, batch_size)
+        batches = map_in_processes(_decode_batch, tasks, workers or available_cores(), PREFETCH)
+    else:
+        starts = range(0, len(split), batch_size)
+        batches = (_undecoded(split, np.arange(first, min(first + batch_size, len(split)))) for first in starts)
+    for batch in batches:
+        batch.squares.update({side: read_squares(samples, batch.indices) for side, samples in stored.items()})
+        yield batch
+
+
+def _undecoded(split: SourceSplit, indices: np.ndarray) -> DecodedBatch:
+    return DecodedBatch({}, indices, split.labels[indices], tuple(split.keys.take(indices)), ())
 
 
 def _decode_batch(task: _Task) -> DecodedBatch:

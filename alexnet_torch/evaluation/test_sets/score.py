@@ -19,6 +19,7 @@ from alexnet_torch.evaluation.test_sets.decoded_batches import DecodedBatch, dec
 from alexnet_torch.evaluation.test_sets.guess_table import GuessTable, guess_table
 from alexnet_torch.evaluation.test_sets.real_labels import RealLabels
 from alexnet_torch.evaluation.test_sets.set_scores import SetResult, SetScores
+from alexnet_torch.evaluation.test_sets.stored_squares import stored_squares
 from alexnet_torch.evaluation.test_sets.test_set import TestSet
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -32,6 +33,7 @@ class ScoreOptions:
         real: ReaL labels to score by, too.
         csv: a file for the guesses: of the average, if there are several models, over the most crops.
         skip_bad: whether unreadable images are left out.
+        cache: where training may have stored the decoded images, as for `prepare`.
         batch_size: images read together; each of their crops is one batch for a network.
         workers: processes that decode; one for each core by default.
     """
@@ -40,6 +42,7 @@ class ScoreOptions:
     real: RealLabels | None = None
     csv: Path | None = None
     skip_bad: bool = False
+    cache: str = "auto"
     batch_size: int = 64
     workers: int | None = None
 
@@ -106,8 +109,12 @@ def _write_rows(table: GuessTable | None, keys: Sequence[str], labels: Tensor, l
 def _batches(models: Sequence[TrainedModel], test_set: TestSet, options: ScoreOptions) -> Iterable[DecodedBatch]:
     """Yields the set's batches with progress on a terminal."""
     cropped = test_set.cropped_side
-    sides = sorted({model.mean.shape[0] if cropped is None else model.net.image_size for model in models})
-    batches = decoded_batches(test_set.split, sides, cropped, options.batch_size, options.workers)
+    if cropped is None:
+        sides = sorted({model.mean.shape[0] for model in models})
+        stored = stored_squares(test_set, sides, options.cache)
+    else:
+        sides, stored = sorted({model.net.image_size for model in models}), {}
+    batches = decoded_batches(test_set.split, sides, stored, cropped, options.batch_size, options.workers)
     with closing(tqdm(total=len(test_set.split), unit="image", disable=None, leave=False)) as bar:
         for batch in batches:
             yield batch
@@ -142,8 +149,8 @@ def _predict(
             if not bool(log_probs.isfinite().all()):
                 row = int((~log_probs.isfinite().all(dim=1)).nonzero()[0])
                 raise UserError(
-                    f"{name}: its output for {batch.keys[row]} is not a number: its weights are damaged or diverged; "
-                    "name another run"
+                    f"{name}: the network's outputs for {batch.keys[row]} are infinite or not numbers: its training "
+                    "has diverged; leave the run out"
                 )
         by_model.append(predicted)
     results = {}

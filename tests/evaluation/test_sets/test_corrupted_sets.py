@@ -1,0 +1,144 @@
+"""ImageNet-C in its layout: corruption x severity, images that are centre crops already."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_torch.data.decode import decode_file
+from alexnet_torch.evaluation.test_sets.corrupted_sets import find_corruptions
+from alexnet_torch.evaluation.test_sets.imagenet_c import ALEXNET_ERRORS
+from tests.support.commands import run_cli
+from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, write_image
+
+ARCHIVES = {"noise": 3, "blur": 4, "weather": 4, "digital": 4}
+"""How many of the corruptions, in the paper's order, each of the authors' archives has."""
+CORRUPTIONS = list(ALEXNET_ERRORS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return imagenet_run(tmp_path_factory.mktemp("imagenet") / "run", image_size=224)
+
+
+def error_of(run: Path, images: list[Path], labels: list[int]) -> float:
+    guesses = [int(probabilities(run, image, cropped=True).argmax()) for image in images]
+    return float(np.mean([guess != label for guess, label in zip(guesses, labels, strict=True)]))
+
+
+def test_each_corruption_has_its_error_and_the_images_are_not_resized(run: Path, tmp_path: Path) -> None:
+    root, expected = tmp_path / "imagenet-c", {}
+    for number, (corruption, severity) in enumerate([("snow", 1), ("snow", 4), ("fog", 2), ("speckle_noise", 5)]):
+        images = [write_image(root / f"{number}-{i}.png", 10 * number + i, (224, 224)) for i in range(2)]
+        guess = int(probabilities(run, images[0], cropped=True).argmax())
+        labels = [guess, (guess + 1) % 1000]
+        expected[corruption, severity] = images, labels
+    classes = sorted({label for _, labels in expected.values() for label in labels})
+    for (corruption, severity), (images, labels) in expected.items():
+        for image, label in zip(images, labels, strict=True):
+            folder = root / corruption / str(severity)
+            for each in classes:  # all severities have the same classes
+                (folder / WNIDS[each]).mkdir(parents=True, exist_ok=True)
+            image.rename(folder / WNIDS[label] / image.name)
+    document = evaluate_json(run, "--data", root)
+    (result,) = document["results"]
+    assert (result["crops"], document["images"]) == (1, 8)
+    for (corruption, severity), (images, labels) in expected.items():
+        moved = [root / corruption / str(severity) / WNIDS[k] / f.name for f, k in zip(images, labels, strict=True)]
+        assert result["corruptions"][corruption][str(severity)] == error_of(run, moved, labels)
+        assert result["corruptions"][corruption]["mean"] is None  # of five severities
+    assert result["corruptions"]["snow"]["1"] <= 0.5
+    assert result["mce"] is None
+    assert "fog/1" in result["mce_lacks"]
+    assert "frost" in result["mce_lacks"]
+
+
+def write_full_set(root: Path, severities: int = 5) -> None:
+    """One image of each corruption and severity, in the folders of the authors' archives."""
+    archives = [name for name, count in ARCHIVES.items() for _ in range(count)]
+    for number, (archive, corruption) in enumerate(zip(archives, CORRUPTIONS, strict=True)):
+        for severity in range(1, severities + 1):
+            wnid = WNIDS[0]
+            write_image(
+                root / archive / corruption / str(severity) / wnid / "1.JPEG", 5 * number + severity, (224, 224)
+            )
+
+
+def test_the_whole_set_has_an_mce(run: Path, tmp_path: Path) -> None:
+    write_full_set(tmp_path / "c")
+    document = evaluate_json(run, "--data", tmp_path / "c")
+    (result,) = document["results"]
+    relative = []
+    for corruption, archive in zip(
+        CORRUPTIONS, [name for name, count in ARCHIVES.items() for _ in range(count)], strict=True
+    ):
+        files = [tmp_path / "c" / archive / corruption / str(s) / WNIDS[0] / "1.JPEG" for s in range(1, 6)]
+        errors = [error_of(run, [file], [0]) for file in files]
+        assert result["corruptions"][corruption] == {
+            "mean": pytest.approx(np.mean(errors)),
+            **{str(s): error for s, error in enumerate(errors, 1)},
+        }
+        relative.append(np.mean(errors) / ALEXNET_ERRORS[corruption])
+    assert result["mce"] == pytest.approx(np.mean(relative))
+    assert result["mce_lacks"] == []
+    shown = run_cli("evaluate", run, "--data", tmp_path / "c")
+    assert f"mCE, relative to AlexNet's published errors: {np.mean(relative):.1%}" in shown.stdout
+    assert "only 1 of ImageNet's 1,000 classes: not comparable" in shown.stdout
+    assert "images of 224x224 pixels taken as centre crops" in shown.stderr
+    assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith(("snow", "frost"))] == [
+        "snow",
+        "frost",
+    ]
+
+
+def test_one_corruption_and_one_severity_are_found_by_their_folders(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "imagenet-c"
+    for severity in (2, 3):
+        write_image(root / "snow" / str(severity) / WNIDS[5] / "1.png", severity, (224, 224))
+    assert [each.name for each in find_corruptions(root)] == ["snow/2", "snow/3"]
+    assert [each.name for each in find_corruptions(root / "snow")] == ["snow/2", "snow/3"]
+    assert [each.name for each in find_corruptions(root / "snow" / "3")] == ["snow/3"]
+    assert find_corruptions(root / "snow" / "3" / WNIDS[5]) == []
+    one = evaluate_json(run, "--data", root / "snow/3")["results"][0]
+    assert one["corruptions"]["snow"]["3"] == error_of(run, [root / "snow/3" / WNIDS[5] / "1.png"], [5])
+
+
+def test_an_image_of_its_own_size_is_decoded_unchanged(tmp_path: Path) -> None:
+    file = write_image(tmp_path / "1.png", 0, (224, 224))
+    with Image.open(file) as image:
+        assert np.array_equal(decode_file(file, 224), np.asarray(image))
+
+
+def test_networks_of_another_size_read_the_whole_crop(tmp_path: Path) -> None:
+    run = imagenet_run(tmp_path / "run", image_size=64)
+    image = write_image(tmp_path / "c/fog/1" / WNIDS[3] / "1.png", 4, (224, 224))
+    (result,) = evaluate_json(run, "--data", tmp_path / "c")["results"]
+    assert result["loss"] == pytest.approx(-np.log(probabilities(run, image, cropped=True)[3]), rel=1e-4)
+
+
+def test_wrong_sets_are_refused_in_one_line(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "c"
+    write_image(root / "fog/1" / WNIDS[3] / "1.png", 0, (224, 224))
+    line = refused(run, "--data", root, "--crops", "10")
+    assert "are centre crops already; use --crops 1" in line
+    write_image(root / "fog/1" / WNIDS[3] / "2.png", 1, (230, 224))
+    assert "2.png: has 230x224 pixels, not 224x224" in refused(run, "--data", root)
+    write_image(root / "snow/1" / WNIDS[4] / "1.png", 1, (224, 224))
+    assert "fog/1 and snow/1 have different classes" in refused(run, "--data", root)
+    write_image(root / "weather/snow/1" / WNIDS[3] / "1.png", 1, (224, 224))
+    assert "has snow/1 twice" in refused(run, "--data", root)
+
+
+def test_images_of_any_other_size_are_tested_as_usual(run: Path, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "c/fog/1" / WNIDS[3] / "1.png", 4)
+    results = evaluate_json(run, "--data", tmp_path / "c")["results"]
+    for result, crops in zip(results, (1, 10), strict=True):
+        assert result["loss"] == pytest.approx(-np.log(probabilities(run, image, crops)[3]), rel=1e-4)
+
+
+def refused(*arguments: str | Path) -> str:
+    done = run_cli("evaluate", *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()[-1:]
+    return line
