@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alexnet_torch.evaluation.predict import predict
     from alexnet_torch.evaluation.transforms import transforms
-    from alexnet_torch.model.alexnet import AlexNet, DropoutKey
+    from alexnet_torch.model.alexnet import AlexNet
     from alexnet_torch.model.architecture import PAPER, Architecture
+    from alexnet_torch.model.dropout_key import DropoutKey
     from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
@@ -32,7 +33,7 @@ __all__ = [
 _MODULES = {
     "AlexNet": "model.alexnet",
     "Architecture": "model.architecture",
-    "DropoutKey": "model.alexnet",
+    "DropoutKey": "model.dropout_key",
     "PAPER": "model.architecture",
     "TrainedModel": "weights.model_file",
     "load_model": "weights.model_file",

@@ -6,7 +6,6 @@ into each tower's next input. A tower is where its parameters are.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -15,23 +14,15 @@ from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
 from alexnet_torch.model.devices import Devices, tower_devices
+from alexnet_torch.model.dropout_key import DropoutKey
 from alexnet_torch.model.exchange import Exchange, TowerParts, part_sizes
-from alexnet_torch.model.layers.dropout import dropout_mask
+from alexnet_torch.model.layers.dropout import MaskPosition, dropout
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.parameter_names import stage_of, tower_of
 from alexnet_torch.model.presets import preset
-from alexnet_torch.model.stage_operations import operations_after
+from alexnet_torch.model.stage_operations import operations_after, relu_follows
 from alexnet_torch.model.tower import Tower, pad_asymmetric
 from alexnet_torch.randomness import random_key
-
-
-@dataclass(frozen=True)
-class DropoutKey:
-    """Identifies one step's dropout masks; the images of a call are rows `first_row` and on of the global batch."""
-
-    seed: int
-    step: int
-    first_row: int = 0
 
 
 class AlexNet(nn.Module):
@@ -124,7 +115,7 @@ class AlexNet(nn.Module):
             images: (N, 3, H, W) floating-point, values of 0..255 less the mean image.
             dropout: in training mode, the step's key; without it masks come from torch's generator.
         """
-        keys = self._dropout_keys(dropout) if dropout and self.training else None
+        keys = self._keys_by_tower(dropout) if dropout and self.training and self.architecture.dropout else None
         last = self.architecture.stage_names[-1]
         return self._walk(images, last, keys, dropout.first_row if dropout else 0)
 
@@ -184,17 +175,20 @@ class AlexNet(nn.Module):
         """Returns how many channels all towers put out together in a stage."""
         return stage.channels if isinstance(stage, Conv) else stage.width or self.num_classes
 
-    def _dropout_keys(self, dropout: DropoutKey) -> dict[int, Tensor]:
-        """Returns for each tower a key for each stage (stages,) int64, on the tower's device."""
-        stages = range(len(self.architecture.stages))
-        keys = {}
-        for tower in self._held_towers():
-            index = tower.share.tower
-            values = [random_key(dropout.seed, "dropout", dropout.step, index, stage) for stage in stages]
-            keys[index] = torch.tensor(values).to(tower.device, non_blocking=True)
-        return keys
+    def dropout_keys(self, seed: int, step: int) -> Tensor:
+        """Returns the keys of a step's masks, (towers held here, stages with dropout) int64, on the CPU."""
+        net, towers = self.architecture, self._held_towers()
+        positions = [(tower.share.tower, net.stage_names.index(stage)) for tower in towers for stage in net.dropout]
+        keys = [random_key(seed, "dropout", step, *position) for position in positions]
+        return torch.tensor(keys, dtype=torch.int64).view(len(towers), len(net.dropout))
 
-    def _walk(self, images: Tensor, last: str, keys: dict[int, Tensor] | None, first_row: int) -> Tensor:
+    def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
+        """Returns for each tower that is held here its keys (stages with dropout,) int64, on its device."""
+        keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
+        sent = {device: keys.to(device, non_blocking=True) for device in dict.fromkeys(self.devices)}
+        return [sent[device][row] for row, device in enumerate(self.devices)]
+
+    def _walk(self, images: Tensor, last: str, keys: list[Tensor] | None, first_row: int) -> Tensor:
         """As `_run_stages`, compiled if asked for."""
         run_stages = _compiled_run_stages() if self._stages_compiled else AlexNet._run_stages
         return run_stages(self, images, last, keys, first_row)
@@ -203,7 +197,7 @@ class AlexNet(nn.Module):
         self,
         images: Tensor,
         last: str,
-        keys: dict[int, Tensor] | None,
+        keys: list[Tensor] | None,
         first_row: int,
         record: Callable[[str, TowerParts, int], None] | None = None,
     ) -> Tensor:
@@ -224,41 +218,48 @@ class AlexNet(nn.Module):
                 parts, first_row = exchange.all_gather_rows(parts, first_row, stage.name)
             if stage is not net.stages[0]:  # every tower reads all of the images
                 parts = exchange.stage_inputs(parts, channels, stage)
-            parts, channels = self._run_stage(stage, parts), self._output_channels(stage)
+            with_relu = keys is not None and self._drops(stage.name) and relu_follows(stage, net)
+            parts = self._run_stage(stage, parts, activate=not with_relu)
+            channels = self._output_channels(stage)
             if record is not None:
                 record(stage.name, parts, channels)
             if stage is net.convs[-1] and stage.name != last and net.adaptive_pool is not None:
                 parts = [F.adaptive_avg_pool2d(part, net.adaptive_pool) for part in parts]
-            parts = self._apply_dropout(stage.name, parts, keys, first_row)
+            parts = self._apply_dropout(stage.name, parts, keys, first_row, with_relu)
             if stage.name == last:
                 break
         return exchange.gather_output(parts, channels, "the output")
 
-    def _run_stage(self, stage: Conv | Linear, inputs: TowerParts) -> TowerParts:
-        """Returns the towers' outputs of a stage: its layer, then the operations after it."""
+    def _run_stage(self, stage: Conv | Linear, inputs: TowerParts, activate: bool = True) -> TowerParts:
+        """Returns the towers' outputs of a stage: its layer, then the operations after it if `activate`."""
         if isinstance(stage, Conv):
             shared = all(part is inputs[0] for part in inputs)  # then towers also share one padded copy
             padded = [pad_asymmetric(part, stage) for part in (inputs[:1] if shared else inputs)]
             inputs = padded * len(inputs) if shared else padded
         towers = self._held_towers(stage.name)
         parts = [tower.run_layer(stage.name, part) for tower, part in zip(towers, inputs, strict=True)]
-        for operation in self._operations[stage.name]:
+        for operation in self._operations[stage.name] if activate else ():
             parts = operation(parts, self.exchange)
         return parts
 
+    def _drops(self, stage: str) -> bool:
+        """Returns whether dropout follows a stage."""
+        return self.training and stage in self.architecture.dropout and self.architecture.dropout_rate > 0
+
     def _apply_dropout(
-        self, stage: str, parts: TowerParts, keys: dict[int, Tensor] | None, first_row: int
+        self, stage: str, parts: TowerParts, keys: list[Tensor] | None, first_row: int, relu: bool = False
     ) -> TowerParts:
         net = self.architecture
-        if not self.training or stage not in net.dropout or net.dropout_rate == 0:
+        if not self._drops(stage):
             return parts
         if keys is None:
             return [F.dropout(part, net.dropout_rate) for part in parts]
-        index, dropped = net.stage_names.index(stage), []
-        for tower, part in zip(self._held_towers(stage), parts, strict=True):
-            stage_key, first_element = keys[tower.share.tower][index], tower.held_rows(stage).start
-            mask = dropout_mask(part.shape, net.dropout_rate, stage_key, first_row, first_element)
-            dropped.append(part * mask * (1 / (1 - net.dropout_rate)))
+        index, dropped = net.dropout.index(stage), []
+        # hybrid ranks hold only a part of a linear stage, in one of the towers
+        held = [(tower, key) for tower, key in zip(self._held_towers(), keys, strict=True) if stage in tower]
+        for (tower, tower_keys), part in zip(held, parts, strict=True):
+            position = MaskPosition(net.dropout_rate, tower_keys[index], first_row, tower.held_rows(stage).start)
+            dropped.append(dropout(part, position, relu))
         return dropped
 
     def _replicate_for_data_parallel(self) -> NoReturn:

@@ -29,6 +29,11 @@ def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOpera
     return operations
 
 
+def relu_follows(stage: Conv | Linear, net: Architecture) -> bool:
+    """Returns whether only a ReLU follows a stage's layer."""
+    return isinstance(stage, Linear) and stage is not net.linears[-1] and net.linear_activation == "relu"
+
+
 def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
     """Returns a function for each operation, and for each sequence of operations that one function computes faster."""
     norm, ceil = net.norm, net.pools_up(stage)

@@ -42,28 +42,33 @@ class PaperSGD(torch.optim.Optimizer):
         """
         if closure is not None:
             raise ValueError("PaperSGD.step takes no closure")
+        together: dict[tuple[float, float, float], list[Tensor]] = {}
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p]["negative_velocity"] = torch.zeros_like(p)
-            buffers: list[Tensor | None] = [self.state[p]["negative_velocity"] for p in params]
-            if not params:
-                continue
-            sgd(
-                params,
-                [p.grad for p in params],
-                buffers,
-                fused=True,
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=1.0,
-                dampening=1.0 - group["lr"],
-                nesterov=False,
-                maximize=False,
-                grad_scale=getattr(self, "grad_scale", None),
-                found_inf=getattr(self, "found_inf", None),
-            )
+            numbers = group["lr"], group["weight_decay"], group["momentum"]
+            together.setdefault(numbers, []).extend(p for p in group["params"] if p.grad is not None)
+        for numbers, params in together.items():  # a fused call costs a GPU several launches, whatever it updates
+            if params:
+                self._update(params, *numbers)
+
+    def _update(self, params: list[Tensor], rate: float, decay: float, momentum: float) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["negative_velocity"] = torch.zeros_like(p)
+        buffers: list[Tensor | None] = [self.state[p]["negative_velocity"] for p in params]
+        sgd(
+            params,
+            [p.grad for p in params if p.grad is not None],
+            buffers,
+            fused=True,
+            weight_decay=decay,
+            momentum=momentum,
+            lr=1.0,
+            dampening=1.0 - rate,
+            nesterov=False,
+            maximize=False,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
 
 
 def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full
 from alexnet_torch.errors import Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
-from alexnet_torch.model.alexnet import AlexNet, DropoutKey
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.dropout_key import DropoutKey
 from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings

@@ -215,7 +215,7 @@ def test_parts_of_a_batch_have_the_dropout_of_the_full_batch() -> None:
 def test_dropout_keeps_the_mean() -> None:
     net = small().train()
     x = torch.ones(512, 2048)
-    dropped = net._apply_dropout("fc6", [x, x], net._dropout_keys(DropoutKey(0, 0)), 0)
+    dropped = net._apply_dropout("fc6", [x, x], net._keys_by_tower(DropoutKey(0, 0)), 0)
     for part in dropped:
         assert part.unique().tolist() == [0.0, 2.0]
         assert part.mean().item() == pytest.approx(1.0, abs=0.01)

@@ -1,11 +1,8 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Init
-from alexnet_torch.model.layers.dropout import dropout_mask
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.layers.linear import FasterLinear
 from alexnet_torch.model.layers.response_norm import spatial_response_norm
@@ -22,36 +19,6 @@ def test_the_spatial_norm_equals_an_explicit_loop() -> None:
             scale = (1.0 + 0.001 / 25 * (square**2).sum((2, 3))) ** 0.75
             expected[..., row, column] = x[..., row, column].double() / scale
     torch.testing.assert_close(spatial_response_norm(x, norm).double(), expected, rtol=1e-5, atol=0)
-
-
-def mask(
-    rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = 123456789012345678, first: int = 0
-) -> Tensor:
-    return dropout_mask(torch.Size((rows, width)), rate, torch.tensor(key), first)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_dropout_keeps_the_given_fraction(rate: float) -> None:
-    n = 512 * 2048
-    assert abs(mask(rate=rate).double().mean().item() - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / n)
-
-
-def test_dropout_rows_columns_and_keys_are_independent() -> None:
-    a = mask().double() - 0.5
-    five_sigma = 5 * 0.25 / math.sqrt(a.numel())
-    for b in (mask(key=123456789012345679), mask(key=123456789012345678 ^ (1 << 50)), mask(first=512)):
-        assert abs((a * (b.double() - 0.5)).mean().item()) < five_sigma
-    for shift in (1, 2, 64):
-        assert abs((a[shift:] * a[:-shift]).mean().item()) < five_sigma * 1.2
-        assert abs((a[:, shift:] * a[:, :-shift]).mean().item()) < five_sigma * 1.2
-    # every row and every column: five sigma, for 2,560 of them
-    assert (a.mean(1).abs() < 5 * 0.5 / math.sqrt(2048)).all()
-    assert (a.mean(0).abs() < 5 * 0.5 / math.sqrt(512)).all()
-
-
-def test_a_part_of_the_batch_takes_its_rows_of_the_same_mask() -> None:
-    whole = mask(rows=10)
-    assert torch.equal(torch.cat([mask(rows=3), mask(rows=7, first=3)]), whole)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_without_a_compiler_it_prints_so_once_and_still_works(
                 response_norm(x, PAPER.norm).double(), loop_norm(x, PAPER.norm), rtol=1e-6, atol=0
             )
         printed = capsys.readouterr().err
-        assert printed.count("response normalisation is not compiled") == 1
+        assert printed.count("response normalisation and dropout are not compiled") == 1
         assert "no-such-compiler" in printed
     finally:
         monkeypatch.undo()

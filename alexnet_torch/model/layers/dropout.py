@@ -1,7 +1,81 @@
-"""Dropout masks as a function of (key, row, element)."""
+"""Dropout, with masks as a function of (key, row, element).
+
+Of the mask's formula, `dropout_mask` below, there are native kernels on a CPU (kernels.py), which compute it together
+with the ReLU before it and keep no mask for the backward pass: as torch's operations it takes some sixty.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from alexnet_torch.model.layers import kernels
+from alexnet_torch.model.layers.plain_operations import needs_plain_operations
+
+
+class MaskPosition(NamedTuple):
+    """Identifies the mask of a part of a batch's activations; see `dropout_mask` for the values."""
+
+    rate: float
+    key: Tensor
+    first_row: int
+    first_element: int
+
+
+def dropout(x: Tensor, position: MaskPosition, relu: bool = False) -> Tensor:
+    """Returns x or ReLU(x), with dropped elements 0 and the others multiplied by 1 / (1 - rate).
+
+    Args:
+        x: (n, ...), floating-point.
+        position: of these activations, with the key on the device of x.
+        relu: apply ReLU to x first, without the cost of another pass and another saved tensor.
+    """
+    if torch.compiler.is_compiling() or needs_plain_operations(x):
+        return _formula(x, position, relu)
+    return _Dropout.apply(x, position, relu)  # type: ignore[no-any-return]
+
+
+class _Dropout(torch.autograd.Function):
+    """Keeps for the backward pass its result if there is a ReLU, else nothing: the mask is computed again."""
+
+    @staticmethod
+    def forward(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
+        return _compute(x, position, relu)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, MaskPosition, bool], output: Tensor) -> None:
+        _, ctx.position, relu = inputs
+        if relu:
+            ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        grad = dropout(grads[0], ctx.position)  # differentiable again
+        if ctx.saved_tensors:
+            # where an element was dropped, grad is 0 already
+            grad = torch.ops.aten.threshold_backward(grad, ctx.saved_tensors[0], 0)
+        return grad, None, None
+
+
+def _compute(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
+    """Computes dropout by the fastest implementation for x."""
+    if x.is_cpu and type(x) is Tensor and kernels.available():
+        rate, key, *first = position
+        # an element is rounded once in 32 bits, as in torch's operations
+        wide = (x if x.dtype == torch.float64 else x.float()).contiguous()
+        return kernels.dropout(wide, int(key), *first, _threshold(rate), 1 / (1 - rate), relu).to(x.dtype)
+    return _formula(x, position, relu)
+
+
+def _formula(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
+    mask = dropout_mask(x.shape, *position)
+    return (F.relu(x) if relu else x) * mask * (1 / (1 - position.rate))
+
+
+def _threshold(rate: float) -> int:
+    """Returns the hash below which an element is dropped."""
+    return int(rate * 2**32)
 
 
 def _mix(bits: Tensor) -> Tensor:
@@ -38,4 +112,4 @@ def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int, fi
     low, high = key & 0xFFFFFFFF, key >> 32
     rows = _mix(_mix(rows ^ low) + high & 0xFFFFFFFF)  # (n,)
     bits = _mix(_mix(elements) ^ rows[:, None])  # (n, elements)
-    return (bits >= int(rate * 2**32)).view(shape)
+    return (bits >= _threshold(rate)).view(shape)

@@ -1,25 +1,45 @@
 """The native kernels: compiled for this machine on first use, and loaded from the cache from then on."""
 
+import ctypes
 import functools
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from alexnet_torch.native_library import BUILD_ERRORS, LinkOptions, build_failure, native_library
 
-SOURCE = Path(__file__).parent / "native" / "response_norm.cpp"
+_NORM, _DROPOUT = (Path(__file__).parent / "native" / name for name in ("response_norm.cpp", "dropout.cpp"))
 # without -ffast-math, which would lose the NaNs by which a run sees that it diverged
 _FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 
 
 def available() -> bool:
-    """Returns whether `torch.ops.alexnet_torch` has the kernels; the first call builds and loads them.
+    """Returns whether `torch.ops.alexnet_torch` and `dropout` have their kernels; the first call builds and loads them.
 
     The build takes some ten seconds, once for each machine and version of torch. Where it fails, for example
     without a compiler, a line on stderr gives the cause and what runs slower instead.
     """
-    return _load()
+    return _load() is not None
+
+
+def dropout(
+    x: Tensor, key: int, first_row: int, first_element: int, threshold: int, scale: float, relu: bool
+) -> Tensor:
+    """Returns dropout of x (n, ...), contiguous, of float32 or float64; dropout.py has the formula.
+
+    Args:
+        key, first_row, first_element: of the mask.
+        threshold: the hash, 0..2^32 - 1, below which an element is dropped.
+        scale: the factor of the others.
+        relu: apply ReLU to x first.
+    """
+    library, out = _load(), torch.empty_like(x)
+    assert library is not None
+    shape = (x.dtype == torch.float64, len(x), x.shape[1:].numel())
+    library.dropout(x.data_ptr(), out.data_ptr(), *shape, key, first_row, first_element, threshold, scale, relu)
+    return out
 
 
 # as torch.compiler.assume_constant_result does, which imports all of torch.compile: 1.3 s
@@ -27,24 +47,27 @@ available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _load() -> bool:
+def _load() -> ctypes.CDLL | None:
+    """Returns the library of `dropout`, after loading both."""
     try:
-        library = native_library(SOURCE, _FLAGS, torch.__version__, _torch_options, _announce)
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(native_library(_NORM, _FLAGS, torch.__version__, _torch_options, _announce)))
+        library = ctypes.CDLL(str(native_library(_DROPOUT, _FLAGS)))
     except BUILD_ERRORS as error:
         print(
-            f"response normalisation is not compiled ({build_failure(error)}): "
-            "it runs several times slower, in eager mode",
+            f"response normalisation and dropout are not compiled ({build_failure(error)}): "
+            "they run several times slower, in eager mode",
             file=sys.stderr,
         )
-        return False
+        return None
     for name, argument in (("norm", 0), ("norm_backward", 1)):  # for torch.compile, which asks for shapes
         torch.library.register_fake(f"alexnet_torch::{name}", lambda *maps, at=argument: torch.empty_like(maps[at]))
-    return True
+    library.dropout.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 7, ctypes.c_double, ctypes.c_bool]
+    library.dropout.restype = None
+    return library
 
 
 def _announce() -> None:
-    print("compiling response normalisation for this machine, once", file=sys.stderr, flush=True)
+    print("compiling response normalisation and dropout for this machine, once", file=sys.stderr, flush=True)
 
 
 def _torch_options() -> LinkOptions:

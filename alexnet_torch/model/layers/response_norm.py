@@ -57,7 +57,7 @@ def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int
     if not (x.requires_grad and torch.is_grad_enabled()):  # only the backward pass needs the maxima's positions
         chunks = _dense(x).split(_chunk_images(x, _POOLED_ELEMENTS))
         pooled = [F.max_pool2d(_normalise(chunk, norm, relu), size, stride, ceil_mode=ceil) for chunk in chunks]
-        return pooled[0] if len(pooled) == 1 else torch.cat(pooled)
+        return _joined(pooled)
     return _ResponseNormPool.apply(_dense(x), norm, relu, (size, stride, ceil))[0]  # type: ignore[no-any-return]
 
 
@@ -105,15 +105,16 @@ class _ResponseNormPool(torch.autograd.Function):
     def forward(x: Tensor, norm: Norm, relu: bool, pool: Pooling) -> tuple[Tensor, Tensor]:
         """Returns the pooled maps, and the position of each of their elements in its map of x."""
         size, stride, ceil = pool
-        # positions below 2^15 take a quarter of the bytes of torch's own int64
-        dtype = torch.int16 if x.shape[2] * x.shape[3] < 1 << 15 else torch.int64
+        # positions below 2^15 take a quarter of the bytes of torch's own int64; on a GPU that costs a launch more
+        is_small = x.is_cpu and x.shape[2] * x.shape[3] < 1 << 15
+        dtype = torch.int16 if is_small else torch.int64
         pooled, positions = [], []
         for chunk in x.split(_chunk_images(x, _POOLED_ELEMENTS)):
             y = _normalise(chunk, norm, relu)
             maxima, indices = F.max_pool2d(y, size, stride, ceil_mode=ceil, return_indices=True)
             pooled.append(maxima)
             positions.append(indices.to(dtype))
-        return torch.cat(pooled), torch.cat(positions)
+        return _joined(pooled), _joined(positions)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Norm, bool, Pooling], output: tuple[Tensor, Tensor]) -> None:
@@ -131,15 +132,21 @@ class _ResponseNormPool(torch.autograd.Function):
             plain = partial(_plain_norm_at, norm=ctx.norm, relu=ctx.relu, positions=positions.long())
             return _plain_gradient(plain, grad, x), None, None, None
         size, stride, ceil = ctx.pool
-        out = torch.empty_like(x)
-        images = _chunk_images(x, _POOLED_ELEMENTS)
-        chunks = zip(*(batch.split(images) for batch in (out, x, positions, grad)), strict=True)
-        for out_chunk, x_chunk, position_chunk, grad_chunk in chunks:
+
+        def gradient(x: Tensor, positions: Tensor, grad: Tensor) -> Tensor:
             # this reads only the shape and format of the map that was pooled, which are those of x
             map_grad = torch.ops.aten.max_pool2d_with_indices_backward(
-                grad_chunk, x_chunk, [size, size], [stride, stride], [0, 0], [1, 1], ceil, position_chunk.long()
+                grad, x, [size, size], [stride, stride], [0, 0], [1, 1], ceil, positions.long()
             )
-            out_chunk.copy_(_gradient(map_grad, x_chunk, ctx.norm, ctx.relu))
+            return _gradient(map_grad, x, ctx.norm, ctx.relu)
+
+        images = _chunk_images(x, _POOLED_ELEMENTS)
+        if images >= len(x):
+            return gradient(x, positions, grad), None, None, None
+        out = torch.empty_like(x)
+        chunks = zip(*(batch.split(images) for batch in (out, x, positions, grad)), strict=True)
+        for out_chunk, *chunk in chunks:
+            out_chunk.copy_(gradient(*chunk))
         return out, None, None, None
 
 
@@ -166,6 +173,11 @@ def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
 def _plain_norm_at(x: Tensor, norm: Norm, relu: bool, positions: Tensor) -> Tensor:
     """Returns the elements of the normalised maps at positions (N, C, h, w) of int64: those of the maxima."""
     return _plain_norm(x, norm, relu).flatten(2).gather(2, positions.flatten(2)).view(positions.shape)
+
+
+def _joined(chunks: list[Tensor]) -> Tensor:
+    """Concatenates chunks of a batch."""
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
 def _chunk_images(x: Tensor, elements: int) -> int:

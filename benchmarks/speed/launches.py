@@ -1,0 +1,163 @@
+"""How many kernels a training step launches on a GPU, by part: ours beside torchvision's alexnet with fused SGD.
+
+    python -m benchmarks.speed.launches
+
+A launch takes the CPU some 5 microseconds, and a GPU computes a step of 128 images in a few milliseconds. Counted
+without a GPU, on the pretend device of the tests: an operation of torch that computes or copies is one launch, which
+is exact and repeatable. Views and allocations are none. Some of torch's operations launch several kernels, such as the
+backward pass of a convolution; ours and torchvision's do so alike.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import torchvision
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.distributed.collectives import Collectives
+from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.placement import Placement, all_towers, tower_ranks
+from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
+from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.recipes.catalogue import RECIPES
+from alexnet_torch.recipes.settings import resolve
+from alexnet_torch.training.launch import build_trainer
+from benchmarks.harness.launch_counter import COPIES, LaunchCounter
+from benchmarks.harness.report import markdown_table, save_result
+
+ROWS, SIDE, SIZE, CLASSES = 2, 105, 96, 10  # images in a step, their sides in pixels and classes: they change no count
+PARTS = {
+    "alexnet_torch.training.trainer.subtract_mean": "pixels to images",
+    "alexnet_torch.training.optimizers.PaperSGD.step": "update",
+    "alexnet_torch.model.alexnet.AlexNet._keys_by_tower": "dropout",
+    "torch.optim.SGD.step": "update",
+}
+KERNELS = {
+    "alexnet_torch.model.layers.response_norm._forward": "response normalisation",
+    "alexnet_torch.model.layers.response_norm._backward": "response normalisation",
+    "alexnet_torch.model.layers.dropout._formula": "dropout",
+}
+
+
+def prepared_images() -> PreparedImages:
+    """Returns random images for two steps."""
+    n = 2 * ROWS
+    pixels = np.random.default_rng(0).integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
+    samples = Samples(pixels, np.arange(n), np.arange(n), tuple(map(str, range(n))))
+    mean = np.full((SIDE, SIDE, 3), 120, np.float32)
+    return PreparedImages(Path(), tuple(map(str, range(CLASSES))), SIDE, mean, np.eye(3), samples, samples, (), "")
+
+
+class OneOfTwo(Ranks):
+    """Rank 0 of two, alone: its collective calls are made, and return at once without the other's numbers."""
+
+    def connect(self, placement: Placement, timeout: float) -> Exchange:
+        """As `Ranks.connect`."""
+        del timeout
+        dist.init_process_group("cpu:fake,pretend:fake", store=FakeStore(), rank=0, world_size=2)
+        self.placement, self.collectives = placement, Collectives(placement, None, None)
+        group = dist.group.WORLD
+        assert group is not None
+        self.peers = PeerGroup(group, dist.default_pg_timeout)
+        return placement.exchange(self.peers)
+
+
+def our_counts(placement: Placement, ranks: Ranks | None = None) -> LaunchCounter:
+    """Counts our second training step, as train.py runs it: the first one allocates."""
+    counter = LaunchCounter(PARTS, KERNELS)
+    with TemporaryDirectory() as folder:
+        given = {"recipe": "paper", "output": folder, "image_size": SIZE, "batch_size": ROWS, "colour": "paper"}
+        trainer = build_trainer(resolve(given), RECIPES["paper"](), prepared_images(), placement, ranks)
+        trainer.last_step = 3  # no report after the second step
+        trainer.net.train()
+        first, second = trainer.train_loader.epoch(0)
+        trainer.train_batch(first)
+        with counter.counting():
+            trainer.train_batch(second)
+        trainer.run_log.close()
+    return counter
+
+
+def one_device(device: torch.device) -> LaunchCounter:
+    """Counts our step with both towers on one device."""
+    return our_counts(all_towers([device] * 2, SINGLE_PROCESS, ""))
+
+
+def two_devices(device: torch.device) -> LaunchCounter:
+    """Counts our step with a tower on each of two devices.
+
+    There is one pretend device: each tower has been on it in one of two steps, beside the other one on the CPU.
+    """
+    cpu = torch.device("cpu")
+    first, second = (our_counts(all_towers(towers, SINGLE_PROCESS, "")) for towers in ([device, cpu], [cpu, device]))
+    for (part, operation), count in second.counts.items():
+        if COPIES not in operation:  # the first step has all of them: each is between the same two devices
+            first.counts[part, operation] += count
+    return first
+
+
+def tower_rank(device: torch.device) -> LaunchCounter:
+    """Counts the step of one of two tower ranks."""
+    placement = tower_ranks(device, World(0, 2, 0, 2), 2, "")
+    try:
+        return our_counts(placement, OneOfTwo(SINGLE_PROCESS))
+    finally:
+        dist.destroy_process_group()
+
+
+def torchvisions(device: torch.device) -> LaunchCounter:
+    """Counts the usual step of torchvision's alexnet, from uint8 images as a DataLoader gives them."""
+    net = torchvision.models.alexnet().to(device).train()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9, weight_decay=5e-4, fused=True)
+    pixels, labels = torch.zeros(ROWS, 3, 224, 224), torch.arange(ROWS)
+
+    def step() -> None:
+        images, targets = pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        loss = F.cross_entropy(net(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    step()
+    counter = LaunchCounter(PARTS, KERNELS)
+    with counter.counting():
+        step()
+    return counter
+
+
+CONTENDERS: dict[str, Callable[[torch.device], LaunchCounter]] = {
+    "ours, one device": one_device,
+    "ours, two devices": two_devices,
+    "ours, one of two tower ranks": tower_rank,
+    "torchvision's alexnet, one device": torchvisions,
+}
+
+
+def totals(names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, int]:
+    """Returns the launches of a step of each contender."""
+    from tests.support.pretend_device import DEVICE  # registers the device in this process
+
+    return {name: CONTENDERS[name](DEVICE).total for name in names}
+
+
+def main() -> None:
+    """Counts and writes the result page."""
+    from tests.support.pretend_device import DEVICE
+
+    counters = {name: count(DEVICE) for name, count in CONTENDERS.items()}
+    columns = {name: counter.by_part() for name, counter in counters.items()}
+    parts = dict.fromkeys(part for column in columns.values() for part in column)
+    rows = [[part, *(column.get(part, 0) for column in columns.values())] for part in parts]
+    rows.append(["**all**", *(f"**{counter.total}**" for counter in counters.values())])
+    save_result("launches", "python -m benchmarks.speed.launches", 1, markdown_table(("part", *columns), rows))
+
+
+if __name__ == "__main__":
+    main()
