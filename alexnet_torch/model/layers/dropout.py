@@ -61,10 +61,10 @@ class _Dropout(torch.autograd.Function):
 def _compute(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
     """Computes dropout by the fastest implementation for x."""
     if x.is_cpu and type(x) is Tensor and kernels.available():
-        rate, key, *first = position
+        rate, key, row, element = position
         # an element is rounded once in 32 bits, as in torch's operations
         wide = (x if x.dtype == torch.float64 else x.float()).contiguous()
-        return kernels.dropout(wide, int(key), *first, _threshold(rate), 1 / (1 - rate), relu).to(x.dtype)
+        return kernels.dropout(wide, int(key), row, element, _threshold(rate), 1 / (1 - rate), relu).to(x.dtype)
     return _formula(x, position, relu)
 
 
