@@ -1,7 +1,8 @@
 """Counts what a training step would launch on a GPU, on the pretend device of the tests, which computes on the CPU."""
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,14 @@ _PART_OF = {
 REST, COPIES = "loss, errors and the rest", "to another device"
 
 
+class _Calls(threading.local):
+    """What a thread is calling: the backward pass has a thread for each device."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []  # of the functions of `parts`, outermost first
+        self.kernels = 0
+
+
 class LaunchCounter:
     """Counts operations of the pretend device by part of the step, while `counting`.
 
@@ -36,10 +45,17 @@ class LaunchCounter:
 
     def __init__(self, parts: dict[str, str], kernels: dict[str, str]) -> None:
         self._parts, self._kernels = parts, kernels
-        self._open: list[str] = []  # the functions of `parts` that are being called, outermost first
-        self._in_kernel = 0
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self._calls = _Calls()
+        self._launched: list[tuple[str, str]] = []  # appended to by all threads, which a Counter does not allow
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
         """How often each operation was launched, by (part, operation)."""
+        return Counter(self._launched)
+
+    def add(self, launches: Iterable[tuple[str, str]]) -> None:
+        """Adds launches by (part, operation)."""
+        self._launched.extend(launches)
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -71,38 +87,37 @@ class LaunchCounter:
     @property
     def total(self) -> int:
         """All launches."""
-        return self.counts.total()
+        return len(self._launched)
 
     def _as_part(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
-            self._open.append(part)
+            self._calls.parts.append(part)
             try:
                 return function(*args, **kwargs)
             finally:
-                self._open.pop()
+                self._calls.parts.pop()
 
         return called
 
     def _as_kernel(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
-            if not self._in_kernel:
-                self.counts[part, function.__name__] += 1
-            self._in_kernel += 1
+            self._launched.append((part, function.__name__))
+            self._calls.kernels += 1
             try:
                 return function(*args, **kwargs)
             finally:
-                self._in_kernel -= 1
+                self._calls.kernels -= 1
 
         return called
 
     def _count(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         name = func.overloadpacket.__name__
-        if self._in_kernel or func.is_view or name in _FREE:
+        if self._calls.kernels or func.is_view or name in _FREE:
             return
         if name in ("_to_copy", "copy_"):
             name = _copy_name(name, args, kwargs)
-        part = self._open[0] if self._open else "copies between devices" if COPIES in name else _PART_OF.get(name)
-        self.counts[part or REST, name] += 1
+        kind = "copies between devices" if COPIES in name else _PART_OF.get(name, REST)
+        self._launched.append((self._calls.parts[0] if self._calls.parts else kind, name))
 
 
 def _copy_name(name: str, args: Any, kwargs: dict[str, Any]) -> str:
