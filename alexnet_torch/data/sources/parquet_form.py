@@ -54,7 +54,7 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 def _build(root: Path, parts: dict[str, list[Path]], files: SourceFiles) -> Source:
     """Lists the rows of the splits, training first."""
     passed_over, tables = PassedOver(), []
-    names = class_names(next(iter(parts.values()))[0])
+    names = _common_names([file for files in parts.values() for file in files])
     for name in ("train", "val", "test"):
         if name not in parts:
             continue
@@ -70,6 +70,15 @@ def _build(root: Path, parts: dict[str, list[Path]], files: SourceFiles) -> Sour
         )
     readable = identify(tables, names)
     return source_of_tables("Hugging Face parquet", root, tables, ParquetReader, files, passed_over, readable)
+
+
+def _common_names(files: Sequence[Path]) -> list[str] | None:
+    """Returns the names of labels 0, 1, ... that all files have; raises a UserError if they differ."""
+    names = class_names(files[-1])
+    for file in files:
+        if class_names(file) != names:
+            raise UserError(f"{file}: its classes' names are not those of {files[-1]}; remove the files of other sets")
+    return names
 
 
 def add_rows(table: SampleTable, names: Sequence[str] | None) -> None:
