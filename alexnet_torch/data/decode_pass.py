@@ -26,11 +26,11 @@ IN_FLIGHT = 4  # chunks for each worker, not all: results are 1.5 MB each at 256
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive samples of one split, and where their pixels and digests go."""
+    """Samples of one split that lie beside each other, and where their pixels and digests go."""
 
     number: int
     samples: SourceSplit
-    first: int  # row of the first sample in its split's map
+    rows: np.ndarray  # (n,) int64, of the samples in their split's map
     side: int
     map_file: Path | None  # None: only the sums are computed
     digest_file: Path
@@ -42,6 +42,7 @@ class Chunks(Sequence[Chunk]):
     def __init__(self, cache: CacheFolder, numbers: Sequence[int] | None = None) -> None:
         self._cache = cache
         self._places = [(split, row) for split in cache.source.splits for row in range(0, len(split), CHUNK)]
+        self._orders = {split.name: split.reader.storage_order() for split in cache.source.splits}
         self.numbers = range(len(self._places)) if numbers is None else numbers  # of these chunks among all
 
     def without(self, done: np.ndarray) -> "Chunks":
@@ -65,10 +66,12 @@ class Chunks(Sequence[Chunk]):
             return Chunks(self._cache, self.numbers[index])
         number = self.numbers[index]
         split, first = self._places[number]
-        samples = split.take(np.arange(first, first + self.size(number)))
+        rows, order = np.arange(first, first + self.size(number)), self._orders[split.name]
+        if order is not None:
+            rows = order[rows]
         folder = self._cache.partial
         map_file = folder / split.map_name if self._cache.has_maps else None
-        return Chunk(number, samples, first, self._cache.side, map_file, folder / digest_name(split))
+        return Chunk(number, split.take(rows), rows, self._cache.side, map_file, folder / digest_name(split))
 
     def __iter__(self) -> Iterator[Chunk]:
         return (self[index] for index in range(len(self)))
@@ -77,24 +80,21 @@ class Chunks(Sequence[Chunk]):
 def decode_chunk(chunk: Chunk) -> PixelSums:
     """Decodes a chunk's samples, writes them into the map, and their digests; returns their sums."""
     sums, samples = PixelSums.zeros(chunk.side, np.uint32), chunk.samples
-    digests = bytearray(DIGEST_BYTES * len(samples))  # zero for one that cannot be read
     with ExitStack() as opened:
         map_file = opened.enter_context(chunk.map_file.open("r+b", buffering=0)) if chunk.map_file else None
-        for index in range(len(samples)):
+        digest_file = opened.enter_context(chunk.digest_file.open("r+b", buffering=0))
+        for index, row in enumerate(chunk.rows.tolist()):
             try:
                 content = samples.read(index)
                 image = decode_bytes(content, chunk.side, samples.reader.location(index))  # (side, side, 3)
             except UnreadableImage as error:
-                sums.bad.append((samples.name, chunk.first + index, error.reason))
-                continue
-            place = index * DIGEST_BYTES
-            digests[place : place + DIGEST_BYTES] = hashlib.sha256(content).digest()[:DIGEST_BYTES]
+                sums.bad.append((samples.name, row, error.reason))
+                continue  # its digest stays zero
+            os.pwrite(digest_file.fileno(), hashlib.sha256(content).digest()[:DIGEST_BYTES], row * DIGEST_BYTES)
             if map_file is not None:
-                os.pwrite(map_file.fileno(), image.data, (chunk.first + index) * image.nbytes)
+                os.pwrite(map_file.fileno(), image.data, row * image.nbytes)
             if samples.name == "train":
                 sums.add_image(image)
-        digest_file = opened.enter_context(chunk.digest_file.open("r+b", buffering=0))
-        os.pwrite(digest_file.fileno(), digests, chunk.first * DIGEST_BYTES)
     return sums
 
 

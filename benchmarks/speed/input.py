@@ -103,7 +103,7 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
 
     paths = Names.of(map(str, repeated))
     samples = SourceSplit("train", paths, np.zeros(DECODED_IMAGES, np.int64), FileReader(Path(), paths))
-    chunk = Chunk(0, samples, 0, SIDE, folder / "map.u8", folder / "digests")
+    chunk = Chunk(0, samples, np.arange(len(samples)), SIDE, folder / "map.u8", folder / "digests")
     chunk.digest_file.touch()
     (folder / "map.u8").write_bytes(bytes(DECODED_IMAGES * SIDE * SIDE * 3))
     return {

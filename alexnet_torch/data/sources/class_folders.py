@@ -24,6 +24,11 @@ def is_image_folder(root: Path) -> bool:
     return (root / "train").is_dir() or (root / "val").is_dir()
 
 
+def has_both_splits(root: Path) -> bool:
+    """Returns whether a folder has train/ and val/: it is then read as that, whatever else lies beside them."""
+    return (root / "train").is_dir() and (root / "val").is_dir()
+
+
 def open_image_folder(root: Path) -> Source:
     """Lists the images of a folder in ImageFolder's layout, without opening them.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_torch.data.sources.archive_reader import ParquetReader
+from alexnet_torch.data.sources.class_folders import has_both_splits
 from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
 from alexnet_torch.data.sources.imagenet_tars import NAME_WITH_WNID
 from alexnet_torch.data.sources.junk import PassedOver
@@ -21,8 +22,11 @@ PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")
 
 
 def is_parquet_set(root: Path) -> bool:
-    """Returns whether a path is a parquet file, or a folder with such files of a split in it or in its data/."""
-    return bool(_parts(root))
+    """Returns whether a path is a parquet file, or a folder with such files of a split in it or in its data/.
+
+    Not a folder that has train/ and val/, too: its parquet files are what those were made from.
+    """
+    return not has_both_splits(root) and bool(_parts(root))
 
 
 def open_parquet_set(root: Path) -> Source:

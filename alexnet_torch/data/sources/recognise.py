@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_torch.data.sources.class_folders import is_image_folder, missing_split, open_image_folder
+from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.source import Source
+from alexnet_torch.data.sources.tar_forms import is_tar_set, open_tar_set
+from alexnet_torch.data.sources.torchvision_sets import is_torchvision_set, open_torchvision_set
 from alexnet_torch.errors import UserError
 
 
@@ -18,7 +21,12 @@ class Form:
     open: Callable[[Path], Source]  # lists the samples; raises a UserError if something is missing or wrong
 
 
-FORMS = (Form("a folder with train/ and val/", is_image_folder, open_image_folder),)
+FORMS = (
+    Form("a folder with train/ and val/", is_image_folder, open_image_folder),
+    Form("tars", is_tar_set, open_tar_set),
+    Form("parquet files", is_parquet_set, open_parquet_set),
+    Form("CIFAR's or MNIST's files", is_torchvision_set, open_torchvision_set),
+)
 
 
 def open_source(root: Path) -> Source:

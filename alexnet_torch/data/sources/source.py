@@ -42,6 +42,10 @@ class Reader(ABC):
     def take(self, indices: np.ndarray) -> Self:
         """Returns a reader of some samples, in that order, which holds only what they need."""
 
+    def storage_order(self) -> np.ndarray | None:
+        """Returns the (n,) indices of the samples in the order in which they are read fastest; None: in theirs."""
+        return None
+
     @abstractmethod
     def location(self, index: int) -> str:
         """Returns where a sample is, for messages: a path, or an archive's path and the member's name."""

@@ -1,10 +1,10 @@
 """Makes a source of the samples that archives have."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_torch.data.sources.archive_reader import ArchiveReader
+from alexnet_torch.data.sources.class_names import class_order, some
 from alexnet_torch.data.sources.imagenet_classes import class_of, imagenet_indices
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.sample_table import SampleTable
@@ -68,17 +68,3 @@ def check_same_classes(root: Path, tables: Sequence[SampleTable]) -> None:
     if tables[0].split == "train" and len(tables[0].identities) < 2:
         only = next(iter(tables[0].identities))
         raise UserError(f"--data {root}: has only one class, {only}; add another: one class needs no classifier")
-
-
-def class_order(identities: Iterable[str]) -> list[str]:
-    """Returns identities in the order of their indices: sorted; as numbers if all are, such as 0 to 999."""
-    names = list(identities)
-    if all(re.fullmatch(r"0|[1-9]\d{0,17}", name) for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
-def some(names: Sequence[str]) -> str:
-    """Returns up to five names: a thousand are too many for a message."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "none") + more

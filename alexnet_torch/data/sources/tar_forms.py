@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from alexnet_torch.data.sources.archive_reader import TarReader
+from alexnet_torch.data.sources.class_folders import has_both_splits
 from alexnet_torch.data.sources.devkit import DEVKIT, check_devkit
 from alexnet_torch.data.sources.imagenet_tars import (
     CLASS_ARCHIVE,
@@ -44,10 +45,12 @@ PEEKED = 20  # members that tell what an archive is
 
 
 def is_tar_set(root: Path) -> bool:
-    """Returns whether a path is a tar, or a folder of tars for training or validation; not one with train/ and val/."""
+    """Returns whether a path is a tar, or a folder of tars for training or validation.
+
+    Not a folder that has train/ and val/, too: its tars are what those were unpacked from.
+    """
     if root.is_dir():
-        unpacked = (root / "train").is_dir() and (root / "val").is_dir()
-        return not unpacked and any(_tars(root).values())
+        return not has_both_splits(root) and any(_tars(root).values())
     return root.is_file() and root.name.lower().endswith(SUFFIXES)
 
 

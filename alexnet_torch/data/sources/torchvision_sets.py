@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alexnet_torch.data.sources.cifar import find_cifar, open_cifar
+from alexnet_torch.data.sources.class_folders import has_both_splits
 from alexnet_torch.data.sources.mnist import find_mnist, open_mnist
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.errors import UserError
@@ -10,7 +11,7 @@ from alexnet_torch.errors import UserError
 
 def is_torchvision_set(root: Path) -> bool:
     """Returns whether a folder holds one of the sets, or is its own folder."""
-    return bool(find_cifar(root) or find_mnist(root))
+    return not has_both_splits(root) and bool(find_cifar(root) or find_mnist(root))
 
 
 def open_torchvision_set(root: Path) -> Source:

@@ -1,0 +1,54 @@
+"""The same image files give the same prepared images, whatever form holds them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
+from tests.support.image_sets import (
+    Sample,
+    small_set,
+    write_image_folder,
+    write_official,
+    write_parquet,
+    write_shards,
+)
+
+SIDE = 32
+FORMS: dict[str, Callable[[Path, list[Sample]], Path]] = {
+    "official tars": write_official,
+    "Hugging Face's val tar": lambda root, samples: write_official(root, samples, suffix=True),
+    "shards with cls": write_shards,
+    "shards with json": lambda root, samples: write_shards(root, samples, "json", shards=3),
+    "parquet": write_parquet,
+    "parquet, one row group": lambda root, samples: write_parquet(root, samples, files=1, group=100),
+}
+
+
+def prepared(root: Path, cache: Path) -> PreparedImages:
+    return prepare(root, SIDE, str(cache), workers=1)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> PreparedImages:
+    folder = tmp_path_factory.mktemp("folder")
+    return prepared(write_image_folder(folder / "images", small_set()), folder / "cache")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_map(form: str, expected: PreparedImages, tmp_path: Path) -> None:
+    images = prepared(FORMS[form](tmp_path / "set", small_set()), tmp_path / "cache")
+    assert images.classes == expected.classes == ("n01484850", "n02012849", "n03126707")
+    assert images.names == expected.names
+    for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert ours.images is not None
+        assert theirs.images is not None
+        assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
+    np.testing.assert_array_equal(images.mean, expected.mean)
+    np.testing.assert_array_equal(images.covariance, expected.covariance)
+    assert images.fingerprint.content == expected.fingerprint.content
+    assert images.fingerprint.same_as(expected.fingerprint)
