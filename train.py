@@ -15,15 +15,17 @@ A run starts from its own checkpoint with --resume, else from the weights of --i
 weights.
 
 All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 the input was wrong;
-130 or 143 interrupted by SIGINT or SIGTERM, after saving.
+130, 143 or 129 interrupted by SIGINT, SIGTERM or SIGHUP, after saving.
 """
 
 import sys
 from typing import Any
 
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, status_of
+from alexnet_torch.files import explain_os_error
 from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.output_streams import guarded_streams
 from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.training.stop_signal import StopSignal
 
@@ -31,18 +33,33 @@ from alexnet_torch.training.stop_signal import StopSignal
 def main() -> int:
     """Parses the options and trains; if the run ends early, prints why. Returns the exit status."""
     reuse_freed_memory()
-    world = World.from_environment()
-    with StopSignal() as stop:
+    with guarded_streams(output_is_result=False):
         try:
-            train(parse_options(world), world, stop)
-        except RunError as error:
-            if error.printed_by == "this rank" or (error.printed_by == "main rank" and world.rank == 0):
-                print(f"train.py: {error}", file=sys.stderr)
+            world = World.from_environment()
+        except UserError as error:
+            print(f"train.py: {error}", file=sys.stderr)
             return error.exit_status
-        except KeyboardInterrupt:  # before training, which saves first: see StopSignal
-            if world.local_rank == 0:
-                print("train.py: interrupted before training; the same command continues", file=sys.stderr)
-            return 130
+        # a rank that waits in torch could not act on a signal: only the one that builds, and says so, handles it
+        with StopSignal(raise_early=world.local_rank == 0) as stop:
+            return run(world, stop)
+
+
+def run(world: World, stop: StopSignal) -> int:
+    """Trains as one of the run's ranks; if the run ends early, prints why. Returns the exit status."""
+    try:
+        train(parse_options(world), world, stop)
+    except RunError as error:
+        if error.printed_by == "this rank" or (error.printed_by == "main rank" and world.rank == 0):
+            print(f"train.py: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        rank = f"rank {world.rank}: " if world.size > 1 else ""
+        print(f"train.py: {rank}{explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:  # before training, which saves first: see StopSignal
+        if world.local_rank == 0:
+            print("train.py: interrupted before training; the same command continues", file=sys.stderr)
+        return status_of(interrupt)
     return 0
 
 

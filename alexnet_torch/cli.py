@@ -13,8 +13,11 @@ from alexnet_torch.commands.features_command import features_command
 from alexnet_torch.commands.figures_command import figures_command
 from alexnet_torch.commands.import_command import import_command
 from alexnet_torch.commands.predict_command import predict_command
-from alexnet_torch.errors import UserError
+from alexnet_torch.early_stop import stopped_by_signals
+from alexnet_torch.errors import OutputLost, UserError, status_of
+from alexnet_torch.files import explain_os_error
 from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.output_streams import guarded_streams
 from alexnet_torch.recipes.command_line import one_line_errors
 
 PROGRAM = "python -m alexnet_torch"
@@ -42,6 +45,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the arguments (by default sys.argv) name; returns the exit status."""
+    try:
+        with stopped_by_signals(), guarded_streams(output_is_result=True):
+            return _run(arguments)
+    except OutputLost as error:
+        if not error.is_quiet:
+            with guarded_streams(output_is_result=False):
+                print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def _run(arguments: list[str] | None) -> int:
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(_parse_only(command))
@@ -52,8 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
         run_command()
     except UserError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"{PROGRAM}: {explain_os_error(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)
-        return 130
+        return status_of(interrupt)
     return 0

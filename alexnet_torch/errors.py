@@ -5,9 +5,13 @@ RunError             1
   TrainingError      1             training failed; all ranks raise it together
     RankLost         1             another rank is gone or does not answer
   OtherRankFailed    that rank's   another rank raised an error
-  Interrupted        128 + signal  SIGINT or SIGTERM stopped training, which is saved
+  Interrupted        128 + signal  SIGINT, SIGTERM or SIGHUP stopped training, which is saved
+  OutputLost         141 or 2      standard output, which is the result, cannot be written
+
+Stopped              128 + signal  SIGTERM or SIGHUP before training, or in a command; SIGINT is a KeyboardInterrupt
 """
 
+import signal
 from typing import Literal
 
 
@@ -54,10 +58,40 @@ class OtherRankFailed(RunError):
 
 
 class Interrupted(RunError):
-    """SIGINT or SIGTERM stopped training, after a checkpoint was saved."""
+    """SIGINT, SIGTERM or SIGHUP stopped training, after a checkpoint was saved."""
 
     printed_by = "main rank"
 
-    def __init__(self, signal: int, message: str) -> None:
+    def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_status = 128 + signal
+        self.exit_status = 128 + number
+
+
+class OutputLost(RunError):
+    """Standard output cannot be written.
+
+    Args:
+        reason: why; None if its reader has ended, as in `predict ... | head -1`: that is no error, and not printed.
+    """
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(f"standard output cannot be written ({reason}); make room, or send it elsewhere")
+        self.exit_status = 128 + signal.SIGPIPE if reason is None else 2
+        self.is_quiet = reason is None
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, at a place where Ctrl-C would be a KeyboardInterrupt.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.signal = number
+
+
+def status_of(interrupt: KeyboardInterrupt) -> int:
+    """Returns the exit status after Ctrl-C or another signal: 128 plus its number."""
+    return 128 + (interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT)

@@ -1,6 +1,7 @@
 """Writes files so that they are complete or absent, even after a crash or a power cut."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -16,6 +17,51 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
 
 
+def describe_os_error(error: OSError) -> str:
+    """Returns the file that failed and its own reason, or only the reason where the system names no file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
+
+
+_MENDS = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EPERM: "change its permissions, or name another path",
+    errno.EROFS: "its disk is read-only; name another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "part of its path is a file; name another path",
+    errno.EEXIST: "name another path",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENOENT: "check its path",
+    errno.ELOOP: "its links lead in a circle; name another path",
+    errno.EMFILE: "raise the limit of open files with ulimit -n",
+    errno.EIO: "check its disk",
+}
+
+
+def explain_os_error(error: OSError) -> str:
+    """Returns the file that failed, its own reason, and what to do about this reason."""
+    return f"{describe_os_error(error)}; {_MENDS.get(error.errno or 0, 'name another path')}"
+
+
+def is_inside(error: OSError, folder: Path) -> bool:
+    """Returns whether the file that failed is a folder or in it."""
+    name = error.filename if isinstance(error.filename, str | bytes) else ""
+    return bool(name) and Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an OSError of the block that has no name, as those of writing to an open file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a temporary file, and renames it to `path` if the block raises no exception.
@@ -24,10 +70,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         OSError: for example the disk is full or the folder was removed; no temporary file stays.
     """
     remove_leftovers(path.parent, f".{glob.escape(path.name)}.*.tmp")
-    file = _locked_temporary(path)
+    with naming(path):
+        file = _locked_temporary(path)
     temporary = Path(file.name)
     try:
-        with file:
+        with naming(path), file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_os_error, naming
 from alexnet_torch.run_folder import LOCK
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have no locks
@@ -48,8 +49,7 @@ class RunClaim:
             self._lock(folder, time.monotonic() + patience)
         except OSError as error:
             self.release()
-            reason = error.strerror or error
-            raise UserError(f"--output {folder}: cannot be written ({reason}); name another folder") from error
+            raise UserError(f"--output {folder}: {explain_os_error(error)}") from error
 
     def take_new(self, folder: Path) -> Path:
         """Claims a folder that does not exist yet: this one, or else FOLDER-2, FOLDER-3, ... Returns it."""
@@ -62,9 +62,7 @@ class RunClaim:
                 continue
             except OSError as error:
                 self.release()
-                raise UserError(
-                    f"--output {candidate}: cannot be created ({error.strerror}); name another folder"
-                ) from error
+                raise UserError(f"--output {candidate}: {explain_os_error(error)}") from error
             self._created.insert(0, candidate)
             self.take(candidate)
             return candidate
@@ -72,7 +70,7 @@ class RunClaim:
 
     def _create(self, folder: Path) -> None:
         missing = []
-        while not folder.is_dir():
+        while not folder.exists():
             missing.append(folder)
             folder = folder.parent
         for path in reversed(missing):
@@ -104,8 +102,9 @@ class RunClaim:
             else:  # its last holder removed it as this process opened it
                 os.close(descriptor)
         holder = f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S')},"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, holder.encode(errors="replace"), 0)
+        with naming(folder / LOCK):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, holder.encode(errors="replace"), 0)
 
     def release(self) -> None:
         """Gives the claim back; removes folders that `take` created and nothing was written into."""

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
-    ["files", "malloc", "optional_packages", "randomness", "run_folder", "versions"],
+    ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "run_folder", "versions"],
     ["native_library", "run_claim"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],

@@ -18,7 +18,7 @@ from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, sync_folder
+from alexnet_torch.files import atomic_write, explain_os_error, sync_folder
 
 
 def print_to_stderr(text: str) -> None:
@@ -77,9 +77,7 @@ def prepare_source(
                     _build(target, skip_bad, workers or available_cores(), announce)
         return load_prepared(target, skip_bad, announce)
     except OSError as error:
-        raise UserError(
-            f"--cache: {target.path} cannot be written ({error.strerror or error}); name another folder"
-        ) from error
+        raise UserError(f"--cache {target.path}: {explain_os_error(error)}") from error
 
 
 def _build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce) -> None:

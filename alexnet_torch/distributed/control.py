@@ -14,9 +14,11 @@ from torch.distributed.rendezvous import rendezvous
 from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import OtherRankFailed, UserError
+from alexnet_torch.files import explain_os_error
 
 T = TypeVar("T")
 _LONG = timedelta(days=30)  # preparing ImageNet takes hours, and torchrun notices a process that has died
+_POLL = 0.01  # seconds
 
 
 class Control:
@@ -65,7 +67,7 @@ class Control:
         if not self._world.is_main:
             yield False
             with waiting_for("the writing of files by rank 0"):
-                self.store.wait([name], self.timeout)
+                _wait(self.store, [name], self.timeout)
             status, *received = json.loads(self.store.get(name))
             if status:
                 raise OtherRankFailed(status)
@@ -104,19 +106,31 @@ class Control:
             result = work()
         except UserError as failed:
             error = failed
+        except OSError as failed:  # else the others would wait for this rank
+            error = UserError(f"rank {self._world.rank}: {explain_os_error(failed)}")
         self.store.set(f"{name}/{self._world.rank}", "2" if error else "0")
         if self._world.is_main:
             keys = [f"{name}/{rank}" for rank in range(self._world.size)]
-            self.store.wait(keys, _LONG)
+            _wait(self.store, keys)
             failed_ranks = [rank for rank, key in enumerate(keys) if int(self.store.get(key))]
             self.store.set(name, json.dumps(failed_ranks))
-        self.store.wait([name], _LONG)
+        _wait(self.store, [name])
         failed_ranks = json.loads(self.store.get(name))
-        if error and failed_ranks[0] == self._world.rank:  # the others would print the same
+        if error is not None and failed_ranks[0] == self._world.rank:  # the others would print the same
             raise error
         if failed_ranks:
             raise OtherRankFailed(2)
         return result
+
+
+def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
+    """Waits until a store has all keys."""
+    if timeout < _LONG:
+        store.wait(keys, timeout)
+        return
+    # before training, when Ctrl-C must end this process at once, and not after hours: store.wait acts on no signal
+    while not store.check(keys):
+        time.sleep(_POLL)
 
 
 def _open_stores(world: World) -> tuple[Store, Store]:
@@ -133,7 +147,7 @@ def _open_stores(world: World) -> tuple[Store, Store]:
 
 def _choose_name(store: Store, world: World) -> str:
     name, others = uuid.uuid4().hex, range(1, world.size)
-    store.wait([f"here/{rank}" for rank in others], _LONG)
+    _wait(store, [f"here/{rank}" for rank in others])
     while not store.check([f"{name}/{rank}" for rank in others]):
         # an entry may be of an ended process, if the process that replaces it did not write its own yet
         here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}
@@ -145,7 +159,7 @@ def _choose_name(store: Store, world: World) -> str:
 def _receive_name(store: Store, world: World) -> str:
     own_id = uuid.uuid4().hex
     store.set(f"here/{world.rank}", own_id)
-    store.wait(["start"], _LONG)
+    _wait(store, ["start"])
     while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != own_id:  # of the previous start
         time.sleep(0.02)
     name: str = start["name"]

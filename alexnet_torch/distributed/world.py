@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from alexnet_torch.errors import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -17,9 +19,25 @@ class World:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "World":
-        """Reads torchrun's variables; without them returns a single process."""
+        """Reads torchrun's variables; without any of them returns a single process.
+
+        Raises:
+            UserError: only some of them are set, or to values that fit no rank.
+        """
         defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        rank, size, local_rank, local_size = (int(environment.get(name, value)) for name, value in defaults.items())
+        given = {name: environment[name] for name in defaults if name in environment}
+        fix = f"start torchrun ... train.py ..., or for one process env -u {' -u '.join(given)} python train.py ..."
+        found = ", ".join(f"{name}={value}" for name, value in given.items())
+        try:
+            rank, size, local_rank, local_size = (int(given.get(name, value)) for name, value in defaults.items())
+            if not (0 <= local_rank < local_size <= size and local_rank <= rank < size):
+                raise ValueError("out of range")
+        except ValueError as error:
+            raise UserError(f"the environment has {found}, which no rank of a run has; {fix}") from error
+        # the local ones have defaults: some clusters start one process on each machine, without torchrun
+        needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ()
+        if missing := [name for name in needed if name not in environment]:
+            raise UserError(f"the environment has {found} without {', '.join(missing)}, as torchrun sets them; {fix}")
         return cls(rank, size, local_rank, local_size, "TORCHELASTIC_RUN_ID" in environment)
 
     @property

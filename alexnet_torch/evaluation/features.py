@@ -29,6 +29,7 @@ from alexnet_torch.evaluation.feature_file import (
 )
 from alexnet_torch.evaluation.partial_features import PartialFeatures
 from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
+from alexnet_torch.files import explain_os_error
 from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.versions import library_versions
@@ -117,9 +118,7 @@ def save_features(
         partial.remove()
         return metadata, arrays
     except OSError as error:
-        raise UserError(
-            f"--output {output}: cannot be written ({error.strerror or error}); free space or name another file"
-        ) from error
+        raise UserError(f"--output {output}: {explain_os_error(error)}") from error
 
 
 def _check(model: TrainedModel, request: FeatureRequest) -> None:

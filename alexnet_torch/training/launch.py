@@ -23,7 +23,7 @@ from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.model.stage_names import parse_stages
@@ -84,8 +84,7 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunCla
                 atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
                 control.mark_started()
     except OSError as error:
-        message = f"--output {settings.output}: cannot be written ({error.strerror}); name another folder"
-        raise UserError(message) from error
+        raise UserError(f"--output {settings.output}: {explain_os_error(error)}") from error
     trainer.fit()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates
+from alexnet_torch.files import naming
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import kind_of, stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
@@ -57,7 +58,7 @@ class RunLog:
         settings: Mapping[str, Any],
         stages: tuple[str, ...],
     ) -> None:
-        self._ranks = ranks
+        self._ranks, self._output = ranks, output
         self._writers: _Writers | None = None  # on the main rank only
         with ranks.control.main_only() as is_main:
             if is_main:
@@ -67,7 +68,8 @@ class RunLog:
                 self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step))
 
     def _write(self, *writes: Callable[[_Writers], object]) -> None:
-        with self._ranks.control.main_only():
+        # TensorBoard's writer names no file in its errors; the others do themselves
+        with naming(self._output / TENSORBOARD), self._ranks.control.main_only():
             if self._writers:
                 for write in writes:
                     write(self._writers)
@@ -129,8 +131,9 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files and leaves the bar as it is."""
-        for writer in self._writers or ():
-            writer.close()
+        with naming(self._output / TENSORBOARD):
+            for writer in self._writers or ():
+                writer.close()
 
 
 def filters_by_tower(gathered: ParameterStates, stage: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full
 from alexnet_torch.errors import Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
+from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.dropout_key import DropoutKey
 from alexnet_torch.model.exchange import part_sizes
@@ -117,7 +118,11 @@ class Trainer:
             rank, resume = self.ranks.world.rank, "then continue with --resume"
             if rank > 0:  # only the main rank writes the run
                 raise UserError(f"rank {rank}: {error}; fix it, {resume}") from error
-            raise TrainingError(f"cannot write the run: {error}; make room or fix the folder, {resume}") from error
+            if is_inside(error, self.output):
+                reason = f"cannot write the run: {describe_os_error(error)}; make room or fix the folder"
+            else:
+                reason = explain_os_error(error)
+            raise TrainingError(f"{reason}, {resume}") from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.metrics.stuck_message():

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from alexnet_torch.files import naming
+
 
 class MetricsFile:
     """metrics.jsonl: one line of JSON for each report, append-only.
@@ -24,15 +26,17 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record."""
-        self._require_path()
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with naming(self._path):
+            self._require_path()
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
 
     def sync(self) -> int:
         """Puts the file on the disk; returns its size in bytes."""
-        self._require_path()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with naming(self._path):
+            self._require_path()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def _require_path(self) -> None:
         self._path.stat()  # writing to an open file succeeds even after its folder was removed

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
@@ -68,7 +68,7 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
         with explain_missing_package(path):
             return writers[file_format](model, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
+        raise UserError(f"{path}: {explain_os_error(error)}") from error
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
@@ -70,7 +70,7 @@ class TrainedModel:
             atomic_write(weights, lambda file: file.write(content))
             atomic_write(card, lambda file: file.write(text.encode()))
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+            raise UserError(f"{folder}: {explain_os_error(error)}") from error
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, devices: Sequence[str] | None = None) -> "TrainedModel":
@@ -237,7 +237,7 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
         try:
             save_model(folder, model)
         except OSError as error:
-            raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
+            raise UserError(f"--output {folder}: {explain_os_error(error)}") from error
 
 
 def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

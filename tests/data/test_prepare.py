@@ -270,7 +270,7 @@ def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatc
 
 def test_a_cache_that_cannot_be_written(root: Path) -> None:
     (root.parent / "file").touch()
-    with pytest.raises(UserError, match=r"--cache: .*file.* cannot be written .*name another folder"):
+    with pytest.raises(UserError, match=r"--cache .*file/images-\w+-24: .*file: (File exists|Not a directory)"):
         prepare(root, 24, str(root.parent / "file"), announce=lambda _: None)
 
 

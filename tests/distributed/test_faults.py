@@ -222,7 +222,7 @@ def test_a_removed_folder_stops_all_with_one_message(
 def test_an_output_that_cannot_be_created_is_one_line(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     first, second = rank_pool.run(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
-    assert f"--output {tmp_path}/file/run: cannot be written" in message([first], 2)
+    assert f"--output {tmp_path}/file/run: {tmp_path}/file/run: Not a directory; " in message([first], 2)
     assert (second.value, second.stderr) == (2, "")
 
 

@@ -1,18 +1,61 @@
+import os
 import signal
 
-from alexnet_torch.training.stop_signal import StopSignal
+import pytest
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from alexnet_torch.early_stop import stopped_by_signals
+from alexnet_torch.errors import Stopped, status_of
+from alexnet_torch.training.stop_signal import SIGNALS, StopSignal
 
 
-def test_a_signal_is_stored_a_second_one_acts_as_usual_and_the_handlers_are_restored() -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_stored_a_second_one_acts_as_usual_and_the_handlers_are_restored(number: signal.Signals) -> None:
+    before = handlers()
     stop = StopSignal()
     with stop:
-        assert [signal.getsignal(number) for number in SIGNALS] == before
         stop.install()
-        signal.raise_signal(signal.SIGTERM)
+        installed = handlers()
+        signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_DFL
+        others = [(now, then) for now, then, n in zip(handlers(), installed, SIGNALS, strict=True) if n != number]
+        assert all(now == then for now, then in others)
+    assert stop.signal == number
+    assert handlers() == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_training_a_signal_is_an_exception_with_its_status(number: signal.Signals) -> None:
+    before = handlers()
+    with StopSignal(), pytest.raises(KeyboardInterrupt) as raised:
+        signal.raise_signal(number)
+    assert status_of(raised.value) == 128 + number
+    with stopped_by_signals(), pytest.raises(KeyboardInterrupt) as raised:
+        signal.raise_signal(number)
+    assert status_of(raised.value) == 128 + number
+    assert handlers() == before
+
+
+def test_a_rank_that_does_not_build_ends_at_once() -> None:
+    with StopSignal(raise_early=False):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        assert signal.getsignal(signal.SIGINT) != before[0]
-    assert stop.signal == signal.SIGTERM
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_nohup_stays_in_force() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            stop.install()
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal is None
+        with stopped_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)  # raises nothing
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_stopped_is_not_an_exception_that_code_catches_by_mistake() -> None:
+    assert not issubclass(Stopped, Exception)

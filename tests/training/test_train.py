@@ -187,7 +187,10 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
         (["--split", "devices", "--devices", "cpu"], "--split devices: needs 2 devices"),
         (["--data", "nowhere"], "--data nowhere: there is no such folder"),
         (["--resume"], r"--resume: .* holds no run \(no config.json\); start one without --resume"),
-        (["--output", "/dev/null/run"], "--output /dev/null/run: cannot be written"),
+        (
+            ["--output", "/dev/null/run"],
+            "--output /dev/null/run: /dev/null/run: Not a directory; part of its path is",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

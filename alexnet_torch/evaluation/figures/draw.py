@@ -24,7 +24,7 @@ from alexnet_torch.evaluation.figures.figure4_examples import (
 )
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.figure_files import FigureWriter
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.run_folder import CONFIG, FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
@@ -66,7 +66,7 @@ def draw_figures(options: FigureOptions) -> None:
                 _draw_curves(writer, runs, histories)
             writer.remove_old(FIGURE_NAMES)
         except OSError as error:
-            raise UserError(f"--output {writer.folder}: cannot be written ({error}); free space") from error
+            raise UserError(f"--output {writer.folder}: {explain_os_error(error)}") from error
         finally:
             writer.close()
         print(f"{name}: {', '.join(path.name for path in writer.written)} in {writer.folder}")

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_os_error
 
 # The palette of Okabe and Ito (2008), which people with any kind of colour vision can distinguish; without its
 # yellow, which is faint on white. Even so, no figure shows anything by colour only.
@@ -73,7 +74,7 @@ class FigureWriter:
                 events.unlink()
             self._writer = SummaryWriter(str(tensorboard))
         except OSError as error:
-            raise UserError(f"--output {folder}: cannot be written ({error.strerror}); name another folder") from error
+            raise UserError(f"--output {folder}: {explain_os_error(error)}") from error
 
     def add(self, name: str, figure: Figure) -> None:
         """Writes a figure as <name>.png, <name>.svg and TensorBoard image figures/<name>."""

@@ -1,0 +1,189 @@
+"""What is printed never stops or corrupts a run: a reader, a terminal or the descriptors may be gone."""
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from alexnet_torch import cli
+from alexnet_torch.training.checkpoints import list_checkpoints
+from tests.support.folders import make_images
+from tests.support.paths import NARROW_TRAIN, PROJECT
+
+SLOW = pytest.mark.slow
+LONG = "--epochs 1000 --val-every 1000 --log-every 1"
+
+
+def training(folder: Path, more: str) -> str:
+    """Returns a shell's command that trains on FOLDER/images into FOLDER/run."""
+    if not (folder / "images").exists():
+        make_images(folder / "images")
+    options = f"--data {folder}/images --output {folder}/run --recipe demo --batch-size 8 {more}"
+    return f"{sys.executable} {NARROW_TRAIN} {options}"
+
+
+def shell(command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False, cwd=PROJECT
+    )
+
+
+def reported_steps(run: Path) -> int:
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    return len([json.loads(line) for line in lines])
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while reported_steps(run) < step:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def standard_output(path: str, encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
+    """Makes a file, or "pipe" for a pipe without a reader, the standard output."""
+    if path == "pipe":
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    stream = open(descriptor, "w", encoding=encoding)  # noqa: SIM115, PTH123
+    with redirect_stdout(stream):
+        yield stream
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+@pytest.mark.usefixtures("narrow_demo_recipe")
+@pytest.mark.parametrize("path", ["pipe", "/dev/full"])
+def test_a_run_whose_output_nobody_reads_goes_on_and_saves(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = training(tmp_path, "--max-steps 3 --log-every 1").split()[2:]
+    with standard_output(path), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *options])
+        assert train.main() == 0
+    assert "BrokenPipe" not in capsys.readouterr().err
+    assert reported_steps(tmp_path / "run") == 5
+    (saved,) = list_checkpoints(tmp_path / "run/checkpoints")[:1]
+    assert torch.load(saved, weights_only=True)["state"]["step"] == 3
+
+
+def test_a_command_whose_reader_ends_ends_quietly(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(run_folder.parent / "images/val/class0/000.png")
+    with standard_output("pipe"):
+        assert cli.main(["predict", str(run_folder), image]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_whose_output_is_on_a_full_disk_says_so(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(run_folder.parent / "images/val/class0/000.png")
+    with standard_output("/dev/full"):
+        assert cli.main(["predict", str(run_folder), image]) == 2
+    message = "standard output cannot be written (No space left on device); make room, or send it elsewhere"
+    assert capsys.readouterr().err == f"python -m alexnet_torch: {message}\n"
+
+
+def test_what_is_left_at_the_end_is_no_error(tmp_path: Path) -> None:
+    code = (
+        "import sys; from alexnet_torch.output_streams import guarded_streams\n"
+        "with guarded_streams(False): print('x'); print('y', file=sys.stderr)"
+    )
+    python = f'{sys.executable} -c "{code}"'
+    lines = [f"sleep 0.2 | {python} > >(:)", f"{python} >/dev/full 2>{tmp_path}/err", f"{python} >&-", f"{python} 2>&-"]
+    for line in lines:
+        done = shell(line)
+        assert (done.returncode, done.stderr.replace("y\n", "")) == (0, ""), line
+    assert (tmp_path / "err").read_text() == "y\n"
+
+
+def test_closed_descriptors_get_no_file(tmp_path: Path) -> None:
+    """Else the next file that is opened would get what C libraries print."""
+    code = (
+        "import os; from alexnet_torch.output_streams import guarded_streams\n"
+        f"with guarded_streams(False), open('{tmp_path}/metrics', 'w') as f:\n"
+        " print('no'); os.write(2, b'no'); f.write('yes')"
+    )
+    done = shell(f'{sys.executable} -c "{code}" <&- >&- 2>&-')
+    assert done.returncode == 0
+    assert (tmp_path / "metrics").read_text() == "yes"
+
+
+@SLOW
+@pytest.mark.parametrize("closed", ["| head -1; exit ${PIPESTATUS[0]}", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_shell_may_close_everything(closed: str, tmp_path: Path) -> None:
+    done = shell(f"{training(tmp_path, '--max-steps 3 --log-every 1')} {closed}")
+    assert done.returncode == 0, done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert reported_steps(tmp_path / "run") == 5  # each line is JSON: nothing was printed into the file
+
+
+def test_ctrl_c_to_a_pipeline_saves(tmp_path: Path) -> None:
+    """Ctrl-C ends tee, too: what the run prints after it has no reader."""
+    line = f"{training(tmp_path, LONG)} | tee {tmp_path}/log; exit ${{PIPESTATUS[0]}}"
+    process = subprocess.Popen(
+        ["bash", "-c", f"trap : INT; {line}"], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_step(tmp_path / "run", 3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert re.search("stopped after step .*; continue with --resume", errors)
+    assert list_checkpoints(tmp_path / "run/checkpoints")
+
+
+def test_a_terminal_that_is_closed_saves(tmp_path: Path) -> None:
+    """Its processes get SIGHUP, and cannot write to it any more."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(PROJECT)
+        os.execv("/bin/bash", ["bash", "-c", f"exec {training(tmp_path, LONG)}"])
+    wait_for_step(tmp_path / "run", 3)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert list_checkpoints(tmp_path / "run/checkpoints")
+
+
+@SLOW
+def test_nohup_ignores_the_end_of_the_terminal(tmp_path: Path) -> None:
+    line = f"trap '' HUP; exec {training(tmp_path, '--max-steps 12 --log-every 1')}"
+    process = subprocess.Popen(["bash", "-c", line], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_step(tmp_path / "run", 1)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=SLOW), pytest.param(signal.SIGINT, marks=SLOW)],
+)
+def test_a_signal_while_images_are_decoded_says_that_the_same_command_continues(number: int, tmp_path: Path) -> None:
+    make_images(tmp_path / "images", train=8)
+    fifo = tmp_path / "images/train/class0/fifo.png"
+    os.mkfifo(fifo)  # decoding waits for its content
+    process = subprocess.Popen(
+        training(tmp_path, "").split(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert any("decoding once" in line for line in process.stderr)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == "train.py: interrupted before training; the same command continues"
+    assert not (tmp_path / "run").exists()
