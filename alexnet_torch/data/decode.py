@@ -1,6 +1,6 @@
 """Image files of any kind are decoded to RGB squares."""
 
-import struct
+import logging
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +11,17 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from alexnet_torch.data.decode_limits import (
+    LARGE_PIXELS,
+    MAX_PIXELS,
+    TooLarge,
+    read_bounded,
+    reduced_in_bands,
+    require_bounded,
+    silence_libtiff,
+)
+from alexnet_torch.data.pixel_ranges import PixelRange, UnknownRange, has_16_bits, pixel_range
+
 VERSION = 3
 """Version of the decoded pixels: raised when they change, so that caches are built again."""
 
@@ -20,10 +31,10 @@ JPEG_MARGIN = 1.5
 The mean difference from full decoding is then well below a grey level; with 1, just below: benchmarks/results/input.md.
 """
 
-# Pillow's limit is for files from strangers; a set of images is the user's own.
-Image.MAX_IMAGE_PIXELS = None
 # Pillow's warnings repeat for each file; not within `decode_bytes`: catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# else Python prints its messages on stderr, without the file's name, where a program configures no logging
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decoded_side(image_size: int) -> int:
@@ -42,9 +53,8 @@ class UnreadableImage(Exception):
 def decode_file(path: Path, side: int) -> np.ndarray:
     """Reads and decodes an image file; arguments and errors as for `decode_bytes`."""
     try:
-        # Pillow would read the file in pieces, and start the decoder again for each
-        content = path.read_bytes()
-    except (OSError, MemoryError) as error:
+        content = read_bounded(path)
+    except (OSError, MemoryError, TooLarge) as error:
         raise UnreadableImage(path, _reason(error)) from error
     return decode_bytes(content, side, path)
 
@@ -53,7 +63,7 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
     """Decodes the central square of an image, its shorter side scaled to `side` (paper, section 2).
 
     CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is
-    applied.
+    applied. Decoding takes about a gigabyte at most.
 
     Args:
         content: an image file's, in any format.
@@ -64,21 +74,40 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
         (side, side, 3) uint8.
 
     Raises:
-        UnreadableImage: the content is no image, is truncated, or has pixels without a defined range.
+        UnreadableImage: the content is no image, is truncated, is too large, or has pixels without a defined range.
     """
     try:
-        with Image.open(BytesIO(content)) as image:
-            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
-            image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
-            image.load()
-            return _resized(_rgb(_square(_upright(image)), name), side)
+        square = _decoded_square(content, side)
     except UnidentifiedImageError as error:
         reason = "not an image of a known kind" if content else "empty file"
         raise UnreadableImage(name, reason) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(name, f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from error
     except (MemoryError, OverflowError) as error:  # a broken header asks for too much
         raise UnreadableImage(name, "its header gives a size beyond memory") from error
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+    except Exception as error:  # of a damaged file, Pillow's decoders raise almost any exception
         raise UnreadableImage(name, _reason(error)) from error
+    return _resized(square, side)
+
+
+def _decoded_square(content: bytes, side: int) -> Image.Image:
+    """Returns the central square in RGB, upright; Pillow decides which exceptions it raises."""
+    with Image.open(BytesIO(content)) as image:
+        if image.format == "TIFF":
+            silence_libtiff()
+        # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
+        image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
+        require_bounded(image, content)
+        sixteen_bits = has_16_bits(image)
+        image.load()
+        return _rgb_square(image, side, pixel_range(image, sixteen_bits))
+
+
+def _rgb_square(image: Image.Image, side: int, pixels: PixelRange) -> Image.Image:
+    """Returns the central square of a loaded image in RGB, upright; reduced in size if it is large."""
+    if image.width * image.height > LARGE_PIXELS:
+        return _upright(reduced_in_bands(image, side, pixels.to_rgb), image)
+    return pixels.to_rgb(_square(_upright(image, image)))
 
 
 def decode_image(image: Image.Image, side: int) -> np.ndarray:
@@ -99,12 +128,19 @@ def decode_image(image: Image.Image, side: int) -> np.ndarray:
         content = image.fp.read()
         image.fp.seek(position)
         return decode_bytes(content, side, name)
-    return _resized(_rgb(_square(_upright(image)), name), side)
+    try:
+        square = _rgb_square(image, side, pixel_range(image, has_16_bits(image)))
+    except UnknownRange as error:
+        raise UnreadableImage(name, str(error)) from error
+    return _resized(square, side)
 
 
 def _reason(error: BaseException) -> str:
     """Returns the first line of an error's text, without the path: the message has it already."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
+    # an index or a key that is missing tells nothing by itself
+    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError, TooLarge, UnknownRange))
+    return text if told and text else f"damaged ({type(error).__name__}: {text})"
 
 
 UPRIGHT = {
@@ -119,29 +155,14 @@ UPRIGHT = {
 """The transposition that undoes each of EXIF's orientations; 1 is upright."""
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Returns an image turned and mirrored as the EXIF of its file says."""
     # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
     try:
-        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, struct.error, OSError):
+        method = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of almost any kind, since Pillow reads the tags without a check
         return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
     return image if method is None else image.transpose(method)
-
-
-def _rgb(image: Image.Image, name: Path | str) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode == "F":
-        raise UnreadableImage(name, "floating-point pixels have no defined range")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # convert() would clip 0..65535 to 0..255
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def _square(image: Image.Image) -> Image.Image:

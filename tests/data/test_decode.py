@@ -85,14 +85,6 @@ def test_cmyk_jpegs(tmp_path: Path) -> None:
     assert solid(tmp_path / "black.jpg").max() < 8
 
 
-@pytest.mark.parametrize("value", [0, 128, 257, 40000, 65535])
-def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, tmp_path: Path) -> None:
-    Image.fromarray(np.full((9, 9), value, np.uint16)).save(tmp_path / "x.png")
-    assert solid(tmp_path / "x.png").tolist() == [round(value / 257)] * 3
-    Image.fromarray(np.full((9, 9), value, np.int32)).save(tmp_path / "x.tif")
-    assert solid(tmp_path / "x.tif").tolist() == [round(value / 257)] * 3
-
-
 def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert solid(tmp_path / "clear.png").tolist() == [255] * 3
@@ -203,17 +195,11 @@ def test_bytes_decode_as_their_file_and_errors_have_the_given_name(tmp_path: Pat
         decode_bytes(b"", 32, "archive/member")
 
 
-def test_a_header_that_asks_for_more_than_memory(tmp_path: Path) -> None:
+def test_a_header_that_gives_too_many_pixels(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     content = bytearray((tmp_path / "x.png").read_bytes())
     content[16:24] = (2**31 - 1).to_bytes(4) * 2  # IHDR's width and height
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="a size beyond memory"):
+    with pytest.raises(UnreadableImage, match="more than 536,870,912 pixels"):
         decode_file(tmp_path / "x.png", 8)
-
-
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(UnreadableImage, match="no defined range"):
-        decode_file(tmp_path / "x.tif", 8)
