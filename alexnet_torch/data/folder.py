@@ -1,32 +1,31 @@
 """Lists of image files: those of a folder, nested in any way, and those that a text file names."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.errors import UserError
 
 
-def find_images(root: Path) -> tuple[str, ...]:
+def find_images(root: Path, announce: Callable[[str], None]) -> tuple[str, ...]:
     """Returns the sorted paths of the images in a folder and its subfolders, relative to it, with "/" as separator.
 
-    Only files with the suffixes of ImageFolder are images. Raises a UserError if there is no folder, or no image.
+    Args:
+        root: the folder.
+        announce: called with a line about files that are no images, if there are some.
+
+    Raises:
+        UserError: there is no folder, it cannot be read, or it has no image.
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name a folder of images")
-    paths = []
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from error
-
-    for folder, _, names in os.walk(root, followlinks=True, onerror=refuse):
-        relative = Path(folder).relative_to(root).as_posix()
-        prefix = "" if relative == "." else f"{relative}/"
-        paths += [prefix + name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+    tree = ImageTree(root, what=str(root))
+    paths = tuple(sorted(tree.images("").paths))
     if not paths:
-        raise UserError(f"{root}: contains no images; their names must end in {', '.join(IMG_EXTENSIONS)}")
-    return tuple(sorted(paths))
+        raise UserError(f"{root}: contains no images that can be read; name a folder that has some")
+    if tree.passed_over.counts:
+        announce(f"{root}: {len(paths):,} images{tree.passed_over}")
+    return paths
 
 
 def read_file_list(file: Path) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.folder import find_images, read_file_list
+from alexnet_torch.data.prepare import print_to_stderr
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.feature_file import (
     HDF5_REQUIREMENTS,
@@ -101,7 +102,7 @@ def save_features(
     """
     output = request.output
     _check(model, request)
-    names = find_images(request.folder) if request.files is None else read_file_list(request.files)
+    names = _names(request)
     if request.files is not None and not request.skip_bad:
         _check_existing(request.files, request.folder, names)
     arrays = _arrays(model, request)
@@ -119,6 +120,10 @@ def save_features(
         return metadata, arrays
     except OSError as error:
         raise UserError(f"--output {output}: {explain_os_error(error)}") from error
+
+
+def _names(request: FeatureRequest) -> tuple[str, ...]:
+    return find_images(request.folder, print_to_stderr) if request.files is None else read_file_list(request.files)
 
 
 def _check(model: TrainedModel, request: FeatureRequest) -> None:

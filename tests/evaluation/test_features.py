@@ -121,7 +121,7 @@ def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
             "--stage fc9: 'fc9' is not a stage; choose from conv1,",
         ),
         (["RUN", "nowhere", "--output", "f.npy"], "nowhere: there is no such folder; name a folder of images"),
-        (["RUN", "RUN", "--output", "f.npy"], "contains no images; their names must end in .jpg"),
+        (["RUN", "RUN", "--output", "f.npy"], "contains no images that can be read; name a folder"),
         (["RUN", "IMAGES", "--output", "/dev/null/f.npy"], "--output /dev/null/f.npy: /dev/null: File exists"),
         (["RUN", "IMAGES", "--output", "f.npy", "--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["IMAGES", "IMAGES", "--output", "f.npy"], "no model here"),

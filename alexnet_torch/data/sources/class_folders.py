@@ -54,15 +54,15 @@ def read_split(root: Path, split: SplitName, passed_over: PassedOver) -> Classes
     tree = ImageTree(root, passed_over)
     classes = read_class_folders(tree, f"{split}/")
     if not classes:
-        if len(tree.images(f"{split}/", deep=False).names):
+        if len(tree.images(f"{split}/", deep=False)):
             raise UserError(
                 f"--data {root}: {split}/ is flat: it contains images directly, without class folders; "
                 f"move each image into {split}/<class>/"
             )
         raise UserError(f"--data {root}: {split}/ contains no images; put them into {split}/<class>/")
-    if not any(len(part.files.names) for part in classes.values()):
+    if not any(len(part.files) for part in classes.values()):
         raise UserError(f"--data {root}: {split}/ has no images that can be read; put some into {split}/<class>/")
-    if empty := [name for name, part in classes.items() if not len(part.files.names)]:
+    if empty := [name for name, part in classes.items() if not len(part.files)]:
         raise UserError(f"--data {root}: no images in {split}/ of class {some(empty)}; add some or remove the folder")
     return classes
 

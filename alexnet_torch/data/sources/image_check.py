@@ -8,9 +8,11 @@ from PIL import Image
 from alexnet_torch.errors import UserError
 
 # what torchvision's ImageFolder takes, and the other names of formats that Pillow decodes
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
-    *(".jpe", ".jfif", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".apng", ".dib", ".pbm", ".pnm", ".tga"),
+EXTENSIONS = frozenset(
+    (
+        *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),
+        *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga"),
+    )
 )
 """Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
 

@@ -41,11 +41,6 @@ class ClassFiles:
     files: ImageFiles
     keys: Names | None = None  # (n) names in the samples' keys; None: those of the files
 
-    @property
-    def key_names(self) -> Names:
-        """The part of each sample's key after <split>/<class>/."""
-        return self.files.names if self.keys is None else self.keys
-
 
 def source_of_files(
     form: str,
@@ -88,18 +83,17 @@ def _split(
     paths, keys, counts = [], [], []
     for identity in classes:
         part = by_class.get(identity)
-        counts.append(len(part.files.names) if part else 0)
+        counts.append(len(part.files) if part else 0)
         if part is None:
             continue
         files, folder = part.files, f"{name}/{identity}/"
-        paths.append(_prefixed(files.folder, files.names))
-        keys.append(paths[-1] if part.keys is None and files.folder == folder else _prefixed(folder, part.key_names))
+        paths.append(files.paths)
+        if part.keys is None and files.folder == folder:  # as in ImageFolder's layout
+            keys.append(files.paths)
+        else:
+            keys.append(Names.of(folder + key for key in part.keys or files.names))
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
     all_paths = Names.joined(paths)
-    same = all(key is path for key, path in zip(keys, paths, strict=True))  # as in a folder of ImageFolder's layout
+    same = all(key is path for key, path in zip(keys, paths, strict=True))
     split = SourceSplit(name, all_paths if same else Names.joined(keys), labels, FileReader(root, all_paths))
     return split, all_paths
-
-
-def _prefixed(folder: str, names: Names) -> Names:
-    return Names.of(folder + name for name in names) if folder else names

@@ -1,15 +1,15 @@
 """Lists the image files below a folder quickly: one look at each entry, a million of them in seconds."""
 
 import os
-import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from alexnet_torch.data.sources.image_check import EXTENSIONS, is_image_content
-from alexnet_torch.data.sources.junk import PassedOver, junk_reason
+from alexnet_torch.data.sources.junk import SYSTEM, PassedOver, junk_reason
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.errors import UserError
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
@@ -22,13 +22,21 @@ class ImageFiles:
     """Image files of a folder, in ImageFolder's order: files of a folder before those of its subfolders."""
 
     folder: str  # relative to the source's root, ending in "/"; empty for the root
-    names: Names  # (n) paths relative to `folder`
+    paths: Names  # (n) relative to the source's root
     sizes: np.ndarray  # (n,) int64, bytes; -1 for a broken link
     times: np.ndarray  # (n,) int64, time of the last change in nanoseconds
 
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The paths relative to the folder."""
+        return (path[len(self.folder) :] for path in self.paths)
+
     def take(self, indices: np.ndarray) -> "ImageFiles":
         """Returns some of the files, in that order."""
-        return ImageFiles(self.folder, self.names.take(indices), self.sizes[indices], self.times[indices])
+        return ImageFiles(self.folder, self.paths.take(indices), self.sizes[indices], self.times[indices])
 
 
 @dataclass
@@ -38,7 +46,12 @@ class ImageTree:
     root: Path
     passed_over: PassedOver = field(default_factory=PassedOver)
     is_image: Callable[[Path], bool] = is_image_content  # of a file whose suffix does not say it
+    what: str = ""  # the root in messages; by default as --data names it
     visited: dict[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) of each folder, and its path
+
+    def __post_init__(self) -> None:
+        self.what = self.what or f"--data {self.root}"
+        self._visit("")
 
     def subfolders(self, folder: str = "") -> list[str]:
         """Returns the sorted names of the folders in a folder ("" or "train/"), without those passed over.
@@ -51,20 +64,21 @@ class ImageTree:
         here, names = self.root / folder, []
         self._visit(folder)
         is_run = _holds_run(here)
-        entries = sorted(self._entries(folder), key=lambda entry: entry.name)
-        for name in (entry.name for entry in entries if not _is_folder(entry)):
-            is_image = name.lower().endswith(EXTENSIONS)
+        with self._entries(folder) as entries:
+            is_folder = {entry.name: _is_folder(entry) for entry in entries}
+        for name in sorted(name for name in is_folder if not is_folder[name]):
+            is_image = name.lower().rpartition(".")[2] in EXTENSIONS
             self.passed_over.add(junk_reason(name) or ("in no class folder" if is_image else "no image"), folder + name)
-        for name in (entry.name for entry in entries if _is_folder(entry)):
+        for name in sorted(name for name in is_folder if is_folder[name]):
             reason = junk_reason(name)
             if not reason and ((is_run and name in (CHECKPOINTS, FIGURES, TENSORBOARD)) or _holds_run(here / name)):
                 reason = "of a run"
             if reason:
                 self.passed_over.add(reason, f"{folder}{name}/")
-            elif same := self._visit(f"{folder}{name}/"):
-                if same != f"{folder}{name}/" and same.startswith(folder) and same != folder:
+            elif (same := self._visit(f"{folder}{name}/")) is not None:
+                if same.startswith(folder) and same != folder:
                     raise UserError(
-                        f"--data {self.root}: {folder}{name} and {same[:-1]} are one folder, by a link; remove the link"
+                        f"{self.what}: {folder}{name} and {same[:-1]} are one folder, by a link; remove the link"
                     )
                 self.passed_over.add("linked twice", f"{folder}{name}/")
             else:
@@ -87,60 +101,65 @@ class ImageTree:
             self._visit(here)
             files[here], below = self._read(here)
             for name in below if deep else ():
-                if self._visit(f"{here}{name}/"):
+                if self._visit(f"{here}{name}/") is not None:
                     self.passed_over.add("linked twice", f"{here}{name}/")
                 else:
                     waiting.append(f"{here}{name}/")
-        ordered = [
-            (here[len(folder) :], entry) for here in sorted(files, key=lambda x: x[:-1]) for entry in files[here]
-        ]
+        in_order = sorted(files, key=lambda here: here[:-1])  # as os.walk names them, without the "/"
+        entries = [entry for here in in_order for entry in files[here]]
         return ImageFiles(
             folder,
-            Names.of(here + name for here, (name, _, _) in ordered),
-            np.array([size for _, (_, size, _) in ordered], np.int64),
-            np.array([time for _, (_, _, time) in ordered], np.int64),
+            Names.of([here + entry[0] for here in in_order for entry in files[here]]),
+            np.array([size for _, size, _ in entries], np.int64),
+            np.array([time for _, _, time in entries], np.int64),
         )
 
     def _read(self, folder: str) -> tuple[list[_Entry], list[str]]:
         """Returns a folder's image files, sorted by name, and the names of its folders."""
         files, folders = [], []
-        for entry in self._entries(folder):
-            name = entry.name
-            if reason := junk_reason(name):
-                self.passed_over.add(reason, folder + name)
-                continue
-            try:
-                if entry.is_dir():
-                    folders.append(name)
+        with self._entries(folder) as entries:
+            for entry in entries:  # a million times: each microsecond here is a second at the start
+                name = entry.name
+                lower = name.lower()
+                if name[0] == "." or lower in SYSTEM:
+                    self.passed_over.add(junk_reason(name) or "", folder + name)
                     continue
-                status = entry.stat()
-            except OSError:  # a broken link, or one to itself: decoding reports it with the other unreadable files
-                if name.lower().endswith(EXTENSIONS):
-                    files.append((name, -1, 0))
-                else:
-                    self.passed_over.add("broken link", folder + name)
-                continue
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-                self.passed_over.add("no regular file", folder + name)
-            elif name.lower().endswith(EXTENSIONS) or self.is_image(self.root / folder / name):
-                files.append((name, status.st_size, status.st_mtime_ns))
-            else:
-                self.passed_over.add("no image", folder + name)
+                is_named = lower.rpartition(".")[2] in EXTENSIONS
+                try:
+                    if entry.is_dir():
+                        folders.append(name)
+                    elif not entry.is_file() and not entry.is_symlink():  # reading a pipe would wait for ever
+                        self.passed_over.add("no regular file", folder + name)
+                    elif is_named or self.is_image(self.root / folder / name):
+                        status = entry.stat()
+                        files.append((name, status.st_size, status.st_mtime_ns))
+                    else:
+                        self.passed_over.add("no image", folder + name)
+                except OSError:
+                    if is_named:  # a broken link: decoding reports it with the other unreadable files
+                        files.append((name, -1, 0))
+                    else:
+                        self.passed_over.add("broken link", folder + name)
         files.sort()
         return files, sorted(folders)
 
-    def _entries(self, folder: str) -> "list[os.DirEntry[str]]":
-        try:
-            with os.scandir(self.root / folder) as entries:
-                return list(entries)
-        except OSError as error:
-            raise self._unreadable(folder, error) from error
+    @contextmanager
+    def _entries(self, folder: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
+        """Opens a folder's entries, whose status is then read by name and not by path: a fifth faster."""
+        with ExitStack() as opened:
+            try:
+                descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+                opened.callback(os.close, descriptor)
+                entries = opened.enter_context(os.scandir(descriptor))
+            except OSError as error:
+                raise self._unreadable(folder, error) from error
+            yield entries
 
     def _unreadable(self, folder: str, error: OSError) -> UserError:
         path = self.root / folder
         if isinstance(error, PermissionError):
-            return UserError(f"--data {self.root}: no permission to read {path}; change its permissions")
-        return UserError(f"--data {self.root}: {path} cannot be read ({error.strerror}); mend or remove it")
+            return UserError(f"{self.what}: no permission to read {path}; change its permissions")
+        return UserError(f"{self.what}: {path} cannot be read ({error.strerror}); mend or remove it")
 
     def _visit(self, folder: str) -> str | None:
         """Marks a folder as visited; returns the path by which it was before, None if it was not or by this path."""

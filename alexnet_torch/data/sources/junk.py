@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 LISTED = 1000
 """Names that are kept for each reason: a folder copied by macOS has a ._ file beside each of a million images."""
 
-_SYSTEM = {
+SYSTEM = {
     "thumbs.db": "Windows",
     "ehthumbs.db": "Windows",
     "desktop.ini": "Windows",
@@ -19,6 +19,7 @@ _SYSTEM = {
     "lost+found": "file system",
     "__pycache__": "Python",
 }
+"""Names of files and folders that systems write, in lower case, and who writes them."""
 _APPLE = re.compile(r"\._|\.DS_Store$|\.AppleDouble$")
 
 
@@ -30,7 +31,7 @@ def junk_reason(name: str) -> str | None:
     """
     if name.startswith("."):
         return "macOS" if _APPLE.match(name) else "hidden"
-    system = _SYSTEM.get(name.lower())
+    system = SYSTEM.get(name.lower())
     return system and f"{system}'s"
 
 

@@ -20,6 +20,10 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """Returns the names in a buffer."""
+        names = list(names)
+        joined = "".join(names)
+        if joined.isascii():  # nearly always, and five times as fast
+            return cls(joined.encode(), np.cumsum(np.fromiter(map(len, names), np.int64, len(names))))
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         return cls(b"".join(encoded), np.cumsum([len(name) for name in encoded], dtype=np.int64))
 

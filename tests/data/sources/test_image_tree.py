@@ -1,0 +1,182 @@
+"""What is an image and what is a class in folders that people really have."""
+
+import json
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from alexnet_torch.data.folder import find_images
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.sources.image_tree import ImageTree
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.source import Source
+from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images", train=2, val=1)
+
+
+def keys(source: Source) -> list[str]:
+    return [key for split in source.splits for key in split.keys]
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+JUNK: dict[str, Callable[[Path], object]] = {
+    "checkpoints of notebooks": lambda r: copy(r / "val/class0/000.png", r / "train/.ipynb_checkpoints/000.png"),
+    "in a class": lambda r: copy(r / "val/class0/000.png", r / "train/class0/.ipynb_checkpoints/000.png"),
+    "thumbnails": lambda r: copy(r / "val/class0/000.png", r / "train/class1/@eaDir/000.png/SYNOPHOTO_M.png"),
+    "AppleDouble": lambda r: (r / "train/class1/._000.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X"),
+    "Finder": lambda r: (r / "train/.DS_Store").write_bytes(b"\0\0\0\1Bud1"),
+    "Windows": lambda r: (r / "val/class2/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0"),
+    "settings": lambda r: (r / "val/class2/desktop.ini").write_text("[.ShellClassInfo]"),
+    "a zip from macOS": lambda r: copy(r / "val/class0/000.png", r / "train/__MACOSX/class0/000.png"),
+    "hidden copy": lambda r: copy(r / "val/class0/000.png", r / "train/class0/.000.png"),
+    "notes": lambda r: (r / "train/class0/licence.txt").write_text("CC0"),
+    "boxes": lambda r: (r / "train/class0/000.xml").write_text("<box/>"),
+    "beside the classes": lambda r: copy(r / "val/class0/000.png", r / "train/000.png"),
+    "a link to itself": lambda r: (r / "train/class0/self").symlink_to("."),
+    "a link upwards": lambda r: (r / "train/class0/up").symlink_to(".."),
+    "a pipe": lambda r: os.mkfifo(r / "train/class0/pipe.png"),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_what_is_no_image_is_passed_over_and_told(name: str, root: Path) -> None:
+    before = keys(open_source(root))
+    JUNK[name](root)
+    source = open_source(root)
+    assert keys(source) == before
+    assert sum(source.passed_over.counts.values()) == 1
+    expected = f"--data {root}: ImageFolder, 3 classes, 6 training and 3 validation images; 1 passed over: 1 "
+    assert source.describe().startswith(expected)
+
+
+def test_all_of_it_together_is_listed_in_the_manifest(root: Path, tmp_path: Path) -> None:
+    before = keys(open_source(root))
+    for make in JUNK.values():
+        make(root)
+    lines: list[str] = []
+    assert [*prepare(root, 24, str(tmp_path / "cache"), announce=lines.append).train.keys] == before[:6]
+    assert f"; {len(JUNK)} passed over: " in lines[0]
+    (manifest,) = (tmp_path / "cache").glob("*/manifest.json")
+    listed = json.loads(manifest.read_text())["passed_over"]
+    assert sum(each["count"] for each in listed.values()) == len(JUNK)
+    assert "train/class1/._000.png" in listed["macOS"]["paths"]
+    assert "train/class0/pipe.png" in listed["no regular file"]["paths"]
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "gif", "avif", "jp2", "JPG", "pcx", "ico", "", "jpg~", "downloaded"])
+def test_what_pillow_reads_is_an_image_whatever_its_name(suffix: str, root: Path) -> None:
+    kinds = {"gif": "GIF", "avif": "AVIF", "jp2": "JPEG2000", "pcx": "PCX", "ico": "ICO"}
+    with Image.open(root / "val/class0/000.png") as image:
+        image.save(root / f"train/class1/picture.{suffix}".rstrip("."), kinds.get(suffix, "JPEG"))
+    source = open_source(root)
+    assert len(source.split("train")) == 7
+    assert not source.passed_over.counts
+
+
+def test_a_broken_image_is_reported_and_not_passed_over(root: Path) -> None:
+    (root / "train/class0/cut.gif").write_bytes(b"")
+    assert len(open_source(root).split("train")) == 7
+    with pytest.raises(UserError, match=r"1 file\(s\) cannot be read(.|\n)*cut.gif: empty file"):
+        prepare(root, 24, "none", announce=lambda _: None)
+
+
+def test_ordinary_folders_keep_imagefolders_order(root: Path) -> None:
+    for path in ("train/class0/b/x.png", "train/class0/a-b/x.png", "train/class0/a/x.png", "train/class0/a/b/x.png"):
+        copy(root / "val/class0/000.png", root / path)
+    source = open_source(root)
+    for split in source.splits:
+        usual = ImageFolder(str(root / split.name))
+        assert [str(root / key) for key in split.keys] == [path for path, _ in usual.samples]
+        assert split.labels.tolist() == usual.targets
+
+
+def test_links_to_other_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    shutil.move(root / "train/class1", tmp_path / "elsewhere")
+    (root / "train/class1").symlink_to(tmp_path / "elsewhere")
+    assert len(open_source(root).split("train")) == 6
+
+
+def test_val_may_be_a_link_to_train(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    (root / "val").symlink_to("train")
+    assert [len(split) for split in open_source(root).splits] == [6, 6]
+
+
+def test_two_classes_that_are_one_folder_are_refused(root: Path) -> None:
+    shutil.rmtree(root / "train/class2")
+    (root / "train/class2").symlink_to("class0")
+    with pytest.raises(UserError, match="train/class2 and train/class0 are one folder, by a link; remove the link"):
+        open_source(root)
+
+
+def test_a_run_in_the_data_folder_is_no_class(root: Path) -> None:
+    for run in (root / "val", root / "train/my-run"):
+        (run / "tensorboard").mkdir(parents=True)
+        (run / "tensorboard/events.out.tfevents.1").write_bytes(b"\0")
+        (run / "checkpoints").mkdir()
+        (run / "config.json").write_text("{}")
+        (run / "metrics.jsonl").touch()
+    source = open_source(root)
+    assert source.identities == ("class0", "class1", "class2")
+    assert source.passed_over.counts["of a run"] == 3
+
+
+def test_names_that_unicode_writes_in_two_ways_are_one_class(root: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    (root / "train/class1").rename(root / "train" / decomposed)
+    (root / "val/class1").rename(root / "val" / composed)
+    source = open_source(root)
+    assert source.identities == (decomposed, "class0", "class2")
+    assert source.split("val").labels.tolist() == [0, 1, 2]
+    assert source.split("val").read(0) == (root / "val" / composed / "000.png").read_bytes()
+    shutil.copytree(root / "train" / decomposed, root / "train" / composed)
+    with pytest.raises(UserError, match="has two folders named café, in two ways that Unicode writes it"):
+        open_source(root)
+
+
+@pytest.mark.parametrize(("split", "near"), [("val", "valid"), ("val", "Val"), ("train", "Train"), ("val", "test")])
+def test_near_names_are_pointed_out(split: str, near: str, root: Path) -> None:
+    (root / split).rename(root / near)
+    with pytest.raises(UserError, match=f"has no folder {split}/; if {near}/ is that, rename it to {split}/"):
+        open_source(root)
+
+
+def test_each_file_of_unknown_suffix_is_looked_at_and_known_ones_are_not(root: Path) -> None:
+    (root / "train/class0/a.txt").touch()
+    looked: list[str] = []
+
+    def look(path: Path) -> bool:
+        looked.append(path.name)
+        return False
+
+    ImageTree(root, is_image=look).images("train/class0/")
+    assert looked == ["a.txt"]
+
+
+def test_features_read_the_same_files(root: Path) -> None:
+    for make in JUNK.values():
+        make(root)
+    (root / "train/class0/self").unlink()
+    with Image.open(root / "val/class0/000.png") as image:
+        image.save(root / "train/class1/picture", "JPEG")
+    lines: list[str] = []
+    found = find_images(root / "train", lines.append)
+    classes = [f"class{k}/00{i}.png" for k in range(3) for i in range(2)]
+    assert found == tuple(sorted(["000.png", *classes, "class1/picture"]))
+    assert lines == [lines[0]]
+    assert "passed over: " in lines[0]
