@@ -86,8 +86,8 @@ def open_corruptions(root: Path, corruptions: Sequence[Corruption]) -> TestSet:
         for label, identity in enumerate(own):
             files = listed[identity].files
             paths.append(Names.of(files.folder + name for name in files.names))
-            labels.append(np.full(len(files.names), label, np.int64))
-            groups.append(np.full(len(files.names), group, np.int64))
+            labels.append(np.full(len(files), label, np.int64))
+            groups.append(np.full(len(files), group, np.int64))
     all_paths = Names.joined(paths)
     if not len(all_paths):
         raise UserError(f"--data {root}: {corruptions[0].name} has no images in class folders; unpack it again")

@@ -63,7 +63,7 @@ def _of_source(root: Path) -> TestSet:
 
 def _open_class_folders(root: Path) -> TestSet:
     tree = ImageTree(root)
-    classes = {name: part for name, part in read_class_folders(tree, "").items() if len(part.files.names)}
+    classes = {name: part for name, part in read_class_folders(tree, "").items() if len(part.files)}
     form = _known_name(root) or "class folders"
     return TestSet.of_source(source_of_files(form, root, class_order(classes), {"val": classes}, tree.passed_over))
 
