@@ -85,7 +85,7 @@ def open_corruptions(root: Path, corruptions: Sequence[Corruption]) -> TestSet:
         classes = own
         for label, identity in enumerate(own):
             files = listed[identity].files
-            paths.append(Names.of(files.folder + name for name in files.names))
+            paths.append(files.paths)
             labels.append(np.full(len(files), label, np.int64))
             groups.append(np.full(len(files), group, np.int64))
     all_paths = Names.joined(paths)

@@ -71,16 +71,16 @@ def _open_class_folders(root: Path) -> TestSet:
 def _has_class_folders(folder: Path) -> bool:
     """Returns whether a folder has a subfolder with an image, and no images itself."""
     tree = ImageTree(folder)
-    if len(tree.images("", deep=False).names):
+    if len(tree.images("", deep=False)):
         return False
-    return any(len(tree.images(f"{name}/", deep=False).names) for name in tree.subfolders())
+    return any(len(tree.images(f"{name}/", deep=False)) for name in tree.subfolders())
 
 
 def _only_folder(root: Path) -> Path | None:
     """Returns the one folder that a folder consists of, as unpacked archives often are: sketch/ of ImageNet-Sketch."""
     tree = ImageTree(root)
     names = tree.subfolders()
-    if len(names) != 1 or names[0] in ("train", "val") or len(tree.images("", deep=False).names):
+    if len(names) != 1 or names[0] in ("train", "val") or len(tree.images("", deep=False)):
         return None
     return root / names[0]
 
