@@ -13,6 +13,7 @@ from alexnet_torch.commands.features_command import features_command
 from alexnet_torch.commands.figures_command import figures_command
 from alexnet_torch.commands.import_command import import_command
 from alexnet_torch.commands.predict_command import predict_command
+from alexnet_torch.commands.report_command import report_command
 from alexnet_torch.early_stop import stopped_by_signals
 from alexnet_torch.errors import OutputLost, UserError, status_of
 from alexnet_torch.files import explain_os_error
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_command,
     "export": export_command,
     "figures": figures_command,
+    "report": report_command,
     "features": features_command,
 }
 

@@ -3,6 +3,7 @@
 RunError             1
   UserError          2             the user's input is wrong
   TrainingError      1             training failed; all ranks raise it together
+    Diverged         1             a loss or a weight is not finite
     RankLost         1             another rank is gone or does not answer
   OtherRankFailed    that rank's   another rank raised an error
   Interrupted        128 + signal  SIGINT, SIGTERM or SIGHUP stopped training, which is saved
@@ -32,6 +33,10 @@ class TrainingError(RunError):
     """Training failed, for example because it diverged. The message names the step."""
 
     printed_by = "main rank"
+
+
+class Diverged(TrainingError):
+    """A loss or a weight is not finite. The message names the last good checkpoint."""
 
 
 class RankLost(TrainingError):

@@ -9,5 +9,7 @@ MODEL_CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
+REPORT = "report.html"  # a page about the run
 FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show
+END = "end.json"  # how the run's last process ended, unless it was killed
 LOCK = ".lock"  # names the process that writes the run, while it does

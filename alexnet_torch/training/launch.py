@@ -1,8 +1,6 @@
 """Assembles the training that the options describe, and runs it: in one process or in each of several."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -34,15 +32,17 @@ from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
 from alexnet_torch.training.checkpoints import RunCheckpoints
+from alexnet_torch.training.final_page import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.run_config import describe_run
+from alexnet_torch.training.run_end import record_end
 from alexnet_torch.training.run_log import RunLog
 from alexnet_torch.training.run_state import RunState, identity
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
-from alexnet_torch.versions import library_versions
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -78,14 +78,16 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunCla
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
         trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
         stop.install()
-        text = json.dumps(_config(settings, recipe, prepared, placement), indent=1, allow_nan=False).encode()
+        text = json.dumps(describe_run(settings, recipe, prepared, placement), indent=1, allow_nan=False).encode()
         with control.main_only() as is_main:
             if is_main:
                 atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
                 control.mark_started()
     except OSError as error:
         raise UserError(f"--output {settings.output}: {explain_os_error(error)}") from error
-    trainer.fit()
+    with record_end(trainer.output, ranks.world.is_main):
+        trainer.fit()
+    write_page(trainer)
 
 
 def build_trainer(
@@ -221,27 +223,3 @@ def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
             raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
 
     ranks.control.run_on_all(compare)
-
-
-def _config(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
-    """Returns the content of config.json."""
-    return {
-        "settings": asdict(settings),
-        "architecture": asdict(recipe.architecture),
-        "classes": list(prepared.classes),
-        "devices": [str(device) for device in placement.devices],
-        "placement": placement.describe(),
-        "versions": library_versions(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    """Returns the commit of the source, if it is a git checkout."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

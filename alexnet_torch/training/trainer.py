@@ -16,7 +16,7 @@ from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full_state, weights_of
-from alexnet_torch.errors import Interrupted, TrainingError, UserError
+from alexnet_torch.errors import Diverged, Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
@@ -201,7 +201,7 @@ class Trainer:
         was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):
-            raise TrainingError(self._divergence_message(self._loss_cause(record["loss"], steps)))
+            raise Diverged(self._divergence_message(self._loss_cause(record["loss"], steps)))
         if (message := self.metrics.stuck_message()) and not was_stuck:
             self.run_log.print(message)
         self.run_log.log_train(record)
@@ -284,7 +284,7 @@ class Trainer:
     def _require_finite(self, is_finite: bool, cause: str) -> None:
         """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
         if self.ranks.collectives.max_over_ranks(int(not is_finite)):
-            raise TrainingError(self._divergence_message(cause))
+            raise Diverged(self._divergence_message(cause))
 
     def _loss_cause(self, loss: float, steps: int) -> str:
         return f"the mean loss of the {steps} step(s) up to step {self.state.step} is {loss}"

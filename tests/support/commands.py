@@ -16,6 +16,7 @@ import pytest
 
 import train
 from alexnet_torch import cli
+from alexnet_torch.training import launch
 
 
 def _captured(command: list[str], main: Callable[[], int]) -> CompletedProcess[str]:
@@ -25,10 +26,12 @@ def _captured(command: list[str], main: Callable[[], int]) -> CompletedProcess[s
     return CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
-def run_train(*options: str | Path) -> CompletedProcess[str]:
-    """Runs train.py with these options."""
+def run_train(*options: str | Path, page: bool = False) -> CompletedProcess[str]:
+    """Runs train.py with these options; writes the page about the run, which takes two seconds, only if asked for."""
     command = ["train.py", *map(str, options)]
     with pytest.MonkeyPatch.context() as patch:
+        if not page:
+            patch.setattr(launch, "write_page", lambda _: None)
         patch.setattr(sys, "argv", command)
         return _captured(command, train.main)
 

@@ -29,6 +29,7 @@ from alexnet_torch.data.loader import Batch
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.catalogue import RECIPES, demo, tensorflow_post
 from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.training import launch
 from alexnet_torch.training.trainer import Trainer
 from tests.support.nets import narrow_recipe
 
@@ -96,6 +97,7 @@ def train(arguments: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch, _inject_fault(patch):
         patch.setitem(RECIPES, "demo", narrow)
         patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
+        patch.setattr(launch, "write_page", lambda _: None)  # it takes two seconds
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()
 

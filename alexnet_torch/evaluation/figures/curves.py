@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -38,10 +39,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class History:
-    """A run's training and validation curves; each may be empty."""
+    """A run's training and validation curves, each of which may be empty, and the test of its best weights."""
 
     train: Curve
     val: Curve
+    test: dict[str, Any] | None = None  # the last record of a test with more crops than one
 
     def best_step(self) -> int:
         """Returns the step of the lowest validation error, whose weights are in model.pt; 0 before any validation."""
@@ -60,25 +62,28 @@ def read_history(run: Path) -> History | None:
     if not path.exists():
         return None
     rows: dict[str, list[tuple[float, ...]]] = {"train": [], "val": []}
+    test = None
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             break
         try:
             record = json.loads(line)
             values = tuple(float(record[name]) for name in ("epoch", "step", "loss", "top1_error"))
-            if record.get("crops", 1) == 1:  # tests with more crops are not points of the curve
+            if record.get("crops", 1) == 1:
                 rows[record["split"]].append(values)
+            else:  # no point of the curve
+                test = record
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: line {number} is not a report ({error!r}); restore the file") from error
     columns = {split: np.array(values, np.float64).reshape(-1, 4).T for split, values in rows.items()}
-    return History(Curve(*columns["train"]), Curve(*columns["val"]))
+    return History(Curve(*columns["train"]), Curve(*columns["val"]), test)
 
 
 @matplotlib.rc_context(STYLE)
 def curves_figure(histories: Mapping[str, History]) -> Figure:
     """Draws loss and top-1 error by epoch, for one run or more by their names.
 
-    Training is drawn as thin lines, validation as dashed lines with markers.
+    Training is drawn as thin lines, validation as dashed lines with markers; of one run, the best epoch is marked.
     """
     figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -103,6 +108,8 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     right.set_title("Top-1 error (%)")
     for axes in (left, right):
         _format_axes(axes)
+    if len(histories) == 1:
+        _mark_best(left, right, *histories.values())
     lines = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
     right.legend(lines, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     styles = map(_line_style, range(len(histories)))
@@ -113,6 +120,25 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
         ncols=min(LEGEND_COLUMNS, len(histories)),
     )
     return figure
+
+
+def _mark_best(loss: Axes, error: Axes, history: History) -> None:
+    """Draws a vertical line at the epoch whose weights are in model.pt, with its error."""
+    if not len(history.val.epoch):
+        return
+    best = int(history.val.error.argmin())
+    epoch, lowest = history.val.epoch[best], 100 * history.val.error[best]
+    for axes in (loss, error):
+        axes.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
+    error.plot([epoch], [lowest], marker="*", markersize=13, color="black", zorder=4)
+    near_end = epoch > 0.6 * history.val.epoch[-1]
+    error.annotate(
+        f"best: {lowest:.2f}%, epoch {epoch:g}",
+        (epoch, lowest),
+        xytext=(-8 if near_end else 8, 12),
+        textcoords="offset points",
+        ha="right" if near_end else "left",
+    )
 
 
 def _line_style(index: int) -> tuple[str, str]:

@@ -4,15 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from alexnet_torch.data.digits import data_folder
-from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.figures.colourfulness import TowerColourfulness, tower_colourfulness
 from alexnet_torch.evaluation.figures.curves import History, curves_figure, read_history
-from alexnet_torch.evaluation.figures.figure3_filters import filters_figure
+from alexnet_torch.evaluation.figures.figure3_filters import filters_figure, grey_note
 from alexnet_torch.evaluation.figures.figure4_examples import (
     NUM_EXAMPLES,
     Example,
@@ -24,12 +21,12 @@ from alexnet_torch.evaluation.figures.figure4_examples import (
 )
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.figure_files import FigureWriter
+from alexnet_torch.evaluation.run_images import images_of_run
 from alexnet_torch.files import atomic_write, explain_os_error
-from alexnet_torch.run_folder import CONFIG, FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
+from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
 FIGURE_NAMES = ("filters", "labels", "neighbours", "curves")
-NO_DATA = "none"  # the value of --data for only the figures that need no images
 MAX_IMAGES = 40  # each image is a row of 260 pixels
 
 
@@ -100,7 +97,9 @@ def _draw_run(options: FigureOptions, writer: FigureWriter, name: str, run: Path
     weights = [tower.detach().float().cpu() for tower in model.net.stage_weights(stage)]
     colours = tower_colourfulness(stage, [tower.numpy() for tower in weights])
     print(f"{name}: {colours.table()}")
-    writer.add("filters", filters_figure(name, weights, colours))
+    if note := grey_note(model.mean):
+        print(f"{name}: {note}")
+    writer.add("filters", filters_figure(name, weights, colours, note))
     prepared = _load_images(options, run, model)
     files = list(options.images)
     if not files and prepared is not None:
@@ -125,28 +124,11 @@ def _draw_curves(writer: FigureWriter, runs: dict[str, Path], histories: dict[st
 
 def _load_images(options: FigureOptions, run: Path, model: TrainedModel) -> PreparedImages | None:
     """Returns the images of Figure 4; None, with a message, if there are none or --data is "none"."""
-    settings = _run_settings(run)
-    data = options.data or settings.get("data")
-    if data is None or data == NO_DATA:
+    prepared = images_of_run(run, model, options.data)
+    if prepared is None:
         missing = "neighbours" if options.images else "labels and neighbours"
         print(f"{run}: no {missing}, which need images: name a folder with --data DIR")
-        return None
-    side = model.mean.shape[0]
-    prepared = prepare(data_folder(data), side, settings.get("cache", "auto"), settings.get("skip_bad", False))
-    if prepared.classes != model.classes:
-        raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared
-
-
-def _run_settings(run: Path) -> dict[str, Any]:
-    """Returns the settings that the run was started with; none without config.json, as for imported weights."""
-    path = run / CONFIG
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text())["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it") from error
 
 
 def _write_numbers(

@@ -1,5 +1,6 @@
 """The paper's Figure 3: the first stage's filters by tower, and how colourful each filter is."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -16,10 +17,10 @@ COLUMNS = 16  # three rows for each tower, as in the paper
 
 
 @matplotlib.rc_context(STYLE)
-def filters_figure(run: str, weights: Sequence[Tensor], colours: TowerColourfulness) -> Figure:
+def filters_figure(run: str, weights: Sequence[Tensor], colours: TowerColourfulness, note: str | None = None) -> Figure:
     """Draws each tower's filters (filters, 3, height, width), each scaled with 0 as mid-grey, and their colourfulness.
 
-    The title names the run.
+    The title names the run; the note, from `grey_note`, is below it.
     """
     grids = [filter_grid(tower, COLUMNS).permute(1, 2, 0).numpy() for tower in weights]  # (H, W, 3) each
     width = 9.0
@@ -31,7 +32,7 @@ def filters_figure(run: str, weights: Sequence[Tensor], colours: TowerColourfuln
     total = sum(len(tower) for tower in weights)
     figure.suptitle(
         f"{colours.stage} of {printable_name(run)}: {total} filters of {filter_height} x {filter_width} x {channels}, "
-        "by tower",
+        "by tower" + (f"\n{textwrap.fill(note, 95)}" if note else ""),
         x=0.01,
         ha="left",
         fontsize=12,
@@ -46,6 +47,20 @@ def filters_figure(run: str, weights: Sequence[Tensor], colours: TowerColourfuln
         )
     _draw_colourfulness(rows[-1], colours)
     return figure
+
+
+def grey_note(mean: np.ndarray) -> str | None:
+    """Returns what to expect of filters that learnt from grey images, such as digits; None if the images have colours.
+
+    Args:
+        mean: (S, S, 3) mean image, whose channels are equal if those of every image are.
+    """
+    if (mean != mean[..., :1]).any() or (mean == mean[0, 0]).all():  # a constant mean says nothing about the images
+        return None
+    return (
+        "the training images are grey, so that nothing gives the filters colours: the colours are what is left of the "
+        "random initial weights, which look like noise, and training changes only light and dark"
+    )
 
 
 def _draw_colourfulness(axes: Axes, colours: TowerColourfulness) -> None:

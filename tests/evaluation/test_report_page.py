@@ -1,0 +1,203 @@
+"""The page about a run: its numbers against independent ones, and that it needs nothing else."""
+
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from alexnet_torch import load_model, predict
+from alexnet_torch.evaluation.figures import figure_files
+from alexnet_torch.evaluation.intervals import wilson_interval
+from alexnet_torch.evaluation.report_page import write
+from tests.support.browser import browser
+from tests.support.commands import run_cli, run_train
+from tests.support.folders import make_images
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 1 epoch that wrote its page at the end, of two colours and a class whose name needs escaping."""
+    folder = tmp_path_factory.mktemp("page")
+    images = make_images(folder / "images", train=8, val=5)
+    for split in ("train", "val"):
+        (images / split / "class1").rename(images / split / "<b>&")
+    Image.new("RGB", (40, 30), (0, 255, 0)).save(images / "val/<b>&/very wrong.png")
+    given = ["--data", str(images), "--output", str(folder / "run"), "--recipe", "demo", "--batch-size", "8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure_files, "DPI", 40)
+        done = run_train(*given, "--epochs", "2", "--lr", "0.02", "--seed", "4", page=True)
+    assert done.returncode == 0, done.stderr
+    assert f"the page about the run: {folder}/run/report.html" in done.stdout
+    return folder / "run"
+
+
+class Reader(HTMLParser):
+    """The texts of a page's table cells by row, its tags and its attributes that name something outside."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: list[str] = []
+        self.outside: list[str] = []
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.outside += [value for value in named if not value.startswith(("data:", "#"))]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "images"), [(0, 1), (1, 1), (0, 355), (2, 355), (85, 500), (500, 500), (123, 50_000)]
+)
+def test_the_interval_is_wilsons(wrong: int, images: int) -> None:
+    expected = binomtest(wrong, images).proportion_ci(0.95, "wilson")
+    assert wilson_interval(wrong, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_numbers_are_those_of_predict(finished: Path) -> None:
+    model, val = load_model(finished), sorted((finished.parent / "images/val").rglob("*.png"))
+    guesses = dict(predict(model, val))
+    wrong = [file for file in val if guesses[file][0]["label"] != file.parent.name]
+    rows = Reader((finished / "report.html").read_text()).rows
+    low, high = binomtest(len(wrong), len(val)).proportion_ci(0.95, "wilson")
+    (centre,) = (row for row in rows if row[0] == "centre crop")
+    assert centre[1] == f"{len(wrong) / len(val):.2%} [{low:.2%}, {high:.2%}]"
+    for name in model.classes:
+        of_class = [file for file in val if file.parent.name == name]
+        count = sum(file in wrong for file in of_class)
+        (row,) = (row for row in rows if row[0] == name and len(row) == 4)
+        assert row[2] == f"{count} of {len(of_class)}"
+    pairs = {(row[0], row[1]): int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit()}
+    expected: dict[tuple[str, str], int] = {}
+    for file in wrong:
+        pair = file.parent.name, guesses[file][0]["label"]
+        expected[pair] = expected.get(pair, 0) + 1
+    assert pairs == expected
+    assert wrong
+
+
+def test_the_worst_image_is_first(finished: Path) -> None:
+    model, val = load_model(finished), sorted((finished.parent / "images/val").rglob("*.png"))
+    of_label = {
+        file: next(g["probability"] for g in guess if g["label"] == file.parent.name)
+        for file, guess in predict(model, val)
+        if guess[0]["label"] != file.parent.name
+    }
+    html = (finished / "report.html").read_text()
+    shown = re.findall(r'<span class="note">val/(.*?)</span></figcaption>', html)
+    ordered = sorted(of_label, key=lambda file: of_label[file])
+    names = [str(file.relative_to(finished.parent / "images/val")) for file in ordered]
+    assert shown == [name.replace("<b>&", "&lt;b&gt;&amp;") for name in names]
+
+
+def test_the_page_is_one_file_that_shows_all(finished: Path) -> None:
+    html = (finished / "report.html").read_text()
+    reader = Reader(html)
+    assert reader.outside == []
+    assert "script" not in reader.tags
+    assert "link" not in reader.tags
+    assert "b" not in reader.tags  # a class of this name
+    assert reader.tags.count("svg") == 1
+    headings = re.findall("<h2>(.*?)</h2>", html)
+    assert headings == [
+        *("Errors", "Curves", "Errors of each class", "Most confused pairs", "Confusion", "Worst images", "Filters"),
+        *("Settings", "Machine and versions", "Repeat it"),
+    ]
+    config = json.loads((finished / "config.json").read_text())
+    facts = {row[0]: row[1] for row in reader.rows if len(row) == 2}
+    assert facts["torch"] == config["versions"]["torch"]
+    assert facts["--seed"] == "4"
+    assert facts["processor"] == config["hardware"]["processor"]
+
+
+def test_tensorboard_gets_the_matrix_and_the_worst_images(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "tensorboard/report"), size_guidance={"images": 0})
+    events.Reload()
+    assert events.Tags()["images"] == ["val/confusion", "val/worst_images"]
+
+
+def test_the_command_repeats_the_run(finished: Path, tmp_path: Path) -> None:
+    html = (finished / "report.html").read_text()
+    pre = re.search("<pre>(.*?)</pre>", html, re.S)
+    assert pre
+    for line in pre[1].splitlines():
+        program, script, *options = shlex.split(line)
+        assert (program, script) == ("python", "train.py")
+        options[options.index("--output") + 1] = str(tmp_path / "again")
+        assert run_train(*options).returncode == 0
+        assert (tmp_path / "again/model.pt").read_bytes() == (finished / "model.pt").read_bytes()
+        shutil.rmtree(tmp_path / "again")
+
+
+def test_a_page_without_images_says_so(finished: Path, tmp_path: Path) -> None:
+    done = run_cli("report", finished, "--data", "none", "--output", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "page.html").read_text()
+    assert "name them with --data DIR" in html
+    assert "<h2>Curves</h2>" in html
+    wrong = run_cli("report", finished, "--data", "none", "--output", tmp_path / "no/page.html")
+    assert wrong.returncode == 2
+    assert f"--output {tmp_path}/no/page.html: cannot be written" in wrong.stderr
+
+
+def test_a_page_that_fails_does_not_fail_the_run(finished: Path, tmp_path: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("of this test")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "write_report", fail)
+        given = ["--data", str(finished.parent / "images"), "--recipe", "demo", "--max-steps", "1"]
+        done = run_train(*given, "--output", tmp_path / "run", page=True)
+    assert done.returncode == 0
+    assert "the page about the run could not be written (MemoryError('of this test'))" in done.stderr
+    assert f"python -m alexnet_torch report {tmp_path}/run writes it" in done.stderr
+    assert json.loads((tmp_path / "run/end.json").read_text())["state"] == "done"
+
+
+def test_grey_images_are_said_to_leave_the_filters_without_colours(finished: Path, tmp_path: Path) -> None:
+    said = "training images are grey, so that nothing gives the filters colours"
+    assert said not in (finished / "report.html").read_text()
+    images = shutil.copytree(finished.parent / "images", tmp_path / "images")
+    for file in images.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    given = ["--data", str(images), "--recipe", "demo", "--max-steps", "1"]
+    assert run_train(*given, "--output", tmp_path / "run", page=True).returncode == 0
+    assert said in (tmp_path / "run/report.html").read_text()
+    drawn = run_cli("figures", tmp_path / "run", "--data", "none")
+    assert said in drawn.stdout
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page(finished: Path) -> None:
+    with browser() as page:
+        page.open(f"file://{finished}/report.html")
+        text = page.wait_for("Curves", "Worst images", "Repeat it")
+        assert "0.02" in text
+        sizes = page.evaluate("[...document.images].map(i => i.naturalWidth)")
+        assert len(sizes) > 3
+        assert np.all(np.array(sizes) > 0)
