@@ -10,12 +10,12 @@ from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
 from alexnet_torch.data.sources.imagenet_tars import NAME_WITH_WNID
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.kept_index import kept_source
+from alexnet_torch.data.sources.label_identities import name_classes
 from alexnet_torch.data.sources.parquet_rows import class_names, list_rows
 from alexnet_torch.data.sources.sample_table import SampleTable
 from alexnet_torch.data.sources.shard_numbers import check_complete
 from alexnet_torch.data.sources.source import Source, SourceFiles
 from alexnet_torch.data.sources.table_source import source_of_tables
-from alexnet_torch.data.sources.webdataset import name_classes
 from alexnet_torch.errors import UserError
 
 PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")

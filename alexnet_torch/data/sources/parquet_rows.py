@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,16 +35,15 @@ def list_rows(file: Path) -> Iterator[ParquetRow]:
         UserError: pyarrow is missing, the file is truncated or damaged, it has no columns `image` and `label` of
             Hugging Face's types, or a row has no label.
     """
-    opened = _open(file)
-    has_path = _check_columns(file, opened)
+    with _reading(file):
+        opened = _open(file)
+        has_path = _check_columns(file, opened)
     columns = ["label", "image.path"] if has_path else ["label"]
     for group in range(opened.num_row_groups):
-        try:
+        with _reading(file):
             table = opened.read_row_group(group, columns, use_threads=False)
-        except (OSError, ValueError) as error:  # pyarrow's errors are these two
-            raise _damaged(file, error) from error
-        labels = table.column("label").to_pylist()
-        images = table.column("image").to_pylist() if has_path else [None] * len(labels)
+            labels = table.column("label").to_pylist()
+            images = table.column("image").to_pylist() if has_path else [None] * len(labels)
         for row, (label, image) in enumerate(zip(labels, images, strict=True)):
             if label is None:
                 raise UserError(f"{file}: row {row} of row group {group} has no label; write the file again with one")
@@ -56,7 +56,8 @@ def class_names(file: Path) -> list[str] | None:
     Raises:
         UserError: as for `list_rows`, or the metadata is not what Hugging Face writes.
     """
-    metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
+    with _reading(file):
+        metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
     try:
@@ -88,7 +89,9 @@ class _RowGroup:
         self._start()
 
     def _start(self) -> None:
-        self._batches = _open(self._file).iter_batches(ROWS_READ, [self._group], ["image.bytes"], use_threads=False)
+        with _reading(self._file):
+            opened = _open(self._file)
+            self._batches = opened.iter_batches(ROWS_READ, [self._group], ["image.bytes"], use_threads=False)
         self._first = 0
         self._images: Any = ()  # of rows from `first` on, a column of pyarrow's
 
@@ -96,14 +99,16 @@ class _RowGroup:
         if row < self._first:
             self._start()
         while row >= self._first + len(self._images):
-            self._first += len(self._images)
             try:
-                self._images = next(self._batches).column("image")
-            except StopIteration:
-                raise _damaged(self._file, f"row group {self._group} has no row {row}") from None
-            except (OSError, ValueError) as error:
-                self._start()
-                raise _damaged(self._file, error) from error
+                with _reading(self._file):
+                    batch = next(self._batches, None)
+                if batch is None:
+                    raise UserError(f"{self._file}: row group {self._group} has no row {row}; download it again")
+            except UserError:
+                self._start()  # where an iterator goes on after an error is not defined
+                raise
+            self._first += len(self._images)
+            self._images = batch.column("image")
         image = self._images[row - self._first].as_py()
         if not image or not image["bytes"]:
             raise UserError(
@@ -121,13 +126,22 @@ def _opened_group(file: Path, group: int, changed: int, size: int) -> _RowGroup:
 
 
 def _open(file: Path) -> "ParquetFile":
+    from pyarrow import parquet
+
+    # buffered: else each column of a row group is read into memory as a whole
+    return parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turns what pyarrow raises for a damaged file, or its absence, into a UserError."""
     with explain_missing_package(file, "requirements-parquet.txt"):
-        from pyarrow import parquet
+        from pyarrow import ArrowException
     try:
-        # mapped: else each column of a row group is read into memory as a whole
-        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise _damaged(file, error) from error
+        yield
+    except (ArrowException, OSError, ValueError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{file}: is truncated or damaged ({reason}); download or copy it again") from error
 
 
 def _check_columns(file: Path, opened: "ParquetFile") -> bool:
@@ -148,8 +162,3 @@ def _check_columns(file: Path, opened: "ParquetFile") -> bool:
     ):
         raise problem
     return "path" in parts
-
-
-def _damaged(file: Path, error: Exception | str) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return UserError(f"{file}: is truncated or damaged ({reason}); download or copy it again")

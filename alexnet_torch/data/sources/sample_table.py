@@ -42,6 +42,10 @@ class SampleTable:
         for code, name in zip(self._classes, self._file_names.names(), strict=True):
             yield identities[code], name
 
+    def location(self, index: int) -> str:
+        """Returns the archive and the name in it of a sample, by the order in which samples were added."""
+        return f"{self.files[self._places[3 * index]]}: {self._members.names()[index]}"
+
     def add(self, identity: str, file_name: str, member: str, place: tuple[int, int, int]) -> None:
         """Adds a sample.
 

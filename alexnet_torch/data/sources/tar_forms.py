@@ -18,12 +18,13 @@ from alexnet_torch.data.sources.imagenet_tars import (
 )
 from alexnet_torch.data.sources.junk import PassedOver, junk_reason
 from alexnet_torch.data.sources.kept_index import kept_source
+from alexnet_torch.data.sources.label_identities import name_classes
 from alexnet_torch.data.sources.sample_table import SampleTable
 from alexnet_torch.data.sources.shard_numbers import check_complete
 from alexnet_torch.data.sources.source import Source, SourceFiles, SplitName
 from alexnet_torch.data.sources.table_source import source_of_tables
 from alexnet_torch.data.sources.tar_members import list_tar
-from alexnet_torch.data.sources.webdataset import KEY_AND_KIND, add_shards, name_classes
+from alexnet_torch.data.sources.webdataset import KEY_AND_KIND, add_shards
 from alexnet_torch.errors import UserError
 
 Add = Callable[[SampleTable, PassedOver], None]

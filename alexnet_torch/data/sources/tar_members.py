@@ -125,6 +125,7 @@ def _headers(path: Path, region: ArchiveRegion) -> Iterator[tarfile.TarInfo]:
             yield info
         region.seek(archive.offset)
         tail = region.read(tarfile.BLOCKSIZE)
+        rest = any(any(block) for block in iter(lambda: region.read(LONGEST_READ), b""))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
     except damage as error:
@@ -133,6 +134,8 @@ def _headers(path: Path, region: ArchiveRegion) -> Iterator[tarfile.TarInfo]:
         raise _truncated(path, "it has no end mark")
     if any(tail):
         raise _damaged(path, f"no valid header at byte {archive.offset}")
+    if rest:  # zeros written over a header, or a second archive
+        raise _damaged(path, f"data after its end mark at byte {archive.offset}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,12 +4,11 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes, imagenet_indices, validation_labels
-from alexnet_torch.data.sources.imagenet_tars import VALIDATION_NAME, member_junk_reason
+from alexnet_torch.data.sources.imagenet_tars import member_junk_reason
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.sample_table import SampleTable
 from alexnet_torch.data.sources.tar_members import TarMember, list_tar
@@ -18,7 +17,6 @@ from alexnet_torch.errors import UserError
 IMAGES = ("jpg", "jpeg", "png", "webp")
 LONGEST_LABEL = 2**20  # bytes of a .cls or .json
 KEY_AND_KIND = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # webdataset's rule: the kind starts at the name's first dot
-TRAINING_KEY = re.compile(r"(?:.*/)?(n\d{8})_[^/]*")
 
 
 @dataclass
@@ -107,41 +105,3 @@ def add_shards(table: SampleTable, passed_over: PassedOver) -> None:
                 table.add(str(label), name, image.name, (number, image.offset, image.size))
         finally:
             os.close(descriptor)
-
-
-def name_classes(tables: Sequence[SampleTable]) -> bool:
-    """Gives the classes their WordNet IDs as identities, if the keys of all classes tell them; returns whether.
-
-    The keys n01440764_10026 and ILSVRC2012_val_00000001 do. The first table decides what a label is.
-
-    Raises:
-        UserError: the labels of another table contradict it, for example since they are the development kit's IDs.
-    """
-    wnids: dict[str, str] = {}
-    for identity, name in tables[0].named_classes():
-        wnid = _wnid(name)
-        if wnid is None or wnids.setdefault(identity, wnid) != wnid:
-            return False
-    if len(set(wnids.values())) < len(wnids):
-        return False
-    for table in tables[1:]:
-        for identity, name in table.named_classes():
-            wnid = _wnid(name)
-            if identity in wnids and wnid not in (None, wnids[identity]):
-                raise UserError(
-                    f"{table.files[0].parent}: label {identity} is {wnids[identity]} in {tables[0].split}, but in "
-                    f"{table.split} an image of {wnid} has it, {name}; make the shards again with one order of labels"
-                )
-    for table in tables:
-        table.rename({identity: wnids.get(identity, identity) for identity in table.identities})
-    return True
-
-
-def _wnid(key: str) -> str | None:
-    """Returns the WordNet ID that a sample's key tells, or None."""
-    if match := TRAINING_KEY.fullmatch(key):
-        return match[1] if match[1] in imagenet_indices() else None
-    if (match := VALIDATION_NAME.fullmatch(key)) and 1 <= int(match[2]) <= len(validation_labels()):
-        index: int = validation_labels()[int(match[2]) - 1]
-        return imagenet_classes()[index].identity
-    return None
