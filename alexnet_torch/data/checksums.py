@@ -1,8 +1,11 @@
 """Checksums of decoded images, by which a damaged memory map is noticed."""
 
+import functools
+
 import numpy as np
 
 
+@functools.cache
 def checksum_factors(side: int) -> np.ndarray:
     """Returns the factors of an image's four-byte words, (ceil(side * side * 3 / 4),) uint32: always the same ones.
 

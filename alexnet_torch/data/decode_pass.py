@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from tqdm import tqdm
 from alexnet_torch.data.cache_location import CacheFolder
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
+from alexnet_torch.data.image_map import checksum, load_native
+from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
 from alexnet_torch.data.journal import Journal
 from alexnet_torch.data.manifest import digest_name
 from alexnet_torch.data.pixel_sums import PixelSums
@@ -78,24 +80,37 @@ class Chunks(Sequence[Chunk]):
 
 
 def decode_chunk(chunk: Chunk) -> PixelSums:
-    """Decodes a chunk's samples, writes them into the map, and their digests; returns their sums."""
+    """Decodes a chunk's samples; writes them into the map, with their checksums and digests; returns their sums."""
     sums, samples = PixelSums.zeros(chunk.side, np.uint32), chunk.samples
     with ExitStack() as opened:
-        map_file = opened.enter_context(chunk.map_file.open("r+b", buffering=0)) if chunk.map_file else None
-        digest_file = opened.enter_context(chunk.digest_file.open("r+b", buffering=0))
+        write_digest = _row_writer(opened, chunk.digest_file)
+        if chunk.map_file is not None:
+            write_pixels = _row_writer(opened, chunk.map_file)
+            write_checksum = _row_writer(opened, chunk.map_file.with_name(checksums_name(samples.name)))
         for index, row in enumerate(chunk.rows.tolist()):
             try:
                 content = samples.read(index)
                 image = decode_bytes(content, chunk.side, samples.reader.location(index))  # (side, side, 3)
             except UnreadableImage as error:
                 sums.bad.append((samples.name, row, error.reason))
-                continue  # its digest stays zero
-            os.pwrite(digest_file.fileno(), hashlib.sha256(content).digest()[:DIGEST_BYTES], row * DIGEST_BYTES)
-            if map_file is not None:
-                os.pwrite(map_file.fileno(), image.data, row * image.nbytes)
+                continue  # its digest, pixels and checksum stay zero
+            write_digest(row, hashlib.sha256(content).digest()[:DIGEST_BYTES])
+            if chunk.map_file is not None:
+                write_pixels(row, image.tobytes())
+                write_checksum(row, checksum(image).to_bytes(CHECKSUM_BYTES, "little"))
             if samples.name == "train":
                 sums.add_image(image)
     return sums
+
+
+def _row_writer(opened: ExitStack, path: Path) -> Callable[[int, bytes], None]:
+    """Returns a function that writes a row of a file whose rows have the same size; `opened` closes the file."""
+    file = opened.enter_context(path.open("r+b", buffering=0))
+
+    def write(row: int, content: bytes) -> None:
+        os.pwrite(file.fileno(), content, row * len(content))
+
+    return write
 
 
 def decode_chunks(chunks: Chunks, journal: Journal, workers: int) -> PixelSums:
@@ -103,6 +118,7 @@ def decode_chunks(chunks: Chunks, journal: Journal, workers: int) -> PixelSums:
 
     The chunks' maps must have their full size.
     """
+    load_native()  # here, and not in each worker
     remaining = chunks.without(journal.done)
     total, left = (sum(map(chunks.size, each.numbers)) for each in (chunks, remaining))
     results = map_in_processes(decode_chunk, remaining, workers, IN_FLIGHT)

@@ -88,8 +88,8 @@ class Journal:
             self.save()
 
     def save(self) -> None:
-        """Saves the journal, after the pixels and digests of the chunks that it calls finished."""
-        for path in (*self._folder.glob("*.u8"), *self._folder.glob("*.digests")):
+        """Saves the journal, after the pixels, digests and checksums of the chunks that it calls finished."""
+        for path in (path for ending in ("u8", "digests", "sums") for path in self._folder.glob(f"*.{ending}")):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         content, sums = BytesIO(), {**vars(self.sums), "bad": json.dumps(self.sums.bad)}

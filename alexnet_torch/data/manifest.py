@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_torch.data import decode
 from alexnet_torch.data.cache_location import CacheFolder
 from alexnet_torch.data.fingerprint import DIGEST_BYTES, Fingerprint, content_fingerprint, files_fingerprint
+from alexnet_torch.data.integrity import checksums_name, damage, sealed
 from alexnet_torch.data.sources.source import Source, SourceFiles, SourceSplit
 from alexnet_torch.files import atomic_write
 
@@ -58,6 +59,8 @@ def stale_reason(cache: CacheFolder) -> str | None:
     """Returns why a prepared folder cannot be used; None if it can."""
     try:
         manifest = read_manifest(cache.path)
+        if found := damage(cache.path, manifest):
+            return f"it is damaged ({found})"
         np.load(cache.path / MEAN, mmap_mode="r")
         np.load(cache.path / COVARIANCE, mmap_mode="r")
         if manifest["format"] not in (FORMAT, BEFORE_CONTENT) or manifest["decode"] != decode.VERSION:
@@ -121,7 +124,9 @@ def write_manifest(
     }
     atomic_write(folder / LISTING, lambda file: file.write(listing_text(source.files).encode()))
     atomic_write(folder / SAMPLES, lambda file: file.write(_samples(source)))
-    atomic_write(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+    checksums = [checksums_name(split.name) for split in source.splits if cache.has_maps]
+    text = json.dumps(sealed(manifest, folder, [MEAN, COVARIANCE, SAMPLES, *checksums]), indent=1)
+    atomic_write(folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
 def _samples(source: Source) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from alexnet_torch.data.cache_location import Announce, CacheFolder, locate_cache
 from alexnet_torch.data.decode_pass import Chunks, decode_chunks
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
+from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
 from alexnet_torch.data.journal import Journal, allocate_map, close_partial, lock_folder, open_partial
 from alexnet_torch.data.manifest import COVARIANCE, MEAN, build_digest, digest_name, stale_reason, write_manifest
 from alexnet_torch.data.pixel_sums import PixelSums
@@ -88,6 +89,7 @@ def _build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce
         allocate_map(partial / digest_name(split), len(split) * DIGEST_BYTES)
         if target.has_maps:
             allocate_map(partial / split.map_name, target.map_bytes(split))
+            allocate_map(partial / checksums_name(split.name), len(split) * CHECKSUM_BYTES)
     chunks = Chunks(target)
     sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side), workers)
     unreadable, rows = _unreadable_samples(target.source, sums, skip_bad)

@@ -9,6 +9,7 @@ import numpy as np
 from alexnet_torch.data.cache_location import Announce, CacheFolder
 from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.image_map import ImageMap
+from alexnet_torch.data.integrity import read_checksums
 from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, read_manifest, recorded_fingerprint
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceSplit
@@ -60,8 +61,7 @@ def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> Pre
     rows = readable_rows(source, {key for key, _ in unreadable})
     samples = []
     for split, readable in zip(source.splits, rows, strict=True):
-        path = cache.path / split.map_name
-        images = ImageMap(path, len(split), cache.side) if path.exists() else None
+        images = _open_map(cache, split, announce)
         samples.append(Samples(images, readable, split.take(readable) if len(readable) < len(split) else split))
     return PreparedImages(
         source.root,
@@ -75,6 +75,16 @@ def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> Pre
         tuple(key for key, _ in unreadable),
         recorded_fingerprint(cache, rows),
     )
+
+
+def _open_map(cache: CacheFolder, split: SourceSplit, announce: Announce) -> ImageMap | None:
+    """Returns a split's map; None if the folder has only statistics."""
+    path, checksums = cache.path / split.map_name, read_checksums(cache.path, split.name)
+    if not path.exists():
+        return None
+    if checksums is None:
+        announce(f"{path}: was made without checksums, so damage to it would not be noticed; remove it to decode again")
+    return ImageMap(path, len(split), cache.side, checksums)
 
 
 def readable_rows(source: Source, skipped: Set[str]) -> list[np.ndarray]:

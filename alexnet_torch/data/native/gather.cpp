@@ -91,7 +91,7 @@ inline void mirror_row(uint8_t* to, const uint8_t* from, int64_t pixels) {
 }
 
 // The sum of the image's four-byte words, each times its factor, modulo 2^64: checksums.py has the same in NumPy.
-uint64_t checksum(const uint8_t* image, int64_t bytes, const uint32_t* factors) {
+uint64_t sum_of_image(const uint8_t* image, int64_t bytes, const uint32_t* factors) {
   constexpr int64_t kBlock = 256;  // words
   uint64_t sum = 0;
   int64_t word = 0;
@@ -119,7 +119,7 @@ int64_t copy_crops(const Map& map, const Crops& crops, uint8_t* mirrored, uint8_
   for (int64_t i = 0; i < crops.n; ++i) {
     const int64_t row = crops.rows[i];
     if (map.sums && !map.checked[row]) {
-      if (checksum(map.images + row * image_bytes, image_bytes, map.factors) != map.sums[row]) return i;
+      if (sum_of_image(map.images + row * image_bytes, image_bytes, map.factors) != map.sums[row]) return i;
       map.checked[row] = 1;
     }
     const uint8_t *from = first_pixel(i), *next = first_pixel(i + 1 < crops.n ? i + 1 : i);
@@ -166,4 +166,8 @@ extern "C" void read_ahead(const Map* map, const Crops* crops) {
     const uintptr_t aligned = start / page * page;
     madvise(reinterpret_cast<void*>(aligned), start - aligned + lines * 3 * map->side, MADV_WILLNEED);
   }
+}
+
+extern "C" uint64_t checksum(const uint8_t* image, const uint32_t* factors, int64_t bytes) {
+  return sum_of_image(image, bytes, factors);
 }
