@@ -13,6 +13,7 @@ from alexnet_torch.commands.features_command import features_command
 from alexnet_torch.commands.figures_command import figures_command
 from alexnet_torch.commands.import_command import import_command
 from alexnet_torch.commands.predict_command import predict_command
+from alexnet_torch.commands.prepare_command import prepare_command
 from alexnet_torch.commands.report_command import report_command
 from alexnet_torch.early_stop import stopped_by_signals
 from alexnet_torch.errors import OutputLost, UserError, status_of
@@ -35,6 +36,7 @@ def _parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "prepare": prepare_command,
     "predict": predict_command,
     "evaluate": evaluate_command,
     "import": import_command,

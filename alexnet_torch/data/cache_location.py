@@ -61,7 +61,7 @@ def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> C
         return statistics
     needed = sum(map(maps.map_bytes, source.splits))
     held = sum(path.stat().st_blocks * 512 for folder in (maps.path, maps.partial) for path in folder.glob("*.u8"))
-    free = _free_bytes(home)
+    free = free_bytes(home)
     if held >= needed or all(map(maps.has_map, source.splits)):
         return maps
     if cache == "auto" and needed - held > free / 2:
@@ -79,7 +79,8 @@ def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> C
     return maps
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Returns the free disk space where a path is, or will be."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

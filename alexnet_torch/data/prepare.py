@@ -14,7 +14,13 @@ from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
 from alexnet_torch.data.journal import Journal, allocate_map, close_partial, lock_folder, open_partial
 from alexnet_torch.data.manifest import COVARIANCE, MEAN, build_digest, digest_name, stale_reason, write_manifest
 from alexnet_torch.data.pixel_sums import PixelSums
-from alexnet_torch.data.prepared_images import PreparedImages, load_prepared, readable_rows, unreadable_message
+from alexnet_torch.data.prepared_images import (
+    PreparedImages,
+    load_map,
+    load_prepared,
+    readable_rows,
+    unreadable_message,
+)
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.worker_processes import available_cores
@@ -64,6 +70,8 @@ def prepare_source(
     announce: Announce = print_to_stderr,
 ) -> PreparedImages:
     """Decodes a source's images, unless this was done before; arguments and errors as for `prepare`."""
+    if source.map_side is not None:
+        return load_map(source, side, announce)
     target = locate_cache(source, side, cache, announce)
     try:
         # a complete folder is only read: it may be on a disk that this user cannot write
@@ -75,14 +83,25 @@ def prepare_source(
                     announce(f"building {target.path} again: {reason}")
                     shutil.rmtree(target.path)  # its disk space is needed
                 if reason:
-                    _build(target, skip_bad, workers or available_cores(), announce)
+                    build(target, skip_bad, workers or available_cores(), announce)
         return load_prepared(target, skip_bad, announce)
     except OSError as error:
         raise UserError(f"--cache {target.path}: {explain_os_error(error)}") from error
 
 
-def _build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce) -> None:
-    """Builds in a folder beside the target, then renames it: the target is never incomplete."""
+def build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce) -> None:
+    """Decodes all images into a prepared folder: beside the target, then renames it, which is never incomplete.
+
+    Args:
+        target: what to build; the caller holds its lock.
+        skip_bad: leave unreadable images out.
+        workers: processes that decode.
+        announce: called with a line about what is continued, and about how long it will take.
+
+    Raises:
+        UserError: images cannot be read.
+        OSError: the folder cannot be written.
+    """
     partial, digest = target.partial, build_digest(target)
     open_partial(partial, digest, announce)
     for split in target.source.splits:
@@ -91,7 +110,7 @@ def _build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce
             allocate_map(partial / split.map_name, target.map_bytes(split))
             allocate_map(partial / checksums_name(split.name), len(split) * CHECKSUM_BYTES)
     chunks = Chunks(target)
-    sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side), workers)
+    sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side), workers, announce)
     unreadable, rows = _unreadable_samples(target.source, sums, skip_bad)
     _save_array(partial / MEAN, sums.mean())
     _save_array(partial / COVARIANCE, sums.covariance())

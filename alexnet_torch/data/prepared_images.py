@@ -87,6 +87,20 @@ def _open_map(cache: CacheFolder, split: SourceSplit, announce: Announce) -> Ima
     return ImageMap(path, len(split), cache.side, checksums)
 
 
+def load_map(source: Source, side: int, announce: Announce) -> PreparedImages:
+    """Opens a source that is a prepared map itself; what was left out of it stays out.
+
+    Raises:
+        UserError: its squares have another side.
+    """
+    if source.map_side != side:
+        raise UserError(
+            f"--data {source.root}: has squares of {source.map_side} pixels, and {side} are needed; "
+            "prepare the images again with the network's --image-size"
+        )
+    return load_prepared(CacheFolder(source.root, source, side, has_maps=True), skip_bad=True, announce=announce)
+
+
 def readable_rows(source: Source, skipped: Set[str]) -> list[np.ndarray]:
     """Returns for each split the rows of the samples whose keys are not skipped, (n,) int64."""
     if not skipped:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alexnet_torch.data.sources.class_folders import is_image_folder, missing_split, open_image_folder
 from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.tar_forms import is_tar_set, open_tar_set
 from alexnet_torch.data.sources.torchvision_sets import is_torchvision_set, open_torchvision_set
@@ -26,6 +27,7 @@ FORMS = (
     Form("tars", is_tar_set, open_tar_set),
     Form("parquet files", is_parquet_set, open_parquet_set),
     Form("CIFAR's or MNIST's files", is_torchvision_set, open_torchvision_set),
+    Form("a prepared map", is_prepared_map, open_prepared_map),
 )
 
 

@@ -103,6 +103,8 @@ class Source:
     notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
     variant: str = ""  # what decides the samples besides the root, as in a file name: "-val0.1-seed0"
 
+    map_side: int | None = None  # side of the squares in pixels, if the source is a prepared map itself
+
     def split(self, name: SplitName) -> SourceSplit:
         """Returns a split; raises KeyError if the source has none of that name."""
         for split in self.splits:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_file
+from alexnet_torch.files import atomic_file, explain_os_error
 
 GUESSES = 5
 
@@ -80,4 +80,4 @@ def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"--csv {path}: cannot be written ({error.strerror or error}); name another file") from error
+        raise UserError(f"--csv {path}: {explain_os_error(error)}") from error

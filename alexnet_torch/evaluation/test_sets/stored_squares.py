@@ -9,7 +9,8 @@ from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_of
 from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.manifest import MANIFEST, stale_reason
-from alexnet_torch.data.prepared_images import Samples, load_prepared
+from alexnet_torch.data.prepare import print_to_stderr
+from alexnet_torch.data.prepared_images import Samples, load_map, load_prepared
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.evaluation.test_sets.test_set import TestSet
 
@@ -17,9 +18,14 @@ from alexnet_torch.evaluation.test_sets.test_set import TestSet
 def stored_squares(test_set: TestSet, sides: Sequence[int], cache: str) -> dict[int, Samples]:
     """Returns the decoded images of a test set by their side, as far as `--cache` has them; nothing is built.
 
-    A map is taken only if it is complete, and the files have not changed since.
+    A map is taken only if it is complete, and the files have not changed since. A prepared map is its own.
+
+    Raises:
+        UserError: the set is a prepared map of squares of another side.
     """
     stored: dict[int, Samples] = {}
+    if test_set.source and test_set.source.map_side is not None:
+        return {side: load_map(test_set.source, side, print_to_stderr).val for side in sides}
     home, prefix, source = cache_folder(cache), prefix_of(test_set.root), None
     for side in sides if cache != "none" else ():
         if not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):

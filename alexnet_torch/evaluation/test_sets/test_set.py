@@ -22,6 +22,7 @@ class TestSet:
         groups: the names of groups of images that are scored separately, too, such as "snow/3"; often none.
         group_of: (n,) int64, each image's group; None without groups.
         cropped_side: side of the images in pixels, if they are centre crops already; None: any images.
+        source: what the set is the validation images of, if it is.
     """
 
     __test__ = False  # no class of tests, for pytest
@@ -34,11 +35,13 @@ class TestSet:
     groups: tuple[str, ...] = ()
     group_of: np.ndarray | None = None
     cropped_side: int | None = None
+    source: Source | None = None
 
     @classmethod
     def of_source(cls, source: Source, form: str | None = None) -> "TestSet":
         """Returns the validation images of a source."""
-        return cls(form or source.form, source.root, source.classes, source.split("val"), source.passed_over)
+        val = source.split("val")
+        return cls(form or source.form, source.root, source.classes, val, source.passed_over, source=source)
 
     def groups_of(self, indices: np.ndarray) -> np.ndarray | None:
         """Returns the groups of some images, (n,) int64."""

@@ -216,5 +216,5 @@ def test_other_wrong_input_gives_one_line(run: Path, imagenet_a: Path, tmp_path:
     assert "--data" in refused(run, "--data", tmp_path / "empty")
     assert "val/" in refused(run, "--data", tmp_path)
     assert "is a folder; name a file" in refused(run, "--data", imagenet_a, "--csv", tmp_path)
-    assert "cannot be written" in refused(run, "--data", imagenet_a, "--csv", tmp_path / "none/out.csv")
+    assert "No such file or directory" in refused(run, "--data", imagenet_a, "--csv", tmp_path / "none/out.csv")
     assert "--real" in refused(run, "--data", imagenet_a, "--real", tmp_path / "real.json")

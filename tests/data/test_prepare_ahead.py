@@ -1,0 +1,231 @@
+"""The command prepare: a map that is a data set of its own, without the originals and on another machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_torch.data import decode_pass, expected_time, prepare_ahead, worker_processes
+from alexnet_torch.data.expected_time import ExpectedTime, duration
+from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.recognise import open_source
+from tests.support.commands import run_cli, run_train
+from tests.support.folders import make_images, make_run
+from tests.support.paths import PROJECT
+from tests.support.test_sets import evaluate_json
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images")
+
+
+def make_map(root: Path, output: Path, *options: str) -> str:
+    done = run_cli("prepare", root, "--output", output, "--image-size", "64", *options)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def load(root: Path, cache: Path) -> PreparedImages:
+    return prepare(root, 73, str(cache), announce=lambda _: None)
+
+
+def test_the_map_is_the_same_data_set_without_the_originals_and_elsewhere(root: Path, tmp_path: Path) -> None:
+    expected = load(root, tmp_path / "cache")
+    pixels = [np.array(split.images) for split in (expected.train, expected.val)]
+    make_map(root, tmp_path / "map")
+    root.rename(tmp_path / "gone")
+    shutil.move(tmp_path / "map", tmp_path / "moved")
+    loaded = load(tmp_path / "moved", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    for split, before, images in zip((loaded.train, loaded.val), (expected.train, expected.val), pixels, strict=True):
+        assert np.array_equal(np.array(split.images), images)
+        assert np.array_equal(split.labels, before.labels)
+        assert list(split.keys) == list(before.keys)
+    assert (loaded.classes, loaded.names) == (expected.classes, expected.names)
+    assert loaded.fingerprint.same_as(expected.fingerprint)
+    assert np.array_equal(loaded.mean, expected.mean)
+    assert np.array_equal(loaded.covariance, expected.covariance)
+
+
+@pytest.mark.usefixtures("narrow_demo_recipe")
+def test_training_and_testing_on_the_map_equals_that_on_the_originals(root: Path, tmp_path: Path) -> None:
+    make_map(root, tmp_path / "map")
+    options = ["--recipe", "demo", "--batch-size", "8", "--max-steps", "3"]
+    for data, run in ((root, "first"), (tmp_path / "map", "second")):
+        done = run_train("--data", data, "--output", tmp_path / run, *options)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "first/model.pt").read_bytes() == (tmp_path / "second/model.pt").read_bytes()
+    results = [evaluate_json(tmp_path / "first", "--data", data) for data in (root, tmp_path / "map")]
+    assert results[0]["results"] == results[1]["results"]
+    assert results[1]["form"] == "prepared map of 73x73 pixels, from ImageFolder"
+    resumed = run_train("--output", tmp_path / "second", "--resume", "--max-steps", "5")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_squares_read_as_image_files_have_the_same_pixels(root: Path, tmp_path: Path) -> None:
+    from alexnet_torch.data.decode import decode_bytes
+
+    expected = load(root, tmp_path / "cache")
+    make_map(root, tmp_path / "map")
+    split = open_source(tmp_path / "map").split("val").take(np.array([4, 1]))
+    assert expected.val.images is not None
+    for index, row in enumerate((4, 1)):
+        assert np.array_equal(decode_bytes(split.read(index), 73, "square"), expected.val.images[row])
+    assert split.reader.location(0) == f"{tmp_path / 'map/val.u8'}, image 4"
+
+
+def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_pass, "CHUNK", 2)
+    monkeypatch.setattr(expected_time, "MEASURED", 8)
+    times = iter(np.arange(100) * 0.5)  # half a second for each chunk of 2 images
+    monkeypatch.setattr(expected_time, "monotonic", lambda: float(next(times)))
+    monkeypatch.setattr(decode_pass, "map_in_processes", lambda function, tasks, *_: map(function, tasks))
+    lines = make_map(root, tmp_path / "map", "--workers", "1").splitlines()
+    assert lines[0].startswith(f"--data {root}: ImageFolder, 3 classes, 24 training and 12 validation images")
+    assert re.fullmatch(
+        r"--output .*map: 36 images of 73x73 pixels take 0\.00 GB of the \d+\.\d GB that are free", lines[1]
+    )
+    # the clock starts after 2 images; then 8 of them take 4 chunks, 2 s; 26 are left
+    assert lines[2] == "4 images/s in 1 process: about 6 s to go"
+    assert lines[3].endswith(f"complete; it is a data set without the original images: --data {tmp_path / 'map'}")
+    assert len(lines) == 4
+
+
+def test_many_workers_are_measured_over_more_images() -> None:
+    lines: list[str] = []
+    expected = ExpectedTime(lines.append, workers=64, chunk=64)
+    for decoded in range(64, 4096 + 2 * 4096, 64):
+        expected.update(decoded, 1_000_000 - decoded)
+    assert lines == []
+    expected.update(3 * 4096, 1_000_000)
+    expected.update(4 * 4096, 1_000_000)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (61, "1 min"), (3599, "60 min"), (7500, "2 h 5 min")]
+)
+def test_times_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text.replace("60 min", "1 h 0 min")
+
+
+def test_an_interrupted_command_continues(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load(root, tmp_path / "cache")
+    monkeypatch.setattr(decode_pass, "CHUNK", 2)
+    monkeypatch.setattr("alexnet_torch.data.journal.JOURNAL_SECONDS", 0)
+    monkeypatch.setattr(worker_processes, "SERIAL_TASKS", 100)
+    inner = decode_pass.decode_chunk
+    decoded: list[int] = []
+
+    def interrupted(chunk: decode_pass.Chunk) -> object:
+        if len(decoded) == 7:
+            raise KeyboardInterrupt
+        decoded.append(chunk.number)
+        return inner(chunk)
+
+    monkeypatch.setattr(decode_pass, "decode_chunk", interrupted)
+    done = run_cli("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
+    assert done.returncode == 130
+    assert "interrupted: the same command continues" in done.stderr
+    assert not (tmp_path / "map").exists()
+    decoded.clear()
+
+    def counted(chunk: decode_pass.Chunk) -> object:
+        decoded.append(chunk.number)
+        return inner(chunk)
+
+    monkeypatch.setattr(decode_pass, "decode_chunk", counted)
+    assert "continuing the interrupted" in make_map(root, tmp_path / "map")
+    assert decoded == list(range(7, 18))
+    loaded = load(tmp_path / "map", tmp_path / "none")
+    assert np.array_equal(np.array(loaded.train.images), np.array(expected.train.images))
+    assert loaded.fingerprint.same_as(expected.fingerprint)
+    decoded.clear()
+    assert "is complete, nothing to do" in make_map(root, tmp_path / "map")
+    assert decoded == []
+
+
+def test_unreadable_images_are_left_out_once_and_for_all(root: Path, tmp_path: Path) -> None:
+    (root / "train/class0/001.png").write_bytes(b"no image")
+    done = run_cli("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
+    assert done.returncode == 2
+    assert "class0/001.png" in done.stderr
+    assert not (tmp_path / "map").exists()
+    make_map(root, tmp_path / "map", "--skip-bad")
+    lines: list[str] = []
+    loaded = prepare(tmp_path / "map", 73, "none", announce=lines.append)
+    assert len(loaded.train.labels) == 23
+    assert any("1 unreadable file(s) left out" in line for line in lines)
+
+
+def refused(*arguments: str | Path) -> str:
+    done = run_cli(*arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()[-1:]
+    return line
+
+
+def test_wrong_outputs_are_refused_and_left_alone(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").write_text("years of work")
+    assert "has other files; name a new folder" in refused("prepare", root, "--output", taken)
+    assert (taken / "thesis.tex").read_text() == "years of work"
+    assert "is a file" in refused("prepare", root, "--output", taken / "thesis.tex")
+    make_map(root, tmp_path / "map")
+    before = (tmp_path / "map/train.u8").read_bytes()
+    assert "its squares have 73 pixels, not 256" in refused("prepare", root, "--output", tmp_path / "map")
+    (root / "val/class1/002.png").unlink()
+    line = refused("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
+    assert "has another map (0 files added, 1 removed" in line
+    assert (tmp_path / "map/train.u8").read_bytes() == before
+    assert "is a prepared map already" in refused("prepare", tmp_path / "map", "--output", tmp_path / "again")
+    assert "--image-size 0" in refused("prepare", root, "--output", tmp_path / "x", "--image-size", "0")
+    monkeypatch.setattr(prepare_ahead, "free_bytes", lambda _: 1000)
+    assert "0.0 GB are free; make room" in refused("prepare", root, "--output", tmp_path / "x")
+    assert not (tmp_path / "x.partial").exists()
+
+
+def test_damaged_maps_and_other_sizes_are_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    run, prepared = make_run(tmp_path / "runs"), tmp_path / "map"
+    make_map(root, prepared)
+    wide = run_cli("prepare", root, "--output", tmp_path / "wide")
+    assert wide.returncode == 0
+    assert "has squares of 256 pixels, and 73 are needed" in refused("evaluate", run, "--data", tmp_path / "wide")
+    trained = run_train("--data", prepared, "--output", tmp_path / "run")  # recipe paper, 224 pixels
+    assert trained.returncode == 2
+    assert "has squares of 73 pixels, and 256 are needed" in trained.stderr
+    content = (prepared / "val.u8").read_bytes()
+    (prepared / "val.u8").write_bytes(content[:-1])
+    assert "val.u8 has 191,843 bytes, not 191,844" in refused("evaluate", run, "--data", prepared)
+    (prepared / "val.u8").write_bytes(content)
+    (prepared / "samples.npz").write_bytes(b"PK\3\4")
+    assert "damaged" in refused("evaluate", run, "--data", prepared)
+    (prepared / "manifest.json").write_text("{")
+    assert "damaged" in refused("evaluate", run, "--data", prepared)
+
+
+@pytest.mark.slow
+def test_kill_9_while_it_prepares_continues(tmp_path: Path) -> None:
+    root = make_images(tmp_path / "images", train=400, val=10, size=(200, 200))
+    line = [sys.executable, "-m", "alexnet_torch", "prepare", str(root), "--output", str(tmp_path / "map")]
+    code = "import alexnet_torch.data.journal as j; j.JOURNAL_SECONDS = 0; from alexnet_torch.cli import main; main()"
+    killed = subprocess.Popen([sys.executable, "-c", code, *line[3:]], cwd=PROJECT, env=os.environ | {"LANG": "C"})
+    while not (tmp_path / "map.partial/journal.npz").exists():
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "continuing the interrupted" in done.stderr
+    expected = prepare(root, 256, str(tmp_path / "cache"), announce=lambda _: None)
+    loaded = prepare(tmp_path / "map", 256, "none", announce=lambda _: None)
+    assert np.array_equal(np.array(loaded.train.images), np.array(expected.train.images))
+    assert loaded.fingerprint.same_as(expected.fingerprint)
