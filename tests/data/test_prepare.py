@@ -241,7 +241,7 @@ def test_skipping_all_files_of_a_class_is_refused(root: Path) -> None:
 def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
     add(root)
-    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 5_000)  # room only for the added image
+    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 5_000)  # room only for the added image
     assert len(build_in(root).train.labels) == 25
     for i in range(200):
         shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
@@ -250,7 +250,7 @@ def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytes
 
 
 def test_a_small_disk_is_an_error_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 60_000)  # the maps take 62,208 bytes
+    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 60_000)  # the maps take 62,208 bytes
     monkeypatch.setattr(preparation, "decode_chunks", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match=r"--cache .*: decoded images take .* GB are free; make room"):
         build_in(root)
@@ -258,10 +258,10 @@ def test_a_small_disk_is_an_error_before_the_build(root: Path, monkeypatch: pyte
 
 def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 100_000)
+    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 100_000)
     assert prepare(root, 24, announce=lines.append).train.images is None
     assert "over half of the 0.0 GB free" in lines[1]
-    monkeypatch.setattr(cache_location, "_free_bytes", lambda _: 130_000)
+    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 130_000)
     lines.clear()
     assert prepare(root, 24, announce=lines.append).train.images is not None
     assert "decoding once into " in lines[1]
@@ -345,8 +345,7 @@ def test_of_two_processes_only_one_builds(tmp_path: Path) -> None:
     target = root.parent / "cache" / other.name.replace("-12", "-24")
     target.parent.mkdir()
     code = (
-        "inner = preparation._build\n"
-        "preparation._build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
+        "inner = preparation.build\npreparation.build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
     )
     with lock_folder(target, print):
         processes = [start_build(root, code) for _ in range(2)]
