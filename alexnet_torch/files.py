@@ -11,10 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from alexnet_torch.errors import UserError
+
 
 def cache_home() -> Path:
-    """Returns the folder for files that can be rebuilt: alexnet_torch in $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
+    """Returns the folder for files that can be rebuilt: alexnet_torch in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        UserError: neither is known, as in containers whose user has no name and no HOME. A folder for temporary files
+            would not do: in one that others can write, compiled code may be theirs.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder for decoded images and compiled code; set XDG_CACHE_HOME to a folder that "
+            "only this user can write"
+        ) from error
 
 
 def describe_os_error(error: OSError) -> str:

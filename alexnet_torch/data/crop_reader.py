@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, copy_crop
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
+from alexnet_torch.data.image_map import load_native
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
 from alexnet_torch.data.worker_processes import forkserver_context, map_ahead
 from alexnet_torch.errors import UserError
@@ -30,6 +31,7 @@ def crops_from_map(
     """
     images = samples.images
     assert images is not None
+    load_native()  # in this thread, once: else each of the others would compile it
 
     def read(number: int) -> Tensor:
         if number + threads < len(batches):  # the batches until then are being read

@@ -86,7 +86,8 @@ def prepare_source(
                     build(target, skip_bad, workers or available_cores(), announce)
         return load_prepared(target, skip_bad, announce)
     except OSError as error:
-        raise UserError(f"--cache {target.path}: {explain_os_error(error)}") from error
+        named = "" if cache not in ("auto", "none") else "; --cache DIR or XDG_CACHE_HOME names another folder"
+        raise UserError(f"--cache {target.path}: {explain_os_error(error)}{named}") from error
 
 
 def build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce) -> None:

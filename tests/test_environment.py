@@ -1,0 +1,168 @@
+"""What the environment of a process may lack: a home folder, a user's name, torchrun's variables, a plain compiler."""
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_torch import native_library as native
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import cache_home
+from tests.support.commands import run_train
+from tests.support.folders import make_images
+from tests.support.paths import NARROW_TRAIN
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a name and without HOME, as in many containers."""
+
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_home", "narrow_demo_recipe")
+def test_without_a_home_folder_a_cache_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [
+        "--data",
+        str(make_images(tmp_path / "images")),
+        "--recipe",
+        "demo",
+        "--batch-size",
+        "8",
+        "--max-steps",
+        "1",
+    ]
+    done = run_train(*given, "--output", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("set XDG_CACHE_HOME to a folder that only this user can write")
+    assert not (tmp_path / "run").exists()
+    assert run_train(*given, "--output", tmp_path / "run", "--cache", tmp_path / "cache").returncode == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert run_train(*given, "--output", tmp_path / "other").returncode == 0
+    assert list((tmp_path / "xdg").rglob("train.u8"))
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_native_code_is_not_compiled_and_the_line_names_the_variable() -> None:
+    with pytest.raises(native.BUILD_ERRORS) as raised:
+        native.native_library(native_source())
+    assert "set XDG_CACHE_HOME" in native.build_failure(raised.value)
+
+
+def native_source() -> Path:
+    return next((Path(native.__file__).parent / "data/native").glob("*.cpp"))
+
+
+def test_a_home_folder_that_cannot_be_written_is_named_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/proc")  # where nobody can create a folder, as in / of a container
+    assert cache_home() == Path("/proc/.cache/alexnet_torch")
+    with pytest.raises(native.BUILD_ERRORS) as raised:
+        native.native_library(native_source())
+    text = native.build_failure(raised.value)
+    assert re.match(r"/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", text), text
+
+
+def test_a_cache_below_such_a_home_folder_is_named_with_both_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/proc")
+    done = run_train("--data", make_images(tmp_path / "images"), "--recipe", "demo", "--output", tmp_path / "run")
+    assert done.returncode == 2
+    assert re.search(
+        r"--cache /proc/\.cache/.*: No such file.*; --cache DIR or XDG_CACHE_HOME names another folder", done.stderr
+    )
+
+
+def test_a_compiler_may_have_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shutil.which("c++") or shutil.which("g++")
+    if found is None:
+        pytest.skip("there is no C++ compiler")
+    source = tmp_path / "small.cpp"
+    source.write_text('extern "C" int answer() { return 42; }\n')
+    monkeypatch.setenv("CXX", f"env LANG=C '{found}'")  # like "ccache g++"
+    assert native.native_library(source).is_file()
+    monkeypatch.setenv("CXX", "nosuch-c++ -O1")
+    with pytest.raises(OSError, match=r"CXX names nosuch-c\+\+, which is no command here; correct or unset it"):
+        native.native_library(source, version="other")
+
+
+RENDEZVOUS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "has WORLD_SIZE=2 without RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "has RANK=1, WORLD_SIZE=2 without MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "1"}, "has RANK=1, which no rank of a run has"),
+        ({"LOCAL_RANK": "1"}, "has LOCAL_RANK=1, which no rank of a run has"),
+        ({"WORLD_SIZE": "two"}, "has WORLD_SIZE=two, which no rank of a run has"),
+        ({"RANK": "-1", "WORLD_SIZE": "2", **RENDEZVOUS}, "has RANK=-1, WORLD_SIZE=2, which no rank of a run has"),
+        ({"RANK": "2", "WORLD_SIZE": "2", **RENDEZVOUS}, "has RANK=2, WORLD_SIZE=2, which no rank of a run has"),
+    ],
+)
+def test_variables_of_torchrun_without_torchrun_are_one_line(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        World.from_environment(environment)
+    text = str(raised.value)
+    assert f"the environment {message}" in text
+    assert f"env -u {' -u '.join(name for name in sorted(environment) if 'MASTER' not in name)} python train.py" in text
+
+
+def test_ranks_of_clusters_without_torchrun_are_accepted() -> None:
+    assert World.from_environment({}) == SINGLE_PROCESS
+    one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", **RENDEZVOUS}
+    assert World.from_environment(one_on_each_machine) == World(1, 2, 0, 1, False)
+
+
+def test_the_command_prints_the_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run_train("--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train.py: the environment has WORLD_SIZE=2 without RANK")
+
+
+@pytest.mark.slow
+def test_a_user_without_name_and_home_trains(tmp_path: Path) -> None:
+    as_unknown = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*as_unknown, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("cannot become another user here")
+    given = [
+        "--data",
+        str(make_images(tmp_path / "images")),
+        "--recipe",
+        "demo",
+        "--batch-size",
+        "8",
+        "--max-steps",
+        "2",
+    ]
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")}
+    command = [*as_unknown, sys.executable, str(NARROW_TRAIN), *given, "--output", str(tmp_path / "run")]
+    refused = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "set XDG_CACHE_HOME" in refused.stderr.splitlines()[-1]
+    done = subprocess.run(
+        [*command, "--cache", str(tmp_path / "cache")], env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["max_steps"] == 2
