@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.errors import UserError
+from alexnet_torch.text_files import read_lines
 
 
 def find_images(root: Path, announce: Callable[[str], None]) -> tuple[str, ...]:
@@ -34,12 +35,7 @@ def read_file_list(file: Path) -> tuple[str, ...]:
     Raises:
         UserError: the file cannot be read, is not text, or names nothing.
     """
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"--files {file}: cannot be read ({reason}); name a text file of image paths") from error
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = tuple(read_lines(file, "--files", any_bytes=True))
     if not names:
         raise UserError(f"--files {file}: names no images; write the path of an image on each line")
     return names

@@ -20,6 +20,7 @@ import numpy as np
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, sync_folder
 from alexnet_torch.optional_packages import explain_missing_package
+from alexnet_torch.text_files import utf8_text
 
 SUFFIXES = (".npy", ".safetensors", ".h5")
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes that the safetensors library reads
@@ -185,7 +186,8 @@ def _write_hdf5(path: Path, metadata: FeatureMetadata, arrays: Sequence[FeatureA
                 dataset[first : first + step] = mapped[first : first + step]
         file.create_dataset("labels", data=metadata.labels.astype("<i4"))
         for name in ("files", "classes"):  # too long for attributes
-            file.create_dataset(name, data=np.array(values.pop(name), object), dtype=strings)
+            encoded = [value.encode("utf-8", "surrogateescape") for value in values.pop(name)]  # their own bytes
+            file.create_dataset(name, data=np.array(encoded, object), dtype=strings)
         for name, value in _strings(values).items():
             file.attrs[name] = value
     with complete.open("rb") as written:
@@ -194,7 +196,7 @@ def _write_hdf5(path: Path, metadata: FeatureMetadata, arrays: Sequence[FeatureA
 
 
 def _strings(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return {name: utf8_text(value) if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:

@@ -31,6 +31,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
+from alexnet_torch.text_files import require_utf8
 from alexnet_torch.training.checkpoints import RunCheckpoints
 from alexnet_torch.training.final_page import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
@@ -167,7 +168,8 @@ def _settings(given: dict[str, Any], is_restart: bool, claim: RunClaim) -> Setti
     settings = resolve(given)
     if "output" not in given:
         settings = replace(settings, output=str(claim.take_new(Path(settings.output))))
-    elif claim.folder is None:
+    require_utf8(settings.output, "--output")
+    if claim.folder is None:
         claim.take(output, patience)
     if _has_run(output) and not settings.resume:
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")

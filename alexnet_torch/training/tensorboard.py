@@ -31,7 +31,9 @@ class TensorBoardWriter:
 
     def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], stages: tuple[str, ...]) -> None:
         self._folder = folder
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        # a run that was killed before its first checkpoint starts again at step 0
+        has_events = any(folder.glob("events.out.tfevents.*"))
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0 if has_events else None)
         self._writer.add_custom_scalars(_layout(stages))
         for summary in (experiment(settings), session_start(settings)):
             self._writer._get_file_writer().add_summary(summary)

@@ -10,6 +10,8 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, HParamInfo, MetricInfo, MetricName
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
+from alexnet_torch.text_files import utf8_text
+
 BEST_ERROR = "val/best_top1_error"
 TEST_RUN = "test"  # the folder of the final test's events, in that of the run's events
 
@@ -54,8 +56,12 @@ def _columns(settings: Mapping[str, Any]) -> dict[str, bool | float | str]:
         if name in _NO_COLUMN or (name == "max_steps" and value is None):
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        columns[name] = float(value) if is_number else value if isinstance(value, bool) else str(value or "none")
+        columns[name] = float(value) if is_number else value if isinstance(value, bool) else _text(value)
     return columns
+
+
+def _text(value: Any) -> str:
+    return utf8_text(str(value or "none"))
 
 
 def _summary(tag: str, content: HParamsPluginData) -> Summary:

@@ -14,6 +14,7 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import CAFFE, PRESETS
+from alexnet_torch.text_files import read_lines
 from alexnet_torch.weights.export_model import PixelNet
 from alexnet_torch.weights.file_architecture import architecture_of, differences_at
 from alexnet_torch.weights.file_network import ConvStep, FileNetwork
@@ -227,10 +228,7 @@ def _class_names(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
         return tuple(imagenet), "assumed to be ImageNet's; --classes names others"
     if file is None:
         return tuple(f"class {index}" for index in range(count)), "numbered; --classes names them"
-    try:
-        names = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--classes {file}: cannot be read ({error}); name a text file") from error
+    names = tuple(read_lines(file, "--classes"))
     if len(names) != count:
         raise UserError(f"--classes {file}: has {len(names)} names, but the network has {count} classes; name all")
     return names, f"from {file}"

@@ -68,7 +68,7 @@ class TrainedModel:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             atomic_write(weights, lambda file: file.write(content))
-            atomic_write(card, lambda file: file.write(text.encode()))
+            atomic_write(card, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
         except OSError as error:
             raise UserError(f"{folder}: {explain_os_error(error)}") from error
 

@@ -24,6 +24,7 @@ from alexnet_torch.evaluation.figures.figure_files import FigureWriter
 from alexnet_torch.evaluation.run_images import images_of_run
 from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
+from alexnet_torch.text_files import require_utf8
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
 FIGURE_NAMES = ("filters", "labels", "neighbours", "curves")
@@ -51,6 +52,8 @@ def draw_figures(options: FigureOptions) -> None:
     """
     if len(options.images) > MAX_IMAGES:
         raise UserError(f"--image: {len(options.images)} files do not fit into one figure; name {MAX_IMAGES} at most")
+    for folder in (options.output or Path(), *options.runs):
+        require_utf8(folder, "--output" if folder == options.output else "figures:")
     runs = distinct_names(options.runs)
     histories = {name: history for name, run in runs.items() if (history := read_history(run))}
     for index, (name, run) in enumerate(runs.items()):
