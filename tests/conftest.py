@@ -75,6 +75,15 @@ def pretend_process() -> Iterator[Executor]:
         yield process
 
 
+@pytest.fixture(scope="session")
+def interpreter_process() -> Iterator[Executor]:
+    """A process in which the kernels for GPUs compute on the CPU: see tests/support/triton_interpreter.py."""
+    pytest.importorskip("triton", reason="Triton is not installed here")
+    context, module = get_context("spawn"), "tests.support.triton_interpreter"
+    with ProcessPoolExecutor(1, context, import_module, (module,)) as process:
+        yield process
+
+
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return make_run(tmp_path)

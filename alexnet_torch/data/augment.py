@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet_torch.gpu_kernels import takes_gpu_kernels
 from alexnet_torch.randomness import random_generator
 
 
@@ -20,6 +21,10 @@ class Crops:
     def __getitem__(self, indices: np.ndarray) -> "Crops":
         """Returns the crops of some of the images."""
         return Crops(self.top[indices], self.left[indices], self.mirrored[indices])
+
+    def positions(self) -> np.ndarray:
+        """Returns them as one array, (n, 3) int64: top, left, and 1 if mirrored."""
+        return np.stack([self.top, self.left, self.mirrored], axis=1, dtype=np.int64)
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
@@ -58,7 +63,14 @@ def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tenso
         out.copy_(out.flip(1))
 
 
-def subtract_mean(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None = None, scale: float = 1) -> Tensor:
+def subtract_mean(
+    images: Tensor,
+    crops: Crops,
+    mean: Tensor,
+    noise: Tensor | None = None,
+    scale: float = 1,
+    positions: Tensor | None = None,
+) -> Tensor:
     """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds colour noise.
 
     Args:
@@ -67,19 +79,26 @@ def subtract_mean(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | No
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
         noise: (N, 3) colour noise for each image's RGB, on any device; see colour.py.
         scale: factor of the result.
+        positions: of `crops.positions()`, on the device of the images, for a caller who sends them there with others.
 
     Returns:
         (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale, from values of 0..255.
     """
     if noise is not None:
         noise = noise.to(mean, non_blocking=True)
-    # one image stays in a core's cache; a GPU would wait for each launch
-    subtract = _subtract_per_image if mean.device.type == "cpu" else _subtract_per_batch
-    return subtract(images, crops, mean, noise, scale).permute(0, 3, 1, 2)
+    if mean.device.type == "cpu":
+        return _subtract_per_image(images, crops, mean, noise, scale).permute(0, 3, 1, 2)
+    if positions is None:
+        positions = torch.from_numpy(crops.positions()).to(mean.device, non_blocking=True)
+    if not takes_gpu_kernels(images):
+        return _subtract_per_batch(images, positions, mean, noise, scale).permute(0, 3, 1, 2)
+    from alexnet_torch.data import triton_pixels  # here, because it imports Triton
+
+    return triton_pixels.subtract(images, positions, mean, noise, scale).permute(0, 3, 1, 2)
 
 
 def _subtract_per_image(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), one image after the other."""
+    """Returns (N, H, W, 3), one image after the other, each of which stays in a core's cache."""
     size, side = images.shape[1], len(mean)
     out = torch.empty(images.shape, dtype=mean.dtype)
     mirror_mean = mean.flip(1) if crops.mirrored.any() else mean  # torch has no views with negative strides
@@ -97,15 +116,14 @@ def _subtract_per_image(images: Tensor, crops: Crops, mean: Tensor, noise: Tenso
     return out
 
 
-def _subtract_per_batch(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), in a few launches for any N."""
+def _subtract_per_batch(images: Tensor, positions: Tensor, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
+    """Returns (N, H, W, 3), in a few launches for any N; positions are those of `Crops.positions`."""
     size = images.shape[1]
-    steps = np.arange(size)
-    start = np.where(crops.mirrored, crops.left + size - 1, crops.left)
-    y = crops.top[:, None] + steps  # (N, H)
-    x = start[:, None] + np.where(crops.mirrored, -1, 1)[:, None] * steps  # (N, W)
-    rows, columns = (torch.from_numpy(indices).to(mean.device, non_blocking=True) for indices in (y, x))
-    out = images - mean[rows[:, :, None], columns[:, None, :]]
+    steps = torch.arange(size, device=mean.device)
+    top, left, mirrored = positions.split(1, dim=1)  # (N, 1) each
+    y = top + steps  # (N, H)
+    x = left + torch.where(mirrored > 0, size - 1 - steps, steps)  # (N, W)
+    out = images - mean[y[:, :, None], x[:, None, :]]
     if noise is not None:
         out += noise[:, None, None, :]
     if scale != 1:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed.data_parallel import wrap_data_parallel
@@ -31,6 +30,7 @@ from alexnet_torch.training.optimizers import set_rates
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
 from alexnet_torch.training.run_state import RunState
+from alexnet_torch.training.step_inputs import step_inputs
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.update_ratio import update_ratios
@@ -148,15 +148,14 @@ class Trainer:
 
     def train_batch(self, batch: Batch) -> None:
         """Trains one step on this rank's part of a batch, and reports if it is due."""
-        device, step = self.mean.device, self.state.step
-        pixels = batch.images.to(device, non_blocking=True)
-        images = subtract_mean(pixels, batch.crops, self.mean, batch.colour_noise, batch.scale)  # (n, 3, H, W)
-        labels = batch.labels.to(device, non_blocking=True)
+        seed, step, rows = self.settings.seed, self.state.step, batch.batch_rows
+        given = step_inputs(batch, self.net.dropout_keys(seed, step), self.mean)
         rates = self.recipe.rates(self.settings.lr, step // self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
-        dropout, rows = DropoutKey(self.settings.seed, step, batch.first_row), batch.batch_rows
+        net, optimizer = self.parallel_net, self.optimizer
+        dropout = DropoutKey(seed, step, batch.first_row, given.dropout_keys)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
-            loss, wrong = train_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
+            loss, wrong = train_step(net, optimizer, given.images, given.labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.collectives.sum_over_slices(sums), rows)
         if step == 0:

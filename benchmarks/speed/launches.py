@@ -34,7 +34,6 @@ from tests.support.folders import make_images
 
 ROWS, SIDE, SIZE = 2, 105, 96  # images in a step, and their sides in pixels: they change no count
 PARTS = {
-    "alexnet_torch.training.trainer.subtract_mean": "pixels to images",
     "alexnet_torch.training.optimizers.PaperSGD.step": "update",
     "alexnet_torch.model.alexnet.AlexNet._keys_by_tower": "dropout",
     "torch.optim.SGD.step": "update",
@@ -43,6 +42,7 @@ KERNELS = {
     "alexnet_torch.model.layers.response_norm._forward": "response normalisation",
     "alexnet_torch.model.layers.response_norm._backward": "response normalisation",
     "alexnet_torch.model.layers.dropout._formula": "dropout",
+    "alexnet_torch.data.augment._subtract_per_batch": "pixels to images",
 }
 
 

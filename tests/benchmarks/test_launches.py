@@ -7,6 +7,9 @@ from benchmarks.speed.launches import totals
 
 def test_launches_of_a_step(pretend_process: Executor) -> None:
     """A change of a number is no fault as such: write the new one here if it is right, and not above the targets."""
-    expected = {"ours, one device": 126, "ours, two devices": 155, "ours, one of two tower ranks": 107}
+    expected = {"ours, one device": 116, "ours, two devices": 146, "ours, one of two tower ranks": 99}
     assert pretend_process.submit(totals, tuple(expected)).result() == expected
-    assert expected["ours, one device"] <= 130
+    assert (
+        expected["ours, one device"] <= 130
+    )  # the targets, with the kernels of ours that a GPU computes in one launch
+    assert expected["ours, two devices"] <= 150

@@ -1,7 +1,7 @@
 """Dropout, with masks as a function of (key, row, element).
 
-Of the mask's formula, `dropout_mask` below, there are native kernels on a CPU (kernels.py), which compute it together
-with the ReLU before it and keep no mask for the backward pass: as torch's operations it takes some sixty.
+The mask's formula, `dropout_mask` below, is some sixty of torch's operations. Our kernels on a CPU (kernels.py) and on
+a GPU (triton_dropout.py) compute it in one, together with the ReLU before it, and keep no mask for the backward pass.
 """
 
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet_torch.gpu_kernels import takes_gpu_kernels
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.model.layers.plain_operations import needs_plain_operations
 
@@ -51,26 +52,39 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        grad = dropout(grads[0], ctx.position)  # differentiable again
-        if ctx.saved_tensors:
-            # where an element was dropped, grad is 0 already
-            grad = torch.ops.aten.threshold_backward(grad, ctx.saved_tensors[0], 0)
-        return grad, None, None
+        (grad,), gate = grads, ctx.saved_tensors[0] if ctx.saved_tensors else None
+        if not torch.is_grad_enabled() and not needs_plain_operations(grad):
+            return _compute(grad, ctx.position, False, gate), None, None
+        grad = dropout(grad, ctx.position)  # differentiable again
+        return _gated(grad, gate), None, None
 
 
-def _compute(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
-    """Computes dropout by the fastest implementation for x."""
+def _compute(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None = None) -> Tensor:
+    """Computes dropout by the fastest implementation for x; the result is 0 where `gate` is 0 or less."""
+    rate, key, row, element = position
+    numbers = row, element, _threshold(rate), 1 / (1 - rate), relu
     if x.is_cpu and type(x) is Tensor and kernels.available():
-        rate, key, row, element = position
-        # an element is rounded once in 32 bits, as in torch's operations
-        wide = (x if x.dtype == torch.float64 else x.float()).contiguous()
-        return kernels.dropout(wide, int(key), row, element, _threshold(rate), 1 / (1 - rate), relu).to(x.dtype)
-    return _formula(x, position, relu)
+        # an element is rounded once from 32 bits, as in torch's operations
+        return kernels.dropout(_widen(x), int(key), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
+    if takes_gpu_kernels(x):
+        from alexnet_torch.model.layers import triton_dropout  # here, because it imports Triton
+
+        return triton_dropout.dropout(x.contiguous(), key, *numbers, gate)
+    return _formula(x, position, relu, gate)
 
 
-def _formula(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
+def _formula(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None = None) -> Tensor:
     mask = dropout_mask(x.shape, *position)
-    return (F.relu(x) if relu else x) * mask * (1 / (1 - position.rate))
+    return _gated((F.relu(x) if relu else x) * mask * (1 / (1 - position.rate)), gate)
+
+
+def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    """Returns x, with 0 where `gate` is 0 or less: where an element was dropped, it is so already."""
+    return x if gate is None else torch.ops.aten.threshold_backward(x, gate, 0)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
 def _threshold(rate: float) -> int:

@@ -25,7 +25,14 @@ def available() -> bool:
 
 
 def dropout(
-    x: Tensor, key: int, first_row: int, first_element: int, threshold: int, scale: float, relu: bool
+    x: Tensor,
+    key: int,
+    first_row: int,
+    first_element: int,
+    threshold: int,
+    scale: float,
+    relu: bool,
+    gate: Tensor | None,
 ) -> Tensor:
     """Returns dropout of x (n, ...), contiguous, of float32 or float64; dropout.py has the formula.
 
@@ -34,11 +41,13 @@ def dropout(
         threshold: the hash, 0..2^32 - 1, below which an element is dropped.
         scale: the factor of the others.
         relu: apply ReLU to x first.
+        gate: of the shape and type of x, contiguous: the result is 0 where it is 0 or less.
     """
     library, out = _load(), torch.empty_like(x)
     assert library is not None
     shape = (x.dtype == torch.float64, len(x), x.shape[1:].numel())
-    library.dropout(x.data_ptr(), out.data_ptr(), *shape, key, first_row, first_element, threshold, scale, relu)
+    addresses = x.data_ptr(), None if gate is None else gate.data_ptr(), out.data_ptr()
+    library.dropout(*addresses, *shape, key, first_row, first_element, threshold, scale, relu)
     return out
 
 
@@ -61,7 +70,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     for name, argument in (("norm", 0), ("norm_backward", 1)):  # for torch.compile, which asks for shapes
         torch.library.register_fake(f"alexnet_torch::{name}", lambda *maps, at=argument: torch.empty_like(maps[at]))
-    library.dropout.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 7, ctypes.c_double, ctypes.c_bool]
+    library.dropout.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 7, ctypes.c_double, ctypes.c_bool]
     library.dropout.restype = None
     return library
 

@@ -4,21 +4,20 @@
     grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
 
 Memory traffic limits it: torch's own function makes many passes over the map where one each way is enough, and takes
-half of a training step. Three implementations give the same numbers: our native kernels on a CPU (kernels.py), the
-formulas below compiled by torch on a GPU, and the formulas in eager mode where there is no compiler. They have a first
+half of a training step. Three implementations give the same numbers: our native kernels on a CPU (kernels.py) and on
+a GPU (triton_norm.py), and the formulas below in eager mode where there is no compiler. They have a first
 derivative; where more is needed (plain_operations.py) torch's own function is used.
 """
 
-import functools
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet_torch.gpu_kernels import takes_gpu_kernels
 from alexnet_torch.model.architecture import Norm
 from alexnet_torch.model.layers import kernels
 from alexnet_torch.model.layers.plain_operations import needs_plain_operations
@@ -207,9 +206,11 @@ def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm
         native = getattr(torch.ops.alexnet_torch, kernel)
         out: Tensor = native(*map(_widen, maps), norm.window, norm.alpha, norm.beta, norm.k, relu)
         return out.to(x.dtype)
-    # not while the network is compiled: then this is compiled as a part of it
-    if x.is_cuda and type(x) is Tensor and not compiling and find_spec("triton") is not None:
-        return _compiled(formula)(*maps, norm, relu)
+    if takes_gpu_kernels(x):
+        from alexnet_torch.model.layers import triton_norm  # here, because it imports Triton
+
+        on_gpu: Formula = triton_norm.forward if kernel == "norm" else triton_norm.backward
+        return on_gpu(*maps, norm, relu)
     images = _chunk_images(x, _FORMULA_ELEMENTS)
     if len(x) <= images:
         return formula(*maps, norm, relu)
@@ -217,11 +218,6 @@ def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm
     for out_chunk, *chunks in zip(*(batch.split(images) for batch in (out, *maps)), strict=True):
         out_chunk.copy_(formula(*chunks, norm, relu))
     return out
-
-
-@functools.cache
-def _compiled(formula: Formula) -> Formula:
-    return torch.compile(formula)
 
 
 def _widen(x: Tensor) -> Tensor:

@@ -18,22 +18,24 @@ inline uint32_t mix_row(uint32_t row, int64_t key) {
   return mix(mix(row ^ static_cast<uint32_t>(key)) + static_cast<uint32_t>(key >> 32));
 }
 
-template <typename T, bool kRelu>
+template <typename T, bool kRelu, bool kGated>
 void drop_row(
-    const T* __restrict x, T* __restrict out, const uint32_t* __restrict elements, int64_t width, uint32_t row,
+    const T* __restrict x, const T* __restrict gate, T* __restrict out, const uint32_t* __restrict elements, int64_t width, uint32_t row,
     uint32_t threshold, T scale) {
   for (int64_t j = 0; j < width; ++j) {
     T value = x[j];
     if (kRelu && value < T(0)) value = T(0);  // NaN stays NaN
     // a product, not a choice: a NaN that is dropped stays, as in the formula
     const T kept = mix(elements[j] ^ row) >= threshold ? T(1) : T(0);
-    out[j] = value * kept * scale;
+    value = value * kept * scale;
+    if (kGated && gate[j] <= T(0)) value = T(0);
+    out[j] = value;
   }
 }
 
 template <typename T>
 void drop(
-    const T* x, T* out, int64_t rows, int64_t width, int64_t key, int64_t first_row, int64_t first_element,
+    const T* x, const T* gate, T* out, int64_t rows, int64_t width, int64_t key, int64_t first_row, int64_t first_element,
     uint32_t threshold, double scale, bool relu) {
   std::vector<uint32_t> elements(width);
   for (int64_t j = 0; j < width; ++j) elements[j] = mix(static_cast<uint32_t>(first_element + j));
@@ -41,23 +43,23 @@ void drop(
     const uint32_t row = mix_row(static_cast<uint32_t>(first_row + i), key);
     const T *from = x + i * width;
     T* to = out + i * width;
-    if (relu) drop_row<T, true>(from, to, elements.data(), width, row, threshold, T(scale));
-    else drop_row<T, false>(from, to, elements.data(), width, row, threshold, T(scale));
+    const auto function = gate ? drop_row<T, false, true> : relu ? drop_row<T, true, false> : drop_row<T, false, false>;
+    function(from, gate ? gate + i * width : nullptr, to, elements.data(), width, row, threshold, T(scale));
   }
 }
 
 }  // namespace
 
-// x and out: (rows, width) contiguous, of float or double.
+// x, gate and out: (rows, width) contiguous, of float or double. The result is 0 where the gate, if there is one, is 0
+// or less; then there is no ReLU.
 extern "C" void dropout(
-    const void* x, void* out, int64_t is_double, int64_t rows, int64_t width, int64_t key, int64_t first_row,
-    int64_t first_element, int64_t threshold, double scale, bool relu) {
-  const uint32_t bound = static_cast<uint32_t>(threshold);
-  if (is_double) {
-    drop(static_cast<const double*>(x), static_cast<double*>(out), rows, width, key, first_row, first_element, bound,
-         scale, relu);
-  } else {
-    drop(static_cast<const float*>(x), static_cast<float*>(out), rows, width, key, first_row, first_element, bound,
-         scale, relu);
-  }
+    const void* x, const void* gate, void* out, int64_t is_double, int64_t rows, int64_t width, int64_t key,
+    int64_t first_row, int64_t first_element, int64_t threshold, double scale, bool relu) {
+  const auto call = [&](auto zero) {
+    using T = decltype(zero);
+    drop(static_cast<const T*>(x), static_cast<const T*>(gate), static_cast<T*>(out), rows, width, key, first_row,
+         first_element, static_cast<uint32_t>(threshold), scale, relu);
+  };
+  if (is_double) call(double());
+  else call(float());
 }
