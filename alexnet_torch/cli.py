@@ -1,4 +1,4 @@
-"""The command line of python -m alexnet_torch: finds the command that the arguments name, and runs it."""
+"""The command line of python -m alexnet_torch, and of the installed program alexnet-torch: runs the command named."""
 
 import sys
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 
 import tyro
 
+from alexnet_torch import train_command
 from alexnet_torch.commands.evaluate_command import evaluate_command
 from alexnet_torch.commands.export_command import export_command
 from alexnet_torch.commands.features_command import features_command
@@ -22,7 +23,8 @@ from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.output_streams import guarded_streams
 from alexnet_torch.recipes.command_line import one_line_errors
 
-PROGRAM = "python -m alexnet_torch"
+PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
+TRAIN = "train"
 
 
 def _parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -35,7 +37,12 @@ def _parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None
     return parsed
 
 
+def _listed_train_command() -> None:
+    """Train a network on a folder of images."""
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
+    TRAIN: _listed_train_command,  # only for the list: its options are those of train_command
     "prepare": prepare_command,
     "predict": predict_command,
     "evaluate": evaluate_command,
@@ -47,34 +54,45 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command that the arguments (by default sys.argv) name; returns the exit status."""
+def installed_main() -> int:
+    """Runs the program that pip installs."""
+    return main(program=INSTALLED_PROGRAM)
+
+
+def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
+    """Runs the command that the arguments (by default sys.argv) name; returns the exit status.
+
+    Messages and the help begin with the program's name.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [TRAIN]:
+        return train_command.main(arguments[1:], f"{program} {TRAIN}")
     try:
         with stopped_by_signals(), guarded_streams(output_is_result=True):
-            return _run(arguments)
+            return _run(arguments, program)
     except OutputLost as error:
         if not error.is_quiet:
             with guarded_streams(output_is_result=False):
-                print(f"{PROGRAM}: {error}", file=sys.stderr)
+                print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str], program: str) -> int:
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(_parse_only(command))
     try:
-        with one_line_errors(PROGRAM):
-            run_command = app.cli(args=arguments, prog=PROGRAM, config=(tyro.conf.FlagCreatePairsOff,))
+        with one_line_errors(program):
+            run_command = app.cli(args=arguments, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
         reuse_freed_memory()
         run_command()
     except UserError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
-        print(f"{PROGRAM}: {explain_os_error(error)}", file=sys.stderr)
+        print(f"{program}: {explain_os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        print(f"{program}: stopped", file=sys.stderr)
         return status_of(interrupt)
     return 0

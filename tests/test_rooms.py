@@ -18,6 +18,7 @@ FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["evaluation"],
     ["training"],
     ["commands"],
+    ["train_command"],
     ["cli"],
     ["__main__"],
 ]

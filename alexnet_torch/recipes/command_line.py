@@ -30,8 +30,10 @@ GROUPS = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> dict[str, Any]:
+def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict[str, Any]:
     """Returns the options given on a command line (by default sys.argv), by the names of the settings.
+
+    The program's name is for the help and for messages.
 
     Raises:
         UserError: an option is unknown, or its value is of the wrong type.
@@ -39,11 +41,11 @@ def parse(arguments: list[str] | None = None) -> dict[str, Any]:
     """
     groups = [(name, _tyro_group(group)) for name, group in GROUPS.items()]
     parser = make_dataclass("Options", [(name, group, field(default_factory=group)) for name, group in groups])
-    with one_line_errors("train.py"):
+    with one_line_errors(program):
         options: Any = tyro.cli(
             parser,
             args=arguments,
-            prog="train.py",
+            prog=program,
             description="Train AlexNet, in two towers, on a folder of images.",
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )

@@ -1,5 +1,6 @@
 """A run's page: what it was, how it learnt, what it gets wrong, and how to repeat it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from alexnet_torch.evaluation.report_page.html import (
     text,
     vector_drawing,
 )
-from alexnet_torch.evaluation.report_page.repeat import changed_settings, repeating_command
+from alexnet_torch.evaluation.report_page.repeat import changed_settings, repeating_command, train_program
 from alexnet_torch.evaluation.report_page.results import (
     class_section,
     confusion_section,
@@ -112,7 +113,7 @@ def _repeat_section(content: RunContent) -> str:
     again = f"{content.run}-again"
     commands = [
         repeating_command(settings, processes, again),
-        f"python train.py --config {content.run}/config.json --output {again}",
+        shlex.join([*train_program(), "--config", f"{content.run}/config.json", "--output", again]),
     ]
     note = "Either command trains the same network again; the second one copies every setting from the run."
     return section("Repeat it", paragraph(note), "<pre>" + "\n".join(map(text, commands)) + "</pre>")
