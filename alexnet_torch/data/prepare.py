@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder, locate_cache
+from alexnet_torch.data.cache_location import Announce, CacheFolder, cache_folder, locate_cache
 from alexnet_torch.data.decode_pass import Chunks, decode_chunks
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
 from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
@@ -23,6 +23,7 @@ from alexnet_torch.data.prepared_images import (
 )
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
+from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_os_error, sync_folder
@@ -40,6 +41,7 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
     announce: Announce = print_to_stderr,
+    val_split: ValSplit | None = None,
 ) -> PreparedImages:
     """Decodes a data set's images, unless this was done before; says in a line what was found.
 
@@ -51,11 +53,12 @@ def prepare(
         skip_bad: leave unreadable files out.
         workers: processes that decode; one for each core by default.
         announce: called with a line about what is built, where, and why it is built again.
+        val_split: how to choose validation images among the training images, where there are none.
 
     Raises:
         UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
-    source = open_source(root)
+    source = with_validation(open_source(root), val_split, cache_folder(cache))
     for line in (source.describe(), *source.notes):
         announce(line)
     return prepare_source(source, side, cache, skip_bad, workers, announce)

@@ -7,6 +7,7 @@ from typing import Any
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.run_folder import CONFIG
 from alexnet_torch.weights.model_file import TrainedModel
@@ -44,7 +45,10 @@ def images_of_run(run: Path, model: TrainedModel, data: str | None) -> PreparedI
     if data is None or data == NO_DATA:
         return None
     side = model.mean.shape[0]
-    prepared = prepare(data_folder(data), side, settings.get("cache", "auto"), settings.get("skip_bad", False))
+    cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
+    fraction = settings.get("val_split") if data == settings.get("data") else None
+    val_split = None if fraction is None else ValSplit(fraction, settings["seed"])
+    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split)
     if prepared.classes != model.classes:
         raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared

@@ -37,9 +37,12 @@ class Option:
 class DataSettings:
     """The images to train on."""
 
-    data: Annotated[str, Option("digits", "DIR|digits")]
-    """A folder with train/<class>/* and val/<class>/*, or "digits": handwritten digits that come with
-    scikit-learn."""
+    data: Annotated[str, Option("digits", "PATH|digits")]
+    """A data set as it is: a folder with train/<class>/* and val/<class>/*, or another form that docs/training.md
+    lists; or "digits": handwritten digits that come with scikit-learn."""
+    val_split: Annotated[float | None, Option(None, "FRACTION")]
+    """Part of each class's training images to validate with, where the data set has no validation images. Which
+    images depends on --seed and their content."""
     cache: Annotated[str, Option("auto", "DIR|auto|none")]
     """Where to store decoded images: in a folder; "auto": in ~/.cache/alexnet_torch if they fit in half of
     the free disk space; "none": nowhere, so that each epoch decodes them again."""
@@ -131,6 +134,7 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
     def __post_init__(self) -> None:
         for name in ("image_size", "epochs", "batch_size", "log_every", "val_every"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
+        self._require("val_split", self.val_split is None or 0 < self.val_split < 1, "between 0 and 1, such as 0.1")
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more")
         self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
         self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")

@@ -15,6 +15,7 @@ from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare, print_to_stderr
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.placement import Placement
@@ -212,7 +213,8 @@ def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages
 
 def _images(settings: Settings, announce: Callable[[str], None] = print_to_stderr) -> PreparedImages:
     side, root = decoded_side(settings.image_size), data_folder(settings.data)
-    return prepare(root, side, settings.cache, settings.skip_bad, announce=announce)
+    val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
+    return prepare(root, side, settings.cache, settings.skip_bad, announce=announce, val_split=val_split)
 
 
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:

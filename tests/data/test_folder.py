@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.val_split import with_validation
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 
@@ -56,7 +57,10 @@ def one_class(root: Path) -> None:
 WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (remove("."), "there is no such folder"),
     "no train": (remove("train"), "has no folder train/; put the training images into"),
-    "no val": (remove("val"), "has no folder val/; move some images of each class into val/<class>/"),
+    "no val": (
+        remove("val"),
+        "has no folder val/; move some images of each class into val/<class>/, or let --val-split",
+    ),
     "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each image into val/<class>/"),
     "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
     "empty class": (empty_class, "no images in train/ of class class1; add some or remove"),
@@ -74,15 +78,15 @@ def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path) -> Non
     spoil, message = WRONG_LAYOUTS[name]
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
-        open_source(root)
+        with_validation(open_source(root), None, root)
     assert str(error.value).startswith(f"--data {root}: ")
     assert "\n" not in str(error.value)
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").touch()
+    (tmp_path / "x.txt").touch()
     with pytest.raises(UserError, match="is a file"):
-        open_source(tmp_path / "x.zip")
+        open_source(tmp_path / "x.txt")
 
 
 def test_a_folder_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

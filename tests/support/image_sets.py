@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,4 +137,75 @@ def write_parquet(root: Path, samples: list[Sample], files: int = 2, group: int 
             parquet.write_table(
                 table, root / "data" / f"{name}-{number:05}-of-{files:05}.parquet", row_group_size=group
             )
+    return root
+
+
+def write_files(root: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    """Writes files, with their folders."""
+    for path, content in files:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+def kaggle_files(samples: list[Sample]) -> list[tuple[str, bytes]]:
+    """Returns the files of Kaggle's competition, with boxes in the tables and a test folder without labels."""
+    images, rows = "ILSVRC/Data/CLS-LOC", ["ImageId,PredictionString"]
+    files = [(f"{images}/test/ILSVRC2012_test_00000001.JPEG", samples[0].content)]
+    for each in of_split(samples, "train"):
+        files.append((f"{images}/train/{each.wnid}/{each.name}", each.content))
+    for each in of_split(samples, "val"):
+        files.append((f"{images}/val/{each.name}", each.content))
+        rows.append(f"{each.name.removesuffix('.JPEG')},{each.wnid} 85 1 499 272 {each.wnid} 3 4 50 60 ")
+    names = "".join(f"{each.identity} {each.name}\n" for each in imagenet_classes())
+    tables = {"LOC_val_solution.csv": "\n".join(rows) + "\n", "LOC_synset_mapping.txt": names}
+    return [*files, *((name, text.encode()) for name, text in tables.items())]
+
+
+def write_kaggle(root: Path, samples: list[Sample]) -> Path:
+    """Writes Kaggle's folders and tables."""
+    return write_files(root, kaggle_files(samples))
+
+
+def tiny_files(samples: list[Sample]) -> list[tuple[str, bytes]]:
+    """Returns the files of tiny-imagenet-200, with boxes and a test folder without labels."""
+    wnids = {each.wnid: imagenet_classes()[each.label].name for each in samples}
+    files = [("test/images/test_0.JPEG", samples[0].content), ("wnids.txt", "\n".join(reversed(wnids)).encode())]
+    words = "".join(f"{wnid}\t{name}\n" for wnid, name in {"n00001740": "entity", **wnids}.items())
+    files.append(("words.txt", words.encode()))
+    for wnid in wnids:
+        files.append((f"train/{wnid}/{wnid}_boxes.txt", b"x.JPEG\t0\t0\t63\t63\n"))
+    for each in of_split(samples, "train"):
+        files.append((f"train/{each.wnid}/images/{each.name}", each.content))
+    rows = []
+    for each in of_split(samples, "val"):
+        files.append((f"val/images/{each.name}", each.content))
+        rows.append(f"{each.name}\t{each.wnid}\t0\t32\t44\t62\n")
+    return [*files, ("val/val_annotations.txt", "".join(rows).encode())]
+
+
+def write_tiny(root: Path, samples: list[Sample]) -> Path:
+    """Writes Tiny ImageNet as its archive unpacks, into a folder of its own."""
+    write_files(root / "tiny-imagenet-200", tiny_files(samples))
+    return root
+
+
+def write_zip(root: Path, files: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Writes a zip file with what macOS adds."""
+    root.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(root / "set.zip", "w", method) as archive:
+        for path, content in files:
+            archive.writestr(path, content)
+            folder, _, name = path.rpartition("/")
+            archive.writestr(f"__MACOSX/{folder}/._{name}", b"\0\5\26\7")
+    return root / "set.zip"
+
+
+def write_flat_val(root: Path, samples: list[Sample], suffix: bool = False) -> Path:
+    """Writes train/<wnid>/* and a flat val/, whose names have the suffix _<wnid> or not."""
+    for each in samples:
+        name = each.name.replace(".JPEG", f"_{each.wnid}.JPEG") if suffix else each.name
+        file = root / (each.key if each.split == "train" else f"val/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(each.content)
     return root

@@ -1,6 +1,7 @@
 """Tells image files from other files: by their content, unless the name says it."""
 
 import struct
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -22,7 +23,7 @@ NO_SIGNATURE = {"TGA"}
 """Any bytes may look like these, so that only the suffix says it."""
 
 
-def is_image_content(path: Path) -> bool:
+def is_image_content(path: Path | BytesIO) -> bool:
     """Returns whether Pillow recognises a file's first bytes as an image that it decodes.
 
     Raises:

@@ -1,17 +1,17 @@
 """Makes a source of image files on disk, listed class by class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from alexnet_torch.data.sources.image_tree import ImageFiles
 from alexnet_torch.data.sources.imagenet_classes import class_of
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Reader, Source, SourceFiles, SourceSplit, SplitName
+from alexnet_torch.data.sources.tree import ImageFiles
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FileReader(Reader):
 
 @dataclass(frozen=True)
 class ClassFiles:
-    """The files of one class in one split."""
+    """The files of one class in one split, in order."""
 
     files: ImageFiles
     keys: Names | None = None  # (n) names in the samples' keys; None: those of the files
@@ -97,3 +97,21 @@ def _split(
     same = all(key is path for key, path in zip(keys, paths, strict=True))
     split = SourceSplit(name, all_paths if same else Names.joined(keys), labels, FileReader(root, all_paths))
     return split, all_paths
+
+
+def group_by_class(files: ImageFiles, labelled: Iterable[tuple[str, str]]) -> dict[str, ClassFiles]:
+    """Returns the files of each class of a folder that has those of all classes.
+
+    Args:
+        files: of the folder.
+        labelled: for each file, in order, the identity of its class and the file name in its key.
+    """
+    rows: dict[str, list[tuple[str, int]]] = {}
+    for row, (identity, key) in enumerate(labelled):
+        rows.setdefault(identity, []).append((key, row))
+    grouped = {}
+    for identity, of_class in rows.items():
+        of_class.sort()
+        taken = files.take(np.array([row for _, row in of_class], np.int64))
+        grouped[identity] = ClassFiles(taken, Names.of(key for key, _ in of_class))
+    return grouped

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +11,16 @@ import numpy as np
 from alexnet_torch.data.sources.image_check import EXTENSIONS, is_image_content
 from alexnet_torch.data.sources.junk import SYSTEM, PassedOver, junk_reason
 from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.tree import ImageFiles, Tree
 from alexnet_torch.errors import UserError
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
 
 _Entry = tuple[str, int, int]  # name, size, time of the last change
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files of a folder, in ImageFolder's order: files of a folder before those of its subfolders."""
-
-    folder: str  # relative to the source's root, ending in "/"; empty for the root
-    paths: Names  # (n) relative to the source's root
-    sizes: np.ndarray  # (n,) int64, bytes; -1 for a broken link
-    times: np.ndarray  # (n,) int64, time of the last change in nanoseconds
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    @property
-    def names(self) -> Iterator[str]:
-        """The paths relative to the folder."""
-        return (path[len(self.folder) :] for path in self.paths)
-
-    def take(self, indices: np.ndarray) -> "ImageFiles":
-        """Returns some of the files, in that order."""
-        return ImageFiles(self.folder, self.paths.take(indices), self.sizes[indices], self.times[indices])
-
-
 @dataclass
-class ImageTree:
-    """The folders and image files below a root; each real folder is visited once, whatever links lead to it."""
+class ImageTree(Tree):
+    """The folders and image files below a folder on disk; each is visited once, whatever links lead to it."""
 
     root: Path
     passed_over: PassedOver = field(default_factory=PassedOver)
@@ -53,14 +32,27 @@ class ImageTree:
         self.what = self.what or f"--data {self.root}"
         self._visit("")
 
+    def again(self) -> "ImageTree":
+        """As for every tree: val/ may be a link to train/."""
+        return replace(self, visited={})
+
+    def is_file(self, path: str) -> bool:
+        """As for every tree."""
+        return (self.root / path).is_file()
+
+    def is_folder(self, path: str) -> bool:
+        """As for every tree."""
+        return (self.root / path).is_dir()
+
+    def content(self, path: str) -> bytes:
+        """As for every tree."""
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
     def subfolders(self, folder: str = "") -> list[str]:
-        """Returns the sorted names of the folders in a folder ("" or "train/"), without those passed over.
-
-        The files beside them are passed over.
-
-        Raises:
-            UserError: the folder cannot be read, or two names are links to one folder.
-        """
+        """As for every tree; also refuses two names that are links to one folder."""
         here, names = self.root / folder, []
         self._visit(folder)
         is_run = _holds_run(here)
@@ -86,14 +78,7 @@ class ImageTree:
         return names
 
     def images(self, folder: str, deep: bool = True) -> ImageFiles:
-        """Returns the image files in a folder and, if `deep`, in its subfolders.
-
-        Args:
-            folder: relative to the root, ending in "/".
-
-        Raises:
-            UserError: a folder cannot be read.
-        """
+        """As for every tree."""
         files: dict[str, list[_Entry]] = {}
         waiting = [folder]
         while waiting:

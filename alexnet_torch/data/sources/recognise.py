@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_torch.data.sources.class_folders import is_image_folder, missing_split, open_image_folder
+from alexnet_torch.data.sources.class_folders import missing_split
+from alexnet_torch.data.sources.image_tree import ImageTree
+from alexnet_torch.data.sources.layouts import is_folder_set, is_zip, open_folder_set, open_zip
 from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
 from alexnet_torch.data.sources.source import Source
@@ -23,7 +25,8 @@ class Form:
 
 
 FORMS = (
-    Form("a folder with train/ and val/", is_image_folder, open_image_folder),
+    Form("folders of images", is_folder_set, open_folder_set),
+    Form("a zip file", is_zip, open_zip),
     Form("tars", is_tar_set, open_tar_set),
     Form("parquet files", is_parquet_set, open_parquet_set),
     Form("CIFAR's or MNIST's files", is_torchvision_set, open_torchvision_set),
@@ -51,7 +54,10 @@ def open_source(root: Path) -> Source:
                 f"--data {root}: holds two data sets, {found[0].name} and {found[1].name}; move one of them elsewhere"
             )
         if root.is_dir():
-            raise UserError(f"--data {root}: has no folder train/; {missing_split(root, 'train')}")
+            folders = ImageTree(root).subfolders()
+            if len(folders) == 1 and any(form.recognise(root / folders[0]) for form in FORMS):
+                return open_source(root / folders[0])  # as archives are often unpacked: photos/photos/train
+            raise UserError(f"--data {root}: has no folder train/; {missing_split(ImageTree(root), 'train')}")
         raise UserError(f"--data {root}: is a file; name the folder that contains train/ and val/")
     except PermissionError as error:
         raise UserError(f"--data {root}: no permission to read {error.filename}; change its permissions") from error

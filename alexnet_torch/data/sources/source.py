@@ -101,6 +101,7 @@ class Source:
     files: SourceFiles
     passed_over: PassedOver = field(default_factory=PassedOver)
     notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
+    without_val: str = ""  # what to do about missing validation images, as the end of a message
     variant: str = ""  # what decides the samples besides the root, as in a file name: "-val0.1-seed0"
 
     map_side: int | None = None  # side of the squares in pixels, if the source is a prepared map itself

@@ -1,5 +1,6 @@
 """The same image files give the same prepared images, whatever form holds them."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,17 @@ from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from tests.support.image_sets import (
     Sample,
+    kaggle_files,
     small_set,
+    tiny_files,
+    write_flat_val,
     write_image_folder,
+    write_kaggle,
     write_official,
     write_parquet,
     write_shards,
+    write_tiny,
+    write_zip,
 )
 
 SIDE = 32
@@ -23,6 +30,15 @@ FORMS: dict[str, Callable[[Path, list[Sample]], Path]] = {
     "Hugging Face's val tar": lambda root, samples: write_official(root, samples, suffix=True),
     "shards with cls": write_shards,
     "shards with json": lambda root, samples: write_shards(root, samples, "json", shards=3),
+    "Kaggle": write_kaggle,
+    "Kaggle's zip": lambda root, samples: write_zip(root, kaggle_files(samples)),
+    "Tiny ImageNet": write_tiny,
+    "Tiny ImageNet's zip": lambda root, samples: write_zip(
+        root, ((f"tiny-imagenet-200/{path}", content) for path, content in tiny_files(samples)), zipfile.ZIP_STORED
+    ),
+    "a zip of folders": lambda root, samples: write_zip(root, ((each.key, each.content) for each in samples)),
+    "a flat val": write_flat_val,
+    "a flat val with wnids": lambda root, samples: write_flat_val(root, samples, suffix=True),
     "parquet": write_parquet,
     "parquet, one row group": lambda root, samples: write_parquet(root, samples, files=1, group=100),
 }

@@ -16,6 +16,7 @@ from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
+from alexnet_torch.data.sources.val_split import with_validation
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 
@@ -153,7 +154,7 @@ def test_names_that_unicode_writes_in_two_ways_are_one_class(root: Path) -> None
 def test_near_names_are_pointed_out(split: str, near: str, root: Path) -> None:
     (root / split).rename(root / near)
     with pytest.raises(UserError, match=f"has no folder {split}/; if {near}/ is that, rename it to {split}/"):
-        open_source(root)
+        with_validation(open_source(root), None, root)
 
 
 def test_each_file_of_unknown_suffix_is_looked_at_and_known_ones_are_not(root: Path) -> None:

@@ -1,0 +1,156 @@
+"""Chooses validation images among training images, by the seed and the images' content."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from alexnet_torch.data.decode import UnreadableImage
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.source import Source, SourceSplit
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import atomic_write
+
+DIGEST_BYTES = 16  # of the SHA-256 of each file
+READ_TOGETHER = 256  # files that a thread reads before it takes the next ones
+SMALL = 1000  # files that are read in a moment: not worth keeping
+
+
+@dataclass(frozen=True)
+class ValSplit:
+    """How validation images are chosen."""
+
+    fraction: float  # of each class's images, in (0, 1)
+    seed: int
+
+
+def with_validation(source: Source, val_split: ValSplit | None, home: Path) -> Source:
+    """Returns a source that has training and validation images, some of the training images if it must.
+
+    Args:
+        source: as it was opened.
+        val_split: given by the user, or None.
+        home: a folder for the digests of large sets' files, so that the next start need not read them.
+
+    Raises:
+        UserError: a split is missing and `val_split` is None, or it is not missing; a class has only one image.
+    """
+    names = [split.name for split in source.splits]
+    if names == ["train", "val"]:
+        if val_split:
+            raise UserError(f"--val-split: {source.root} has validation images of its own; leave the option out")
+        return source
+    if names != ["train"]:
+        raise UserError(f"--data {source.root}: {source.form}: has no training images; name a set that has")
+    if len(source.classes) < 2:
+        only = source.identities[0]
+        raise UserError(f"--data {source.root}: has only one class, {only}; add another: one class needs no classifier")
+    if val_split is None:
+        fix = source.without_val or "has no validation images; let --val-split 0.1 choose some of the training images"
+        raise UserError(f"--data {source.root}: {fix}")
+    return divide(source, val_split, _kept_digests(source, home))
+
+
+def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
+    """Returns a source of training images alone with some of each class as validation images.
+
+    Which ones depends on the seed and the files' content, not on their names. Identical files are on one side;
+    those that are in several classes are on the training side.
+
+    Args:
+        source: has training images alone.
+        val_split: how to choose.
+        digests: of the files, (n, DIGEST_BYTES) uint8.
+
+    Raises:
+        UserError: a class has fewer than two different images.
+    """
+    pool = source.splits[0]
+    chosen = np.zeros(len(pool), bool)
+    _, content = np.unique(digests, axis=0, return_inverse=True)  # (n,) equal for identical files
+    content = content.reshape(-1)
+    first_label = np.full(content.max() + 1, -1)
+    first_label[content] = pool.labels
+    shared = np.zeros(len(first_label), bool)
+    shared[content[first_label[content] != pool.labels]] = True
+    ranks = _ranks(digests, val_split.seed)
+    for rows in np.split(np.arange(len(pool)), np.flatnonzero(np.diff(pool.labels)) + 1):
+        free = rows[~shared[content[rows]]]
+        order = free[np.argsort(ranks[free], kind="stable")]
+        groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []
+        others = len(free) < len(rows)  # the training side has some in any case
+        if len(groups) + others < 2:
+            identity = source.identities[pool.labels[rows[0]]]
+            raise UserError(
+                f"--val-split: class {identity} of {source.root} has fewer than two different images; add some"
+            )
+        wanted, taken = max(1, round(val_split.fraction * len(rows))), 0
+        for group in groups if others else groups[:-1]:
+            if taken and taken + len(group) > wanted:
+                break
+            chosen[group] = True
+            taken += len(group)
+    train, val = pool.take(np.flatnonzero(~chosen)), pool.take(np.flatnonzero(chosen))
+    keys = Names.of(f"val/{key.partition('/')[2]}" for key in val.keys)
+    fraction = f"{val_split.fraction:g}"
+    return replace(
+        source,
+        form=f"{source.form}, divided by --val-split {fraction}",
+        splits=(train, replace(val, name="val", keys=keys)),
+        variant=f"-val{fraction}-seed{val_split.seed}",
+    )
+
+
+def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
+    """Returns a number for each file that depends on the seed and its content, (n,) uint64."""
+    ranks = [
+        int.from_bytes(hashlib.sha256(f"{seed}".encode() + digest.tobytes()).digest()[:8], "little")
+        for digest in digests
+    ]
+    return np.array(ranks, np.uint64)
+
+
+def _kept_digests(source: Source, home: Path) -> np.ndarray:
+    """Returns the digests of the files; those of many are kept, for as long as no size or time changes."""
+    pool = source.splits[0]
+    listing = hashlib.sha256(bytes(source.root.resolve()) + source.files.paths.content)
+    for part in (source.files.sizes, source.files.times):
+        listing.update(part.astype("<i8").tobytes())
+    kept = home / "digests" / f"{listing.hexdigest()[:32]}.digests"
+    if kept.is_file() and kept.stat().st_size == len(pool) * DIGEST_BYTES:
+        return np.fromfile(kept, np.uint8).reshape(-1, DIGEST_BYTES)
+    digests = digest_files(pool)
+    if len(pool) >= SMALL:
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(kept, lambda file: file.write(digests.tobytes()))
+        except OSError:
+            pass  # the disk is full or read-only: the next start reads the files again
+    return digests
+
+
+def digest_files(split: SourceSplit) -> np.ndarray:
+    """Returns the digest of each sample's file, (n, DIGEST_BYTES) uint8; of its key if it cannot be read."""
+    digests = np.zeros((len(split), DIGEST_BYTES), np.uint8)
+
+    def read(first: int) -> int:
+        part = split.take(np.arange(first, min(first + READ_TOGETHER, len(split))))
+        for row in range(len(part)):
+            try:
+                digest = hashlib.sha256(part.read(row)).digest()
+            except UnreadableImage:  # the decoding pass reports it
+                digest = hashlib.sha256(part.keys[row].encode("utf-8", "surrogateescape")).digest()
+            digests[first + row] = np.frombuffer(digest[:DIGEST_BYTES], np.uint8)
+        return len(part)
+
+    with (
+        ThreadPoolExecutor(os.cpu_count() or 1, "digests") as pool,
+        tqdm(total=len(split), unit="file", desc="reading", disable=None, leave=False) as bar,
+    ):
+        for count in pool.map(read, range(0, len(split), READ_TOGETHER)):
+            bar.update(count)
+    return digests

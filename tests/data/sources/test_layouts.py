@@ -1,0 +1,228 @@
+"""Data sets in folders and zip files: what is told about a damaged one, and the traps of ImageNet's layouts."""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.val_split import with_validation
+from alexnet_torch.errors import UserError
+from tests.support.folders import make_images
+from tests.support.image_sets import (
+    kaggle_files,
+    small_set,
+    tiny_files,
+    write_files,
+    write_flat_val,
+    write_image_folder,
+    write_kaggle,
+    write_official,
+    write_tiny,
+    write_zip,
+)
+
+TINY = "tiny-imagenet-200"
+Spoil = Callable[[Path], object]
+
+
+def edit(path: str, before: str, after: str) -> Spoil:
+    def spoil(root: Path) -> None:
+        text = (root / path).read_text()
+        assert before in text
+        (root / path).write_text(text.replace(before, after))
+
+    return spoil
+
+
+def remove(pattern: str) -> Spoil:
+    def spoil(root: Path) -> None:
+        for path in [*root.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return spoil
+
+
+VAL = "ILSVRC/Data/CLS-LOC/val"
+KAGGLE: dict[str, tuple[Spoil, str]] = {
+    "no labels": (remove("LOC_val_solution.csv"), "has ILSVRC/ but no LOC_val_solution.csv; put Kaggle's file beside"),
+    "no names": (remove("LOC_synset_mapping.txt"), "has ILSVRC/ but no LOC_synset_mapping.txt"),
+    "no val": (remove(VAL), f"has no folder {VAL}/; unpack it"),
+    "an empty val": (remove(f"{VAL}/*"), f"{VAL}/ contains no images"),
+    "an image is missing": (
+        remove(f"{VAL}/*_00000*"),
+        "csv names images that are not in .*val/: ILSVRC",
+    ),
+    "other columns": (edit("LOC_val_solution.csv", "ImageId", "id"), "has no columns ImageId,PredictionString"),
+    "an unknown class": (
+        edit("LOC_val_solution.csv", "n01484850", "n99999999"),
+        "has the class n99999999, of",
+    ),
+    "an empty row": (
+        edit("LOC_val_solution.csv", "String\n", "String\nx,\n"),
+        "line 2 .* names no",
+    ),
+    "an image without a row": (
+        lambda root: shutil.copy(next((root / VAL).iterdir()), root / VAL / "extra.JPEG"),
+        "extra.JPEG has no row in LOC_val_solution.csv",
+    ),
+    "a class without images": (remove("ILSVRC/Data/CLS-LOC/train/n01484850/*"), "no images in .* of class n01484850"),
+}
+LABELS = f"{TINY}/val/val_annotations.txt"
+TINY_FAULTS: dict[str, tuple[Spoil, str]] = {
+    "no labels": (remove(LABELS), "has Tiny ImageNet's folders but no val/val_annotations.txt"),
+    "no classes": (remove(f"{TINY}/wnids.txt"), "has Tiny ImageNet's folders but no wnids.txt"),
+    "a class is missing": (remove(f"{TINY}/train/n01484850"), "no images in train/n01484850/images/"),
+    "a class more": (edit(f"{TINY}/wnids.txt", "n01484850", ""), "train/n01484850/ is not in wnids.txt"),
+    "an image is missing": (remove(f"{TINY}/val/images/*_00000*"), "names images that are not in val/images/: ILSVRC"),
+    "an unknown class": (edit(LABELS, "n01484850", "n99999999"), "has the class n99999999, of which train/ has no"),
+    "no tab": (edit(LABELS, "\t", " "), "line 1 of val/val_annotations.txt names no image and class"),
+    "not text": (lambda root: (root / LABELS).write_bytes(b"\xff\xfe"), "val_annotations.txt is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("name", KAGGLE)
+def test_a_damaged_download_of_kaggle_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    root = write_kaggle(tmp_path / "set", small_set())
+    spoil, message = KAGGLE[name]
+    spoil(root)
+    with pytest.raises(UserError, match=message) as error:
+        open_source(root)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", TINY_FAULTS)
+def test_a_damaged_tiny_imagenet_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    root = write_tiny(tmp_path / "set", small_set())
+    spoil, message = TINY_FAULTS[name]
+    spoil(root)
+    with pytest.raises(UserError, match=message) as error:
+        open_source(root)
+    assert "\n" not in str(error.value)
+
+
+def test_what_was_found_is_told_in_one_line(tmp_path: Path) -> None:
+    tiny = open_source(write_tiny(tmp_path / "tiny", small_set()))
+    assert tiny.root == tmp_path / "tiny" / TINY
+    assert tiny.describe().endswith("Tiny ImageNet, 3 classes, 9 training and 6 validation images")
+    kaggle = open_source(write_zip(tmp_path / "kaggle", kaggle_files(small_set())))
+    assert "ILSVRC-2012 from Kaggle in a zip file, 3 classes, 9 training and 6 validation images" in kaggle.describe()
+
+
+def test_readable_names_are_the_data_sets_own(tmp_path: Path) -> None:
+    root = write_tiny(tmp_path, small_set())
+    edit(f"{TINY}/words.txt", "n02012849\tcrane", "n02012849\tcrane, the bird")(root)
+    assert [each.name for each in open_source(root).classes][1:] == ["crane, the bird", "crane"]
+
+
+def test_two_cranes_and_two_maillots_are_four_classes(tmp_path: Path) -> None:
+    source = open_source(write_image_folder(tmp_path, small_set(indices=(134, 517, 638, 639))))
+    assert source.identities == ("n02012849", "n03126707", "n03710637", "n03710721")
+    assert [each.name for each in source.classes] == ["crane", "crane", "maillot", "maillot, tank suit"]
+
+
+def test_classes_with_numbers_for_names_are_ordered_as_numbers(tmp_path: Path) -> None:
+    make_images(tmp_path, classes=12, train=1, val=1)
+    for split in ("train", "val"):
+        for k in range(12):
+            (tmp_path / split / f"class{k}").rename(tmp_path / split / f"{k}")
+    source = open_source(tmp_path)
+    assert source.identities == tuple(map(str, range(12)))
+    assert source.split("val").labels.tolist() == list(range(12))
+    assert source.split("val").keys[11] == "val/11/000.png"
+
+
+def test_flat_validation_images_of_other_classes_are_passed_over(tmp_path: Path) -> None:
+    root = write_flat_val(tmp_path, small_set())
+    shutil.rmtree(root / "train/n01484850")
+    source = open_source(root)
+    assert source.identities == ("n02012849", "n03126707")
+    assert [len(split) for split in source.splits] == [6, 4]
+    assert source.passed_over.counts == {"of other classes": 2}
+
+
+def test_a_flat_val_with_other_names_is_not_one_class(tmp_path: Path) -> None:
+    root = write_flat_val(tmp_path, small_set())
+    for number, path in enumerate(sorted((root / "val").iterdir())):
+        path.rename(root / "val" / f"{number}.JPEG")
+    with pytest.raises(UserError, match="val/ is flat: it contains images directly"):
+        open_source(root)
+
+
+def test_flat_validation_images_alone_are_a_test_set(tmp_path: Path) -> None:
+    root = write_flat_val(tmp_path, small_set())
+    source = open_source(root / "val")
+    assert [split.name for split in source.splits] == ["val"]
+    expected = [each for each in small_set() if each.split == "val"]
+    assert list(source.splits[0].keys) == [each.key for each in expected]
+    assert [source.splits[0].read(row) for row in range(6)] == [each.content for each in expected]
+    with pytest.raises(UserError, match="ILSVRC-2012's validation images: has no training images; name a set that has"):
+        with_validation(source, None, tmp_path)
+
+
+def test_tiny_imagenet_with_sorted_validation_images_is_an_image_folder(tmp_path: Path) -> None:
+    files = [file for file in tiny_files(small_set()) if not file[0].startswith("val/images/")]
+    sorted_val = [(each.key, each.content) for each in small_set() if each.split == "val"]
+    source = open_source(write_files(tmp_path, [*files, *sorted_val]))
+    assert source.form == "ImageFolder"
+    assert [len(split) for split in source.splits] == [9, 6]
+
+
+def test_two_forms_in_one_folder_are_refused(tmp_path: Path) -> None:
+    write_official(tmp_path, small_set())
+    write_tiny(tmp_path, small_set())
+    for path in (tmp_path / TINY).iterdir():
+        path.rename(tmp_path / path.name)
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(UserError, match="holds two data sets, folders of images and tars; move one of them elsewhere"):
+        open_source(tmp_path)
+
+
+def zip_of_folder(tmp_path: Path) -> Path:
+    return write_zip(tmp_path, ((each.key, each.content) for each in small_set()), zipfile.ZIP_STORED)
+
+
+def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:
+    file = zip_of_folder(tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"set.zip: is no complete zip file .*; download it again"):
+        open_source(file)
+
+
+def test_a_damaged_image_in_a_zip_is_reported(tmp_path: Path) -> None:
+    file = zip_of_folder(tmp_path)
+    content, sample = bytearray(file.read_bytes()), small_set()[0]
+    content[content.index(sample.content) + 300] ^= 1
+    file.write_bytes(content)
+    source = open_source(file)
+    with pytest.raises(Exception, match=rf"set.zip: {sample.key}: the archive is damaged \(wrong checksum\)"):
+        source.splits[0].read(list(source.splits[0].keys).index(sample.key))
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    file = zip_of_folder(tmp_path)
+    content = bytearray(file.read_bytes())
+    place = content.index(b"PK\1\2")
+    content[place + 8] |= 1  # a flag of the first member, in the list at the end
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="is encrypted; unpack it"):
+        open_source(file)
+
+
+def test_a_zip_without_a_data_set_is_refused(tmp_path: Path) -> None:
+    file = write_zip(tmp_path, [("a/notes.txt", b"x"), ("b/notes.txt", b"x")])
+    with pytest.raises(UserError, match="contains neither train/ and val/ nor class folders"):
+        open_source(file)
+
+
+def test_a_change_of_a_zip_is_noticed(tmp_path: Path) -> None:
+    file = zip_of_folder(tmp_path)
+    before = open_source(file).files
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("train/n01484850/x.JPEG", small_set()[0].content)
+    after = open_source(file).files
+    assert list(before.paths) == list(after.paths) == ["."]
+    assert not np.array_equal(before.sizes, after.sizes)
