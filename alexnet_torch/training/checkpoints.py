@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import (
@@ -40,6 +41,7 @@ class RunCheckpoints:
     saved_step: int | None = None  # of the newest checkpoint; None before there is one
     saves: int = 0  # by this process
     last_save: float = field(default_factory=time.monotonic)  # seconds on its clock
+    metrics: Tensor | None = None  # of the run until the loaded checkpoint; see restore.py
 
     def minutes_since_save(self) -> float:
         """Returns the minutes since this process last saved a checkpoint, or started."""
@@ -49,8 +51,11 @@ class RunCheckpoints:
         """Returns all towers' weights and velocities on the main rank, nothing on the others."""
         return gather_full_state(self.net, self.optimizer, self.ranks)
 
-    def save(self, state: RunState, gathered: ParameterStates) -> None:
-        """Saves a checkpoint of all that resuming needs, with the parameters from `gather`."""
+    def save(self, state: RunState, gathered: ParameterStates, metrics: Callable[[], Tensor]) -> None:
+        """Saves a checkpoint of all that resuming needs, with the parameters from `gather`.
+
+        `metrics` is called on the main rank, and returns the run's metrics.
+        """
         with self.ranks.control.main_only() as is_main:
             if is_main:
                 content = {
@@ -59,6 +64,7 @@ class RunCheckpoints:
                     "weights": weights_of(gathered),
                     "optimizer": optimizer_tensors_of(gathered),
                     "scaler": self.scaler.state_dict(),
+                    "metrics": metrics(),
                 }
                 save_checkpoint(self.folder, state.step, content, state.best_step)
         self.saved_step, self.saves, self.last_save = state.step, self.saves + 1, time.monotonic()
@@ -77,6 +83,7 @@ class RunCheckpoints:
         path, content = loaded
         load_full_state(self.net, self.optimizer, content["weights"], content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        self.metrics = content.get("metrics")
         state = RunState.from_dict(content["state"])
         self.saved_step = state.step
         return state, path
@@ -138,6 +145,15 @@ def load_newest_intact(folder: Path, on_damaged: Callable[[Path], None]) -> tupl
         if _digest(path) == path.stem.rpartition("-")[2]:
             return path, torch.load(path, map_location="cpu", weights_only=True)
         on_damaged(path)
+    return None
+
+
+def load_intact_step(folder: Path, step: int) -> dict[str, Any] | None:
+    """Returns the content of a step's checkpoint, on the CPU; None if there is none or its checksum is wrong."""
+    for path in list_checkpoints(folder):
+        if _step(path) == step and _digest(path) == path.stem.rpartition("-")[2]:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return content
     return None
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.ranks import Ranks
@@ -11,8 +9,7 @@ from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
 from alexnet_torch.evaluation.metrics import EnsembleResult
 from alexnet_torch.evaluation.multi_crop import default_num_crops
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.run_folder import MODEL_WEIGHTS
-from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.weights.model_file import TrainedModel, read_model_files
 
 
 def net_with_all_towers(net: AlexNet) -> AlexNet:
@@ -36,7 +33,7 @@ def test_best(
     Returns as `evaluate_models`.
     """
     model = TrainedModel(net_with_all_towers(net), prepared.classes, prepared.mean, mirror)
-    model.net.load_state_dict(ranks.read_on_main(lambda: torch.load(folder / MODEL_WEIGHTS, weights_only=True)))
+    model.net.load_state_dict(ranks.read_on_main(lambda: read_model_files(folder)[1]))
     model.net.eval()
     by_side, crops, sum_counts = {prepared.side: prepared}, default_num_crops([model]), ranks.collectives.sum_over_ranks
     slices, workers = (ranks.world.rank, ranks.world.size), available_cores(ranks.world.local_size)

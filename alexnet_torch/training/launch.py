@@ -38,6 +38,7 @@ from alexnet_torch.training.final_page import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.restore import restore_run_files
 from alexnet_torch.training.run_config import describe_run
 from alexnet_torch.training.run_end import record_end
 from alexnet_torch.training.run_log import RunLog
@@ -45,6 +46,7 @@ from alexnet_torch.training.run_state import RunState, identity
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.weights.model_file import TrainedModel
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -129,6 +131,11 @@ def build_trainer(
     checkpoints = RunCheckpoints(output / CHECKPOINTS, run, net, optimizer, precision.scaler, ranks)
     loaded = checkpoints.load() if settings.resume else None
     state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
+    if loaded:
+        model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror)
+        with ranks.control.main_only() as is_main:
+            if is_main:
+                restore_run_files(output, state, checkpoints.metrics, model, print_to_stderr)
     metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
     run_log = RunLog(output, ranks, state, last_step, asdict(settings), recipe.architecture.stage_names)
     run_log.print(f"starting from {source}")

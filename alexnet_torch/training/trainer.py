@@ -28,6 +28,7 @@ from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
 from alexnet_torch.training.final_test import test_best
 from alexnet_torch.training.optimizers import set_rates
 from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.restore import compressed_metrics
 from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.step_inputs import step_inputs
@@ -250,7 +251,7 @@ class Trainer:
         mean_loss = window.loss / max(1, window.images)
         self._require_finite(math.isfinite(mean_loss), self._loss_cause(mean_loss, window.steps))
         self.state.metrics_size = self.run_log.sync()
-        self.checkpoints.save(self.state, gathered)
+        self.checkpoints.save(self.state, gathered, lambda: compressed_metrics(self.output, self.state.metrics_size))
 
     def _test_best(self) -> None:
         """Tests the best weights as the paper does, with the corner and mirrored crops, and with the centre crop."""

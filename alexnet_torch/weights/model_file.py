@@ -21,9 +21,17 @@ from alexnet_torch.model.devices import devices_or_default
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_claim import RunClaim
-from alexnet_torch.run_folder import CONFIG, MODEL_CARD, MODEL_DESCRIPTION, MODEL_WEIGHTS, PRETRAINED_WEIGHTS
+from alexnet_torch.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    MODEL_CARD,
+    MODEL_DESCRIPTION,
+    MODEL_WEIGHTS,
+    PRETRAINED_WEIGHTS,
+)
 from alexnet_torch.weights.finite_weights import require_finite
 from alexnet_torch.weights.grouped import towers_to_grouped
+from alexnet_torch.weights.intact import Damaged, load_checked, seal, unseal
 from alexnet_torch.weights.model_card import model_card
 
 
@@ -218,7 +226,7 @@ def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | N
         model: the model, on any devices.
         weights: full state dict, contiguous CPU tensors, for a network that holds only some of the parameters.
     """
-    text = json.dumps(describe_model(model)).encode()
+    text = json.dumps(seal(describe_model(model))).encode()
     atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
     weights = cpu_state_dict(model.net) if weights is None else weights
     atomic_write(folder / MODEL_WEIGHTS, lambda file: torch.save(weights, file))
@@ -246,19 +254,24 @@ def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UserError: a file is missing or damaged.
     """
-    description = _read(folder / MODEL_DESCRIPTION, lambda path: json.loads(path.read_text()))
-    weights = _read(folder / MODEL_WEIGHTS, lambda path: torch.load(path, map_location="cpu", weights_only=True))
-    return description, weights
+    description = _read(folder / MODEL_DESCRIPTION, lambda path: unseal(json.loads(path.read_text())))
+    return description, _read(folder / MODEL_WEIGHTS, load_checked)
 
 
 def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    folder = path.parent
     try:
         return load(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no model here ({path.name} is missing); name a run's folder") from error
+        raise UserError(f"{folder}: no model here ({path.name} is missing); name a run's folder") from error
     except Exception as error:  # a damaged file can raise almost any exception
-        reason = error.strerror if isinstance(error, OSError) else "the file is damaged"
-        raise UserError(f"{path}: cannot be read ({reason}); restore it from a backup") from error
+        reason = "the file is damaged"
+        if isinstance(error, OSError | Damaged):
+            reason = getattr(error, "strerror", None) or str(error)
+        fix = "restore it from a backup"
+        if (folder / CHECKPOINTS).is_dir():
+            fix = f"train.py --output {folder} --resume writes it anew from the run's checkpoint"
+        raise UserError(f"{path}: cannot be read ({reason}); {fix}") from error
 
 
 def load_model(folder: Path, devices: Sequence[str] | None = None) -> TrainedModel:

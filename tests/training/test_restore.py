@@ -1,0 +1,171 @@
+"""Damage to a run's files is noticed wherever they are read, and --resume writes them anew from the checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact, save_checkpoint
+from alexnet_torch.weights.model_file import load_model, read_model_files
+from tests.support.commands import read_metrics, run_cli, run_train
+from tests.support.folders import make_images, make_run
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
+STEPS_PER_EPOCH = 3
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory, narrow_demo_recipe: None) -> Path:
+    """A run of one epoch, to be copied."""
+    del narrow_demo_recipe
+    folder = tmp_path_factory.mktemp("restore")
+    make_images(folder / "images")
+    given = ("--data", folder / "images", "--output", folder / "run", "--recipe", "demo", "--batch-size", "8")
+    done = run_train(*given, "--log-every", "1", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def run(one_epoch: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(one_epoch, tmp_path / "run")
+
+
+def flip_byte(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x04
+    path.write_bytes(content)
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        flip_byte(path, path.stat().st_size // 2)
+
+
+def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait")} for r in records]
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "model.pt", "model.json"])
+def test_resume_writes_a_damaged_file_anew(name: str, how: str, one_epoch: Path, run: Path) -> None:
+    spoil(run / name, how)
+    done = run_train("--output", run, "--resume")  # nothing is left to train
+    assert done.returncode == 0, done.stderr
+    assert "was damaged: written anew from the checkpoint" in done.stderr
+    for file in ("model.pt", "model.json"):
+        assert (run / file).read_bytes() == (one_epoch / file).read_bytes()
+    before = (one_epoch / "metrics.jsonl").read_bytes()
+    assert without_times(read_metrics(run)) == without_times(read_metrics(one_epoch))
+    assert (run / "metrics.jsonl").read_bytes()[:400] == before[:400]
+
+
+def test_a_damaged_run_continues_to_the_same_weights(one_epoch: Path, run: Path, tmp_path: Path) -> None:
+    intact = shutil.copytree(one_epoch, tmp_path / "intact")
+    for name in ("metrics.jsonl", "model.pt", "model.json"):
+        spoil(run / name, "flipped")
+    for folder in (intact, run):
+        assert run_train("--output", folder, "--resume", "--epochs", "2").returncode == 0
+    for name in ("model.pt", "model.json"):
+        assert (run / name).read_bytes() == (intact / name).read_bytes()
+    assert without_times(read_metrics(run)) == without_times(read_metrics(intact))
+
+
+def test_intact_files_are_left_as_they_are(run: Path) -> None:
+    times = [(run / name).stat().st_mtime_ns for name in ("model.pt", "model.json")]
+    done = run_train("--output", run, "--resume")
+    assert "damaged" not in done.stderr
+    assert [(run / name).stat().st_mtime_ns for name in ("model.pt", "model.json")] == times
+
+
+def test_a_model_that_cannot_be_written_anew_ends_the_test_in_one_line(run: Path) -> None:
+    spoil(run / "model.pt", "flipped")
+    (best,) = list_checkpoints(run / "checkpoints")
+    content = torch.load(best, weights_only=True)
+    content["state"]["best_step"] = 2  # whose checkpoint is gone
+    save_checkpoint(run / "checkpoints", STEPS_PER_EPOCH, content, 2)
+    done = run_train("--output", run, "--resume")
+    assert done.returncode == 2
+    assert "the checkpoint of its step 2 is damaged, too: better weights will replace it" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"train.py: {run}/model.pt: cannot be read (the checksum of archive/data/")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("lines", [0, 2, 3])
+def test_a_checkpoint_of_an_earlier_version_keeps_the_lines_that_are_intact(lines: int, run: Path) -> None:
+    newest = load_newest_intact(run / "checkpoints", lambda _: None)
+    assert newest is not None
+    content = newest[1]
+    del content["metrics"]
+    save_checkpoint(run / "checkpoints", STEPS_PER_EPOCH, content, STEPS_PER_EPOCH)
+    intact = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(b"".join(intact[:lines]) + intact[lines][:10])
+    done = run_train("--output", run, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"was damaged, and the checkpoint has no copy: the {lines} intact lines are kept" in done.stderr
+    records = read_metrics(run)
+    assert len(records) == lines + 1  # and the test
+    assert b"\0" not in (run / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "features", "export"])
+def test_a_flipped_byte_in_a_model_is_one_line(command: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    options: dict[str, list[Path | str]] = {
+        "predict": [run, tmp_path / "images/val/class0/000.png"],
+        "evaluate": [run, "--data", tmp_path / "images", "--cache", tmp_path / "cache"],
+        "features": [run, tmp_path / "images", "--stage", "fc7", "--output", tmp_path / "x.npz"],
+        "export": [run, tmp_path / "x.pt"],
+    }
+    for name, reason in (("model.pt", "the checksum of archive/data/"), ("model.json", "its checksum is wrong")):
+        intact = (run / name).read_bytes()
+        spoil(run / name, "flipped")
+        done = run_cli(command, *options[command])
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert f"{run / name}: cannot be read ({reason}" in done.stderr
+        assert done.stderr.rstrip().endswith("restore it from a backup")
+        (run / name).write_bytes(intact)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.json"])
+def test_a_flipped_byte_anywhere_is_an_error_or_changes_nothing(name: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    intact, (description, weights) = (run / name).read_bytes(), read_model_files(run)
+    random, refused = np.random.default_rng(0), 0
+    # the directory is at the end of a zip archive
+    near_end = random.integers(len(intact) - 3000, len(intact), 40)
+    for position in (*random.integers(0, len(intact), 40), *near_end):
+        content = bytearray(intact)
+        content[position] ^= 1 << int(random.integers(0, 8))
+        (run / name).write_bytes(content)
+        try:
+            read_description, read_weights = read_model_files(run)
+        except UserError:
+            refused += 1
+            continue
+        assert read_description == description
+        assert list(read_weights) == list(weights)
+        assert all(read_weights[key].equal(value) for key, value in weights.items())
+    assert refused > 40
+
+
+def test_models_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    description = json.loads((run / "model.json").read_text())
+    assert len(description.pop("sha256")) == 64
+    description["classes"] = ["a", "b", "c"]
+    (run / "model.json").write_text(json.dumps(description))
+    weights = torch.load(run / "model.pt", weights_only=True)
+    torch.save(weights, run / "model.pt", _use_new_zipfile_serialization=False)  # without checksums
+    assert load_model(run).classes == ("a", "b", "c")
