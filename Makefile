@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all test-clients lint
+.PHONY: demo test test-all test-clients gpu lint
 
 demo: .venv/installed
 	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
@@ -17,6 +17,9 @@ test-all: lint
 
 test-clients: .venv-clients/installed
 	.venv-clients/bin/python -m pytest tests/clients
+
+gpu: .venv/installed-dev
+	$(PY) -m benchmarks.gpu.page
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .

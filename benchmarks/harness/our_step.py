@@ -1,6 +1,6 @@
 """Our training step, as train.py runs it: the paper's architecture and update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,13 +28,23 @@ def _paper_sgd(net: nn.Module) -> PaperSGD:
     return optimizer
 
 
-def our_step(image_size: int = 224) -> Callable[[Tensor, Tensor], None]:
-    """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,)."""
-    net = AlexNet(image_size=image_size, seed=0).train().to(memory_format=torch.channels_last)
-    optimizer = _paper_sgd(net)
+def our_step(
+    image_size: int = 224, devices: Sequence[str] = ("cpu",), amp: str | None = None, compiled: bool = False
+) -> Callable[[Tensor, Tensor], None]:
+    """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,) on the first device.
+
+    Args:
+        image_size: height and width of the images, in pixels.
+        devices: one for all towers, or one for each.
+        amp, compiled: as the options --amp and --compile.
+    """
+    net = AlexNet(image_size=image_size, devices=devices, seed=0).train().to(memory_format=torch.channels_last)
+    if compiled:
+        net.compile_stages()
+    optimizer, precision = _paper_sgd(net), Precision(amp, *net.devices)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        train_step(net, optimizer, images, labels, DropoutKey(0, 0), FULL_PRECISION, len(labels))
+        train_step(net, optimizer, images, labels, DropoutKey(0, 0), precision, len(labels))
 
     return step
 

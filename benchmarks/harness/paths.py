@@ -1,6 +1,7 @@
-"""Where results are saved, and the training script."""
+"""The project's folder, where results are saved, and the training script."""
 
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[1] / "results"
-TRAIN_SCRIPT = Path(__file__).parents[2] / "train.py"
+PROJECT = Path(__file__).parents[2]
+RESULTS = PROJECT / "benchmarks/results"
+TRAIN_SCRIPT = PROJECT / "train.py"

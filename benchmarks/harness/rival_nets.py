@@ -51,13 +51,14 @@ def torchvision_net() -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
-def plain_step(net: nn.Module) -> Callable[[Tensor, Tensor], None]:
-    """Returns a training step as in torch's own examples."""
+def plain_step(net: nn.Module, amp: str | None = None) -> Callable[[Tensor, Tensor], None]:
+    """Returns a training step as in torch's own examples; `amp` is None or "bf16"."""
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, 0.9, weight_decay=5e-4)
     net.train()
 
     def step(images: Tensor, labels: Tensor) -> None:
-        loss = F.cross_entropy(net(images), labels)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=amp is not None):
+            loss = F.cross_entropy(net(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

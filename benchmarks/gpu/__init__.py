@@ -1,0 +1,1 @@
+"""A machine with GPUs on one page: correctness, speed, memory and traffic. `make gpu` writes it."""

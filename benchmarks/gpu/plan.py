@@ -1,0 +1,85 @@
+"""What is measured on a machine, and how long: on GPUs, or tiny on a CPU to try the page."""
+
+from dataclasses import dataclass
+
+IMAGENET_IMAGES, PAPER_EPOCHS = 1_281_167, 90
+PAPER_IMAGES_PER_SECOND = PAPER_EPOCHS * 1_200_000 / (5.5 * 86_400)
+"""Of two GTX 580 in 2012: 90 epochs of 1.2 million images in five to six days (paper, section 5)."""
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A way to use a machine's GPUs.
+
+    Attributes:
+        gpus: how many it takes.
+        devices: the value of --devices; empty under torchrun, whose processes take the GPUs of their ranks.
+        processes: of torchrun; 0 without it.
+        split: the value of --split.
+    """
+
+    name: str
+    gpus: int
+    devices: tuple[str, ...] = ()
+    processes: int = 0
+    split: str = "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The machine, and the sizes of all measurements.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        gpus: how many GPUs to use; on a CPU, how many to pretend.
+        batch: images in a step, for each GPU.
+        image_size: of the runs with the input path, in pixels; the steps alone always have 224.
+        steps: timed steps of the step alone, in each of 5 rounds.
+        images: training images of a run with the input path.
+        epochs: of that run; the first does not count.
+        precisions: of PRECISIONS.
+        compiled: whether to measure --compile too.
+        limit: seconds after which a measurement is given up.
+        tests: arguments of pytest that choose the tests of correctness.
+    """
+
+    kind: str
+    gpus: int
+    batch: int = 128
+    image_size: int = 224
+    steps: int = 30
+    images: int = 40_960
+    epochs: int = 4
+    precisions: tuple[str, ...] = PRECISIONS
+    compiled: tuple[bool, ...] = (False, True)
+    limit: float = 900.0
+    tests: tuple[str, ...] = ()
+
+    def placements(self) -> list[Placement]:
+        """Returns the placements that this many GPUs allow, those of few GPUs first."""
+        n, first = self.gpus, self.device_names(1)
+        known = [Placement("one device", 1, first)]
+        if n >= 2:
+            known.append(Placement("two devices", 2, self.device_names(2)))
+        for count in sorted({2, n - n % 2}) if n >= 2 else ():
+            known += [
+                Placement(f"{count} tower ranks", count, (), count, "ranks"),
+                Placement(f"{count} ranks, hybrid", count, (), count, "hybrid"),
+                Placement(f"{count} batch slices", count, (), count, "none"),
+            ]
+        if n >= 4:
+            known.append(Placement(f"{n // 2} batch slices of two devices", n - n % 2, (), n // 2, "auto"))
+        return known
+
+    def device_names(self, count: int) -> tuple[str, ...]:
+        """Returns the names of the first devices; a CPU takes the place of each GPU."""
+        return tuple(f"cuda:{index}" if self.kind == "cuda" else "cpu" for index in range(count))
+
+
+def tiny_plan() -> Plan:
+    """Returns a plan that a CPU finishes in minutes: its numbers mean nothing, but every part of the page runs."""
+    tests = ("-k", "(one and device and thirty) or (never and one) or dropout")
+    sizes = {"batch": 2, "image_size": 64, "steps": 1, "images": 48, "epochs": 2, "limit": 300.0}
+    return Plan("cpu", 2, **sizes, precisions=("fp32", "bf16"), compiled=(False,), tests=tests)  # type: ignore[arg-type]
