@@ -209,3 +209,9 @@ def write_flat_val(root: Path, samples: list[Sample], suffix: bool = False) -> P
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(each.content)
     return root
+
+
+def add_to_tar(file: Path, name: str, content: bytes) -> None:
+    """Appends a file to a tar on disk."""
+    with tarfile.open(file, "a") as archive:
+        add_member(archive, name, content)

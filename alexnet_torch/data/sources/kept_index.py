@@ -3,8 +3,8 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceClass, SourceFiles, SourceSplit
 from alexnet_torch.files import atomic_write, cache_home
 
-VERSION = 1
+VERSION = 2
 """Raised when an index of the same archives changes."""
 
 KEPT_SAMPLES = 10_000
@@ -43,19 +43,19 @@ def kept_source(root: Path, files: Sequence[Path], build: Callable[[SourceFiles]
         return _load(path, root, files, listed)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # damaged: it is written again
-        path.unlink(missing_ok=True)
+    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error):
+        pass  # damaged: it is written again
     source = build(listed)
     if sum(map(len, source.splits)) >= KEPT_SAMPLES:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _save(path, source)
+            _save(path, source, files)
         except OSError:
             pass  # the disk is full or read-only: the next start lists the archives again
     return source
 
 
-def _save(path: Path, source: Source) -> None:
+def _save(path: Path, source: Source, files: Sequence[Path]) -> None:
     facts = {
         "form": source.form,
         "classes": [(each.identity, each.name) for each in source.classes],
@@ -69,12 +69,12 @@ def _save(path: Path, source: Source) -> None:
         assert isinstance(reader, ArchiveReader)
         facts["reader"] = next(name for name, kind in READERS.items() if isinstance(reader, kind))
         arrays |= {f"{split.name}.labels": split.labels, f"{split.name}.places": reader.places}
+        arrays[f"{split.name}.files"] = np.array([files.index(file) for file in reader.files], np.int64)
         for name, names in (("keys", split.keys), ("names", reader.names)):
             arrays[f"{split.name}.{name}"] = np.frombuffer(names.content, np.uint8)
             arrays[f"{split.name}.{name}.ends"] = names.ends
-    content = BytesIO()
-    np.savez(content, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
-    atomic_write(path, lambda file: file.write(content.getbuffer()))
+    arrays["facts"] = np.array(json.dumps(facts))
+    atomic_write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def _load(path: Path, root: Path, files: Sequence[Path], listed: SourceFiles) -> Source:
@@ -86,7 +86,8 @@ def _load(path: Path, root: Path, files: Sequence[Path], listed: SourceFiles) ->
 
         splits = []
         for name in facts["splits"]:
-            reader = READERS[facts["reader"]](tuple(files), saved[f"{name}.places"], names(f"{name}.names"))
+            own = tuple(files[i] for i in saved[f"{name}.files"].tolist())
+            reader = READERS[facts["reader"]](own, saved[f"{name}.places"], names(f"{name}.names"))
             splits.append(SourceSplit(name, names(f"{name}.keys"), saved[f"{name}.labels"], reader))
     classes = tuple(SourceClass(*each) for each in facts["classes"])
     passed_over = PassedOver(**facts["passed_over"])

@@ -5,6 +5,8 @@ from typing import overload
 
 import numpy as np
 
+TAKEN = 2**16  # names that are taken at a time: a million small objects take 200 MB
+
 
 class Names(Sequence[str]):
     """An immutable sequence of strings, which may contain any bytes that a file name can (surrogateescape).
@@ -38,8 +40,12 @@ class Names(Sequence[str]):
         """Returns the names at some positions (n,) int64, none of them negative, in that order."""
         indices = np.asarray(indices, np.int64)
         starts, ends = np.where(indices > 0, self.ends[indices - 1], 0), self.ends[indices]
-        spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        return Names(b"".join(self.content[start:end] for start, end in spans), np.cumsum(ends - starts))
+        parts = []
+        for first in range(0, len(ends), TAKEN):
+            rows = slice(first, first + TAKEN)
+            spans = zip(starts[rows].tolist(), ends[rows].tolist(), strict=True)
+            parts.append(b"".join([self.content[start:end] for start, end in spans]))
+        return Names(b"".join(parts), np.cumsum(ends - starts))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -70,9 +70,10 @@ class SampleTable:
         codes = np.asarray(self._classes, np.int64)
         labels = np.array([label_of[identity] for identity in self._codes], np.int64)[codes]
         folders = [f"{self.split}/{identity}/" for identity in self._codes]
-        keys = Names.of(
-            folders[code] + name for code, name in zip(codes.tolist(), self._file_names.names(), strict=True)
-        )
+        buffer = _NameBuffer()  # not a list: a million strings take 100 MB
+        for code, name in zip(self._classes, self._file_names.names(), strict=True):
+            buffer.append(folders[code] + name)
+        keys = buffer.names()
         order = sample_order(labels, keys)
         places = np.asarray(self._places, np.int64).reshape(-1, 3)[order]
         images = reader(self.files, places, self._members.names().take(order))

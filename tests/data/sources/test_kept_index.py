@@ -1,0 +1,77 @@
+"""The index of large archives is kept, and made again when an archive or the index changes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_torch.data.sources import kept_index, tar_forms
+from alexnet_torch.data.sources.archive_reader import ArchiveReader
+from alexnet_torch.data.sources.source import Source
+from alexnet_torch.data.sources.tar_forms import open_tar_set
+from tests.support.image_sets import add_to_tar, small_set, write_official, write_parquet
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(kept_index, "KEPT_SAMPLES", 1)
+    return tmp_path / "cache" / "alexnet_torch" / "indexes"
+
+
+def assert_same(ours: Source, theirs: Source) -> None:
+    assert (ours.form, ours.classes, ours.notes) == (theirs.form, theirs.classes, theirs.notes)
+    assert ours.passed_over == theirs.passed_over
+    for a, b in zip(ours.splits, theirs.splits, strict=True):
+        assert (a.name, a.keys) == (b.name, b.keys)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        assert isinstance(a.reader, ArchiveReader)
+        assert isinstance(b.reader, ArchiveReader)
+        assert type(a.reader) is type(b.reader)
+        np.testing.assert_array_equal(a.reader.places, b.reader.places)
+        assert [a.read(i) for i in range(len(a))] == [b.read(i) for i in range(len(b))]
+        assert [a.reader.location(i) for i in range(len(a))] == [b.reader.location(i) for i in range(len(b))]
+
+
+def test_a_kept_index_gives_the_same_source(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_official(tmp_path / "set", small_set())
+    add_to_tar(root / "ILSVRC2012_img_val.tar", "._ILSVRC2012_val_00000001.JPEG", b"x")
+    listed = open_tar_set(root)
+    assert listed.passed_over.counts == {"macOS": 1}
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(tar_forms, "list_tar", None)  # fails if it is called
+    monkeypatch.setattr(tar_forms, "READ", {})
+    assert_same(open_tar_set(root), listed)
+
+
+def test_an_archive_that_changed_is_listed_again(tmp_path: Path) -> None:
+    root = write_official(tmp_path / "set", small_set(train=3))
+    assert len(open_tar_set(root).split("train")) == 9
+    write_official(root, small_set(train=4))
+    assert len(open_tar_set(root).split("train")) == 12
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
+def test_a_damaged_index_is_made_again(content: bytes | None, cache: Path, tmp_path: Path) -> None:
+    root = write_official(tmp_path / "set", small_set())
+    listed = open_tar_set(root)
+    (file,) = cache.iterdir()
+    intact = file.read_bytes()
+    file.write_bytes(intact[:-200] if content is None else content)
+    assert_same(open_tar_set(root), listed)
+    assert file.read_bytes()[:4] == intact[:4]
+
+
+def test_a_disk_that_cannot_be_written_keeps_no_index(cache: Path, tmp_path: Path) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder would be")
+    assert len(open_tar_set(write_official(tmp_path / "set", small_set())).split("val")) == 6
+
+
+def test_parquet_files_have_an_index_too(cache: Path, tmp_path: Path) -> None:
+    from alexnet_torch.data.sources.parquet_form import open_parquet_set
+
+    root = write_parquet(tmp_path / "set", small_set())
+    listed = open_parquet_set(root)
+    assert_same(open_parquet_set(root), listed)
+    assert len(list(cache.iterdir())) == 1
