@@ -46,13 +46,15 @@ def evaluate_command(
     from alexnet_torch.evaluation.evaluate import check_same_classes
     from alexnet_torch.evaluation.test_sets.class_matching import match_classes, model_identities
     from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
+    from alexnet_torch.evaluation.test_sets.held_out import held_out_part
     from alexnet_torch.evaluation.test_sets.real_labels import RealLabels
     from alexnet_torch.evaluation.test_sets.score import ScoreOptions, score_models
     from alexnet_torch.evaluation.test_sets.set_report import results_json, results_text
 
     names, models = [str(run) for run in runs], [load_run(run, devices) for run in runs]
     check_same_classes({name: model.classes for name, model in zip(names, models, strict=True)})
-    test_set = find_test_set(data_folder(data))
+    root = data_folder(data)
+    test_set = find_test_set(root, held_out_part(runs, root), cache)
     classes = models[0].classes
     match = match_classes(classes, names[0], test_set.classes, f"--data {data}")
     labels = RealLabels(real, model_identities(classes)) if real else None

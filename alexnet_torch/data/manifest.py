@@ -45,7 +45,7 @@ def listing_digest(files: SourceFiles) -> str:
 
 def build_digest(cache: CacheFolder) -> str:
     """Returns a digest of the files and settings: an interrupted build continues only with the same ones."""
-    text = f"{FORMAT} {decode.VERSION} {cache.side} {cache.has_maps} {cache.source.identities}"
+    text = f"{FORMAT} {decode.VERSION} {cache.side} {cache.has_maps} {cache.source.identities}{cache.source.variant}"
     return hashlib.sha256(f"{text}\n{listing_digest(cache.source.files)}".encode()).hexdigest()
 
 
@@ -69,6 +69,8 @@ def stale_reason(cache: CacheFolder) -> str | None:
             return difference
     except (OSError, ValueError, KeyError) as error:
         return f"it is damaged ({error})"
+    if manifest.get("variant", cache.source.variant) != cache.source.variant:
+        return "its images were divided differently"
     if manifest["classes"] != list(cache.source.identities):
         return "its classes differ"
     for split in cache.source.splits:
@@ -110,6 +112,7 @@ def write_manifest(
         "root": str(source.root.resolve()),
         "form": source.form,
         "side": cache.side,
+        "variant": source.variant,
         "classes": list(source.identities),
         "names": [each.name for each in source.classes],
         "files": {split.name: len(split) for split in source.splits},

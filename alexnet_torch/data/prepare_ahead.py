@@ -3,11 +3,12 @@
 from contextlib import suppress
 from pathlib import Path
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder, free_bytes
+from alexnet_torch.data.cache_location import Announce, CacheFolder, cache_folder, free_bytes
 from alexnet_torch.data.journal import lock_folder
 from alexnet_torch.data.manifest import MANIFEST, read_manifest, stale_reason
 from alexnet_torch.data.prepare import build, print_to_stderr
 from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_os_error
@@ -18,6 +19,7 @@ def prepare_ahead(
     output: Path,
     side: int,
     skip_bad: bool = False,
+    val_split: ValSplit | None = None,
     workers: int | None = None,
     announce: Announce = print_to_stderr,
 ) -> None:
@@ -26,10 +28,11 @@ def prepare_ahead(
     An interrupted pass is continued by the same call. A folder that is complete is left as it is.
 
     Args:
-        root: a data set in any form that `open_source` knows, with training images.
+        root: a data set in any form that `open_source` knows.
         output: the folder, which appears when it is complete.
         side: side of the decoded squares, in pixels.
         skip_bad: leave unreadable images out.
+        val_split: how to choose validation images among the training images, where there are none.
         workers: processes that decode; one for each core by default.
         announce: called with lines about what is done.
 
@@ -37,13 +40,11 @@ def prepare_ahead(
         UserError: something is wrong with the data set, images cannot be read, the output is another folder with
             content, or its disk is too small.
     """
-    source = open_source(root)
+    source = with_validation(open_source(root), val_split, cache_folder("auto"))
     for line in (source.describe(), *source.notes):
         announce(line)
     if source.map_side is not None:
         raise UserError(f"{root}: is a prepared map already; copy the folder, or use it with --data")
-    if not any(split.name == "train" for split in source.splits):
-        raise UserError(f"{root}: has no training images; evaluate --data takes it as it is")
     target = CacheFolder(output, source, side, has_maps=True)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

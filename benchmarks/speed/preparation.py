@@ -87,9 +87,8 @@ def measure(data: Path, rounds: int) -> str:
     return "\n\n".join(
         [
             f"{len(files)} photographs of {mean / 1e3:.0f} KB on average (ImageNet's have "
-            f"{IMAGENET_BYTES / IMAGENET_IMAGES / 1e3:.0f} KB). One image takes {1e3 * worker:.2f} ms of a core, and "
-            f"{1e3 * main:.3f} ms of the process that adds up the sums: {1 / worker:,.0f} images/s on a core, and at most "
-            f"{1 / main:,.0f} images/s in all.",
+            f"{IMAGENET_BYTES / IMAGENET_IMAGES / 1e3:.0f} KB). One image takes {1e3 * worker:.2f} ms of a core, "
+            f"which is {1 / worker:,.0f} images/s, and {1e3 * main:.3f} ms of the one process that adds up the sums.",
             "ImageNet's training and validation images, "
             f"{IMAGENET_IMAGES:,} in all, become {map_bytes() / 1e9:.0f} GB of squares of {SIDE} pixels:",
             markdown_table(("cores", "images/s", "time", "read", "written"), rows),

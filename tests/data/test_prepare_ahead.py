@@ -15,6 +15,7 @@ from alexnet_torch.data.expected_time import ExpectedTime, duration
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.val_split import ValSplit
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images, make_run
 from tests.support.paths import PROJECT
@@ -211,6 +212,19 @@ def test_damaged_maps_and_other_sizes_are_refused_in_one_line(root: Path, tmp_pa
     assert "damaged" in refused("evaluate", run, "--data", prepared)
     (prepared / "manifest.json").write_text("{")
     assert "damaged" in refused("evaluate", run, "--data", prepared)
+
+
+def test_class_folders_are_divided_as_in_training(root: Path, tmp_path: Path) -> None:
+    photos, chosen = root / "train", ValSplit(0.25, 3)
+    assert "let --val-split 0.1 choose" in refused("prepare", photos, "--output", tmp_path / "map")
+    make_map(photos, tmp_path / "map", "--val-split", "0.25", "--seed", "3")
+    expected = prepare(photos, 73, str(tmp_path / "cache"), announce=lambda _: None, val_split=chosen)
+    loaded = load(tmp_path / "map", tmp_path / "none")
+    assert loaded.fingerprint.same_as(expected.fingerprint)
+    assert list(loaded.val.keys) == list(expected.val.keys)
+    assert len(loaded.val.labels) == 6
+    again = "prepare", photos, "--output", tmp_path / "map", "--image-size", "64", "--val-split", "0.25"
+    assert "divided differently" in refused(*again, "--seed", "4")
 
 
 @pytest.mark.slow

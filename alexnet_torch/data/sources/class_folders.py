@@ -6,7 +6,6 @@ from pathlib import Path
 
 from alexnet_torch.data.sources.class_names import class_order, normal, some
 from alexnet_torch.data.sources.image_files import ClassFiles, group_by_class, source_of_files
-from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.data.sources.imagenet_tars import NAME_WITH_WNID, VALIDATION_NAME, class_of_name
 from alexnet_torch.data.sources.junk import PassedOver, junk_reason
 from alexnet_torch.data.sources.source import Source, SplitName
@@ -95,11 +94,6 @@ def open_flat_validation(tree: Tree) -> Source:
     return source_of_files(
         "ILSVRC-2012's validation images", tree.root, class_order(classes), {"val": classes}, tree.passed_over
     )
-
-
-def read_split(root: Path, split: SplitName, passed_over: PassedOver) -> Classes:
-    """Returns the image files of each class folder of a folder's train/ or val/; errors as for `read_split_of`."""
-    return read_split_of(ImageTree(root, passed_over), split)
 
 
 def read_split_of(tree: Tree, split: SplitName, classes: Mapping[str, object] | None = None) -> Classes:
