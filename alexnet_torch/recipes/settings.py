@@ -7,7 +7,7 @@ the recipe's; then the default in this list. Nothing here imports torch: `--help
 import json
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -28,6 +28,7 @@ class Option:
     default_text: str | None = None  # the default, as --help shows it; by default str(default), or "the recipe's"
     choices: Collection[str] = ()  # all valid values; empty if there are more
     identity: bool = False  # whether resuming a checkpoint needs the same value, because it changes what is learned
+    path_unless: Collection[str] | None = None  # the value is a path, recorded from the root, unless it is one of these
 
 
 # Each class is a group of options in --help, which shows the docstrings.
@@ -37,13 +38,13 @@ class Option:
 class DataSettings:
     """The images to train on."""
 
-    data: Annotated[str, Option("digits", "PATH|digits")]
+    data: Annotated[str, Option("digits", "PATH|digits", path_unless=("digits",))]
     """A data set as it is: a folder with train/<class>/* and val/<class>/*, or another form that docs/training.md
     lists; or "digits": handwritten digits that come with scikit-learn."""
     val_split: Annotated[float | None, Option(None, "FRACTION")]
     """Part of each class's training images to validate with, where the data set has no validation images. Which
     images depends on --seed and their content."""
-    cache: Annotated[str, Option("auto", "DIR|auto|none")]
+    cache: Annotated[str, Option("auto", "DIR|auto|none", path_unless=("auto", "none"))]
     """Where to store decoded images: in a folder; "auto": in ~/.cache/alexnet_torch if they fit in half of
     the free disk space; "none": nowhere, so that each epoch decodes them again."""
     skip_bad: Annotated[bool, Option(False)]
@@ -81,7 +82,7 @@ class TrainingSettings:
 class StartSettings:
     """Initial weights: the run's own checkpoint with --resume, else those of --init, else random ones."""
 
-    init: Annotated[str | None, Option(None, "RUN|FILE", identity=True)]
+    init: Annotated[str | None, Option(None, "RUN|FILE", identity=True, path_unless=())]
     """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. With
     another number of classes, the last stage gets random weights."""
     init_stages: Annotated[str | None, Option(None, "STAGES", "all", identity=True)]
@@ -114,7 +115,7 @@ class PlacementSettings:
 class RunSettings:
     """What the run saves, and how often."""
 
-    output: Annotated[str, Option(None, "DIR", "runs/<recipe>-<time>")]
+    output: Annotated[str, Option(None, "DIR", "runs/<recipe>-<time>", path_unless=())]
     """The run's folder."""
     resume: Annotated[bool, Option(False)]
     """Continue the run in --output from its newest intact checkpoint, with its settings where no option is given."""
@@ -152,12 +153,40 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings, by option, that must be the same to resume a checkpoint of this run."""
-        return {flag(name): getattr(self, name) for name, option in options_of(Settings).items() if option.identity}
+        recorded = self.recorded()
+        return {flag(name): recorded[name] for name, option in options_of(Settings).items() if option.identity}
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the settings as config.json has them: with paths from the root, to be found from any folder."""
+        values = asdict(self)
+        for name in _paths_in(values):
+            values[name] = str(Path(values[name]).absolute())
+        return values
 
 
 def flag(name: str) -> str:
     """Returns how the command line spells a setting's name."""
     return f"--{name.replace('_', '-')}"
+
+
+def _paths_in(values: dict[str, Any]) -> list[str]:
+    """Returns the names of the values that are paths."""
+    options = options_of(Settings).items()
+    paths = {"config": ()} | {name: o.path_unless for name, o in options if o.path_unless is not None}
+    return [name for name, others in paths.items() if isinstance(values.get(name), str) and values[name] not in others]
+
+
+def _with_homes(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values with ~ and ~user replaced in paths, which a shell does not do after an equals sign."""
+    expanded = {}
+    for name in _paths_in(values):
+        try:
+            expanded[name] = str(Path(values[name]).expanduser())
+        except RuntimeError as error:
+            raise UserError(f"{flag(name)} {values[name]}: {error}; write the folder's full path") from error
+        if "\0" in values[name] or not values[name]:
+            raise UserError(f"{flag(name)} {values[name]!r}: is no path; name a file or folder")
+    return values | expanded
 
 
 def options_of(group: type) -> dict[str, Option]:
@@ -173,7 +202,8 @@ def resolve(given: dict[str, Any]) -> Settings:
         UserError: a value is invalid, or there is no run to resume or repeat.
     """
     source = "--config" if "config" in given else "--resume"
-    chosen = {**_earlier_settings(given), **given}
+    given = _with_homes(given)
+    chosen = {**_with_homes(_earlier_settings(given)), **given}
     chosen.pop("config", None)
     options = options_of(Settings)
     name = chosen.get("recipe", options["recipe"].default)

@@ -131,6 +131,7 @@ def build_trainer(
     checkpoints = RunCheckpoints(output / CHECKPOINTS, run, net, optimizer, precision.scaler, ranks)
     loaded = checkpoints.load() if settings.resume else None
     state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
+    ranks.control.run_on_all(lambda: _require_steps(settings, state, last_step, steps_per_epoch))
     if loaded:
         model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror)
         with ranks.control.main_only() as is_main:
@@ -144,6 +145,15 @@ def build_trainer(
     learner = (net, optimizer, precision, mean, train_loader, val_loader)
     records = (state, last_step, metrics, run_log, checkpoints)
     return Trainer(settings, recipe, prepared, ranks, *learner, *records, stop or StopSignal())
+
+
+def _require_steps(settings: Settings, state: RunState, last_step: int, steps_per_epoch: int) -> None:
+    """Refuses an end that the run has passed: its config.json would say what the run is not."""
+    if state.step > last_step:
+        by_epochs = last_step == settings.epochs * steps_per_epoch
+        option = f"--epochs {settings.epochs}" if by_epochs else f"--max-steps {settings.max_steps}"
+        done = f"{state.step} steps, {state.step / steps_per_epoch:g} epochs,"
+        raise UserError(f"{option}: the run has done {done} already; give more, or resume without it")
 
 
 def _loaders(

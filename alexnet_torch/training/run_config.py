@@ -19,7 +19,7 @@ from alexnet_torch.versions import library_versions
 def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
     """Returns the content of config.json."""
     return {
-        "settings": asdict(settings),
+        "settings": settings.recorded(),
         "architecture": asdict(recipe.architecture),
         "classes": list(prepared.classes),
         "images": {"train": len(prepared.train.labels), "val": len(prepared.val.labels)},

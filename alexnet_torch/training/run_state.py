@@ -1,6 +1,7 @@
 """How far a run is, and what identifies the run: the contents of a checkpoint besides the tensors."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from alexnet_torch.data.fingerprint import Fingerprint
@@ -54,6 +55,8 @@ def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     for name, value in current.items():
         if saved.get(name) == value or (name == "data set" and _same_data_set(saved[name], value)):
             continue
+        if name == "--init" and value and Path(saved.get(name) or "").resolve() == Path(value).resolve():
+            continue  # another path of the same; earlier versions recorded it as it was given
         if name.startswith("--"):
             difference = f"the run has {name} {saved.get(name)}, not {value}"
         else:
