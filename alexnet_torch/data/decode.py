@@ -14,7 +14,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from alexnet_torch.data.decode_limits import (
     LARGE_PIXELS,
     MAX_PIXELS,
-    TooLarge,
     read_bounded,
     reduced_in_bands,
     require_bounded,
@@ -54,7 +53,7 @@ def decode_file(path: Path, side: int) -> np.ndarray:
     """Reads and decodes an image file; arguments and errors as for `decode_bytes`."""
     try:
         content = read_bounded(path)
-    except (OSError, MemoryError, TooLarge) as error:
+    except (OSError, MemoryError) as error:
         raise UnreadableImage(path, _reason(error)) from error
     return decode_bytes(content, side, path)
 
@@ -139,7 +138,7 @@ def _reason(error: BaseException) -> str:
     """Returns the first line of an error's text, without the path: the message has it already."""
     text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
     # an index or a key that is missing tells nothing by itself
-    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError, TooLarge, UnknownRange))
+    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError, UnknownRange))
     return text if told and text else f"damaged ({type(error).__name__}: {text})"
 
 

@@ -28,7 +28,7 @@ _MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 
-class TooLarge(Exception):
+class TooLarge(OSError):
     """An image or a file is larger than the bounds; the message gives its size."""
 
 

@@ -83,8 +83,8 @@ def _open_map(cache: CacheFolder, split: SourceSplit, announce: Announce) -> Ima
     if not path.exists():
         return None
     if checksums is None:
-        announce(f"{path}: was made without checksums, so damage to it would not be noticed; remove it to decode again")
-    return ImageMap(path, len(split), cache.side, checksums)
+        announce(f"{path}: has no checksums, so damage to it would not be noticed; to have them, prepare it again")
+    return ImageMap(path, len(split), cache.side, checksums, is_cache=cache.source.map_side is None)
 
 
 def load_map(source: Source, side: int, announce: Announce) -> PreparedImages:

@@ -1,6 +1,8 @@
 """A flipped byte anywhere in a prepared folder is noticed, and the next start builds the folder again."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,16 @@ import pytest
 
 from alexnet_torch.data import decode_pass
 from alexnet_torch.data.checksums import checksum_factors, image_checksum
+from alexnet_torch.data.decode import UnreadableImage
+from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.manifest import MANIFEST
 from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepare_ahead import prepare_ahead
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.errors import UserError
+from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
 
 
@@ -106,7 +113,7 @@ def test_a_folder_made_without_checksums_is_taken_and_says_so(root: Path) -> Non
     lines: list[str] = []
     prepared = build(root, lines)
     assert not any("building" in line for line in lines)
-    assert sum("was made without checksums" in line for line in lines) == 2
+    assert sum("has no checksums" in line for line in lines) == 2
     assert all(np.array_equal(a, b) for a, b in zip(batches(prepared, "train"), expected, strict=True))
 
 
@@ -132,3 +139,51 @@ def test_checksums_are_right_after_an_interruption_and_of_files_left_out(
         images = np.fromfile(folder_of(root) / f"{split}.u8", np.uint8).reshape(-1, 24, 24, 3)
         sums = np.fromfile(folder_of(root) / f"{split}.sums", "<u8")
         assert sums.tolist() == [image_checksum(image, checksum_factors(24)) for image in images]
+
+
+@pytest.mark.parametrize("name", ["train.u8", "val.u8", "mean.npy", "samples.npz", "manifest.json"])
+def test_a_prepared_map_without_its_images_is_to_be_copied_again(name: str, root: Path, tmp_path: Path) -> None:
+    prepare_ahead(root, tmp_path / "map", 24, announce=lambda _: None)
+    path = tmp_path / "map" / name
+    flip_byte(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"(is|are) damaged.*; copy the (folder|prepared map) again") as error:
+        batches(prepare(tmp_path / "map", 24, announce=lambda _: None), "val" if name == "val.u8" else "train")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "map/damaged.txt").exists()  # it would outlive the copy of a single file
+    for split in open_source(tmp_path / "map").splits if name.endswith(".u8") else ():
+        if split.name == name.removesuffix(".u8"):
+            with pytest.raises(UnreadableImage, match="the checksum of the image is wrong"):
+                split.read(len(split) // 2)  # the middle of the file is in it
+
+
+@pytest.mark.usefixtures("narrow_demo_recipe")
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_map_truncated_during_a_command_is_one_line_and_the_next_start_decodes_again(
+    command: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[str | Path] = ["--data", root, "--cache", tmp_path / "cache"]
+    train = [*options, "--output", tmp_path / "run", "--recipe", "demo", "--batch-size", "4", "--max-steps", "1"]
+    assert run_train(*train).returncode == 0
+    resume = ["--output", tmp_path / "run", "--resume", "--max-steps", "6", *options[2:]]
+    start, truncated = ImageMap.read, list[Path]()
+
+    def read(images: ImageMap, *arguments: Any) -> None:
+        if images.path.stem == ("train" if command == "train" else "val") and not truncated:
+            truncated.append(images.path)
+            os.truncate(images.path, 1000)
+        start(images, *arguments)
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return run_train(*resume) if command == "train" else run_cli("evaluate", tmp_path / "run", *options)
+
+    monkeypatch.setattr(ImageMap, "read", read)
+    done = run()
+    assert truncated
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert f"{truncated[0]}: cannot be read any more: it was truncated, or its disk fails; the next start" in last
+    assert "Traceback" not in done.stderr
+    again = run()
+    assert again.returncode == 0, again.stderr
+    if command == "train":
+        assert "again: it is damaged (train.u8: cannot be read any more" in again.stderr

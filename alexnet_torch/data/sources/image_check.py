@@ -32,6 +32,8 @@ def is_image_content(path: Path | BytesIO) -> bool:
     try:
         with Image.open(path) as image:
             return image.format not in NOT_DECODED | NO_SIGNATURE
+    except Image.DecompressionBombError:
+        return True  # decoding refuses it by name
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read it; change its permissions") from error
     except (OSError, ValueError, SyntaxError, TypeError, RuntimeError, EOFError, OverflowError, struct.error):

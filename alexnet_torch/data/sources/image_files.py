@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from alexnet_torch.data.decode_limits import read_bounded
 from alexnet_torch.data.sources.imagenet_classes import class_of
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.names import Names
@@ -23,7 +24,7 @@ class FileReader(Reader):
 
     def read(self, index: int) -> bytes:
         """Returns a file's content."""
-        return (self.root / self.paths[index]).read_bytes()
+        return read_bounded(self.root / self.paths[index])
 
     def take(self, indices: np.ndarray) -> Self:
         """Returns a reader of some of the files."""

@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from alexnet_torch.data import decode
+from alexnet_torch.data.image_map import checksum
+from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name, damage
 from alexnet_torch.data.manifest import FORMAT, MANIFEST, SAMPLES, read_manifest
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Reader, Source, SourceClass, SourceFiles, SourceSplit, SplitName
@@ -35,7 +37,16 @@ class MapReader(Reader):
             os.close(descriptor)
         if len(content) != size:
             raise OSError("the map is truncated")
+        self._check(index, content)
         return b"P6 %d %d 255\n" % (self.side, self.side) + content
+
+    def _check(self, index: int, content: bytes) -> None:
+        sums = self.path.with_name(checksums_name(self.path.stem))
+        if sums.exists():  # not in maps of earlier versions
+            expected = np.fromfile(sums, "<u8", 1, offset=int(self.rows[index]) * CHECKSUM_BYTES)
+            square = np.frombuffer(content, np.uint8).reshape(self.side, self.side, 3)
+            if checksum(square) != expected[0]:
+                raise OSError("the map is damaged: the checksum of the image is wrong")
 
     def take(self, indices: np.ndarray) -> Self:
         """Returns a reader of some of the squares."""
@@ -63,6 +74,8 @@ def open_prepared_map(root: Path) -> Source:
             raise UserError(
                 f"--data {root}: was prepared by another version of this package; prepare it again from the images"
             )
+        if found := damage(root, manifest):
+            raise ValueError(found)
         splits = _splits(root, manifest)
         classes = tuple(map(SourceClass, manifest["classes"], manifest["names"]))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -126,7 +126,7 @@ def image_size(content: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(BytesIO(content)) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # of a damaged file, Pillow's decoders raise almost any exception
         return None
 
 
