@@ -16,6 +16,7 @@ from alexnet_torch.commands.import_command import import_command
 from alexnet_torch.commands.predict_command import predict_command
 from alexnet_torch.commands.prepare_command import prepare_command
 from alexnet_torch.commands.report_command import report_command
+from alexnet_torch.commands.runs_command import runs_command
 from alexnet_torch.early_stop import stopped_by_signals
 from alexnet_torch.errors import OutputLost, UserError, status_of
 from alexnet_torch.files import explain_os_error
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export_command,
     "figures": figures_command,
     "report": report_command,
+    "runs": runs_command,
     "features": features_command,
 }
 

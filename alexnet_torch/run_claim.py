@@ -127,6 +127,25 @@ class RunClaim:
         self.release()
 
 
+def is_claimed(folder: Path) -> bool:
+    """Returns whether a process, of this machine or of one with the same disk, is writing a run's folder now."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return True  # such a disk has no locks, but the file is there while a process writes the run
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_file(descriptor: int, path: Path) -> bool:
     """Returns whether an open file is the one that a path names."""
     try:

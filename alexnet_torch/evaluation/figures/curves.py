@@ -1,8 +1,8 @@
 """Training curves of one or several runs, from their metrics.jsonl."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable_name
-from alexnet_torch.run_folder import METRICS
+from alexnet_torch.evaluation.run_records import read_records
 
-MAX_POINTS = 300  # of a training curve
+COLUMNS = ("epoch", "step", "loss", "top1_error")  # of a curve, in metrics.jsonl
+MAX_POINTS = 300  # of a curve
 LEGEND_COLUMNS = 3
 
 
@@ -29,12 +29,35 @@ class Curve:
     loss: np.ndarray  # (n,) in nats
     error: np.ndarray  # (n,) top-1 error, as a fraction
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """All values, in the order of the fields."""
+        return self.epoch, self.step, self.loss, self.error
+
     def downsampled(self, max_points: int) -> "Curve":
         """Returns the means of groups of consecutive reports, `max_points` groups at most."""
         points = min(max_points, len(self.epoch))
         starts = np.unique(np.linspace(0, len(self.epoch), points, endpoint=False).astype(int))
         sizes = np.diff(np.append(starts, len(self.epoch)))
-        return Curve(*(np.add.reduceat(v, starts) / sizes for v in (self.epoch, self.step, self.loss, self.error)))
+        return Curve(*(np.add.reduceat(v, starts) / sizes for v in self.columns))
+
+
+@dataclass(frozen=True)
+class Band:
+    """The curves of runs that differ in their seed, at the steps that all of them have reported."""
+
+    mean: Curve
+    low: Curve
+    high: Curve
+
+
+def across_seeds(curves: Sequence[Curve]) -> Band:
+    """Returns the mean, the lowest and the highest values of one or more curves, with few points."""
+    steps = reduce(np.intersect1d, (curve.step for curve in curves))
+    common = [Curve(*(value[np.isin(curve.step, steps)] for value in curve.columns)) for curve in curves]
+    short = [curve.downsampled(MAX_POINTS) if len(steps) else curve for curve in common]
+    columns = list(zip(*(curve.columns for curve in short), strict=True))
+    return Band(*(Curve(*(combine(values, axis=0) for values in columns)) for combine in (np.mean, np.min, np.max)))
 
 
 @dataclass(frozen=True)
@@ -53,49 +76,43 @@ class History:
 def read_history(run: Path) -> History | None:
     """Reads the reports in a run's metrics.jsonl; returns None without that file, as for imported weights.
 
-    A last line without a newline is still being written: it is left out.
-
     Raises:
         UserError: a line is not a report.
     """
-    path = run / METRICS
-    if not path.exists():
+    records = read_records(run)
+    if records is None:
         return None
-    rows: dict[str, list[tuple[float, ...]]] = {"train": [], "val": []}
-    test = None
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            record = json.loads(line)
-            values = tuple(float(record[name]) for name in ("epoch", "step", "loss", "top1_error"))
-            if record.get("crops", 1) == 1:
-                rows[record["split"]].append(values)
-            else:  # no point of the curve
-                test = record
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is not a report ({error!r}); restore the file") from error
-    columns = {split: np.array(values, np.float64).reshape(-1, 4).T for split, values in rows.items()}
-    return History(Curve(*columns["train"]), Curve(*columns["val"]), test)
+    tests = [record for record in records if record.get("crops", 1) != 1]  # no points of the curve
+    rows: dict[str, list[list[float]]] = {"train": [], "val": []}
+    for record in records:
+        if record.get("crops", 1) == 1:
+            rows[record["split"]].append([record[name] for name in COLUMNS])
+    train, val = (Curve(*np.array(of_split, np.float64).reshape(-1, len(COLUMNS)).T) for of_split in rows.values())
+    return History(train, val, tests[-1] if tests else None)
 
 
 @matplotlib.rc_context(STYLE)
-def curves_figure(histories: Mapping[str, History]) -> Figure:
+def curves_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
     """Draws loss and top-1 error by epoch, for one run or more by their names.
 
-    Training is drawn as thin lines, validation as dashed lines with markers; of one run, the best epoch is marked.
+    Training is drawn as thin lines, validation as dashed lines with markers; of one run, the best epoch is marked. Runs
+    that differ only in their seed have one name: the line is their mean, and validation has a band from the lowest to
+    the highest.
     """
     figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for index, history in enumerate(histories.values()):
+    for index, seeds in enumerate(histories.values()):
         colour, marker = _line_style(index)
-        train = history.train.downsampled(MAX_POINTS) if len(history.train.epoch) else history.train
-        marker_spacing = max(1, len(history.val.epoch) // 12)
+        train, val = across_seeds([run.train for run in seeds]), across_seeds([run.val for run in seeds])
+        marker_spacing = max(1, len(val.mean.epoch) // 12)
         for axes, name, factor in ((left, "loss", 1), (right, "error", 100)):
-            axes.plot(train.epoch, factor * getattr(train, name), color=colour, linewidth=1, alpha=0.75)
+            if len(seeds) > 1:
+                low, high = factor * getattr(val.low, name), factor * getattr(val.high, name)
+                axes.fill_between(val.mean.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(train.mean.epoch, factor * getattr(train.mean, name), color=colour, linewidth=1, alpha=0.75)
             axes.plot(
-                history.val.epoch,
-                factor * getattr(history.val, name),
+                val.mean.epoch,
+                factor * getattr(val.mean, name),
                 color=colour,
                 linestyle="--",
                 linewidth=1.6,
@@ -108,14 +125,17 @@ def curves_figure(histories: Mapping[str, History]) -> Figure:
     right.set_title("Top-1 error (%)")
     for axes in (left, right):
         _format_axes(axes)
-    if len(histories) == 1:
-        _mark_best(left, right, *histories.values())
+    if [len(seeds) for seeds in histories.values()] == [1]:
+        _mark_best(left, right, *next(iter(histories.values())))
     lines = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
     right.legend(lines, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     styles = map(_line_style, range(len(histories)))
     figure.legend(
         [Line2D([], [], color=colour, marker=marker, markerfacecolor="white") for colour, marker in styles],
-        [printable_name(name, 34) for name in histories],
+        [
+            printable_name(name, 34) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
+            for name, seeds in histories.items()
+        ],
         loc="outside lower center",
         ncols=min(LEGEND_COLUMNS, len(histories)),
     )

@@ -50,7 +50,7 @@ def run_page(content: RunContent) -> str:
     parts = [f"<h1>{text(name)}</h1>", paragraph(_description(content), "note")]
     parts.append(error_section(best, history.test if history else None, guesses))
     if history and (len(history.train.epoch) or len(history.val.epoch)):
-        parts.append(section("Curves", vector_drawing(curves_figure({name: history}))))
+        parts.append(section("Curves", vector_drawing(curves_figure({name: [history]}))))
     if guesses:
         parts += [class_section(guesses), confusion_section(guesses), worst_section(guesses.worst)]
     else:
