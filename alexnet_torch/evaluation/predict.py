@@ -20,7 +20,8 @@ from alexnet_torch.weights.model_file import TrainedModel
 class Prediction(TypedDict):
     """One class and its probability, in [0, 1]."""
 
-    label: str
+    label: str  # what people call it
+    identity: str  # its WordNet ID; else its name
     probability: float
 
 
@@ -42,7 +43,7 @@ def predict(
         UserError: a file is not an image, or the network's outputs for it are not finite; the message names it.
             Earlier batches have been yielded by then.
     """
-    size, side = model.net.image_size, model.mean.shape[0]
+    size, side, labels = model.net.image_size, model.mean.shape[0], model.labels
     prefetch = int(model.net.devices[0].type != "cpu")
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
     with ThreadPoolExecutor(available_cores(), "decoding") as pool:
@@ -51,10 +52,13 @@ def predict(
             for batch, crops in decoded:
                 logits = model.net(network_input(model, np.stack(crops)))  # (N, classes)
                 require_finite_outputs(logits, batch)
-                top = logits.softmax(dim=1).topk(min(5, len(model.classes)), dim=1)
+                top = logits.softmax(dim=1).topk(min(5, len(labels)), dim=1)
                 for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
                     pairs = zip(indices, values, strict=True)
-                    yield file, [Prediction(label=model.classes[i], probability=value) for i, value in pairs]
+                    yield (
+                        file,
+                        [Prediction(label=labels[i], identity=model.classes[i], probability=p) for i, p in pairs],
+                    )
         finally:  # the caller may stop early
             pool.shutdown(cancel_futures=True)
 

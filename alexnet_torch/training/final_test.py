@@ -9,7 +9,8 @@ from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
 from alexnet_torch.evaluation.metrics import EnsembleResult
 from alexnet_torch.evaluation.multi_crop import default_num_crops
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.weights.model_file import TrainedModel, read_model_files
+from alexnet_torch.training.run_model import run_model
+from alexnet_torch.weights.model_file import read_model_files
 
 
 def net_with_all_towers(net: AlexNet) -> AlexNet:
@@ -32,7 +33,7 @@ def test_best(
 
     Returns as `evaluate_models`.
     """
-    model = TrainedModel(net_with_all_towers(net), prepared.classes, prepared.mean, mirror)
+    model = run_model(net_with_all_towers(net), prepared, mirror)
     model.net.load_state_dict(ranks.read_on_main(lambda: read_model_files(folder)[1]))
     model.net.eval()
     by_side, crops, sum_counts = {prepared.side: prepared}, default_num_crops([model]), ranks.collectives.sum_over_ranks

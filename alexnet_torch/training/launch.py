@@ -42,11 +42,11 @@ from alexnet_torch.training.restore import restore_run_files
 from alexnet_torch.training.run_config import describe_run
 from alexnet_torch.training.run_end import record_end
 from alexnet_torch.training.run_log import RunLog
+from alexnet_torch.training.run_model import run_model
 from alexnet_torch.training.run_state import RunState, identity
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
-from alexnet_torch.weights.model_file import TrainedModel
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -133,7 +133,7 @@ def build_trainer(
     state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
     ranks.control.run_on_all(lambda: _require_steps(settings, state, last_step, steps_per_epoch))
     if loaded:
-        model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror)
+        model = run_model(net, prepared, not settings.no_mirror)
         with ranks.control.main_only() as is_main:
             if is_main:
                 restore_run_files(output, state, checkpoints.metrics, model, print_to_stderr)

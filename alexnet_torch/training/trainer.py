@@ -30,13 +30,14 @@ from alexnet_torch.training.optimizers import set_rates
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.restore import compressed_metrics
 from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
+from alexnet_torch.training.run_model import run_model
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.step_inputs import step_inputs
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.update_ratio import update_ratios
 from alexnet_torch.weights.finite_weights import first_not_finite
-from alexnet_torch.weights.model_file import TrainedModel, save_model
+from alexnet_torch.weights.model_file import save_model
 
 
 def train_step(
@@ -240,7 +241,7 @@ class Trainer:
 
     def _save_best(self, gathered: ParameterStates) -> None:
         weights = {name: value.contiguous() for name, value in weights_of(gathered).items()}
-        model = TrainedModel(self.net, self.prepared.classes, self.prepared.mean, not self.settings.no_mirror)
+        model = run_model(self.net, self.prepared, not self.settings.no_mirror)
         with self.ranks.control.main_only() as is_main:
             if is_main:
                 save_model(self.output, model, weights)

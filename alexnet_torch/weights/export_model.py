@@ -16,11 +16,11 @@ from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
+from alexnet_torch.weights.grouped_network import grouped_state_dict
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs
 from alexnet_torch.weights.model_file import (
     TrainedModel,
     describe_model,
-    grouped_state_dict,
     model_metadata,
     safetensors_content,
 )

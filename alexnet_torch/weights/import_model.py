@@ -206,6 +206,7 @@ def _import_described(
         classes_source = "from the file"
         if classes_file is not None:
             description["classes"], classes_source = _class_names(classes_file, len(description["classes"]))
+            description.pop("names", None)  # those of the other classes
         towers = Architecture.from_dict(description["architecture"]).towers
         model = build_model(description, grouped_to_towers(file.weights, towers), ["cpu"])
     except (KeyError, TypeError, ValueError) as error:

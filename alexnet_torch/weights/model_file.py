@@ -18,7 +18,6 @@ from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
-from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import (
@@ -29,8 +28,8 @@ from alexnet_torch.run_folder import (
     MODEL_WEIGHTS,
     PRETRAINED_WEIGHTS,
 )
+from alexnet_torch.weights.class_labels import distinct_names
 from alexnet_torch.weights.finite_weights import require_finite
-from alexnet_torch.weights.grouped import towers_to_grouped
 from alexnet_torch.weights.intact import Damaged, load_checked, seal, unseal
 from alexnet_torch.weights.model_card import model_card
 
@@ -41,7 +40,7 @@ class TrainedModel:
 
     Attributes:
         net: the network, in evaluation mode.
-        classes: class names, in the order of the logits.
+        classes: the classes' identities, in the order of the logits: WordNet IDs, or names.
         mean: mean image (S, S, 3), float32, 0..255; S is the side of the images that crops are cut from.
         mirror: whether a mirrored image has the same class, as training assumed; False for digits.
     """
@@ -50,6 +49,12 @@ class TrainedModel:
     classes: tuple[str, ...]
     mean: np.ndarray
     mirror: bool = True
+    names: tuple[str, ...] = ()  # what people call the classes; () if that is their identities
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What predictions call the classes: two classes of one name, as the two cranes, have their identities, too."""
+        return distinct_names(self.classes, self.names) if self.names else self.classes
 
     def centre_mean(self) -> Tensor:
         """Returns the mean image of a centre crop, (3, H, W) float32, contiguous, in memory of its own."""
@@ -111,6 +116,7 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
     return {
         "architecture": asdict(net.architecture),
         "classes": list(model.classes),
+        **({"names": list(model.names)} if model.names not in ((), model.classes) else {}),
         "image_size": net.image_size,
         "mirror": model.mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
@@ -190,7 +196,7 @@ def build_model(
     """
     try:
         architecture = Architecture.from_dict(description["architecture"])
-        classes = tuple(description["classes"])
+        classes, names = tuple(description["classes"]), tuple(description.get("names", ()))
         side = description["mean"]["side"]
         mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
         tower_devices = devices_or_default(devices, architecture.towers)
@@ -198,24 +204,14 @@ def build_model(
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message has one more line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error
-    return TrainedModel(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)))
+    if names and (len(names) != len(classes) or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"it has {len(names)} names of {len(classes)} classes")
+    return TrainedModel(net.eval(), classes, mean.astype(np.float32), bool(description.get("mirror", True)), names)
 
 
 def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
     """Returns a network's state dict with contiguous CPU tensors."""
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-
-
-def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
-    """Returns a copy of the weights in the grouped layout, contiguous, on the first parameter's device.
-
-    conv1's weights are multiplied by the architecture's `input_scale`, which a state dict does not contain.
-    """
-    device = next(net.parameters()).device
-    weights = towers_to_grouped({name: value.detach().to(device) for name, value in net.state_dict().items()})
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    first, scale = parameter_name(net.architecture.stage_names[0], "weight"), net.architecture.input_scale
-    return {**weights, first: weights[first] * scale} if scale != 1 else weights
 
 
 def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Operation
-from alexnet_torch.weights.model_file import TrainedModel, grouped_state_dict
+from alexnet_torch.weights.grouped_network import grouped_state_dict
+from alexnet_torch.weights.model_file import TrainedModel
 from alexnet_torch.weights.plain_modules import (
     GroupedLinear,
     GroupedResponseNorm,

@@ -156,7 +156,7 @@ def test_memory_holds_the_features_of_few_batches(run_folder: Path, monkeypatch:
     monkeypatch.setattr(figure4_examples, "stage_output", counting_stage_output)
     model, root = load_model(run_folder), run_folder.parent
     prepared = prepare(root / "images", 73, str(root / "cache"))
-    (row,) = nearest_training_images(model, prepared, [root / "images/val/class0/000.png"], batch_size=2)
+    (row,) = nearest_training_images(model, prepared, [root / "images/val/class0/000.png"], root, batch_size=2)
     assert len(row) == 6
     assert most_alive <= 3  # of the image, a batch and the next batch, of 12 batches
 
@@ -259,14 +259,14 @@ def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:
     np.testing.assert_array_equal(Curve(*values).downsampled(5000).error, values[3])
 
 
-def test_examples_cover_all_classes_before_any_class_repeats(run_folder: Path) -> None:
+def test_examples_cover_all_classes_before_any_class_repeats(run_folder: Path, tmp_path: Path) -> None:
     prepared = prepare(run_folder.parent / "images", 73, str(run_folder.parent / "cache"))
-    chosen = choose_examples(prepared, 7, seed=0)
+    chosen = choose_examples(prepared, 7, 0, tmp_path)
     classes = [path.parent.name for path in chosen]
     assert len(set(chosen)) == 7
     assert sorted(classes[:3]) == sorted(classes[3:6]) == ["class0", "class1", "class2"]
-    assert chosen == choose_examples(prepared, 7, seed=0) != choose_examples(prepared, 7, seed=1)
-    assert len(choose_examples(prepared, 99, seed=0)) == 12
+    assert chosen == choose_examples(prepared, 7, 0, tmp_path) != choose_examples(prepared, 7, 1, tmp_path)
+    assert len(choose_examples(prepared, 99, 0, tmp_path)) == 12
 
 
 def test_names_of_runs_have_as_few_folders_as_make_them_distinct() -> None:

@@ -1,7 +1,9 @@
 """Predictions for files, compared with the network's output for each file."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.predict import _decode_batches, predict
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.weights.model_file import TrainedModel, describe_model, load_model, save_model
 from tests.support.folders import make_images
 
 
@@ -27,6 +29,24 @@ def model() -> TrainedModel:
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     return sorted(make_images(tmp_path / "images", train=8).rglob("train/*/*.png"))
+
+
+def test_labels_are_what_people_call_the_classes(model: TrainedModel, files: list[Path], tmp_path: Path) -> None:
+    wnids = ("n01440764", "n02012849", "n03126707")
+    named = replace(model, classes=wnids, names=("tench, Tinca tinca", "crane", "crane"))
+    save_model(tmp_path, named)
+    loaded = load_model(tmp_path, ["cpu"])
+    assert loaded.classes == wnids
+    ((_, guesses),) = predict(loaded, files[:1])
+    expected = {
+        "n01440764": "tench, Tinca tinca",
+        "n02012849": "crane (n02012849)",
+        "n03126707": "crane (n03126707)",
+    }
+    assert {guess["identity"]: guess["label"] for guess in guesses} == expected
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert (description["classes"], description["names"]) == (list(wnids), list(named.names))
+    assert "names" not in describe_model(replace(model, names=model.classes))  # as before there were names
 
 
 def test_results_have_the_files_order_and_equal_those_of_single_files(model: TrainedModel, files: list[Path]) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
@@ -104,18 +105,32 @@ def _draw_run(options: FigureOptions, writer: FigureWriter, name: str, run: Path
     if note := grey_note(model.mean):
         print(f"{name}: {note}")
     writer.add("filters", filters_figure(name, weights, colours, note))
+    with TemporaryDirectory() as copies:  # of images that are in archives
+        _draw_predictions(options, writer, name, run, model, colours, Path(copies))
+
+
+def _draw_predictions(
+    options: FigureOptions,
+    writer: FigureWriter,
+    name: str,
+    run: Path,
+    model: TrainedModel,
+    colours: TowerColourfulness,
+    copies: Path,
+) -> None:
+    """Draws Figure 4, and writes the numbers of all figures; `copies` is a folder for images that are in archives."""
     prepared = _load_images(options, run, model)
     files = list(options.images)
     if not files and prepared is not None:
-        files = choose_examples(prepared, NUM_EXAMPLES, options.seed)
+        files = choose_examples(prepared, NUM_EXAMPLES, options.seed, copies)
     examples = classify(model, files)
     neighbours: list[list[Neighbour]] = [[] for _ in examples]
     if examples:
         writer.add("labels", labels_figure(name, examples))
     if prepared is not None:
-        neighbours = nearest_training_images(model, prepared, files)
+        neighbours = nearest_training_images(model, prepared, files, copies)
         writer.add("neighbours", neighbours_figure(name, last_hidden_stage(model), examples, neighbours))
-    _write_numbers(writer, model, colours, examples, neighbours)
+    _write_numbers(writer, model, colours, examples, neighbours, copies)
 
 
 def _draw_curves(writer: FigureWriter, runs: dict[str, Path], histories: dict[str, History]) -> None:
@@ -143,18 +158,23 @@ def _write_numbers(
     colours: TowerColourfulness,
     examples: Sequence[Example],
     neighbours: Sequence[Sequence[Neighbour]],
+    copies: Path,
 ) -> None:
     """Writes the numbers that the figures show to a JSON file."""
+
+    def shown(file: Path) -> str:
+        return str(file.relative_to(copies) if file.is_relative_to(copies) else file)
+
     numbers = {
         "colourfulness": colours.json_values(),
         "neighbours_stage": last_hidden_stage(model),
         "examples": [
             {
-                "file": str(example.file),
+                "file": shown(example.file),
                 "label": example.label,
                 "classes": example.predictions,
                 "neighbours": [
-                    {k: str(v) if k == "file" else v for k, v in asdict(n).items() if k != "image"} for n in row
+                    {**{k: v for k, v in asdict(n).items() if k != "image"}, "file": shown(n.file)} for n in row
                 ],
             }
             for example, row in zip(examples, neighbours, strict=True)

@@ -10,10 +10,12 @@ from tqdm import tqdm
 from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures.nearest import nearest_vectors
 from alexnet_torch.evaluation.predict import Prediction, decode_centre_crop, predict
 from alexnet_torch.randomness import random_generator
+from alexnet_torch.weights.class_labels import distinct_names
 from alexnet_torch.weights.model_file import TrainedModel
 
 NUM_EXAMPLES = 8  # as in the paper
@@ -41,8 +43,11 @@ class Neighbour:
     image: np.ndarray  # (H, W, 3) uint8, the part that the network sees
 
 
-def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Path]:
-    """Draws `count` validation images, or all of fewer: one of each class before a second one of any class."""
+def choose_examples(prepared: PreparedImages, count: int, seed: int, copies: Path) -> list[Path]:
+    """Draws `count` validation images, or all of fewer: one of each class before a second one of any class.
+
+    Those that are not files in a folder of their class are copied into the folder `copies`.
+    """
     labels = prepared.val.labels
     order = random_generator(seed, "examples").permutation(len(labels))
     earlier_of_class = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order
@@ -50,7 +55,7 @@ def choose_examples(prepared: PreparedImages, count: int, seed: int) -> list[Pat
         of_class = order[labels[order] == label]
         earlier_of_class[of_class] = np.arange(len(of_class))
     chosen = order[np.argsort(earlier_of_class[order], kind="stable")][:count]
-    return [Path(prepared.val.split.reader.location(index)) for index in chosen.tolist()]
+    return [_sample_file(prepared.val.split, index, copies) for index in chosen.tolist()]
 
 
 def classify(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
@@ -59,8 +64,9 @@ def classify(model: TrainedModel, files: Sequence[Path]) -> list[Example]:
     Raises:
         UserError: a file is not an image.
     """
+    labels = dict(zip(model.classes, model.labels, strict=True))
     return [
-        Example(file, file.parent.name if file.parent.name in model.classes else None, predictions, shown_crop(file))
+        Example(file, labels.get(file.parent.name), predictions, shown_crop(file))
         for file, predictions in predict(model, files)
     ]
 
@@ -80,7 +86,7 @@ def last_hidden_stage(model: TrainedModel) -> str:
 
 
 def nearest_training_images(
-    model: TrainedModel, prepared: PreparedImages, files: Sequence[Path], batch_size: int = 64
+    model: TrainedModel, prepared: PreparedImages, files: Sequence[Path], copies: Path, batch_size: int = 64
 ) -> list[list[Neighbour]]:
     """Returns for each file the training images with the nearest features, nearest first.
 
@@ -90,6 +96,7 @@ def nearest_training_images(
         model: of a run.
         prepared: the training images, of the model's classes.
         files: readable images.
+        copies: a folder for those training images that are not files in a folder of their class.
         batch_size: images in a batch.
     """
     stage, size, side = last_hidden_stage(model), model.net.image_size, model.mean.shape[0]
@@ -99,7 +106,7 @@ def nearest_training_images(
         queries, _training_features(model, prepared, stage, batch_size), NUM_NEIGHBOURS
     )
     return [
-        [_neighbour(prepared, index, distance) for index, distance in zip(*row, strict=True)]
+        [_neighbour(prepared, index, distance, copies) for index, distance in zip(*row, strict=True)]
         for row in zip(indices.tolist(), distances.tolist(), strict=True)
     ]
 
@@ -117,7 +124,18 @@ def _training_features(
             bar.update(len(batch.images))
 
 
-def _neighbour(prepared: PreparedImages, index: int, distance: float) -> Neighbour:
-    file = Path(prepared.train.split.reader.location(index))
-    label = prepared.classes[prepared.train.labels[index]]
+def _neighbour(prepared: PreparedImages, index: int, distance: float, copies: Path) -> Neighbour:
+    file = _sample_file(prepared.train.split, index, copies)
+    label = distinct_names(prepared.classes, prepared.names)[prepared.train.labels[index]]
     return Neighbour(file, label, distance, shown_crop(file))
+
+
+def _sample_file(split: SourceSplit, index: int, copies: Path) -> Path:
+    """Returns a sample as a file in a folder named by its class: its own file, or a copy of an archive's member."""
+    key, own = split.keys[index], Path(split.reader.location(index))
+    if own.as_posix().endswith(key) and own.is_file():
+        return own
+    copy = copies / key
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(split.read(index))
+    return copy
