@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from alexnet_torch.data.decode import UnreadableImage
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.names import Names, in_one_line
 from alexnet_torch.data.sources.parquet_rows import read_image
 from alexnet_torch.data.sources.source import Reader
 from alexnet_torch.errors import UserError
@@ -31,7 +31,7 @@ class ArchiveReader(Reader):
 
     def location(self, index: int) -> str:
         """Returns the archive's path and the image's name in it."""
-        return f"{self.files[self.places[index, 0]]}: {self.names[index]}"
+        return in_one_line(f"{self.files[self.places[index, 0]]}: {self.names[index]}")
 
     def storage_order(self) -> np.ndarray:
         """Returns the (n,) indices of the samples as they lie in the archives: to read in that order is fastest."""

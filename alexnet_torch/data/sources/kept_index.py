@@ -16,7 +16,7 @@ from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceClass, SourceFiles, SourceSplit
 from alexnet_torch.files import atomic_write, cache_home
 
-VERSION = 2
+VERSION = 3
 """Raised when an index of the same archives changes."""
 
 KEPT_SAMPLES = 10_000
@@ -62,6 +62,7 @@ def _save(path: Path, source: Source, files: Sequence[Path]) -> None:
         "splits": [split.name for split in source.splits],
         "passed_over": vars(source.passed_over),
         "notes": source.notes,
+        "without_val": source.without_val,
     }
     arrays: dict[str, np.ndarray] = {}
     for split in source.splits:
@@ -91,4 +92,13 @@ def _load(path: Path, root: Path, files: Sequence[Path], listed: SourceFiles) ->
             splits.append(SourceSplit(name, names(f"{name}.keys"), saved[f"{name}.labels"], reader))
     classes = tuple(SourceClass(*each) for each in facts["classes"])
     passed_over = PassedOver(**facts["passed_over"])
-    return Source(facts["form"], root, classes, tuple(splits), listed, passed_over, tuple(facts["notes"]))
+    return Source(
+        facts["form"],
+        root,
+        classes,
+        tuple(splits),
+        listed,
+        passed_over,
+        notes=tuple(facts["notes"]),
+        without_val=facts["without_val"],
+    )

@@ -1,10 +1,12 @@
 """Many names in one buffer: a list of a million strings would take three times the memory, and be slow to copy."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 TAKEN = 2**16  # names that are taken at a time: a million small objects take 200 MB
 
 
@@ -79,3 +81,8 @@ class Names(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"Names({list(self[:3])}{' ...' if len(self) > 3 else ''}, {len(self)} in all)"
+
+
+def in_one_line(text: str) -> str:
+    """Returns a message with the control characters that names of files and archives' members may have as escapes."""
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

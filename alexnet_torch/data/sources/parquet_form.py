@@ -68,12 +68,17 @@ def _build(root: Path, parts: dict[str, list[Path]], files: SourceFiles) -> Sour
             continue
         tables.append(SampleTable("train" if name == "train" else "val", parts[name], names_repeat=True))
         add_rows(tables[-1], names)
-    if [table.split for table in tables] == ["train"]:
-        raise UserError(
-            f"--data {root}: has {parts['train'][0].name} but no validation images; put validation-*.parquet beside it"
-        )
     readable = identify(tables, names)
-    return source_of_tables("Hugging Face parquet", root, tables, ParquetReader, files, passed_over, readable)
+    return source_of_tables(
+        "Hugging Face parquet",
+        root,
+        tables,
+        ParquetReader,
+        files,
+        passed_over,
+        readable,
+        val_files="validation-*.parquet",
+    )
 
 
 def _common_names(files: Sequence[Path]) -> list[str] | None:

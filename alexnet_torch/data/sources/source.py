@@ -14,7 +14,7 @@ import numpy as np
 
 from alexnet_torch.data.decode import UnreadableImage
 from alexnet_torch.data.sources.junk import PassedOver
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.names import Names, in_one_line
 
 SplitName = Literal["train", "val"]
 
@@ -103,7 +103,6 @@ class Source:
     notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
     without_val: str = ""  # what to do about missing validation images, as the end of a message
     variant: str = ""  # what decides the samples besides the root, as in a file name: "-val0.1-seed0"
-
     map_side: int | None = None  # side of the squares in pixels, if the source is a prepared map itself
 
     def split(self, name: SplitName) -> SourceSplit:
@@ -122,7 +121,8 @@ class Source:
         """Returns one line for people: form, numbers of classes and images, what was passed over."""
         words = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(split):,} {words[split.name]}" for split in self.splits)
-        return f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.passed_over}"
+        text = f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.passed_over}"
+        return in_one_line(text)
 
 
 def sample_order(labels: np.ndarray, keys: Names) -> np.ndarray:

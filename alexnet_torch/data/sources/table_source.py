@@ -21,6 +21,7 @@ def source_of_tables(
     passed_over: PassedOver,
     names: dict[str, str] | None = None,
     notes: Sequence[str] = (),
+    val_files: str = "",
 ) -> Source:
     """Returns a source of one split or two.
 
@@ -33,6 +34,7 @@ def source_of_tables(
         passed_over: what is no sample.
         names: the readable names of classes, where the data set has them.
         notes: warnings.
+        val_files: what validation images would be in, if there may be none.
 
     Raises:
         UserError: a split has no samples, the splits have different classes, or a sample is there twice.
@@ -44,6 +46,8 @@ def source_of_tables(
     check_same_classes(root, tables)
     identities = class_order(tables[0].identities)
     known = sum(identity in imagenet_indices() for identity in identities)
+    first = tables[0].files[0].name
+    fix = f"has {first} but no validation images; put {val_files} beside it, or let --val-split 0.1 choose some"
     return Source(
         f"{form}, {known:,} of ImageNet's 1,000 classes" if 0 < known < 1000 else form,
         root,
@@ -52,6 +56,7 @@ def source_of_tables(
         files,
         passed_over,
         notes=tuple(notes),
+        without_val="" if tables[-1].split == "val" else fix,
     )
 
 

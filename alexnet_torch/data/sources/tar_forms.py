@@ -62,11 +62,6 @@ def open_tar_set(root: Path) -> Source:
         UserError: an archive is missing, damaged or of an unknown kind, or its content is wrong.
     """
     tars: dict[SplitName, list[Path]] = _tars(root) if root.is_dir() else {"train": [], "val": [root]}
-    if not tars["val"]:
-        raise UserError(
-            f"--data {root}: has {tars['train'][0].name} but no validation images; put a *val*.tar beside it, "
-            "for example ILSVRC2012_img_val.tar"
-        )
     check_complete([*tars["train"], *tars["val"]])
     splits = {name: files for name, files in tars.items() if files}
     devkit = [root / DEVKIT] if (root / DEVKIT).is_file() else []
@@ -108,9 +103,10 @@ def _build(root: Path, splits: dict[SplitName, list[Path]], devkit: Sequence[Pat
         READ[kind](table, passed_over)
     if SHARDS in kinds:
         form = "webdataset shards" if name_classes(tables) else "webdataset shards with classes by number"
-        return source_of_tables(form, root, tables, TarReader, files, passed_over)
+        return source_of_tables(form, root, tables, TarReader, files, passed_over, val_files="shards named *val*.tar")
     notes += [_size_note(file) for table in tables for file in table.files if _size_note(file)]
-    return source_of_tables("ILSVRC-2012 in tars", root, tables, TarReader, files, passed_over, notes=notes)
+    form, val_files = "ILSVRC-2012 in tars", "ILSVRC2012_img_val.tar"
+    return source_of_tables(form, root, tables, TarReader, files, passed_over, notes=notes, val_files=val_files)
 
 
 def _size_note(file: Path) -> str:

@@ -1,5 +1,6 @@
 """The same image files give the same prepared images, whatever form holds them."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 
 from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.prepare_ahead import prepare_ahead
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.val_split import ValSplit
+from alexnet_torch.errors import UserError
 from tests.support.image_sets import (
     Sample,
     kaggle_files,
     small_set,
     tiny_files,
+    write_files,
     write_flat_val,
     write_image_folder,
     write_kaggle,
@@ -23,6 +29,7 @@ from tests.support.image_sets import (
     write_tiny,
     write_zip,
 )
+from tests.support.pixel_sets import SETS, write_pixel_set
 
 SIDE = 32
 FORMS: dict[str, Callable[[Path, list[Sample]], Path]] = {
@@ -68,3 +75,45 @@ def test_every_form_gives_the_same_map(form: str, expected: PreparedImages, tmp_
     np.testing.assert_array_equal(images.covariance, expected.covariance)
     assert images.fingerprint.content == expected.fingerprint.content
     assert images.fingerprint.same_as(expected.fingerprint)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_of_pixels_give_the_map_of_their_images(name: str, tmp_path: Path) -> None:
+    root = write_pixel_set(tmp_path / "set", name)
+    source, folder = open_source(root), tmp_path / "images"
+    for split in source.splits:
+        write_files(folder, ((split.keys[i], split.read(i)) for i in range(len(split))))
+    images, expected = prepared(root, tmp_path / "cache"), prepared(folder, tmp_path / "cache")
+    assert images.classes == expected.classes
+    assert images.fingerprint.content == expected.fingerprint.content
+    for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
+        assert ours.images is not None
+        assert theirs.images is not None
+        assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
+
+
+def test_a_prepared_map_gives_itself(expected: PreparedImages, tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "images", small_set())
+    prepare_ahead(folder, tmp_path / "map", SIDE, workers=1)
+    shutil.rmtree(folder)
+    images = prepared(tmp_path / "map", tmp_path / "cache")
+    assert (images.classes, images.names) == (expected.classes, expected.names)
+    assert images.fingerprint.content == expected.fingerprint.content
+    np.testing.assert_array_equal(images.train.labels, expected.train.labels)
+    assert images.train.images is not None
+    assert expected.train.images is not None
+    assert images.train.images.path.read_bytes() == expected.train.images.path.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["official tars", "shards with cls", "parquet"])
+def test_validation_images_are_chosen_from_training_archives(form: str, tmp_path: Path) -> None:
+    root = FORMS[form](tmp_path / "set", small_set(train=5))
+    for file in [*root.rglob("*val*"), *root.rglob("test-*")]:
+        file.unlink()
+    with pytest.raises(UserError, match=r"but no validation images; put .* beside it, or let --val-split 0.1 choose"):
+        prepared(root, tmp_path / "cache")
+    folder = write_image_folder(tmp_path / "folder", [each for each in small_set(train=5) if each.split == "train"])
+    split = ValSplit(0.2, seed=3)
+    ours, theirs = (prepare(each, SIDE, str(tmp_path / "c"), workers=1, val_split=split) for each in (root, folder))
+    assert len(ours.val.labels) == 3
+    assert ours.fingerprint.content == theirs.fingerprint.content

@@ -62,7 +62,6 @@ def compress(name: str) -> Spoil:
 
 
 OFFICIAL_FAULTS: dict[str, tuple[Spoil, str]] = {
-    "no validation": (remove(VAL), f"has {TRAIN} but no validation images; put a .* beside it"),
     "half": (shorten(TRAIN, 0.5), f"{TRAIN}: is truncated: its member n.*.tar continues beyond its end; download"),
     "half of val": (shorten(VAL, 0.5), f"{VAL}: is truncated: "),
     "no end": (after_tarfile(VAL), f"{VAL}: is truncated: it has no end mark; download"),
