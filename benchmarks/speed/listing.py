@@ -24,6 +24,7 @@ from torchvision.datasets import ImageFolder
 
 from alexnet_torch.data.cache_location import locate_cache
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
+from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
 from alexnet_torch.data.manifest import COVARIANCE, MEAN, digest_name, write_manifest
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import readable_rows
@@ -66,7 +67,12 @@ def make_prepared(root: Path, cache: Path) -> None:
     target = locate_cache(source, SIDE, str(cache), print)
     target.path.mkdir(parents=True)
     for split in source.splits:
-        for name, size in ((split.map_name, target.map_bytes(split)), (digest_name(split), len(split) * DIGEST_BYTES)):
+        sizes = {
+            split.map_name: target.map_bytes(split),
+            digest_name(split): len(split) * DIGEST_BYTES,
+            checksums_name(split.name): len(split) * CHECKSUM_BYTES,
+        }
+        for name, size in sizes.items():
             (target.path / name).touch()
             os.truncate(target.path / name, size)
     np.save(target.path / MEAN, np.zeros((SIDE, SIDE, 3), np.float32))
