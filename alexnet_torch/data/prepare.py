@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from alexnet_torch.data.prepared_images import (
     readable_rows,
     unreadable_message,
 )
+from alexnet_torch.data.sources.former_order import in_former_order
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -42,6 +44,7 @@ def prepare(
     workers: int | None = None,
     announce: Announce = print_to_stderr,
     val_split: ValSplit | None = None,
+    former_classes: Sequence[str] = (),
 ) -> PreparedImages:
     """Decodes a data set's images, unless this was done before; says in a line what was found.
 
@@ -54,11 +57,12 @@ def prepare(
         workers: processes that decode; one for each core by default.
         announce: called with a line about what is built, where, and why it is built again.
         val_split: how to choose validation images among the training images, where there are none.
+        former_classes: of the run or model that the images are for: see `in_former_order`.
 
     Raises:
         UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
-    source = with_validation(open_source(root), val_split, cache_folder(cache))
+    source = with_validation(in_former_order(open_source(root), former_classes), val_split, cache_folder(cache))
     for line in (source.describe(), *source.notes):
         announce(line)
     return prepare_source(source, side, cache, skip_bad, workers, announce)

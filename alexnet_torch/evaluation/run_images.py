@@ -48,7 +48,7 @@ def images_of_run(run: Path, model: TrainedModel, data: str | None) -> PreparedI
     cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
     fraction = settings.get("val_split") if data == settings.get("data") else None
     val_split = None if fraction is None else ValSplit(fraction, settings["seed"])
-    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split)
+    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split, former_classes=model.classes)
     if prepared.classes != model.classes:
         raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared

@@ -1,7 +1,7 @@
 """Assembles the training that the options describe, and runs it: in one process or in each of several."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -75,8 +75,9 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunCla
         print(placement.describe(), flush=True)
     # local rank 0 compiles and decodes for its machine; the other ranks then find the result
     is_first = ranks.world.local_rank == 0
-    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement) if is_first else None)
-    prepared = control.run_on_all(lambda: prepared or _images(settings, announce=lambda _: None))
+    former = control.broadcast_from_main(lambda: {"classes": _former_classes(settings)})["classes"]
+    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement, former) if is_first else None)
+    prepared = control.run_on_all(lambda: prepared or _images(settings, former, announce=lambda _: None))
     _require_same_images(prepared, ranks)
     try:
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
@@ -221,17 +222,25 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     return recipe, placement
 
 
-def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages:
+def _prepare_machine(settings: Settings, placement: Placement, former: Sequence[str]) -> PreparedImages:
     """Compiles the kernels and prepares the images, once for all ranks of a machine."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
         kernels.available()
-    return _images(settings)
+    return _images(settings, former)
 
 
-def _images(settings: Settings, announce: Callable[[str], None] = print_to_stderr) -> PreparedImages:
+def _former_classes(settings: Settings) -> list[str]:
+    """Returns the classes of the run that is resumed, in its order; none of a new run."""
+    path = Path(settings.output) / CONFIG
+    return list(json.loads(path.read_text())["classes"]) if settings.resume and path.exists() else []
+
+
+def _images(
+    settings: Settings, former: Sequence[str], announce: Callable[[str], None] = print_to_stderr
+) -> PreparedImages:
     side, root = decoded_side(settings.image_size), data_folder(settings.data)
     val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
-    return prepare(root, side, settings.cache, settings.skip_bad, announce=announce, val_split=val_split)
+    return prepare(root, side, settings.cache, settings.skip_bad, None, announce, val_split, former)
 
 
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:

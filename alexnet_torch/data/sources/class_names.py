@@ -13,7 +13,7 @@ def normal(name: str) -> str:
 def class_order(identities: Iterable[str]) -> list[str]:
     """Returns identities in the order of their indices: sorted; as numbers if all are, such as 0 to 999."""
     identities = list(identities)
-    if all(re.fullmatch(r"0|[1-9]\d{0,8}", name) for name in identities):
+    if all(re.fullmatch(r"0|[1-9]\d{0,17}", name) for name in identities):
         return sorted(identities, key=int)
     return sorted(identities)
 

@@ -15,6 +15,7 @@ from alexnet_torch.data.sources.class_folders import (
 )
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.data.sources.kaggle import is_kaggle, open_kaggle
+from alexnet_torch.data.sources.looked_files import LookedFiles
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.tiny_imagenet import is_tiny_imagenet, open_tiny_imagenet
 from alexnet_torch.data.sources.tree import Tree
@@ -47,10 +48,13 @@ def is_folder_set(root: Path) -> bool:
 
 def open_folder_set(root: Path) -> Source:
     """Lists the samples of a folder that has one of the layouts; errors as for the layout."""
-    tree = ImageTree(root)
+    looked = LookedFiles(root)
+    tree = ImageTree(root, is_image=looked.is_image)
     layout = _layout(tree)
     assert layout is not None
-    return layout.open(tree)
+    source = layout.open(tree)
+    looked.save()
+    return source
 
 
 def is_zip(root: Path) -> bool:
