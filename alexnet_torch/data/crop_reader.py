@@ -33,16 +33,19 @@ def crops_from_map(
     assert images is not None
     load_native()  # in this thread, once: else each of the others would compile it
 
-    def read(number: int) -> Tensor:
+    # lazily, so in the thread that uses the batches and frees them: it gets the freed memory again, and the others
+    # would get new pages from the system, whose first use takes twice as long as the copy
+    empty = (torch.empty((len(rows), size, size, 3), dtype=torch.uint8, pin_memory=pinned) for rows in batches)
+
+    def read(task: tuple[int, Tensor]) -> Tensor:
+        number, batch = task
         if number + threads < len(batches):  # the batches until then are being read
             ahead = batches[number + threads]
             images.read_ahead(samples.rows[ahead], crops[ahead], size)
-        indices = batches[number]
-        batch = torch.empty((len(indices), size, size, 3), dtype=torch.uint8, pin_memory=pinned)
-        images.read(samples.rows[indices], crops[indices], batch.numpy())
+        images.read(samples.rows[batches[number]], crops[batches[number]], batch.numpy())
         return batch
 
-    return map_ahead(ThreadPoolExecutor(threads, "batches"), read, range(len(batches)), PREFETCH)
+    return map_ahead(ThreadPoolExecutor(threads, "batches"), read, enumerate(empty), PREFETCH)
 
 
 class FileCrops(Dataset[Tensor]):

@@ -1,5 +1,8 @@
 """The input path beside the usual one, on one core: the first pass over files, and the epochs after it.
 
+Then the reading of crops from the memory map, on two cores: warm and cold, and what it leaves for the training thread;
+beside the way before, one Python thread that copied a crop at a time with NumPy.
+
     python -m benchmarks.speed.input --data ../shared/data/hymenoptera
     python -m benchmarks.speed.input
 
@@ -31,6 +34,7 @@ from alexnet_torch.data.sources.image_files import FileReader
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.malloc import reuse_freed_memory
+from benchmarks.harness.map_tables import map_tables
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs, usual_images
 from benchmarks.harness.report import markdown_table, save_result
@@ -57,6 +61,8 @@ class Options:
     """A folder of photographs, in ImageFolder's layout; made by default."""
     rounds: int = 7
     """Measured rounds."""
+    map_images: int = 4096
+    """Images of 197 kB each in the map that crops are read from: more than the processor's caches hold."""
 
 
 def usual_time(data: Path) -> Callable[[], float]:
@@ -104,7 +110,8 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
     paths = Names.of(map(str, repeated))
     samples = SourceSplit("train", paths, np.zeros(DECODED_IMAGES, np.int64), FileReader(Path(), paths))
     chunk = Chunk(0, samples, np.arange(len(samples)), SIDE, folder / "map.u8", folder / "digests")
-    chunk.digest_file.touch()
+    for name in ("digests", "train.sums"):
+        (folder / name).touch()
     (folder / "map.u8").write_bytes(bytes(DECODED_IMAGES * SIDE * SIDE * 3))
     return {
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),
@@ -171,12 +178,13 @@ def main(options: Options) -> None:
     """Measures and writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):  # the thread that makes batches runs on the same core, too
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # on a disk: /tmp may be in memory
+        crops = map_tables(options.map_images, options.rounds, Path(folder))
+        if hasattr(os, "sched_setaffinity"):  # the threads that make batches run on the same core, too
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         text = measure(photographs(options.data, Path(folder)), options.rounds, Path(folder))
     given = f" --data {options.data}" if options.data else ""
-    save_result("input", f"python -m benchmarks.speed.input{given}", 1, text)
+    save_result("input", f"python -m benchmarks.speed.input{given}", 1, f"{text}\n\n{crops}")
 
 
 if __name__ == "__main__":
