@@ -55,17 +55,17 @@ def evaluate_command(
     check_same_classes({name: model.classes for name, model in zip(names, models, strict=True)})
     root = data_folder(data)
     test_set = find_test_set(root, held_out_part(runs, root), cache)
-    classes = models[0].classes
-    match = match_classes(classes, names[0], test_set.classes, f"--data {data}")
-    labels = RealLabels(real, model_identities(classes)) if real else None
-    if labels:
-        labels.check_names(test_set.split.keys)
+    first = models[0]
+    match = match_classes(first.classes, names[0], test_set.classes, f"--data {data}", first.names)
+    real_labels = RealLabels(real, model_identities(first.classes)) if real else None
+    if real_labels:
+        real_labels.check_names(test_set.split.keys)
     most = _most_crops(test_set, models, crops)
     print_to_stderr(f"{test_set.describe()}; classes matched by {match.how}")
-    results = score_models(models, names, test_set, match, ScoreOptions(most, labels, csv, skip_bad, cache))
+    results = score_models(models, names, test_set, match, ScoreOptions(most, real_labels, csv, skip_bad, cache))
     shown_crops = [n for n in results.by_crops if crops in (None, n)]
     if json:
-        print(json_format.dumps(results_json(test_set, names, classes, match, results, shown_crops), allow_nan=False))
+        print(json_format.dumps(results_json(test_set, names, first, match, results, shown_crops), allow_nan=False))
     else:
         print(results_text(test_set, names, match, results, shown_crops))
 

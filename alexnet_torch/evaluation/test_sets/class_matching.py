@@ -47,7 +47,9 @@ def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(match[0] if match else name for match, name in zip(found, classes, strict=True))
 
 
-def match_classes(model: Sequence[str], model_name: str, test: Sequence[SourceClass], test_name: str) -> ClassMatch:
+def match_classes(
+    model: Sequence[str], model_name: str, test: Sequence[SourceClass], test_name: str, names: Sequence[str] = ()
+) -> ClassMatch:
     """Finds the model's class for each class of a test set.
 
     WordNet IDs decide where both have them: names are ambiguous ("crane" and "maillot" occur twice in ImageNet), and
@@ -59,6 +61,7 @@ def match_classes(model: Sequence[str], model_name: str, test: Sequence[SourceCl
         model_name: the model's, for messages.
         test: the set's classes.
         test_name: the set's, for messages.
+        names: what people call the model's classes, if that is not `model`.
 
     Raises:
         UserError: a class of the set is none of the model's, or could be several.
@@ -77,7 +80,7 @@ def match_classes(model: Sequence[str], model_name: str, test: Sequence[SourceCl
     elif has_wnids and all(map(WNID.fullmatch, own)):
         found, how = [_known(index_of, [identity]) for identity in own], "WordNet ID"
     else:
-        found, how = _match_names(model, identities, test), "name"
+        found, how = _match_names(names or model, identities, test), "name"
     _check(found, own, model_name, test_name)
     return ClassMatch(np.array([min(indices) for indices in found], np.int64), how, len(model))
 

@@ -83,7 +83,7 @@ def score_models(
     }
     skipped: list[str] = []
     columns = from_numpy(match.indices)
-    with guess_table(options.csv, models[0].classes) as table:
+    with guess_table(options.csv, models[0].labels) as table:
         for batch in _batches(models, test_set, options):
             skipped += _left_out(batch, options.skip_bad)
             if not len(batch.indices):

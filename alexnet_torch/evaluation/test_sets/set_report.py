@@ -13,6 +13,7 @@ from alexnet_torch.evaluation.test_sets.imagenet_c import ALEXNET_ERRORS, SEVERI
 from alexnet_torch.evaluation.test_sets.score import SetResults
 from alexnet_torch.evaluation.test_sets.set_scores import SetResult
 from alexnet_torch.evaluation.test_sets.test_set import TestSet
+from alexnet_torch.weights.model_file import TrainedModel
 
 
 def print_names(models: Sequence[str]) -> list[str]:
@@ -99,7 +100,7 @@ def _percent(value: float | None) -> str:
 def results_json(
     test_set: TestSet,
     models: Sequence[str],
-    model_classes: Sequence[str],
+    model: TrainedModel,
     match: ClassMatch,
     results: SetResults,
     crops: Sequence[int],
@@ -111,14 +112,15 @@ def results_json(
     Args:
         test_set: that was scored.
         models: names of the models.
-        model_classes: their classes, in the order of the logits.
+        model: one of them: all have the same classes.
         match: the set's classes among these.
         results: the scores.
         crops: the numbers of crops to show.
     """
-    classes = [model_classes[index] for index in match.indices]
+    labels = model.labels
+    classes = [labels[index] for index in match.indices]
     scored = [
-        {"run": name, "crops": n, **_result_json(test_set, result, classes, model_classes)}
+        {"run": name, "crops": n, **_result_json(test_set, result, classes, labels)}
         for n in crops
         for name, result in zip(print_names(models), results.by_crops[n], strict=True)
     ]
@@ -130,7 +132,8 @@ def results_json(
         "matched_by": match.how,
         "classes": classes,
         "identities": [each.identity for each in test_set.classes],
-        "model_classes": list(model_classes),
+        "model_classes": list(labels),
+        "model_identities": list(model.classes),
         "results": scored,
     }
 

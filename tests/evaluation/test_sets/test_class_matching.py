@@ -69,6 +69,12 @@ def test_names_match_without_case_in_nfc_and_by_the_first_synonym() -> None:
     assert match_classes(model, "m", test, "s").indices.tolist() == [1, 0]
 
 
+def test_names_that_model_json_keeps_are_known() -> None:
+    test = [SourceClass("Bienen", "Bienen"), SourceClass("ants", "ants")]
+    match = match_classes(["a", "b"], "m", test, "s", names=["Ants", "bienen"])
+    assert match.indices.tolist() == [1, 0]
+
+
 def test_an_ambiguous_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"--data set: 1 of its 2 classes is not clearly one class of m.*: crane;"):
         match_classes(WNIDS, "m", [SourceClass("crane", "crane"), SourceClass("tench", "tench")], "--data set")
