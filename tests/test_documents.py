@@ -115,7 +115,7 @@ def test_every_command_and_example_runs(
 
 def test_options_exist() -> None:
     programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
-    options = {"--logdir", "--batch-sizes", "--startup", "--write-table", "--device"}
+    options = {"--logdir", "--batch-sizes", "--first", "--write-table", "--device"}
     options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
     for program in programs:
         line = [sys.executable, *program, "--help"]

@@ -33,7 +33,7 @@ class Tower(nn.Module):
             inputs = channels if conv.meet else own_channels
             channels, own_channels = conv.channels, conv.channels // towers
             layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
-            self._add(conv.name, _allocated(layer, device), slice(0, own_channels))
+            self._add(conv.name, allocated(layer, device), slice(0, own_channels))
         if share.piece is None:
             return
         places = architecture.final_side(image_size) ** 2
@@ -45,7 +45,7 @@ class Tower(nn.Module):
             pieces = part_sizes(own_channels, share.pieces)
             first, outputs = sum(pieces[: share.piece]), pieces[share.piece]
             fully_connected = nn.Linear(inputs, outputs, device="meta")
-            self._add(linear.name, _allocated(fully_connected, device), slice(first, first + outputs))
+            self._add(linear.name, allocated(fully_connected, device), slice(first, first + outputs))
 
     def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
         self.add_module(stage, layer)
@@ -91,8 +91,8 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
     return min(top, bottom), min(left, right)
 
 
-def _allocated(layer: nn.Module, device: torch.device) -> nn.Module:
-    """Gives a layer made on "meta" memory on a device, without torch's initialisation: `initialise` follows."""
+def allocated(layer: nn.Module, device: torch.device) -> nn.Module:
+    """Gives a layer made on "meta" memory on a device, without torch's initialisation: weights must follow."""
     for name, parameter in list(layer.named_parameters(recurse=False)):
         setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
     return layer

@@ -9,15 +9,9 @@ from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
 from alexnet_torch.evaluation.metrics import EnsembleResult
 from alexnet_torch.evaluation.multi_crop import default_num_crops
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.empty_network import empty_network
 from alexnet_torch.training.run_model import run_model
 from alexnet_torch.weights.model_file import read_model_files
-
-
-def net_with_all_towers(net: AlexNet) -> AlexNet:
-    """Returns a network of the same architecture with all towers in this process, and with weights of its own."""
-    devices = net.devices
-    own_devices = devices if len(devices) == net.architecture.towers else devices[:1]
-    return AlexNet(net.architecture, net.num_classes, net.image_size, own_devices, seed=0)
 
 
 def test_best(
@@ -33,9 +27,11 @@ def test_best(
 
     Returns as `evaluate_models`.
     """
-    model = run_model(net_with_all_towers(net), prepared, mirror)
-    model.net.load_state_dict(ranks.read_on_main(lambda: read_model_files(folder)[1]))
-    model.net.eval()
+    towers, devices = net.architecture.towers, net.devices
+    own_devices = devices if len(devices) == towers else devices[:1] * towers
+    full_net = empty_network(net.architecture, net.num_classes, net.image_size, own_devices)
+    full_net.load_state_dict(ranks.read_on_main(lambda: read_model_files(folder)[1]))
+    model = run_model(full_net.eval(), prepared, mirror)
     by_side, crops, sum_counts = {prepared.side: prepared}, default_num_crops([model]), ranks.collectives.sum_over_ranks
     slices, workers = (ranks.world.rank, ranks.world.size), available_cores(ranks.world.local_size)
     return evaluate_models([model], by_side, crops, 64, should_stop, slices, sum_counts, workers)

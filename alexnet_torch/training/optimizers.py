@@ -1,5 +1,6 @@
 """The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,15 @@ class PaperSGD(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         super().__init__(groups, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+
+    # when torch's own are first called they import torch._dynamo, 1.5 s, only to keep a compiler out of them
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's."""
+        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's."""
+        inspect.unwrap(torch.optim.Optimizer.zero_grad)(self, set_to_none)
 
     # torch.amp.GradScaler then sets grad_scale and found_inf on this optimizer, and the fused update reads them on
     # the device: no wait to know whether to skip the step

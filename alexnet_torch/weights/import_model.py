@@ -12,6 +12,8 @@ from torchvision.models import AlexNet_Weights
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.model.devices import tower_devices
+from alexnet_torch.model.empty_network import empty_network
 from alexnet_torch.model.parameter_names import parameter_name
 from alexnet_torch.model.presets import CAFFE, PRESETS
 from alexnet_torch.text_files import read_lines
@@ -174,7 +176,7 @@ def import_model(
     first = parameter_name(architecture.stage_names[0], "weight")
     weights = {**file.weights, first: to_our_inputs(file.weights[first], INPUT_CONVENTIONS[inputs])}
     classes, classes_source = _class_names(classes_file, file.num_classes)
-    net = AlexNet(architecture, len(classes), size, seed=0)
+    net = empty_network(architecture, len(classes), size, tower_devices(None, architecture.towers))
     net.load_state_dict(grouped_to_towers(weights, architecture.towers))
     model = TrainedModel(net.eval(), classes, mean)
     assumed = f"{path}: assumed to read {inputs} images, minus {mean_source}"

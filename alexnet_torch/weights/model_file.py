@@ -18,6 +18,7 @@ from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
+from alexnet_torch.model.empty_network import empty_network
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import (
@@ -200,7 +201,7 @@ def build_model(
         side = description["mean"]["side"]
         mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
         tower_devices = devices_or_default(devices, architecture.towers)
-        net = AlexNet(architecture, len(classes), description["image_size"], tower_devices, seed=0)
+        net = empty_network(architecture, len(classes), description["image_size"], tower_devices)
         net.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:  # torch's message has one more line for each tensor
         raise ValueError(" ".join(str(error).split("\n")[:2])) from error

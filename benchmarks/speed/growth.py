@@ -1,20 +1,13 @@
 """How cost grows: images/s and memory of the training step against batch size, image size and threads.
 
     python -m benchmarks.speed.growth
-    python -m benchmarks.speed.growth --startup
 
-Each setting is measured in a process of its own. --startup measures instead the seconds from `python train.py` to the
-first step's report, at 224 pixels on the digits: with nothing compiled, and again, with and without --compile.
+Each setting is measured in a process of its own.
 """
 
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -24,7 +17,7 @@ from matplotlib.figure import Figure
 from alexnet_torch.malloc import reuse_freed_memory
 from benchmarks.harness.measure import peak_memory, time_call
 from benchmarks.harness.our_step import our_step
-from benchmarks.harness.paths import RESULTS, TRAIN_SCRIPT
+from benchmarks.harness.paths import RESULTS
 from benchmarks.harness.processes import Worker
 from benchmarks.harness.report import markdown_table, save_result
 
@@ -38,8 +31,6 @@ class Options:
 
     rounds: int = 5
     """Measured steps of each setting."""
-    startup: bool = False
-    """Measure the seconds to the first step instead."""
 
 
 def measure_setting(batch_size: int, image_size: int, threads: int, rounds: int) -> tuple[float, float]:
@@ -85,43 +76,8 @@ def plot(series: list[tuple[str, list[Point], str]]) -> None:
         figure.savefig(RESULTS / f"growth.{suffix}", dpi=150)
 
 
-def time_to_first_step(cache: Path, *options: str) -> float:
-    """Returns the seconds from starting train.py to its first report, which follows the first step."""
-    with tempfile.TemporaryDirectory() as output:
-        given = ["--recipe", "paper", "--batch-size", "16", "--max-steps", "2", "--log-every", "1", *options]
-        line = [sys.executable, str(TRAIN_SCRIPT), *given, "--output", str(Path(output) / "run")]
-        environment = os.environ | {"XDG_CACHE_HOME": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
-        start = time.monotonic()
-        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        metrics = Path(output) / "run/metrics.jsonl"
-        while not (metrics.exists() and metrics.stat().st_size):
-            if process.poll() is not None:
-                assert process.stderr is not None
-                raise SystemExit(process.stderr.read().decode())
-            time.sleep(0.02)
-        elapsed = time.monotonic() - start
-        process.kill()
-        process.wait()
-    return elapsed
-
-
-def measure_startup() -> None:
-    """Measures the seconds to the first step and writes the result page."""
-    rows: list[tuple[object, ...]] = []
-    for options in ((), ("--compile",)):
-        with tempfile.TemporaryDirectory() as cache:
-            first = time_to_first_step(Path(cache), *options)
-            later = [time_to_first_step(Path(cache), *options) for _ in range(3)]
-        rows.append((" ".join(("train.py", *options)), f"{first:.1f} s", f"{median(later):.1f} s"))
-    table = markdown_table(("", "first time", "later"), rows)
-    save_result("startup", "python -m benchmarks.speed.growth --startup", os.cpu_count() or 1, table)
-
-
 def main(options: Options) -> None:
     """Measures and writes the result page."""
-    if options.startup:
-        measure_startup()
-        return
     cores, rounds = os.cpu_count() or 1, options.rounds
     batches = [(n, *measure_setting(n, 224, cores, rounds)) for n in BATCHES]
     sizes = [(n, *measure_setting(64, n, cores, rounds)) for n in SIZES]

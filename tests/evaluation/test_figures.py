@@ -29,9 +29,9 @@ from alexnet_torch.evaluation.features import stage_output
 from alexnet_torch.evaluation.figures import figure4_examples, figure_files
 from alexnet_torch.evaluation.figures.curves import Curve, read_history
 from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES, distinct_names
-from alexnet_torch.evaluation.figures.figure3_filters import filter_grid
 from alexnet_torch.evaluation.figures.figure4_examples import choose_examples, nearest_training_images
 from alexnet_torch.evaluation.figures.figure_files import FALLBACK_FONTS, STYLE, font_families, printable_name, render
+from alexnet_torch.evaluation.figures.filter_grid import filter_grid
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.model_file import TrainedModel, save_model

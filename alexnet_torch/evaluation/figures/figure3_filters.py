@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet_torch.evaluation.figures.colourfulness import WHITE_NOISE, TowerColourfulness
 from alexnet_torch.evaluation.figures.figure_files import BLUE, MARKERS, PALETTE, STYLE, printable_name
+from alexnet_torch.evaluation.figures.filter_grid import filter_grid
 
 COLUMNS = 16  # three rows for each tower, as in the paper
 
@@ -83,21 +83,3 @@ def _draw_colourfulness(axes: Axes, colours: TowerColourfulness) -> None:
     conclusion = colours.conclusion()
     significant = colours.p is not None and colours.p < 0.05
     axes.set_title(conclusion[0].upper() + conclusion[1:], color=BLUE if significant else "black")
-
-
-def filter_grid(weights: Tensor, columns: int = 8) -> Tensor:
-    """Returns filters side by side as one image (3, height, width) in [0, 1].
-
-    Each filter is scaled individually, so that its largest weight is at the end of the range and 0 is mid-grey.
-
-    Args:
-        weights: (filters, 3, height, width), of any range.
-        columns: filters in a row.
-    """
-    weights = weights.detach().float().cpu()
-    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    tiles = torch.nn.functional.pad(0.5 + 0.5 * weights / largest, (1, 1, 1, 1), value=1.0)
-    missing = -len(tiles) % columns
-    tiles = torch.cat([tiles, tiles.new_ones(missing, *tiles.shape[1:])])
-    rows = tiles.reshape(-1, columns, *tiles.shape[1:])  # (rows, columns, 3, height, width)
-    return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,134 @@
+"""From the shell to a result: the phases of `predict` on one image, of `evaluate`, and of train.py to its first step.
+
+    python -m benchmarks.speed.startup
+    python -m benchmarks.speed.startup --first
+
+The commands run in turn, several times each, with the paper's network at 224 pixels on the digits, and the table has
+the median of each phase. --first measures instead train.py when nothing is compiled and no image decoded, and again,
+with and without --compile.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.harness.paths import PROJECT, TRAIN_SCRIPT
+from benchmarks.harness.report import markdown_table, save_result
+
+END, ALL = "end the process", "all"
+TRAIN = ("--recipe", "paper", "--batch-size", "16", "--max-steps", "1", "--log-every", "1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    rounds: int = 5
+    """Measured runs of each command."""
+    first: bool = False
+    """Measure the first start of train.py instead, and --compile."""
+
+
+def run_phases(cache: Path, command: str, *options: str | Path) -> dict[str, float]:
+    """Runs a command in a process of its own; returns the seconds of its phases, in order, and of the process's end.
+
+    Raises:
+        SystemExit: the command failed; with its message.
+    """
+    started = time.time()
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "STARTED": str(started)}
+    line = [sys.executable, "-m", "benchmarks.harness.startup_child", command, *map(str, options)]
+    done = subprocess.run(line, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    total = time.time() - started
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    phases: dict[str, float] = json.loads(done.stdout.splitlines()[-1])["phases"]
+    return {**phases, END: total - sum(phases.values()), ALL: total}
+
+
+def table_of(runs: dict[str, list[dict[str, float]]]) -> str:
+    """Returns a table: a row for each phase, a column for each command, medians in seconds."""
+    phases = list(dict.fromkeys(phase for results in runs.values() for result in results for phase in result))
+    phases.sort(
+        key=lambda phase: ("end the process", "all").index(phase) if phase in ("end the process", "all") else -1
+    )
+    rows = []
+    for phase in phases:
+        cells = [[result[phase] for result in results if phase in result] for results in runs.values()]
+        rows.append((phase, *(f"{statistics.median(values):.2f}" if values else "" for values in cells)))
+    return markdown_table(("seconds", *runs), rows)
+
+
+def measure_phases(rounds: int) -> str:
+    """Returns the table of the phases of all commands."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, cache = Path(temporary), Path(temporary) / "cache"
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+        train = [sys.executable, str(TRAIN_SCRIPT), *TRAIN, "--output", str(folder / "run")]
+        subprocess.run(train, env=environment, check=True, capture_output=True)  # decodes and compiles
+        image = next((cache / "alexnet_torch/digits").glob("val/*/*.png"))
+        commands: dict[str, Sequence[str | Path]] = {
+            "predict": (folder / "run", image),
+            "evaluate": (folder / "run", "--data", "digits", "--crops", "1"),
+            "train": (*TRAIN, "--output", "OUTPUT"),
+        }
+        runs: dict[str, list[dict[str, float]]] = {"predict": [], "evaluate": [], "train": []}
+        for index in range(rounds + 1):
+            for name, options in commands.items():
+                output = folder / f"run-{index}"
+                given = [output if option == "OUTPUT" else option for option in options]
+                result = run_phases(cache, name, *given)
+                if index:  # the first reads files that are not in memory yet
+                    runs[name].append(result)
+    titles = {"predict": "predict, 1 image", "evaluate": "evaluate, 355 images", "train": "train.py, first step of 16"}
+    return table_of({titles[name]: results for name, results in runs.items()})
+
+
+def time_to_first_report(cache: Path, *options: str) -> float:
+    """Returns the seconds from starting train.py to its first report, which follows the first step."""
+    with tempfile.TemporaryDirectory() as output:
+        line = [sys.executable, str(TRAIN_SCRIPT), *TRAIN, *options, "--output", str(Path(output) / "run")]
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+        start = time.monotonic()
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        metrics = Path(output) / "run/metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                assert process.stderr is not None
+                raise SystemExit(process.stderr.read().decode())
+            time.sleep(0.02)
+        elapsed = time.monotonic() - start
+        process.kill()
+        process.wait()
+    return elapsed
+
+
+def measure_first(rounds: int) -> str:
+    """Returns the table of the first start, and of later ones, with and without --compile."""
+    rows: list[tuple[object, ...]] = []
+    for options in ((), ("--compile",)):
+        with tempfile.TemporaryDirectory() as cache:
+            first = time_to_first_report(Path(cache), *options)
+            later = [time_to_first_report(Path(cache), *options) for _ in range(rounds)]
+        rows.append((" ".join(("train.py", *options)), f"{first:.1f}", f"{statistics.median(later):.1f}"))
+    return markdown_table(("seconds to the first report", "first time", "later"), rows)
+
+
+def main(options: Options) -> None:
+    """Measures and writes the result page."""
+    command = f"python -m benchmarks.speed.startup{' --first' if options.first else ''}"
+    table = measure_first(options.rounds) if options.first else measure_phases(options.rounds)
+    save_result("startup-first" if options.first else "startup", command, os.cpu_count() or 1, table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
