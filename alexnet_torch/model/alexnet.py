@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
 from alexnet_torch.model.devices import Devices, tower_devices
 from alexnet_torch.model.dropout_key import DropoutKey
-from alexnet_torch.model.exchange import Exchange, TowerParts, part_sizes
+from alexnet_torch.model.exchange import Exchange, TowerParts, copied_to, part_sizes
 from alexnet_torch.model.layers.dropout import MaskPosition, dropout
 from alexnet_torch.model.layers.initialisation import initialise
 from alexnet_torch.model.parameter_names import stage_of, tower_of
@@ -185,7 +185,7 @@ class AlexNet(nn.Module):
     def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
         """Returns for each tower that is held here its keys (stages with dropout,) int64, on its device."""
         keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
-        sent = {device: keys.to(device, non_blocking=True) for device in dict.fromkeys(self.devices)}
+        sent = {device: copied_to(device, keys) for device in dict.fromkeys(self.devices)}
         return [sent[device][row] for row, device in enumerate(self.devices)]
 
     def _walk(self, images: Tensor, last: str, keys: list[Tensor] | None, first_row: int) -> Tensor:

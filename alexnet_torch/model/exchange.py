@@ -50,7 +50,7 @@ class Exchange:
 
     def scatter(self, images: Tensor, devices: Sequence[torch.device]) -> TowerParts:
         """Copies the images (N, 3, H, W) to the device of every share."""
-        return [_copied_to(device, images) for device in devices]
+        return [copied_to(device, images) for device in devices]
 
     def stage_inputs(self, parts: TowerParts, channels: int, stage: Conv | Linear) -> TowerParts:
         """Gives each tower what a stage reads: all towers' channels, or only its own. Arguments as below."""
@@ -120,9 +120,9 @@ def add_halo(before: Tensor | None, part: Tensor, after: Tensor | None, width: i
 
 
 def _concatenate(parts: TowerParts, device: torch.device) -> Tensor:
-    return torch.cat([_copied_to(device, part) for part in parts], dim=1)
+    return torch.cat([copied_to(device, part) for part in parts], dim=1)
 
 
-def _copied_to(device: torch.device, x: Tensor) -> Tensor:
+def copied_to(device: torch.device, x: Tensor) -> Tensor:
     """Returns a tensor on a device; the CPU waits only for a copy to itself, which it would else read unfinished."""
     return x.to(device, non_blocking=device.type != "cpu")
