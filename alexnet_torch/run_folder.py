@@ -11,5 +11,6 @@ TENSORBOARD = "tensorboard"
 FIGURES = "figures"
 REPORT = "report.html"  # a page about the run
 FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show
+TRACKING = "tracking.json"  # the identifiers of the run in the trackers of --track
 END = "end.json"  # how the run's last process ended, unless it was killed
 LOCK = ".lock"  # names the process that writes the run, while it does

@@ -125,6 +125,8 @@ class RunSettings:
     """Epochs between validations."""
     save_every: Annotated[float, Option(10.0, "MINUTES")]
     """Minutes between checkpoints; each validation saves one, too."""
+    track: Annotated[str | None, Option(None, choices=("trackio", "wandb", "mlflow"))]
+    """Send the metrics to this tracker, too, whose package must be installed."""
 
 
 # dataclass puts the fields of the last base first: config.json has them in the order of this file

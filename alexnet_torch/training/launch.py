@@ -45,6 +45,7 @@ from alexnet_torch.training.run_log import RunLog
 from alexnet_torch.training.run_model import run_model
 from alexnet_torch.training.run_state import RunState, identity
 from alexnet_torch.training.stop_signal import StopSignal
+from alexnet_torch.training.tracking import require_tracker
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
 
@@ -207,6 +208,8 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
     check_start(settings, recipe.architecture)
+    if world.is_main:
+        require_tracker(settings.track)
     names = settings.devices.split(",") if settings.devices else None
     placement = choose_placement(names, recipe.architecture.towers, settings.split, world)
     if settings.compile and placement.divides_network:

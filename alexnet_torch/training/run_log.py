@@ -14,6 +14,7 @@ from alexnet_torch.model.parameter_names import kind_of, stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.tensorboard import TensorBoardWriter
+from alexnet_torch.training.tracking import Tracking
 from alexnet_torch.training.writers import MetricsFile, ProgressBar
 
 
@@ -21,10 +22,12 @@ class _Writers(NamedTuple):
     metrics: MetricsFile
     tensorboard: TensorBoardWriter
     progress: ProgressBar
+    tracking: Tracking
 
     def write_metrics(self, record: dict[str, Any]) -> None:
         self.metrics.write(record)
         self.tensorboard.write_scalars(record)
+        self.tracking.log(record)
 
 
 class WeightsLog(NamedTuple):
@@ -65,7 +68,8 @@ class RunLog:
                 output.mkdir(parents=True, exist_ok=True)
                 metrics = MetricsFile(output / METRICS, state.metrics_size)
                 tensorboard = TensorBoardWriter(output / TENSORBOARD, state.step, settings, stages)
-                self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step))
+                tracking = Tracking(settings.get("track"), output, settings)
+                self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step), tracking)
 
     def _write(self, *writes: Callable[[_Writers], object]) -> None:
         # TensorBoard's writer names no file in its errors; the others do themselves
@@ -120,6 +124,7 @@ class RunLog:
         self._write(
             lambda writers: writers.metrics.write(record),
             lambda writers: writers.tensorboard.write_test(record),
+            lambda writers: writers.tracking.log(record),
             lambda writers: writers.progress.print(text),
         )
 

@@ -20,7 +20,17 @@ _METRICS = {  # a column's title: the folder and tag whose last value it shows
     "error, all crops": (TEST_RUN, "val/top1_error"),
     "top-5 error, all crops": (TEST_RUN, "val/top5_error"),
 }
-_NO_COLUMN = {"output", "resume", "cache", "timeout", "log_every", "save_every"}  # they change no result
+_NO_COLUMN = {
+    "output",
+    "resume",
+    "cache",
+    "timeout",
+    "log_every",
+    "save_every",
+    "track",
+    "quiet",
+    "verbose",
+}  # they change no result
 _FIRST_COLUMNS = {"recipe", "batch_size", "epochs", "lr", "seed"}  # TensorBoard shows five until more are asked for
 _TYPES = {bool: "DATA_TYPE_BOOL", float: "DATA_TYPE_FLOAT64", str: "DATA_TYPE_STRING"}
 
