@@ -144,7 +144,10 @@ def read_class_folders(tree: Tree, folder: str) -> Classes:
                 f"{tree.what}: {folder} has two folders named {name}, in two ways that Unicode writes it; "
                 "move their images into one"
             )
-    return {name: ClassFiles(tree.images(f"{folder}{name}/")) for name in names}
+    classes = {name: ClassFiles(tree.images(f"{folder}{name}/")) for name in names}
+    for name in [name for name, part in classes.items() if not len(part.files) and tree.holds_runs(f"{folder}{name}/")]:
+        del classes[name]  # for example runs/, in which the runs are passed over
+    return classes
 
 
 def replace_passed_over(tree: Tree) -> Tree:
@@ -170,11 +173,12 @@ def same_names(train: Classes, val: Classes) -> Classes:
 
 
 def check_not_empty(what: str, folder: str, classes: Classes) -> None:
-    """Raises a UserError if a class folder of a folder has no images."""
+    """Raises a UserError if a class folder of a folder ("" for the data set's own) has no images."""
+    place = folder or "the folder"
     if not any(len(part.files) for part in classes.values()):
-        raise UserError(f"{what}: {folder} has no images that can be read; put some into {folder}<class>/")
+        raise UserError(f"{what}: {place} has no images that can be read; put some into {folder}<class>/")
     if empty := [name for name, part in classes.items() if not len(part.files)]:
-        raise UserError(f"{what}: no images in {folder} of class {some(empty)}; add some or remove the folder")
+        raise UserError(f"{what}: no images in {place} of class {some(empty)}; add some or remove the folder")
 
 
 def check_classes(what: str, train: Sequence[str], val: Sequence[str]) -> None:

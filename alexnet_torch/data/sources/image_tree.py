@@ -51,11 +51,16 @@ class ImageTree(Tree):
         except OSError as error:
             raise self._unreadable(path, error) from error
 
+    def holds_runs(self, folder: str) -> bool:
+        """As for every tree."""
+        with self._entries(folder) as entries:
+            return any(_is_folder(entry) and _is_ours(self.root / folder / entry.name) for entry in entries)
+
     def subfolders(self, folder: str = "") -> list[str]:
         """As for every tree; also refuses two names that are links to one folder."""
         here, names = self.root / folder, []
         self._visit(folder)
-        is_run = _holds_run(here)
+        is_run = _is_ours(here)
         with self._entries(folder) as entries:
             is_folder = {entry.name: _is_folder(entry) for entry in entries}
         for name in sorted(name for name in is_folder if not is_folder[name]):
@@ -63,7 +68,7 @@ class ImageTree(Tree):
             self.passed_over.add(junk_reason(name) or ("in no class folder" if is_image else "no image"), folder + name)
         for name in sorted(name for name in is_folder if is_folder[name]):
             reason = junk_reason(name)
-            if not reason and ((is_run and name in (CHECKPOINTS, FIGURES, TENSORBOARD)) or _holds_run(here / name)):
+            if not reason and ((is_run and name in (CHECKPOINTS, FIGURES, TENSORBOARD)) or _is_ours(here / name)):
                 reason = "of a run"
             if reason:
                 self.passed_over.add(reason, f"{folder}{name}/")
@@ -86,7 +91,9 @@ class ImageTree(Tree):
             self._visit(here)
             files[here], below = self._read(here)
             for name in below if deep else ():
-                if self._visit(f"{here}{name}/") is not None:
+                if _is_ours(self.root / here / name):
+                    self.passed_over.add("of a run", f"{here}{name}/")
+                elif self._visit(f"{here}{name}/") is not None:
                     self.passed_over.add("linked twice", f"{here}{name}/")
                 else:
                     waiting.append(f"{here}{name}/")
@@ -163,6 +170,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _holds_run(folder: Path) -> bool:
-    """Returns whether a folder is a training run's, which people put beside their images."""
-    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in (METRICS, MODEL_DESCRIPTION))
+def _is_ours(folder: Path) -> bool:
+    """Returns whether a folder is a training run's or has decoded images, which people put beside their images."""
+    pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "mean.npy"))
+    return any(all((folder / name).is_file() for name in pair) for pair in pairs)

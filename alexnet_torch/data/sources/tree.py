@@ -71,6 +71,11 @@ class Tree(ABC):
         Raises a UserError if a folder cannot be read.
         """
 
+    def holds_runs(self, folder: str) -> bool:
+        """Returns whether a folder has folders that this package wrote: runs, or caches of decoded images."""
+        del folder
+        return False
+
     def text(self, path: str) -> str:
         """Returns a text file's content; raises a UserError if it cannot be read or is not UTF-8."""
         try:

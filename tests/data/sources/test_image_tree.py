@@ -137,6 +137,19 @@ def test_a_run_in_the_data_folder_is_no_class(root: Path) -> None:
     assert source.passed_over.counts["of a run"] == 3
 
 
+def test_runs_and_caches_beside_class_folders_are_no_classes(root: Path) -> None:
+    photos = root / "train"
+    for run, files in (
+        ("runs/first", ("config.json", "model.json")),
+        ("cache/photos-256", ("manifest.json", "mean.npy")),
+    ):
+        for file in (*files, "figures/filters.png"):
+            copy(root / "val/class0/000.png", photos / run / file)
+    source = open_source(photos)
+    assert source.identities == ("class0", "class1", "class2")
+    assert source.passed_over.counts == {"of a run": 2}
+
+
 def test_names_that_unicode_writes_in_two_ways_are_one_class(root: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     (root / "train/class1").rename(root / "train" / decomposed)
