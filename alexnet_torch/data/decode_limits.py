@@ -19,8 +19,12 @@ MAX_PIXELS = MAX_BYTES // 2
 LARGE_PIXELS = 1 << 25
 """Images of more pixels, 33 million, are reduced before they are resized: other copies of them would take gigabytes."""
 
-# peak bytes for each pixel that Pillow 13's decoders took for an RGB image of 40 million pixels
-_DECODER_BYTES = {"WEBP": 16, "AVIF": 10, "JPEG2000": 20, "SGI": 6}
+# peak bytes for each pixel that Pillow 13's decoders took for an RGB image of 40 million pixels; those of the second
+# row are written in Python and collect the pixels in a buffer of their own
+_DECODER_BYTES = {
+    **{"WEBP": 16, "AVIF": 10, "JPEG2000": 20, "SGI": 6},
+    **dict.fromkeys(("BLP", "DDS", "FITS", "FTEX", "MSP", "PCD", "QOI", "SPIDER", "XPM"), 8),
+}
 # Pillow stores pixels of two to four bytes in four
 _MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 

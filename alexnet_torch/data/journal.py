@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -69,16 +71,22 @@ class Journal:
     A journal that the pass's folder has already is continued, if its digest of files and settings is the same.
     """
 
-    def __init__(self, folder: Path, digest: str, chunks: int, side: int) -> None:
+    def __init__(self, folder: Path, digest: str, chunks: int, side: int, announce: Announce = lambda _: None) -> None:
         self._folder, self._digest = folder, digest
         self.done, self.sums = np.zeros(chunks, bool), PixelSums.zeros(side)
         self._saved_at = time.monotonic()
         if (folder / JOURNAL).exists():
-            with np.load(folder / JOURNAL) as saved:
-                if str(saved["listing"]) == digest:
-                    bad = [(split, row, reason) for split, row, reason in json.loads(str(saved["bad"]))]
-                    self.done = saved["done"]
-                    self.sums = PixelSums(saved["pixels"], saved["products"], int(saved["images"]), bad)
+            try:
+                self._load()
+            except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                announce(f"{folder / JOURNAL} is damaged ({error}): all images are decoded again")
+
+    def _load(self) -> None:
+        with np.load(self._folder / JOURNAL) as saved:  # NumPy checks the CRC-32 of each array
+            if str(saved["listing"]) == self._digest:
+                bad = [(split, row, reason) for split, row, reason in json.loads(str(saved["bad"]))]
+                sums = PixelSums(saved["pixels"], saved["products"], int(saved["images"]), bad)
+                self.done, self.sums = saved["done"], sums
 
     def add(self, number: int, sums: PixelSums) -> None:
         """Adds a finished chunk; saves the journal if the last save was some seconds ago."""

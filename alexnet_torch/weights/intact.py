@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 _SEAL = "sha256"  # model.json's key
+CONTENT_SHA256 = "alexnet_torch_sha256"
+"""The key in the metadata of a .safetensors file; other programs have digests of other things under shorter names."""
 
 
 class Damaged(Exception):
@@ -49,6 +51,15 @@ def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
     if content.get(_SEAL, _sha256(description)) != _sha256(description):
         raise Damaged(f"its checksum is wrong; if you edited it yourself, remove {_SEAL!r} from it")
     return description
+
+
+def content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Returns the SHA-256 of the tensors and the metadata of a .safetensors file, in whatever order they are."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _sha256(description: Mapping[str, Any]) -> str:

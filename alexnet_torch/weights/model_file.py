@@ -31,7 +31,7 @@ from alexnet_torch.run_folder import (
 )
 from alexnet_torch.weights.class_labels import distinct_names
 from alexnet_torch.weights.finite_weights import require_finite
-from alexnet_torch.weights.intact import Damaged, load_checked, seal, unseal
+from alexnet_torch.weights.intact import CONTENT_SHA256, Damaged, content_sha256, load_checked, seal, unseal
 from alexnet_torch.weights.model_card import model_card
 
 
@@ -163,7 +163,8 @@ def safetensors_content(model: TrainedModel, path: Path) -> bytes:
     """
     with explain_missing_package(path):
         from safetensors.torch import save  # not at the top: an optional package
-    return save(cpu_state_dict(model.net), {"format": "pt", **model_metadata(model)})
+    tensors, metadata = cpu_state_dict(model.net), {"format": "pt", **model_metadata(model)}
+    return save(tensors, {**metadata, CONTENT_SHA256: content_sha256(tensors, metadata)})
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -176,9 +177,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         from safetensors import SafetensorError, safe_open  # not at the top: an optional package
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: is damaged or not a safetensors file ({error}); copy it again") from error
+    expected = metadata.pop(CONTENT_SHA256, None)  # other programs, and earlier versions, write none
+    if expected is not None and expected != content_sha256(tensors, metadata):
+        raise UserError(f"{path}: is damaged (its checksum is wrong); copy it again")
+    return tensors, metadata
 
 
 def build_model(

@@ -117,11 +117,9 @@ def test_a_folder_made_without_checksums_is_taken_and_says_so(root: Path) -> Non
     assert all(np.array_equal(a, b) for a, b in zip(batches(prepared, "train"), expected, strict=True))
 
 
-def test_checksums_are_right_after_an_interruption_and_of_files_left_out(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (root / "train/class1/003.png").write_bytes(b"no image")
-    decode_chunk, calls = decode_pass.decode_chunk, []
+def interrupt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begins to build, and is interrupted after three chunks."""
+    decode_chunk, calls = decode_pass.decode_chunk, list[decode_pass.Chunk]()
 
     def decode_some(chunk: decode_pass.Chunk) -> object:
         calls.append(chunk)
@@ -131,14 +129,33 @@ def test_checksums_are_right_after_an_interruption_and_of_files_left_out(
 
     monkeypatch.setattr(decode_pass, "CHUNK", 3)
     monkeypatch.setattr("alexnet_torch.data.journal.JOURNAL_SECONDS", 0.0)
-    monkeypatch.setattr(decode_pass, "decode_chunk", decode_some)
-    with pytest.raises(KeyboardInterrupt):
-        build(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_pass, "decode_chunk", decode_some)
+        with pytest.raises(KeyboardInterrupt):
+            build(root)
+
+
+def test_checksums_are_right_after_an_interruption_and_of_files_left_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "train/class1/003.png").write_bytes(b"no image")
+    interrupt(root, monkeypatch)
     prepare(root, 24, str(root.parent / "cache"), skip_bad=True, announce=lambda _: None)
     for split in ("train", "val"):
         images = np.fromfile(folder_of(root) / f"{split}.u8", np.uint8).reshape(-1, 24, 24, 3)
         sums = np.fromfile(folder_of(root) / f"{split}.sums", "<u8")
         assert sums.tolist() == [image_checksum(image, checksum_factors(24)) for image in images]
+
+
+def test_a_damaged_journal_is_not_continued(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    interrupt(root, monkeypatch)
+    (journal,) = (root.parent / "cache").glob("*.partial/journal.npz")
+    flip_byte(journal, journal.read_bytes().index(b"pixels.npy") + 2000)  # in the sums over pixels
+    lines: list[str] = []
+    prepared = build(root, lines)
+    assert any("journal.npz is damaged (Bad CRC-32" in line for line in lines), lines
+    expected = prepare(root, 24, str(tmp_path / "other"), announce=lambda _: None)
+    assert np.array_equal(prepared.mean, expected.mean)
 
 
 @pytest.mark.parametrize("name", ["train.u8", "val.u8", "mean.npy", "samples.npz", "manifest.json"])

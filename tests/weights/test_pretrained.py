@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import hubconf
 from alexnet_torch import AlexNet, TrainedModel, cli, load_model
@@ -130,3 +131,34 @@ def test_torch_hub_loads_runs_for_images_of_0_to_1(run_folder: Path) -> None:
         probabilities = net(image).softmax(1)[0].sort(descending=True)
     assert [guess["label"] for guess in guesses] == [net.classes[i] for i in probabilities.indices]
     assert [guess["probability"] for guess in guesses] == pytest.approx(probabilities.values.tolist(), rel=1e-4)
+
+
+def test_a_flipped_byte_anywhere_is_an_error_or_changes_nothing(run_folder: Path, tmp_path: Path) -> None:
+    model = load_model(run_folder)
+    model.save_pretrained(tmp_path)
+    path, random, refused = tmp_path / "model.safetensors", np.random.default_rng(0), 0
+    intact, weights = path.read_bytes(), model.net.state_dict()
+    for position in (*random.integers(0, len(intact), 20), *random.integers(8, 3000, 20)):  # the header is first
+        content = bytearray(intact)
+        content[position] ^= 1 << int(random.integers(0, 8))
+        path.write_bytes(content)
+        try:
+            read = TrainedModel.from_pretrained(tmp_path)
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            refused += 1
+            continue
+        assert (read.classes, read.mirror) == (model.classes, model.mirror)
+        assert np.array_equal(read.mean, model.mean)
+        assert all(weights[name].equal(value) for name, value in read.net.state_dict().items())
+    assert refused > 35
+
+
+def test_files_without_a_checksum_are_read(run_folder: Path, tmp_path: Path) -> None:
+    load_model(run_folder).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    assert len(metadata.pop("alexnet_torch_sha256")) == 64
+    save_file(tensors, path, metadata)
+    assert TrainedModel.from_pretrained(tmp_path).classes == load_model(run_folder).classes
