@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.models import AlexNet_Weights
 
-from alexnet_torch import PAPER, AlexNet
+from alexnet_torch import PAPER, AlexNet, Architecture
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
@@ -20,16 +20,19 @@ from tests.support.nets import narrow, with_random_weights
 
 WNIDS = tuple(each.identity for each in imagenet_classes())
 NAMES: tuple[str, ...] = tuple(AlexNet_Weights.IMAGENET1K_V1.meta["categories"])
+NARROW = narrow(PAPER, 8, 32)
 
 
-def imagenet_run(run: Path, image_size: int = 64, classes: Sequence[str] = NAMES, seed: int = 0) -> Path:
+def imagenet_run(
+    run: Path, image_size: int = 64, classes: Sequence[str] = NAMES, seed: int = 0, architecture: Architecture = NARROW
+) -> Path:
     """Makes a run's folder as import leaves it: a narrow network, whose guesses differ between images."""
     side = round(image_size * 256 / 224)
-    net = with_random_weights(AlexNet(narrow(PAPER, 8, 32), len(classes), image_size, seed=seed).eval())
+    net = with_random_weights(AlexNet(architecture, len(classes), image_size, seed=seed).eval())
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)), alpha=0.02)
-        for tower in ("0", "1"):  # pixels are -128..127: keep the logits apart, but not saturated
+        for tower in range(architecture.towers):  # pixels are -128..127: keep the logits apart, but not saturated
             net.get_parameter(f"towers.{tower}.conv1.weight").mul_(0.05)
     mean = np.random.default_rng(seed).uniform(100, 150, (side, side, 3)).astype(np.float32)
     run.mkdir()
