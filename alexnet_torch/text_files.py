@@ -49,7 +49,7 @@ def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
     except UnicodeDecodeError as error:
         raise UserError(
             f"{option} {path}: is not {encoding.upper()} text (byte {error.start}); convert it, for example with "
-            f"iconv -f LATIN1 -t UTF-8 {path}"
+            f"iconv -f LATIN1 -t UTF-8 {path} > utf8.txt"
         ) from error
     if "\0" in text:
         raise UserError(f"{option} {path}: is no text, or UTF-16 without its mark; convert it to UTF-8")

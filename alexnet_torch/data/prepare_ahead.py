@@ -79,7 +79,7 @@ def _is_complete(target: CacheFolder) -> bool:
     with suppress(OSError, ValueError):  # then the reason says that the manifest is damaged
         if (side := read_manifest(target.path).get("side")) != target.side:
             reason = f"its squares have {side} pixels, not {target.side}"
-    raise UserError(f"--output {target.path}: has another map ({reason}); name a new folder, or remove this one")
+    raise UserError(f"--output {target.path}: has another map ({reason}); name a new folder")
 
 
 def _announce_size(target: CacheFolder, announce: Announce) -> None:

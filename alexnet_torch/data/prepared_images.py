@@ -120,5 +120,5 @@ def unreadable_message(source: Source, unreadable: list[tuple[str, str]]) -> str
         for row, key in enumerate(split.keys)
         if key in reasons
     ]
-    fix = "fix or remove them, or leave them out with --skip-bad"
+    fix = "mend them or move them elsewhere, or leave them out with --skip-bad"
     return "\n".join([f"--data {source.root}: {len(unreadable)} file(s) cannot be read; {fix}:", *lines])

@@ -249,7 +249,7 @@ def _no_rows(arrays: Sequence[FeatureArray]) -> list[np.ndarray]:
 def _report_unreadable(request: FeatureRequest, files: Sequence[Path], bad: Sequence[tuple[int, str]]) -> None:
     listed = "\n".join(f"  {files[index]}: {reason}" for index, reason in bad)
     if bad and (not request.skip_bad or len(bad) == len(files)):
-        fix = "fix or remove them" + ("" if request.skip_bad else ", or leave them out with --skip-bad")
+        fix = "mend them or move them elsewhere" + ("" if request.skip_bad else ", or leave them out with --skip-bad")
         raise UserError(f"{len(bad)} file(s) cannot be read; {fix}:\n{listed}")
     if bad:
         print(f"{len(bad)} file(s) cannot be read and are left out:\n{listed}", file=sys.stderr)

@@ -87,12 +87,13 @@ class PartialFeatures:
             progress = json.loads(path.read_text())
             command, done, bad = progress["command"], progress["done"], [(i, why) for i, why in progress["bad"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--output {output}: {path} is damaged; remove {self.folder} to start again") from error
+            fix = f"move {self.folder} elsewhere to start again"
+            raise UserError(f"--output {output}: {path} is damaged; {fix}") from error
         if command != self._command:
             names = [n for n in {**command, **self._command} if command.get(n) != self._command.get(n)]
             raise UserError(
                 f"--output {output}: {self.folder} has the rows of another command, which differs in "
-                f"{', '.join(names)}; finish that command, remove the folder, or name another file"
+                f"{', '.join(names)}; finish that command, move the folder elsewhere, or name another file"
             )
         self.done, self.bad = done, bad
         sizes = [part.stat().st_size if part.exists() else 0 for part in self.parts]

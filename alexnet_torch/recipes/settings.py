@@ -244,7 +244,8 @@ def _read_settings(config: Path, source: str, missing: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{source}{missing}") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{source}: {config} cannot be read ({error}); restore it, or start a new run") from error
+        fix = "restore it, or start a new run in another folder"
+        raise UserError(f"{source}: {config} cannot be read ({error}); {fix}") from error
     if unknown := set(settings) - {f.name for f in fields(Settings)}:
         names = ", ".join(sorted(unknown))
         raise UserError(f"{source}: {config} has unknown settings ({names}); use the version that wrote it")

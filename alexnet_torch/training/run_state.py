@@ -62,7 +62,8 @@ def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
         else:
             options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
             difference = f"the run is of another {name} than {options.get(name, '--data names')}"
-        raise UserError(f"--resume: {difference}; resume with the run's own settings, or start a new run")
+        fix = "resume with the run's own settings, or start a new run in another folder"
+        raise UserError(f"--resume: {difference}; {fix}")
 
 
 def _same_data_set(saved: str | dict[str, Any], current: dict[str, Any]) -> bool:

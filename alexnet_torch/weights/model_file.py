@@ -263,14 +263,17 @@ def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     folder = path.parent
+    if folder.is_file():
+        in_run = (folder.parent / MODEL_DESCRIPTION).exists()
+        raise UserError(f"{folder}: is a file; name {f'its run, {folder.parent}' if in_run else 'the folder of a run'}")
     try:
         return load(path)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no model here ({path.name} is missing); name a run's folder") from error
+    except OSError as error:
+        raise UserError(explain_os_error(error)) from error
     except Exception as error:  # a damaged file can raise almost any exception
-        reason = "the file is damaged"
-        if isinstance(error, OSError | Damaged):
-            reason = getattr(error, "strerror", None) or str(error)
+        reason = str(error) if isinstance(error, Damaged) else "the file is damaged"
         fix = "restore it from a backup"
         if (folder / CHECKPOINTS).is_dir():
             fix = f"train.py --output {folder} --resume writes it anew from the run's checkpoint"

@@ -63,7 +63,7 @@ WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each image into val/<class>/"),
     "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
-    "empty class": (empty_class, "no images in train/ of class class1; add some or remove"),
+    "empty class": (empty_class, "no images in train/ of class class1; add some, or move it"),
     "fewer in val": (remove("val/class2"), "only in train/: class2; only in val/: none"),
     "another in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
     "no images": (without_images, "train/ has no images that can be read"),

@@ -146,7 +146,7 @@ def test_rows_of_another_command_are_not_continued(tmp_path: Path) -> None:
     with open_partial(path, 11, TWO), pytest.raises(UserError, match="another process is writing it"):
         open_partial(path, 11, TWO)
     (folder / "progress.json").write_text("{")
-    with pytest.raises(UserError, match=r"progress\.json is damaged; remove .* to start again"):
+    with pytest.raises(UserError, match=r"progress\.json is damaged; move .* elsewhere to start again"):
         open_partial(path, 11, TWO)
 
 

@@ -99,7 +99,7 @@ def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
     capsys.readouterr()
     assert run_features(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2) == 2
     printed = capsys.readouterr().err
-    assert "2 file(s) cannot be read; fix or remove them, or leave them out with --skip-bad" in printed
+    assert "2 file(s) cannot be read; mend them or move them elsewhere, or leave them out with --skip-bad" in printed
     assert all(f"  {path}: empty file" in printed for path in bad)
     assert not (tmp_path / "f.npy").exists()
     assert run_features(run_folder, images, "--output", tmp_path / "f.npy", "--batch-size", 2, "--skip-bad") == 0

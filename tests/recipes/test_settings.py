@@ -18,6 +18,7 @@ from alexnet_torch.recipes.settings import Settings, flag, options_of, resolve
 
 DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "data": "digits",
+    "val_split": None,
     "cache": "auto",
     "skip_bad": False,
     "image_size": 224,
@@ -88,6 +89,7 @@ def test_every_option_is_parsed_to_its_setting() -> None:
         "max_steps": 5,
         "batch_size": 7,
         "lr": 0.5,
+        "val_split": 0.25,
         "seed": 2,
         "timeout": 1.5,
         "log_every": 4,

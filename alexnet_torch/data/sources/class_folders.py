@@ -178,7 +178,7 @@ def check_not_empty(what: str, folder: str, classes: Classes) -> None:
     if not any(len(part.files) for part in classes.values()):
         raise UserError(f"{what}: {place} has no images that can be read; put some into {folder}<class>/")
     if empty := [name for name, part in classes.items() if not len(part.files)]:
-        raise UserError(f"{what}: no images in {place} of class {some(empty)}; add some or remove the folder")
+        raise UserError(f"{what}: no images in {place} of class {some(empty)}; add some, or move it elsewhere")
 
 
 def check_classes(what: str, train: Sequence[str], val: Sequence[str]) -> None:

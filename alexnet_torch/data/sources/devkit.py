@@ -38,14 +38,14 @@ def check_devkit(file: Path) -> list[str]:
         if wnids.get(devkit_id) != ours:
             raise UserError(
                 f"{file}: its class {devkit_id} is {wnids.get(devkit_id)}, and ILSVRC-2012's is {ours}; "
-                "download the file again, or remove it: it is not needed"
+                "download the file again, or move it elsewhere: it is not needed"
             )
     wrong = len(ids) != 50_000 or not ((ids >= 1) & (ids <= 1000)).all()
     if wrong or (different := np.flatnonzero(indices[ids] != validation_labels())).size:
         first = "" if wrong else f", first that of image {different[0] + 1}"
         raise UserError(
             f"{file}: its labels of the validation images are not ILSVRC-2012's{first}; "
-            "download the file again, or remove it: it is not needed"
+            "download the file again, or move it elsewhere: it is not needed"
         )
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return [] if found == MD5 else [f"{file}: has the MD5 {found}, not the official {MD5}; its labels are right"]
@@ -71,5 +71,6 @@ def _wnids(meta: bytes) -> dict[int, str]:
 
 def _damaged(file: Path, reason: str) -> UserError:
     return UserError(
-        f"{file}: is truncated or damaged ({reason.splitlines()[0]}); download it again, or remove it: it is not needed"
+        f"{file}: is truncated or damaged ({reason.splitlines()[0]}); download it again, or move it elsewhere: it is "
+        "not needed"
     )

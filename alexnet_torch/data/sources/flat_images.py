@@ -30,7 +30,7 @@ def listed_images(tree: Tree, files: ImageFiles, class_of: Mapping[str, str], ta
             listed = name if with_suffix else name.rpartition(".")[0]
             if listed not in class_of:
                 raise UserError(
-                    f"{tree.what}: {files.folder}{name} has no row in {table}; remove it or restore the table"
+                    f"{tree.what}: {files.folder}{name} has no row in {table}; restore the table, or move it elsewhere"
                 )
             used.add(listed)
             yield class_of[listed], name

@@ -75,7 +75,8 @@ class ImageTree(Tree):
             elif (same := self._visit(f"{folder}{name}/")) is not None:
                 if same.startswith(folder) and same != folder:
                     raise UserError(
-                        f"{self.what}: {folder}{name} and {same[:-1]} are one folder, by a link; remove the link"
+                        f"{self.what}: {folder}{name} and {same[:-1]} are one folder, by a link; move the link "
+                        "elsewhere"
                     )
                 self.passed_over.add("linked twice", f"{folder}{name}/")
             else:
@@ -151,7 +152,7 @@ class ImageTree(Tree):
         path = self.root / folder
         if isinstance(error, PermissionError):
             return UserError(f"{self.what}: no permission to read {path}; change its permissions")
-        return UserError(f"{self.what}: {path} cannot be read ({error.strerror}); mend or remove it")
+        return UserError(f"{self.what}: {path} cannot be read ({error.strerror}); mend it or move it elsewhere")
 
     def _visit(self, folder: str) -> str | None:
         """Marks a folder as visited; returns the path by which it was before, None if it was not or by this path."""

@@ -27,7 +27,9 @@ def add_class_archives(table: SampleTable, passed_over: PassedOver) -> None:
                 continue
             match = CLASS_ARCHIVE.fullmatch(archive.name)
             if not match:
-                raise UserError(f"{file}: contains {archive.name} among the archives of classes, <wnid>.tar; remove it")
+                raise UserError(
+                    f"{file}: contains {archive.name} among the archives of classes, <wnid>.tar; pack it again without"
+                )
             try:
                 for member in list_tar(file, archive.offset, archive.size):
                     if is_image_member(member, passed_over):
@@ -66,7 +68,9 @@ def class_of_name(name: str, place: str) -> tuple[str, str]:
     if match := VALIDATION_NAME.fullmatch(name):
         number, labels = int(match[2]), validation_labels()
         if not 1 <= number <= len(labels):
-            raise UserError(f"{place}: ILSVRC-2012 has the validation images 1 to {len(labels):,}; remove this one")
+            raise UserError(
+                f"{place}: ILSVRC-2012 has the validation images 1 to {len(labels):,}; pack it again without this one"
+            )
         wnid = imagenet_classes()[labels[number - 1]].identity
         if match[3] not in (None, wnid):
             raise UserError(f"{place}: is an image of {wnid}, not of {match[3]}; restore its name")
@@ -74,7 +78,7 @@ def class_of_name(name: str, place: str) -> tuple[str, str]:
     if match := NAME_WITH_WNID.fullmatch(name):
         return match[2], match[1] + match[3]
     raise UserError(
-        f"{place}: its name tells no class, as ILSVRC2012_val_00000001.JPEG and *_<wnid>.JPEG do; remove it"
+        f"{place}: its name tells no class, as ILSVRC2012_val_00000001.JPEG and *_<wnid>.JPEG do; pack it again without"
     )
 
 

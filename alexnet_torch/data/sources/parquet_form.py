@@ -86,7 +86,9 @@ def _common_names(files: Sequence[Path]) -> list[str] | None:
     names = class_names(files[-1])
     for file in files:
         if class_names(file) != names:
-            raise UserError(f"{file}: its classes' names are not those of {files[-1]}; remove the files of other sets")
+            raise UserError(
+                f"{file}: its classes' names are not those of {files[-1]}; move the files of other sets elsewhere"
+            )
     return names
 
 

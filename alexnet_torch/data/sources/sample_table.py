@@ -91,7 +91,7 @@ def _without_duplicates(split: SourceSplit) -> SourceSplit:
     for index, key in enumerate(split.keys):
         if key == before:
             first, second = (split.reader.location(i) for i in (index - 1, index))
-            raise UserError(f"{first} and {second} are the same sample, {key}; remove one of them")
+            raise UserError(f"{first} and {second} are the same sample, {key}; move one of them elsewhere")
         before = key
     return split
 

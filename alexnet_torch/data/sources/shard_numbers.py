@@ -26,7 +26,7 @@ def check_complete(files: Iterable[Path]) -> None:
             continue
         numbers = groups.setdefault((file.parent, before, after, total), {})
         if int(number) in numbers or (total and int(number) >= int(total)):
-            raise UserError(f"{file}: its number does not fit the files beside it; remove those of other sets")
+            raise UserError(f"{file}: its number does not fit the files beside it; move those of other sets elsewhere")
         numbers[int(number)] = number
     for (folder, before, after, total), numbers in groups.items():
         count = (int(total) if total else max(numbers) + 1) - len(numbers)

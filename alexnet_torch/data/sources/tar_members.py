@@ -109,7 +109,7 @@ def _headers(path: Path, region: ArchiveRegion) -> Iterator[tarfile.TarInfo]:
     try:
         if region.read(6).startswith(COMPRESSED):
             raise UserError(
-                f"{path}: is compressed, so that single images cannot be read; decompress it (gzip -d), or unpack it "
+                f"{path}: is compressed, so that single images cannot be read; decompress it (gzip -dk), or unpack it "
                 "(tar -xf) and name the folder"
             )
         region.seek(0)

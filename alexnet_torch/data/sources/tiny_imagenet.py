@@ -36,7 +36,7 @@ def open_tiny_imagenet(tree: Tree) -> Source:
             raise UserError(f"{tree.what}: no images in train/{identity}/images/; unpack Tiny ImageNet again")
         train[identity] = ClassFiles(files)
     if extra := sorted(set(tree.subfolders("train/")) - set(identities)):
-        raise UserError(f"{tree.what}: train/{extra[0]}/ is not in {CLASSES}; add its name there, or remove it")
+        raise UserError(f"{tree.what}: train/{extra[0]}/ is not in {CLASSES}; add its name there, or move it elsewhere")
     files = tree.again().images("val/images/", deep=False)
     val = listed_images(tree, files, _labels(tree, train), LABELS)
     check_classes(tree.what, identities, list(val))

@@ -69,7 +69,7 @@ def open_corruptions(root: Path, corruptions: Sequence[Corruption]) -> TestSet:
     """
     names = [each.name for each in corruptions]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"--data {root}: has {twice[0]} twice; remove one of the folders")
+        raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
     tree = ImageTree(root, PassedOver())
     classes: list[str] = []
     paths, labels, groups = [], [], []

@@ -125,7 +125,8 @@ def _left_out(batch: DecodedBatch, skip_bad: bool) -> list[str]:
     """Returns the messages about a batch's unreadable images; raises a UserError if they must not be skipped."""
     messages = [message for _, message in batch.bad]
     if messages and not skip_bad:
-        raise UserError(f"{messages[0]}; fix or remove it, or leave out what cannot be read with --skip-bad")
+        fix = "mend it or move it elsewhere, or leave out what cannot be read with --skip-bad"
+        raise UserError(f"{messages[0]}; {fix}")
     return messages
 
 

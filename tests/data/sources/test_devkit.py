@@ -64,7 +64,7 @@ def spoiled(fault: str, wnids: list[str], truth: np.ndarray) -> bytes:
 
 
 FAULTS = {
-    "sorted classes": r"its class 1 is n01440764, and ILSVRC-2012's is n02119789; download .* or remove",
+    "sorted classes": r"its class 1 is n01440764, and ILSVRC-2012's is n02119789; download .* or move it elsewhere",
     "standard labels": "its labels of the validation images are not .*, first that of image 1;",
     "fewer labels": "its labels of the validation images are not",
     "label 1001": "its labels of the validation images are not",

@@ -121,7 +121,7 @@ def test_val_may_be_a_link_to_train(root: Path) -> None:
 def test_two_classes_that_are_one_folder_are_refused(root: Path) -> None:
     shutil.rmtree(root / "train/class2")
     (root / "train/class2").symlink_to("class0")
-    with pytest.raises(UserError, match="train/class2 and train/class0 are one folder, by a link; remove the link"):
+    with pytest.raises(UserError, match="train/class2 and train/class0 are one folder, by a link; move the"):
         open_source(root)
 
 
