@@ -89,5 +89,5 @@ def _state(run: Path, is_tested: bool) -> State:
     try:
         state: State = json.loads(path.read_text())["state"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error!r}); remove it") from error
+        raise UserError(f"{path}: cannot be read ({error!r}); mend it or move it elsewhere") from error
     return state

@@ -373,7 +373,7 @@ def test_the_command_line_has_exactly_the_documented_options() -> None:
         [sys.executable, str(PROJECT / "train.py"), "--help"], capture_output=True, text=True, check=True
     )
     promised = (
-        "--data --val-split --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
+        "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
         "--batch-size --lr --seed --init --init-stages --freeze --devices --split --timeout --output --resume --config "
         "--amp --compile --log-every --val-every --save-every --track --val-split --help"
     )
