@@ -145,4 +145,4 @@ def _read_identifiers(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it, and a new tracked run is started") from error
+        raise UserError(f"{path}: cannot be read ({error}); move it elsewhere, and a new one is tracked") from error

@@ -264,8 +264,8 @@ def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     folder = path.parent
     if folder.is_file():
-        in_run = (folder.parent / MODEL_DESCRIPTION).exists()
-        raise UserError(f"{folder}: is a file; name {f'its run, {folder.parent}' if in_run else 'the folder of a run'}")
+        run = f"its run, {folder.parent}" if (folder.parent / MODEL_DESCRIPTION).exists() else "the folder of a run"
+        raise UserError(f"{folder}: is a file; name {run}")
     try:
         return load(path)
     except FileNotFoundError as error:
@@ -274,9 +274,8 @@ def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         raise UserError(explain_os_error(error)) from error
     except Exception as error:  # a damaged file can raise almost any exception
         reason = str(error) if isinstance(error, Damaged) else "the file is damaged"
-        fix = "restore it from a backup"
-        if (folder / CHECKPOINTS).is_dir():
-            fix = f"train.py --output {folder} --resume writes it anew from the run's checkpoint"
+        anew = f"train.py --output {folder} --resume writes it anew from the run's checkpoint"
+        fix = anew if (folder / CHECKPOINTS).is_dir() else "restore it from a backup"
         raise UserError(f"{path}: cannot be read ({reason}); {fix}") from error
 
 
