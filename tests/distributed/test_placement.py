@@ -208,7 +208,8 @@ def test_world_from_environment() -> None:
         == SINGLE_PROCESS
         == World(rank=0, size=1, local_rank=0, local_size=1, torchrun=False)
     )
-    environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "PATH": "/bin"}
+    ranks = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    environment = {**ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500", "PATH": "/bin"}
     assert World.from_environment(environment) == World(5, 8, 1, 4)
     assert World.from_environment({**environment, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
 

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "log_every": 20,
     "val_every": 1,
     "save_every": 10.0,
+    "track": None,
 }
 
 
@@ -100,6 +101,7 @@ def test_every_option_is_parsed_to_its_setting() -> None:
         "ablation": "tanh",
         "split": "ranks",
         "amp": "bf16",
+        "track": "mlflow",
     }
     values |= {name: "text" for group in GROUPS.values() for name in options_of(group) if name not in values}
     words = [
