@@ -9,6 +9,7 @@ from tqdm import tqdm
 from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.class_names import same_names
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EnsembleResult, EvalMetrics, EvalResult, SumCounts
 from alexnet_torch.evaluation.multi_crop import log_mean_prob, predict_log_probs
@@ -108,7 +109,7 @@ def check_same_classes(classes_by_source: Mapping[str, Sequence[str]]) -> None:
     """
     (first, first_classes), *others = classes_by_source.items()
     for other, classes in others:
-        if list(classes) == list(first_classes):
+        if same_names(classes, first_classes):
             continue
         difference = "they are in a different order"
         if missing := set(first_classes) - set(classes):

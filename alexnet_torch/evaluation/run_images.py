@@ -7,6 +7,7 @@ from typing import Any
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.class_names import same_names
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.run_folder import CONFIG
@@ -49,6 +50,6 @@ def images_of_run(run: Path, model: TrainedModel, data: str | None) -> PreparedI
     fraction = settings.get("val_split") if data == settings.get("data") else None
     val_split = None if fraction is None else ValSplit(fraction, settings["seed"])
     prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split, former_classes=model.classes)
-    if prepared.classes != model.classes:
+    if not same_names(prepared.classes, model.classes):
         raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared

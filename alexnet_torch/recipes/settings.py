@@ -41,7 +41,7 @@ class DataSettings:
     data: Annotated[str, Option("digits", "PATH|digits", path_unless=("digits",))]
     """A data set as it is: a folder with train/<class>/* and val/<class>/*, or another form that docs/training.md
     lists; or "digits": handwritten digits that come with scikit-learn."""
-    val_split: Annotated[float | None, Option(None, "FRACTION")]
+    val_split: Annotated[float | None, Option(None, "FRACTION", identity=True)]
     """Part of each class's training images to validate with, where the data set has no validation images. Which
     images depends on --seed and their content."""
     cache: Annotated[str, Option("auto", "DIR|auto|none", path_unless=("auto", "none"))]

@@ -1,11 +1,13 @@
 """How far a run is, and what identifies the run: the contents of a checkpoint besides the tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.class_names import same_names
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
@@ -53,7 +55,7 @@ def identity(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> di
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raises a UserError if a checkpoint's identity differs from the current run's; it names the first difference."""
     for name, value in current.items():
-        if saved.get(name) == value or (name == "data set" and _same_data_set(saved[name], value)):
+        if saved.get(name) == value or (name in _SAME and _SAME[name](saved[name], value)):
             continue
         if name == "--init" and value and Path(saved.get(name) or "").resolve() == Path(value).resolve():
             continue  # another path of the same; earlier versions recorded it as it was given
@@ -61,10 +63,15 @@ def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
             difference = f"the run has {name} {saved.get(name)}, not {value}"
         else:
             options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
-            difference = f"the run is of another {name} than {options.get(name, '--data names')}"
+            other = "other classes" if name == "classes" else f"another {name}"
+            difference = f"the run is of {other} than {options.get(name, '--data names')}"
         fix = "resume with the run's own settings, or start a new run in another folder"
         raise UserError(f"--resume: {difference}; {fix}")
 
 
 def _same_data_set(saved: str | dict[str, Any], current: dict[str, Any]) -> bool:
     return Fingerprint.of(saved).same_as(Fingerprint.of(current))
+
+
+_SAME: dict[str, Callable[[Any, Any], bool]] = {"data set": _same_data_set, "classes": same_names}
+"""How values are compared that may be the same but not equal."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,14 @@ def test_a_checkpoint_made_before_resumes(root: Path) -> None:
     require_same_run({**current, "data set": former_fingerprint(root)}, current)
     with pytest.raises(UserError, match="the run is of another data set than --data names"):
         require_same_run({**current, "data set": former_fingerprint(root, ("train/class0/000.png",))}, current)
+
+
+def test_class_names_are_the_same_however_unicode_writes_them() -> None:
+    composed, decomposed = ({"classes": [unicodedata.normalize(form, "café"), "thé"]} for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    require_same_run(composed, decomposed)
+    with pytest.raises(UserError, match="the run is of other classes than"):
+        require_same_run(composed, {"classes": ["cafe", "thé"]})
 
 
 def test_a_checkpoint_made_before_resumes_with_skipped_files(root: Path) -> None:

@@ -125,9 +125,10 @@ def test_the_choices_are_the_catalogues(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_identity_keeps_its_stored_form() -> None:
-    """Checkpoints of earlier versions have these keys and values: others could not be resumed."""
+    """Checkpoints of earlier versions have these keys and values, or no --val-split: others could not be resumed."""
     given = {"image_size": 96, "batch_size": 8, "seed": 5, "no_mirror": True, "init": "net.pt", "amp": "bf16"}
     assert resolve(given).identity() == {
+        "--val-split": None,
         "--image-size": 96,
         "--batch-size": 8,
         "--seed": 5,

@@ -10,6 +10,11 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Returns whether two sequences of names are equal, however Unicode writes them."""
+    return list(map(normal, first)) == list(map(normal, second))
+
+
 def class_order(identities: Iterable[str]) -> list[str]:
     """Returns identities in the order of their indices: sorted; as numbers if all are, such as 0 to 999."""
     identities = list(identities)

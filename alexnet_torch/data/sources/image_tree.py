@@ -123,11 +123,13 @@ class ImageTree(Tree):
                         folders.append(name)
                     elif not entry.is_file() and not entry.is_symlink():  # reading a pipe would wait for ever
                         self.passed_over.add("no regular file", folder + name)
-                    elif is_named or self.is_image(self.root / folder / name):
-                        status = entry.stat()
-                        files.append((name, status.st_size, status.st_mtime_ns))
                     else:
-                        self.passed_over.add("no image", folder + name)
+                        status = entry.stat()
+                        # what is empty is not looked at: reading a file of /proc may wait for ever
+                        if is_named or (status.st_size and self.is_image(self.root / folder / name)):
+                            files.append((name, status.st_size, status.st_mtime_ns))
+                        else:
+                            self.passed_over.add("no image", folder + name)
                 except OSError:
                     if is_named:  # a broken link: decoding reports it with the other unreadable files
                         files.append((name, -1, 0))

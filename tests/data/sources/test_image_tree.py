@@ -171,7 +171,8 @@ def test_near_names_are_pointed_out(split: str, near: str, root: Path) -> None:
 
 
 def test_each_file_of_unknown_suffix_is_looked_at_and_known_ones_are_not(root: Path) -> None:
-    (root / "train/class0/a.txt").touch()
+    (root / "train/class0/a.txt").write_text("a")
+    (root / "train/class0/empty.txt").touch()
     looked: list[str] = []
 
     def look(path: Path) -> bool:
