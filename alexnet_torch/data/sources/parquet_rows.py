@@ -1,4 +1,4 @@
-"""Reads image rows of parquet files as Hugging Face writes them, a few rows at a time."""
+"""Reads image rows of parquet files as Hugging Face writes them, a page at a time."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 ROWS_READ = 16
-"""Rows decoded at a time, 2 MB of ImageNet's JPEGs: a row group can have all rows of its file."""
+"""Rows taken at a time. pyarrow decodes a page at a time, of up to 1,024 rows: 110 MB of ImageNet's JPEGs.
+
+A row group can have all rows of its file; those of Hugging Face's imagenet-1k have 100.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""The first pass over a data set, from archives against image files: listing, reading, decoding, writing the map.
+
+    python -m benchmarks.speed.first_pass --data ../shared/data/hymenoptera
+    python -m benchmarks.speed.first_pass
+
+The forms take turns, 64 images at a time, each chunk as a worker process decodes it. The time is that of the processor,
+which other programs do not change: files and archives are in the page cache, so that there is no waiting. Without
+--data, photographs are made: 500x375 JPEGs of quality 90.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from alexnet_torch.data.cache_location import CacheFolder
+from alexnet_torch.data.decode_pass import Chunks, decode_chunk
+from alexnet_torch.data.fingerprint import DIGEST_BYTES
+from alexnet_torch.data.image_map import load_native
+from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
+from alexnet_torch.data.journal import allocate_map
+from alexnet_torch.data.manifest import digest_name
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.source import Source
+from alexnet_torch.malloc import reuse_freed_memory
+from benchmarks.harness.archives import (
+    Image,
+    repeated_images,
+    write_folders,
+    write_official,
+    write_parquet,
+    write_shards,
+)
+from benchmarks.harness.photographs import photographs
+from benchmarks.harness.report import markdown_table, save_result
+
+SIDE = 256
+FILES = "files in class folders"
+FORMS: dict[str, Callable[[Path, Sequence[Image]], Path]] = {
+    FILES: write_folders,
+    "ILSVRC-2012's tars": write_official,
+    "webdataset shards": write_shards,
+    "parquet files": write_parquet,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure on."""
+
+    data: str | None = None
+    """A folder of photographs, in ImageFolder's layout; made by default."""
+    images: int = 2000
+    """Training images: the photographs again and again."""
+
+
+def new_map(source: Source, path: Path) -> Chunks:
+    """Returns the chunks of a source, whose pixels go into a new map."""
+    target = CacheFolder(path, source, SIDE, has_maps=True)
+    target.partial.mkdir()
+    for split in source.splits:
+        allocate_map(target.partial / split.map_name, target.map_bytes(split))
+        allocate_map(target.partial / digest_name(split), len(split) * DIGEST_BYTES)
+        allocate_map(target.partial / checksums_name(split.name), len(split) * CHECKSUM_BYTES)
+    return Chunks(target)
+
+
+def measure(images: Sequence[Image], folder: Path) -> dict[str, float]:
+    """Returns each form's seconds of processor time for listing and for the pass over all images."""
+    seconds, chunks = {}, {}
+    for number, (form, write) in enumerate(FORMS.items()):
+        root = write(folder / f"set{number}", images)
+        open_source(root)  # with what is imported at the first call
+        began = time.process_time()
+        source = open_source(root)
+        seconds[form] = time.process_time() - began
+        chunks[form] = new_map(source, folder / f"map{number}")
+    for step in range(len(chunks[FILES])):
+        for form in list(FORMS)[step % len(FORMS) :] + list(FORMS)[: step % len(FORMS)]:
+            began = time.process_time()
+            decode_chunk(chunks[form][step])
+            seconds[form] += time.process_time() - began
+    return seconds
+
+
+def main(options: Options) -> None:
+    """Measures and writes the result page."""
+    reuse_freed_memory()
+    load_native()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = sorted(photographs(options.data, Path(folder)).glob("train/*/*"))
+        images = repeated_images(files, options.images)
+        size = sum(len(content) for *_, content in images) / len(images)
+        seconds = measure(images, Path(folder))
+    rows = [(form, f"{len(images) / time:,.0f}", f"{seconds[FILES] / time:.3f}") for form, time in seconds.items()]
+    table = markdown_table(("form", "images/s on a core, listing included", "speed against files"), rows)
+    given = f" --data {options.data}" if options.data else ""
+    text = f"{len(images):,} images of {size / 1e3:.0f} kB:\n\n{table}"
+    save_result("first_pass", f"python -m benchmarks.speed.first_pass{given}", 1, text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

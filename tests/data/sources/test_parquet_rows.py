@@ -1,0 +1,72 @@
+"""Rows of parquet files are read in any order, with the memory of a page of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_torch.data.sources.parquet_rows import class_names, list_rows, read_image
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def write_rows(file: Path, contents: list[bytes | None], group: int, path: bool = True) -> None:
+    """Writes images with the label 0 and without metadata."""
+    parts = [("bytes", pa.binary()), *([("path", pa.string())] if path else [])]
+    rows = [{"image": {"bytes": content, "path": f"{i}.jpg"}, "label": 0} for i, content in enumerate(contents)]
+    schema = pa.schema([("image", pa.struct(parts)), ("label", pa.int64())])
+    parquet.write_table(pa.Table.from_pylist(rows, schema), file, row_group_size=group)
+
+
+def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
+    contents = [b"%d" % i for i in range(100)]
+    write_rows(tmp_path / "x.parquet", list(contents), group=40)
+    rows = list(list_rows(tmp_path / "x.parquet"))
+    assert [(row.group, row.row) for row in rows] == [(i // 40, i % 40) for i in range(100)]
+    assert [row.name for row in rows[:2]] == ["0.jpg", "1.jpg"]
+    for i in np.random.default_rng(0).permutation(100).tolist():
+        assert read_image(tmp_path / "x.parquet", rows[i].group, rows[i].row) == contents[i]
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", [b"old"], group=1)
+    assert read_image(tmp_path / "x.parquet", 0, 0) == b"old"
+    write_rows(tmp_path / "x.parquet", [b"newer"], group=1)
+    assert read_image(tmp_path / "x.parquet", 0, 0) == b"newer"
+
+
+def test_files_without_paths_and_names_are_read(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.parquet", [b"a", b"b"], group=2, path=False)
+    assert [row.name for row in list_rows(tmp_path / "x.parquet")] == ["", ""]
+    assert class_names(tmp_path / "x.parquet") is None
+    assert read_image(tmp_path / "x.parquet", 0, 1) == b"b"
+
+
+def test_memory_is_that_of_a_page(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    contents: list[bytes | None] = [random.bytes(8_000) for _ in range(5000)]
+    write_rows(tmp_path / "x.parquet", contents, group=5000)
+    before, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    try:
+        for i in range(5000):
+            assert read_image(tmp_path / "x.parquet", 0, i) == contents[i]
+    finally:
+        pa.set_memory_pool(before)
+    page = 1024 * 8_000  # pyarrow and datasets write pages of 1,024 rows
+    assert page < counted.max_memory() < 2.5 * page
+
+
+def test_a_missing_package_is_named() -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from pathlib import Path\n"
+        "from alexnet_torch.data.sources.parquet_rows import class_names\n"
+        "class_names(Path('x.parquet'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("x.parquet: needs the package pyarrow; run pip install -r requirements-parquet.txt")
