@@ -82,6 +82,11 @@ def test_an_ambiguous_name_is_refused() -> None:
         match_classes(["crane", "hen"], "m", [class_of("n02012849"), class_of("n03126707")], "--data set")
 
 
+def test_a_class_of_another_wnid_is_never_matched_by_its_name() -> None:
+    with pytest.raises(UserError, match="1 of its 1 classes is none of the classes of the model: n03126707"):
+        indices(["n01440764", "n02012849"], ["n03126707"])  # the crane that lifts, and the crane that flies
+
+
 @pytest.mark.parametrize(
     ("model", "test", "message"),
     [

@@ -50,6 +50,15 @@ def test_what_training_has_stored_is_not_decoded_again(trained: Path, monkeypatc
     assert evaluate_json(*data, "--cache", trained.parent / "cache") == decoded
 
 
+def test_a_map_without_the_unreadable_images_is_not_taken(trained: Path) -> None:
+    images, cache = trained.parent / "images", str(trained.parent / "cache")
+    (images / "val/class1/001.png").write_bytes(b"no image")
+    prepare(images, 73, cache, skip_bad=True, announce=lambda _: None)
+    assert stored_squares(find_test_set(images), [73], cache) == {}
+    document = evaluate_json(trained, "--data", images, "--cache", cache, "--skip-bad", "--crops", "1")
+    assert (document["images"], len(document["left_out"])) == (11, 1)
+
+
 def test_a_map_of_other_files_is_not_taken(trained: Path) -> None:
     images, cache = trained.parent / "images", str(trained.parent / "cache")
     assert list(stored_squares(find_test_set(images), [73, 80], cache)) == [73]
