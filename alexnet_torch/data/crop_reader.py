@@ -1,20 +1,18 @@
 """Reads the crops of a split ahead of need: threads from the memory map, or worker processes from the files."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from alexnet_torch.data.augment import Crops, copy_crop
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
 from alexnet_torch.data.image_map import load_native
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
-from alexnet_torch.data.worker_processes import forkserver_context, map_ahead
+from alexnet_torch.data.worker_processes import map_ahead, map_in_workers
+from alexnet_torch.data.worker_server import new_memory
 from alexnet_torch.errors import UserError
 
 PREFETCH = 3  # batches read before they are consumed
@@ -48,49 +46,34 @@ def crops_from_map(
     return map_ahead(ThreadPoolExecutor(threads, "batches"), read, enumerate(empty), PREFETCH)
 
 
-class FileCrops(Dataset[Tensor]):
+class FileCrops:
     """The crops of a split, decoded from the files a batch at a time."""
 
     def __init__(self, prepared: PreparedImages, samples: Samples, crops: Crops, size: int) -> None:
         self._side, self._split = prepared.side, samples.split
         self._crops, self._size = crops, size
 
-    def __getitems__(self, indices: list[int]) -> Tensor | str:
-        """Returns (N, H, W, 3) uint8; or an error message, which an exception would hide in a traceback."""
+    def read(self, indices: np.ndarray) -> np.ndarray | str:
+        """Returns a batch, (N, H, W, 3) uint8; or an error message."""
         out = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
-        for i, index in enumerate(indices):
+        for i, index in enumerate(indices.tolist()):
             try:
                 image = decode_bytes(self._split.read(index), self._side, self._split.reader.location(index))
             except UnreadableImage as error:
                 return str(error)
             top, left = int(self._crops.top[index]), int(self._crops.left[index])
             copy_crop(image, top, left, bool(self._crops.mirrored[index]), out[i])
-        return out
+        return out.numpy()
 
 
 def crops_from_files(dataset: FileCrops, batches: Sequence[np.ndarray], workers: int, pinned: bool) -> Iterator[Tensor]:
     """Yields the crops of each batch, decoded by worker processes; raises a UserError if a file cannot be read."""
-    loader = DataLoader(
-        dataset,
-        batch_sampler=[indices.tolist() for indices in batches],
-        num_workers=min(workers, len(batches)),
-        collate_fn=_identity,
-        pin_memory=pinned,
-        worker_init_fn=_ignore_signals,
-        multiprocessing_context=forkserver_context(__name__),
-    )
-    for batch in loader:
+    workers = min(workers, len(batches))
+    for batch in map_in_workers(dataset.read, batches, workers, 2 * workers, _pinned_memory if pinned else new_memory):
         if isinstance(batch, str):
             raise UserError(f"{batch}; the file changed during the run: restore it, then continue with --resume")
-        yield batch
+        yield torch.from_numpy(batch)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ignores Ctrl-C: the parent finishes its step first; and SIGTERM, which torchrun sends to all processes."""
-    del worker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _identity(batch: Any) -> Any:
-    return batch
+def _pinned_memory(size: int) -> np.ndarray:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()

@@ -1,21 +1,22 @@
 """Worker processes that decode images: how they start, how they get work, and when they end."""
 
 import concurrent.futures as futures
-import multiprocessing
+import contextlib
+import json
 import os
-import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait as wait_for
-from multiprocessing.context import ForkServerContext
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from alexnet_torch.data import worker_server
+from alexnet_torch.data.worker_server import Allocate, new_memory
 from alexnet_torch.errors import UserError
-from alexnet_torch.malloc import reuse_freed_memory
 
 SERIAL_TASKS = 16  # so few are done sooner than workers start, which import torch
 
@@ -29,30 +30,13 @@ def available_cores(processes: int = 1) -> int:
     return max(1, cores // processes)
 
 
-def forkserver_context(preload: str) -> ForkServerContext:
-    """Returns a context that starts processes from a server: a fork of a process with torch's threads can hang.
-
-    The server imports the module `preload` once, for all workers.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
-    # torchrun sends SIGTERM to all processes of a rank. The rank then saves, and for that needs the batch it waits for;
-    # so the server must survive, since its children end with it. A signal blocked here stays blocked in the server.
-    resource_tracker.ensure_running()  # which unblocks SIGTERM when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
 def map_in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, in_flight: int
 ) -> Iterator[Result]:
-    """Yields a module-level function's result for each task in order; runs a few tasks without worker processes.
+    """Yields a function's result for each task in order; runs a few tasks without worker processes.
 
     Args:
+        function: of a module, or a method of an object that can be pickled; each worker gets it once.
         in_flight: tasks for each worker that are submitted before their results are consumed.
 
     Raises:
@@ -61,15 +45,32 @@ def map_in_processes(
     if workers <= 1 or len(tasks) <= SERIAL_TASKS:
         yield from map(function, tasks)
         return
-    workers, context = min(workers, len(tasks)), forkserver_context(function.__module__)
-    pool = futures.ProcessPoolExecutor(workers, context, initializer=_initialise_worker)
+    workers = min(workers, len(tasks))
+    yield from map_in_workers(function, tasks, workers, in_flight * workers)
+
+
+def map_in_workers(
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    in_flight: int,
+    allocate: Allocate = new_memory,
+) -> Iterator[Result]:
+    """Yields a function's result for each task in order, from worker processes.
+
+    Args:
+        function: as for `map_in_processes`.
+        in_flight: tasks that are submitted before their results are consumed.
+        allocate: returns the memory for an array of a result.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    pool = _WorkerPool(function, workers, allocate)
     try:
-        yield from map_ahead(pool, function, tasks, in_flight * workers)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a decoding process was killed, perhaps for lack of memory; run again "
-            '(in a script of your own, under if __name__ == "__main__")'
-        ) from error
+        yield from map_ahead(pool, pool.call, tasks, in_flight)
+    except _WorkerLost as error:
+        raise UserError("a decoding process was killed, perhaps for lack of memory; run again") from error
 
 
 def map_ahead(
@@ -87,16 +88,77 @@ def map_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _initialise_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends the worker with its parent: else it would wait for work for ever."""
-    reuse_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a pool that breaks ends its workers with it
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+class _WorkerLost(Exception):
+    """A worker process has ended although it was not asked to."""
 
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+class _WorkerPool(futures.ThreadPoolExecutor):
+    """A thread for each worker process, which sends it a task and waits for the result."""
+
+    def __init__(self, function: Callable[[Any], Any], workers: int, allocate: Allocate) -> None:
+        super().__init__(workers, "workers")
+        self._function = worker_server.message(function)
+        self._module = function.__module__
+        self._allocate, self._own, self._connections = allocate, threading.local(), list[socket.socket]()
+
+    def call(self, task: Any) -> Any:
+        """Returns the function's result for a task, from this thread's worker."""
+        try:
+            if not hasattr(self._own, "connection"):
+                self._own.connection = connection = _SERVER.start_worker(self._module)
+                self._connections.append(connection)
+                worker_server.send(connection, self._function)
+            worker_server.send(self._own.connection, worker_server.message(task))
+            succeeded, result = worker_server.receive(self._own.connection, self._allocate)
+        except (EOFError, OSError) as error:
+            raise _WorkerLost from error
+        if not succeeded:
+            raise result
+        return result
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the workers at once, also in the middle of a task."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for connection in self._connections:
+            connection.close()
+
+
+class _Server:
+    """The process from which this one's workers are forked; started when first needed, and again if it was killed."""
+
+    def __init__(self) -> None:
+        self._lock, self._owner = threading.Lock(), 0
+        self._control: socket.socket
+        self._process: subprocess.Popen[bytes]
+
+    def start_worker(self, module: str) -> socket.socket:
+        """Returns the connection to a new worker, whose server has imported a module."""
+        ours, theirs = socket.socketpair()
+        request = json.dumps({"module": module, "folder": str(Path.cwd())}).encode()
+        with self._lock, theirs:
+            if self._owner != os.getpid() or self._process.poll() is not None:
+                self._start()
+            socket.send_fds(self._control, [request], [theirs.fileno()])
+        return ours
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code = (
+            "import sys; sys.path[:] = sys.argv[2:]; from alexnet_torch.data.worker_server import serve; "
+            "serve(int(sys.argv[1]))"
+        )
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, str(theirs.fileno()), *(path or str(Path.cwd()) for path in sys.path)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # a pipe's reader would wait for it, too
+                start_new_session=True,
+            )
+        self._owner = os.getpid()
+
+
+_SERVER = _Server()

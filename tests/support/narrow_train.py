@@ -11,20 +11,17 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train as train_script
-from alexnet_torch.data import crop_reader
-from alexnet_torch.data.decode import decode_file
+from alexnet_torch.data import loader
 from alexnet_torch.data.loader import Batch
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.catalogue import RECIPES, demo, tensorflow_post
@@ -32,6 +29,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.training import launch
 from alexnet_torch.training.trainer import Trainer
 from tests.support.nets import narrow_recipe
+from tests.support.slow_crops import SlowCrops
 
 
 def narrow(recipe: Recipe | None = None) -> Recipe:
@@ -96,19 +94,13 @@ def train(arguments: list[str]) -> int:
     """Runs train.py with these options; returns its exit status."""
     with pytest.MonkeyPatch.context() as patch, _inject_fault(patch):
         patch.setitem(RECIPES, "demo", narrow)
+        if os.environ.get("SLOW_DECODING"):
+            patch.setattr(loader, "FileCrops", SlowCrops)
         patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(launch, "write_page", lambda _: None)  # it takes two seconds
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()
 
-
-def _decode_slowly(path: Path, side: int) -> np.ndarray:
-    time.sleep(1.5)
-    return decode_file(path, side)
-
-
-if os.environ.get("SLOW_DECODING"):  # at import, because the decoding processes import this file
-    setattr(crop_reader, decode_file.__name__, _decode_slowly)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
