@@ -30,6 +30,11 @@ def choose_placement(named: Sequence[str] | None, towers: int, split: str, world
         )
     if split not in ("ranks", "hybrid"):
         devices, reason = choose_devices(named, towers, split, world)
+        if world.size > 1 and len({device.type for device in devices}) > 1:  # DistributedDataParallel refuses them
+            raise UserError(
+                f"--devices {','.join(map(str, devices))}: processes that add up gradients need devices of one kind; "
+                f"name {devices[0]} alone, or start one process"
+            )
         return all_towers(devices, world, reason)
     if named and len(named) > 1:
         raise UserError(f"--devices {','.join(named)}: with --split {split} a process uses one device; name only one")

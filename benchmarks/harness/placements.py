@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ PLACEMENTS = {  # the value of --split, and the number of ranks
     "2x2: tower ranks, batch slices": ("ranks", 4),
     "4 ranks, hybrid": ("hybrid", 4),
 }
-READ_ALL, READ_HALVES = "read all", "read halves"
+CPU, READ_ALL, READ_HALVES = "CPU", "read all", "read halves"
 
 
 def start_ranks(name: str, batch: int) -> RankGroup:
@@ -41,7 +42,7 @@ def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int
     set_rank(rank, world_size, port)
     torch.set_num_threads(1)
     step, ranks = our_rank_step(split, batch)
-    functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step)}
+    functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step), CPU: partial(_cpu_seconds, step)}
     index, count = ranks.placement.partners
     if ranks.peers and count > 1:
         halves = np.array_split(np.arange(batch // (world_size // count)), count)
@@ -52,6 +53,13 @@ def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int
             READ_HALVES: partial(time_call, lambda: merge(read_crops(images, halves[index]))),
         }
     return functions
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    """Returns the seconds that this process computes in a call, in all its threads, without its waiting."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def set_rank(rank: int, world_size: int, port: int) -> None:

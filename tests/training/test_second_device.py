@@ -13,11 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch._C._distributed_c10d import HashStore
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
+from alexnet_torch import AlexNet
+from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
+from alexnet_torch.errors import UserError
 from alexnet_torch.training.checkpoints import list_checkpoints
 from tests.conftest import with_kernels
+from tests.support.nets import narrow_demo
 from tests.support.placement_runs import Run, options
 from tests.support.pretend_runs import Copy, DeviceRun, run_command_on_devices, train_on_devices
 
@@ -120,6 +128,31 @@ def test_fp16_is_refused_on_devices_of_two_kinds(train: Train, tmp_path: Path) -
     error = train(tmp_path / "run", TWO, "--amp", "fp16", status=2).done.stderr
     assert error.startswith("train.py: --amp fp16: not on cpu and pretend together; use --amp bf16, or devices of")
     assert error.count("\n") == 1
+
+
+def wrap_in_data_parallel() -> str:
+    """Returns why DistributedDataParallel refuses a network on two kinds of devices."""
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    net = AlexNet(narrow_demo().architecture, 3, 64, ["cpu", pretend.DEVICE])
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        DistributedDataParallel(net)
+    except ValueError as error:
+        return str(error)
+    finally:
+        dist.destroy_process_group()
+    return "accepted"
+
+
+def test_slices_of_a_batch_need_devices_of_one_kind(pretend_process: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So what two processes with two devices each compute is shown only on GPUs: tests/gpu/test_same_run.py."""
+    assert "must be on the same type of devices" in pretend_process.submit(wrap_in_data_parallel).result()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    one_on_each_machine = World(1, 2, 0, 1)
+    with pytest.raises(UserError, match=r"--devices cpu,cuda:0: processes that add up gradients need devices of one k"):
+        choose_placement(["cpu", "cuda:0"], 2, "auto", one_on_each_machine)
+    assert choose_placement(["cpu", "cuda:0"], 2, "auto", SINGLE_PROCESS).split == "devices"
 
 
 def test_a_stopped_run_resumes_on_two_devices_and_on_one(trained: Trained, train: Train, tmp_path: Path) -> None:
