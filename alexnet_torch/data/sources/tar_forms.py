@@ -20,6 +20,7 @@ from alexnet_torch.data.sources.junk import PassedOver, junk_reason
 from alexnet_torch.data.sources.kept_index import kept_source
 from alexnet_torch.data.sources.label_identities import name_classes
 from alexnet_torch.data.sources.sample_table import SampleTable
+from alexnet_torch.data.sources.shard_info import INFO, check_info
 from alexnet_torch.data.sources.shard_numbers import check_complete
 from alexnet_torch.data.sources.source import Source, SourceFiles, SplitName
 from alexnet_torch.data.sources.table_source import source_of_tables
@@ -62,10 +63,9 @@ def open_tar_set(root: Path) -> Source:
         UserError: an archive is missing, damaged or of an unknown kind, or its content is wrong.
     """
     tars: dict[SplitName, list[Path]] = _tars(root) if root.is_dir() else {"train": [], "val": [root]}
-    check_complete([*tars["train"], *tars["val"]])
     splits = {name: files for name, files in tars.items() if files}
-    devkit = [root / DEVKIT] if (root / DEVKIT).is_file() else []
-    return kept_source(root, [*tars["train"], *tars["val"], *devkit], lambda files: _build(root, splits, devkit, files))
+    beside = [root / name for name in (DEVKIT, INFO) if (root / name).is_file()]
+    return kept_source(root, [*tars["train"], *tars["val"], *beside], lambda files: _build(root, splits, beside, files))
 
 
 def _tars(root: Path) -> dict[SplitName, list[Path]]:
@@ -82,10 +82,11 @@ def _tars(root: Path) -> dict[SplitName, list[Path]]:
     return found
 
 
-def _build(root: Path, splits: dict[SplitName, list[Path]], devkit: Sequence[Path], files: SourceFiles) -> Source:
-    """Lists the archives of each split, training first."""
-    notes = [note for file in devkit for note in check_devkit(file)]
+def _build(root: Path, splits: dict[SplitName, list[Path]], beside: Sequence[Path], files: SourceFiles) -> Source:
+    """Lists the archives of each split, training first; `beside` are files that describe them."""
+    notes = [note for file in beside if file.name == DEVKIT for note in check_devkit(file)]
     passed_over, tables, kinds = PassedOver(), [], []
+    _pass_over_others(root, splits, passed_over)
     for split, archives in splits.items():
         found = {_kind(file) for file in archives}
         if len(found) > 1:
@@ -94,6 +95,9 @@ def _build(root: Path, splits: dict[SplitName, list[Path]], devkit: Sequence[Pat
                 "move those of one kind elsewhere"
             )
         kinds.append(found.pop())
+        # the number in a name of one file may be a year
+        if root.is_dir() and (kinds[-1] == SHARDS or len(archives) > 1):
+            check_complete(archives)
         tables.append(SampleTable(split, archives))
     if len(set(kinds)) == 2 and SHARDS in kinds:
         raise UserError(
@@ -102,11 +106,22 @@ def _build(root: Path, splits: dict[SplitName, list[Path]], devkit: Sequence[Pat
     for table, kind in zip(tables, kinds, strict=True):
         READ[kind](table, passed_over)
     if SHARDS in kinds:
+        for file in beside:
+            if file.name == INFO:
+                check_info(file, tables)
         form = "webdataset shards" if name_classes(tables) else "webdataset shards with classes by number"
         return source_of_tables(form, root, tables, TarReader, files, passed_over, val_files="shards named *val*.tar")
     notes += [_size_note(file) for table in tables for file in table.files if _size_note(file)]
     form, val_files = "ILSVRC-2012 in tars", "ILSVRC2012_img_val.tar"
     return source_of_tables(form, root, tables, TarReader, files, passed_over, notes=notes, val_files=val_files)
+
+
+def _pass_over_others(root: Path, splits: dict[SplitName, list[Path]], passed_over: PassedOver) -> None:
+    """Counts the tars of a folder that belong to no split, such as ILSVRC2012_img_test.tar."""
+    taken = {root / DEVKIT, *(file for archives in splits.values() for file in archives)}
+    for file in sorted(root.iterdir()) if root.is_dir() else ():
+        if file not in taken and file.name.lower().endswith(SUFFIXES) and file.is_file():
+            passed_over.add(junk_reason(file.name) or "of no split", file.name)
 
 
 def _size_note(file: Path) -> str:

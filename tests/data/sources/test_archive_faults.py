@@ -214,3 +214,46 @@ def test_names_of_others_parquet_sets(tmp_path: Path) -> None:
     for file in (root / "data").iterdir():
         rewrite(with_metadata(text), file.stem)(root)
     assert open_parquet_set(root).identities == ("sort 134", "sort 2", "sort 517")
+
+
+def info(**splits: Any) -> bytes:
+    return json.dumps({"splits": splits}).encode()
+
+
+NAMES = [f"imagenet1k-train-{i:04}.tar" for i in range(2)]
+INFO_FAULTS = {
+    info(train={"filenames": [*NAMES, "imagenet1k-train-0002.tar"]}): "imagenet1k-train-0002.tar is missing, which",
+    info(train={"filenames": NAMES, "num_samples": 10}): "the train shards have 9 samples instead of the 10 of",
+    info(validation={"num_samples": 7}): "the val shards have 6 samples instead of the 7 of _info.json",
+    b"[]": "_info.json: does not describe shards",
+    b"{": "_info.json: does not describe shards",
+}
+
+
+@pytest.mark.parametrize("content", INFO_FAULTS)
+def test_shards_fit_their_description(content: bytes, tmp_path: Path) -> None:
+    root = write_shards(tmp_path, small_set())
+    (root / "_info.json").write_bytes(info(train={"filenames": NAMES, "num_samples": 9}, validation={"num_samples": 6}))
+    assert len(open_tar_set(root).split("train")) == 9
+    (root / "_info.json").write_bytes(content)
+    with pytest.raises(UserError, match=INFO_FAULTS[content]):
+        open_tar_set(root)
+
+
+def test_archives_of_no_split_are_passed_over_and_years_are_no_shard_numbers(tmp_path: Path) -> None:
+    root = write_official(tmp_path, small_set())
+    (root / VAL).rename(root / "val2012.tar")
+    (root / "ILSVRC2012_img_test.tar").write_bytes(b"")
+    assert "1 of no split (ILSVRC2012_img_test.tar)" in open_tar_set(root).describe()
+
+
+@pytest.mark.parametrize("write", [write_official, write_shards])
+def test_an_archive_alone_is_a_test_set(write: Write, tmp_path: Path) -> None:
+    (file,) = (
+        path
+        for path in write(tmp_path, small_set()).iterdir()
+        if path.name.endswith(("val.tar", "validation-0001.tar"))
+    )
+    (split,) = open_tar_set(file).splits
+    assert (split.name, open_tar_set(file).identities[0]) == ("val", "n01484850")
+    assert split.reader.location(0).startswith(f"{file}: ILSVRC2012_val_")
