@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,17 @@ def write_image(file: Path, seed: int, size: tuple[int, int] = (90, 80)) -> Path
     return file
 
 
+@cache
+def _loaded(run: Path) -> tuple[TrainedModel, AlexNet]:
+    """Returns a run's model, and its network in float64."""
+    model = load_model(run, ["cpu"])
+    return model, deepcopy(model.net).double()
+
+
 def probabilities(run: Path, file: Path, crops: int = 1, cropped: bool = False) -> np.ndarray:
     """Returns an image's (classes,) float64 mean probabilities over the first crops, computed one by one."""
-    model = load_model(run, ["cpu"])
-    net, size, side = deepcopy(model.net).double(), model.net.image_size, len(model.mean)
+    model, net = _loaded(run)
+    size, side = model.net.image_size, len(model.mean)
     centre = (side - size) // 2
     if cropped:
         square = decode_file(file, size).astype(np.float64)
