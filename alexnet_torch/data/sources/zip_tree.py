@@ -5,10 +5,9 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -17,10 +16,10 @@ from alexnet_torch.data.sources.junk import PassedOver, junk_reason
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Reader, Source, SourceFiles
 from alexnet_torch.data.sources.tree import ImageFiles, Tree
+from alexnet_torch.data.sources.zip_directory import ZipDirectory
 from alexnet_torch.errors import UserError
 
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file's bytes; its name and another field follow
-ENCRYPTED = 1  # in a member's flags
 
 
 @dataclass(frozen=True)
@@ -76,16 +75,18 @@ class ZipTree(Tree):
     root: Path
     top: str = ""
     passed_over: PassedOver = field(default_factory=PassedOver)
+    directory: ZipDirectory | None = None  # read from the file by default
+    folders: "dict[str, _Folder] | None" = None  # below the top; of the directory by default
 
     def __post_init__(self) -> None:
         self.what = f"--data {self.root}"
-        for member in self._members.values():
-            if member.flag_bits & ENCRYPTED:
-                raise UserError(f"{self.what}: is encrypted; unpack it and name the folder")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(
-                    f"{self.what}: {member.filename} is compressed in an unusual way; unpack it and name the folder"
-                )
+        try:
+            self.directory = self._directory = self.directory or ZipDirectory(self.root)
+            self.folders = self._folders = self.folders or self._tree()
+        except NotImplementedError as error:
+            raise UserError(f"{self.what}: {error}; unpack it and name the folder") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.what}: is no complete zip file ({error}); download it again") from error
 
     def again(self) -> "ZipTree":
         """As for every tree; a zip file has no links."""
@@ -93,11 +94,12 @@ class ZipTree(Tree):
 
     def below(self, folder: str) -> "ZipTree":
         """Returns the tree of a folder in it."""
-        return ZipTree(self.root, self.top + folder)
+        return ZipTree(self.root, self.top + folder, directory=self.directory)
 
     def is_file(self, path: str) -> bool:
         """As for every tree."""
-        return path in self._members
+        folder, _, name = path.rpartition("/")
+        return name in self._folders.get(f"{folder}/" if folder else "", _EMPTY).files
 
     def is_folder(self, path: str) -> bool:
         """As for every tree."""
@@ -112,7 +114,7 @@ class ZipTree(Tree):
 
     def subfolders(self, folder: str = "") -> list[str]:
         """As for every tree."""
-        folders, files = self._folders.get(folder, (set(), []))
+        folders, files = self._folders.get(folder, _EMPTY)
         for name in sorted(files):
             is_image = name.lower().rpartition(".")[2] in EXTENSIONS
             self.passed_over.add(junk_reason(name) or ("in no class folder" if is_image else "no image"), folder + name)
@@ -127,7 +129,7 @@ class ZipTree(Tree):
         in_folder: dict[str, list[str]] = {}
         while waiting:
             here = waiting.pop()
-            folders, files = self._folders.get(here, (set(), []))
+            folders, files = self._folders.get(here, _EMPTY)
             in_folder[here] = []
             for name in sorted(files):
                 reason = junk_reason(name)
@@ -143,16 +145,13 @@ class ZipTree(Tree):
                 else:
                     waiting.append(f"{here}{name}/")
         paths = [path for here in sorted(in_folder, key=lambda here: here[:-1]) for path in in_folder[here]]
-        sizes = np.array([self._members[path].file_size for path in paths], np.int64)
-        return ImageFiles(folder, Names.of(paths), sizes, np.zeros(len(paths), np.int64))
+        names = Names.of(paths)
+        sizes = self._directory.places[self._rows(names), 2]
+        return ImageFiles(folder, names, sizes, np.zeros(len(names), np.int64))
 
     def reader(self, paths: Names) -> ZipReader:
         """Returns a reader of members, named relative to the tree's root; raises KeyError if there is none."""
-        places = np.empty((len(paths), 4), np.int64)
-        for row, path in enumerate(paths):
-            member = self._members[path]
-            places[row] = (member.header_offset, member.compress_size, member.file_size, member.CRC)
-        return ZipReader(self.root, paths, places)
+        return ZipReader(self.root, paths, self._directory.places[self._rows(paths)])
 
     def source(self, listed: Source) -> Source:
         """Returns a source that was listed by this tree, with readers of the zip file."""
@@ -169,34 +168,43 @@ class ZipTree(Tree):
     def _is_image(self, path: str) -> bool:
         return path.lower().rpartition(".")[2] in EXTENSIONS or is_image_content(BytesIO(self.content(path)))
 
-    @cached_property
-    def _members(self) -> dict[str, zipfile.ZipInfo]:
-        """The files below the top, by their paths relative to it."""
-        try:
-            with zipfile.ZipFile(self.root) as archive:
-                members = archive.infolist()
-        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise UserError(f"--data {self.root}: is no complete zip file ({error}); download it again") from error
-        named = ((_normal(member.filename), member) for member in members if not member.is_dir())
-        return {path[len(self.top) :]: member for path, member in named if path.startswith(self.top)}
+    def _rows(self, paths: Names) -> np.ndarray:
+        """Returns the rows of members in the zip file's list, (n,) int64; raises KeyError if there is none."""
+        split = (path.rpartition("/") for path in paths)
+        rows = [self._folders[folder + slash].files[name] for folder, slash, name in split]
+        return np.array(rows, np.int64)
 
-    @cached_property
-    def _folders(self) -> dict[str, tuple[set[str], list[str]]]:
-        """For each folder, the names of its folders and of its files."""
-        folders: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
-        for path in self._members:
-            folder, _, name = path.rpartition("/")
-            here = f"{folder}/" if folder else ""
-            folders.setdefault(here, (set(), []))[1].append(name)
-            while here:
-                above, _, own = here[:-1].rpartition("/")
-                parent = f"{above}/" if above else ""
-                known = own in folders.setdefault(parent, (set(), []))[0]
-                folders[parent][0].add(own)
-                if known:
-                    break
-                here = parent
+    def _tree(self) -> "dict[str, _Folder]":
+        """Returns each folder below the top, by its path relative to it."""
+        folders: dict[str, _Folder] = {"": _Folder(set(), {})}
+        for row, written in enumerate(self._directory.names()):
+            path = _normal(written)
+            if not path.startswith(self.top):
+                continue
+            folder, slash, name = path[len(self.top) :].rpartition("/")
+            here = folder + slash
+            if here not in folders:
+                _add_folder(folders, here)
+            folders[here].files[name] = row  # of two members of one name the later one, as programs unpack them
         return folders
+
+
+class _Folder(NamedTuple):
+    folders: set[str]  # names
+    files: dict[str, int]  # rows in the zip file's list, by name
+
+
+_EMPTY = _Folder(set(), {})
+
+
+def _add_folder(folders: dict[str, _Folder], path: str) -> None:
+    """Adds a folder that is not there, and those above it."""
+    below: set[str] = set()
+    while path not in folders:
+        folders[path] = _Folder(below, {})
+        above, slash, name = path[:-1].rpartition("/")
+        path, below = above + slash, {name}
+    folders[path].folders.update(below)
 
 
 def _normal(name: str) -> str:

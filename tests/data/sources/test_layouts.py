@@ -10,6 +10,8 @@ import pytest
 
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import with_validation
+from alexnet_torch.data.sources.zip_directory import ZipDirectory
+from alexnet_torch.data.sources.zip_tree import ZipTree
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 from tests.support.image_sets import (
@@ -226,3 +228,28 @@ def test_a_change_of_a_zip_is_noticed(tmp_path: Path) -> None:
     after = open_source(file).files
     assert list(before.paths) == list(after.paths) == ["."]
     assert not np.array_equal(before.sizes, after.sizes)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_list_of_a_zip_is_what_zipfile_reads(method: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [("a/b/c/x.jpg", b"1"), ("a/é.jpg", b"22"), ("日本/y.jpg", b""), ("z.jpg", b"4" * 1000)]
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)  # so that sizes and places are written as for 4 GB
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    root = write_zip(tmp_path, files, method)
+    with zipfile.ZipFile(root, "a") as archive:
+        archive.writestr("folder/", b"")
+        archive.comment = b"a comment"
+    with zipfile.ZipFile(root) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    assert b"PK\6\6" in root.read_bytes()  # the end of a large file
+    directory = ZipDirectory(root)
+    assert list(directory.names()) == [member.filename for member in members]
+    numbers = [[each.header_offset, each.compress_size, each.file_size, each.CRC] for each in members]
+    assert directory.places.tolist() == numbers
+    tree = ZipTree(root)
+    assert tree.subfolders() == ["a", "日本"]
+    assert tree.subfolders("a/") == ["b"]
+    assert tree.subfolders("a/b/") == ["c"]
+    assert tree.content("z.jpg") == b"4" * 1000
+    assert tree.is_file("a/é.jpg")
+    assert not tree.is_file("a/b")
