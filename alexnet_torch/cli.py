@@ -23,9 +23,14 @@ from alexnet_torch.files import explain_os_error
 from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.output_streams import guarded_streams
 from alexnet_torch.recipes.command_line import one_line_errors
+from alexnet_torch.verbosity import choose_verbosity, verbosity
 
 PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
 TRAIN = "train"
+_DESCRIPTION = (
+    "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, and --verbose, for the "
+    "warnings of libraries."
+)
 
 
 def _parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -80,14 +85,19 @@ def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
 
 
 def _run(arguments: list[str], program: str) -> int:
+    quiet, verbose = (option in arguments for option in ("--quiet", "--verbose"))  # of every command
+    words = [word for word in arguments if word not in ("--quiet", "--verbose")]
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(_parse_only(command))
     try:
         with one_line_errors(program):
-            run_command = app.cli(args=arguments, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+            run_command = app.cli(
+                args=words, prog=program, description=_DESCRIPTION, config=(tyro.conf.FlagCreatePairsOff,)
+            )
         reuse_freed_memory()
-        run_command()
+        with verbosity(choose_verbosity(quiet, verbose), output_is_result=True):
+            run_command()
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status

@@ -10,6 +10,7 @@ from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.output_streams import guarded_streams
 from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.training.stop_signal import StopSignal
+from alexnet_torch.verbosity import choose_verbosity, verbosity
 
 
 def main(arguments: list[str] | None = None, program: str = "train.py") -> int:
@@ -34,7 +35,10 @@ def main(arguments: list[str] | None = None, program: str = "train.py") -> int:
 def run(arguments: list[str] | None, program: str, world: World, stop: StopSignal) -> int:
     """Trains as one of the run's ranks; if the run ends early, prints why. Returns the exit status."""
     try:
-        train(parse_options(arguments, program, world), world, stop)
+        given = parse_options(arguments, program, world)
+        level = choose_verbosity(given.pop("quiet", False), given.pop("verbose", False))
+        with verbosity(level, output_is_result=False):
+            train(given, world, stop)
     except RunError as error:
         if error.printed_by == "this rank" or (error.printed_by == "main rank" and world.rank == 0):
             print(f"{program}: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
     ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "run_folder", "versions"],
-    ["gpu_kernels", "native_library", "run_claim", "text_files"],
+    ["gpu_kernels", "native_library", "run_claim", "text_files", "verbosity"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],
     ["evaluation"],

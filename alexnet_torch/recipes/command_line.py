@@ -19,6 +19,10 @@ class RunOptions(settings.RunSettings):
 
     config: Annotated[str | None, Option(None, "FILE")]  # an option only: config.json does not name another one
     """Repeat the run whose config.json this is, in a new --output, with its settings where no option is given."""
+    quiet: Annotated[bool, Option(False)]  # as is this one: a resumed run may be watched in another way
+    """Print only errors, warnings and what was found in the data."""
+    verbose: Annotated[bool, Option(False)]
+    """Print also each checkpoint, machine and versions, and the warnings of libraries; lines instead of a bar."""
 
 
 GROUPS = {

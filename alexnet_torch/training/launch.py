@@ -48,6 +48,7 @@ from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.tracking import require_tracker
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.verbosity import detail
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -84,11 +85,14 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunCla
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
         trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
         stop.install()
-        text = json.dumps(describe_run(settings, recipe, prepared, placement), indent=1, allow_nan=False).encode()
+        description = describe_run(settings, recipe, prepared, placement)
+        text = json.dumps(description, indent=1, allow_nan=False).encode()
         with control.main_only() as is_main:
             if is_main:
                 atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
                 control.mark_started()
+                for name in ("hardware", "python", "versions", "commit"):
+                    detail(f"{name}: {description[name]}")
     except OSError as error:
         raise UserError(f"--output {settings.output}: {explain_os_error(error)}") from error
     with record_end(trainer.output, ranks.world.is_main):

@@ -375,7 +375,7 @@ def test_the_command_line_has_exactly_the_documented_options() -> None:
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
         "--batch-size --lr --seed --init --init-stages --freeze --devices --split --timeout --output --resume --config "
-        "--amp --compile --log-every --val-every --save-every --track --val-split --help"
+        "--amp --compile --log-every --val-every --save-every --track --val-split --quiet --verbose --help"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
