@@ -2,13 +2,12 @@
 
 import gc
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,8 @@ from alexnet_torch.data.worker_processes import map_ahead
 from benchmarks.harness.measure import time_call
 
 SIDE, SIZE, BATCH = 256, 224, 128
+WORK_PIECES = 8
+Clock = Callable[[], float]
 Reader = Callable[[ImageMap], Iterator[Tensor]]
 
 
@@ -96,48 +97,35 @@ def _epoch(n: int, epoch: int) -> tuple[Crops, list[np.ndarray]]:
     return random_crops(n, SIDE, SIZE, 0, epoch, True), [order[i : i + BATCH] for i in range(0, n, BATCH)]
 
 
-def reading_time(images: ImageMap, reader: Reader) -> float:
-    """Returns the seconds for a crop of an epoch."""
-    return time_call(lambda: [None for _ in reader(images)]) / len(images)
+def reading_time(images: ImageMap, reader: Reader, clock: Clock = time.perf_counter) -> float:
+    """Returns the seconds for a crop of an epoch, on a clock: all threads' CPU time with time.process_time."""
+    start = clock()
+    for _ in reader(images):
+        pass
+    return (clock() - start) / len(images)
 
 
-def first_reading_time(file: MapFile, reader: Reader, cold: bool) -> float:
+def first_reading_time(file: MapFile, reader: Reader, cold: bool, clock: Clock = time.perf_counter) -> float:
     """Returns the seconds for a crop of the first epoch of a process, from the page cache or from the disk."""
     if cold:
         file.drop()
-    return reading_time(file.open(), reader)
+    return reading_time(file.open(), reader, clock)
 
 
-@contextmanager
-def reading_beside(images: ImageMap, reader: Reader | None, rate: float) -> Iterator[None]:
-    """Reads `rate` crops a second in the background while the block runs; nothing without a reader."""
-    stop = threading.Event()
+def time_between_batches(work: Callable[[], object], images: ImageMap, reader: Reader | None) -> float:
+    """Returns the seconds in which this thread works and takes a batch, a few times, as a training thread does.
 
-    def consume() -> None:
-        due = time.perf_counter()
-        while reader and not stop.is_set():
-            for batch in reader(images):
-                due += len(batch) / rate
-                if stop.wait(max(0.0, due - time.perf_counter())):
-                    break
-
-    thread = threading.Thread(target=consume)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    Args:
+        work: what it does between two batches.
+        reader: reads the batches ahead in threads of its own; None: there are no batches.
+    """
+    batches: Iterator[Tensor | None] = reader(images) if reader else cycle([None])
+    next(batches)
+    time.sleep(0.05)  # until the next batches are there
+    return time_call(lambda: [work() if piece % 2 == 0 else next(batches) for piece in range(2 * WORK_PIECES)])
 
 
-def time_beside(work: Callable[[], object], images: ImageMap, reader: Reader | None, rate: float) -> float:
-    """Returns the seconds of `work` while crops are read beside it."""
-    with reading_beside(images, reader, rate):
-        time.sleep(0.05)  # until the first batches are there
-        return time_call(work)
-
-
-def beside_each_reader(work: Callable[[], object], images: ImageMap, rate: float) -> dict[str, Callable[[], float]]:
-    """Returns functions that measure the seconds of `work` alone, and beside each way to read."""
+def beside_each_reader(work: Callable[[], object], images: ImageMap) -> dict[str, Callable[[], float]]:
+    """Returns functions that measure the seconds of `work` alone, and with each way to read."""
     readers: dict[str, Reader | None] = {"alone": None, "NumPy": numpy_reader(), "compiled": native_reader(1)}
-    return {name: partial(time_beside, work, images, reader, rate) for name, reader in readers.items()}
+    return {name: partial(time_between_batches, work, images, reader) for name, reader in readers.items()}

@@ -5,9 +5,12 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Name = TypeVar("Name")
 
 GFLOP_PER_IMAGE = 4.13
 """To train the paper's net at 224 pixels: multiplications and additions, forward and backward."""
@@ -20,7 +23,7 @@ def time_call(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_times(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+def median_times(contenders: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
     """Returns the median seconds of each contender.
 
     Each round runs every contender once, so that drift in the machine's speed affects all of them equally.
@@ -29,7 +32,7 @@ def median_times(contenders: Mapping[str, Callable[[], float]], rounds: int) -> 
         contenders: functions that measure themselves and return seconds.
         rounds: number of rounds that count; one more is run first to warm up.
     """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Name, list[float]] = {name: [] for name in contenders}
     for index in range(rounds + 1):
         for name, contender in contenders.items():
             measured = contender()
