@@ -24,7 +24,7 @@ from alexnet_torch.data.worker_processes import map_ahead
 from benchmarks.harness.measure import time_call
 
 SIDE, SIZE, BATCH = 256, 224, 128
-WORK_PIECES = 8
+WORK_PIECES = 4
 Clock = Callable[[], float]
 Reader = Callable[[ImageMap], Iterator[Tensor]]
 
