@@ -1,5 +1,6 @@
 """Data sets in folders and zip files: what is told about a damaged one, and the traps of ImageNet's layouts."""
 
+import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -253,3 +254,14 @@ def test_the_list_of_a_zip_is_what_zipfile_reads(method: int, tmp_path: Path, mo
     assert tree.content("z.jpg") == b"4" * 1000
     assert tree.is_file("a/é.jpg")
     assert not tree.is_file("a/b")
+
+
+@pytest.mark.parametrize("write", [zip_of_folder, lambda path: write_kaggle(path, small_set())], ids=["zip", "files"])
+def test_readers_go_to_worker_processes_with_what_they_need(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    split = open_source(write(tmp_path)).split("val")
+    rows = np.array([4, 1])
+    part = pickle.loads(pickle.dumps(split.take(rows)))
+    assert [part.read(i) for i in range(2)] == [split.read(row) for row in rows.tolist()]
+    assert [part.reader.location(i) for i in range(2)] == [split.reader.location(row) for row in rows.tolist()]
+    assert list(part.keys) == [split.keys[row] for row in rows.tolist()]
+    assert len(pickle.dumps(split.take(rows))) < len(pickle.dumps(split))
