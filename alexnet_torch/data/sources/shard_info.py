@@ -24,7 +24,9 @@ def check_info(file: Path, tables: Sequence[SampleTable]) -> None:
         splits = json.loads(file.read_bytes())["splits"]
         described = {split: _described(splits, SPLITS[split]) for split in ("train", "val")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: does not describe shards ({error!r}); download it again, or remove it") from error
+        raise UserError(
+            f"{file}: does not describe shards ({error!r}); download it again, or move it elsewhere"
+        ) from error
     for table in tables:
         names, samples = described[table.split]
         there = {file.name for file in table.files}
