@@ -60,11 +60,15 @@ class PaperSGD(torch.optim.Optimizer):
             if params:
                 self._update(params, *numbers)
 
+    def negative_velocity(self, p: Tensor) -> Tensor:
+        """Returns u = -v of a parameter: 0 before its first update."""
+        if not self.state[p]:
+            self.state[p]["negative_velocity"] = torch.zeros_like(p)
+        velocity: Tensor = self.state[p]["negative_velocity"]
+        return velocity
+
     def _update(self, params: list[Tensor], rate: float, decay: float, momentum: float) -> None:
-        for p in params:
-            if not self.state[p]:
-                self.state[p]["negative_velocity"] = torch.zeros_like(p)
-        buffers: list[Tensor | None] = [self.state[p]["negative_velocity"] for p in params]
+        buffers: list[Tensor | None] = [self.negative_velocity(p) for p in params]
         sgd(
             params,
             [p.grad for p in params if p.grad is not None],

@@ -13,17 +13,19 @@ class Precision:
         devices: the towers' devices; the loss is on the first.
 
     Attributes:
+        dtype: of matrix products and convolutions; None for float32.
+        device_types: of the devices, each once.
         scaler: scales the loss, so that small gradients do not vanish in fp16; does nothing for the others.
     """
 
     def __init__(self, name: str | None, *devices: torch.device) -> None:
-        self._dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-        self._device_types = list(dict.fromkeys(device.type for device in devices))
-        self.scaler = torch.amp.GradScaler(self._device_types[0], enabled=name == "fp16")
+        self.dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.device_types = list(dict.fromkeys(device.type for device in devices))
+        self.scaler = torch.amp.GradScaler(self.device_types[0], enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context for the forward pass and the loss."""
         contexts = ExitStack()
-        for kind in self._device_types:  # a context of one type leaves the other types in 32 bits
-            contexts.enter_context(torch.autocast(kind, dtype=self._dtype, enabled=self._dtype is not None))
+        for kind in self.device_types:  # a context of one type leaves the other types in 32 bits
+            contexts.enter_context(torch.autocast(kind, dtype=self.dtype, enabled=self.dtype is not None))
         return contexts

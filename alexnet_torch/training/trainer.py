@@ -24,6 +24,7 @@ from alexnet_torch.model.dropout_key import DropoutKey
 from alexnet_torch.model.exchange import part_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.training.captured_step import CapturedStep, compile_step
 from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
 from alexnet_torch.training.final_test import test_best
 from alexnet_torch.training.optimizers import set_rates
@@ -95,6 +96,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.parallel_net: nn.Module = self.net  # wrapped by `fit`, to add up gradients if there are several ranks
+        self.captured_step: CapturedStep | None = None  # in place of `train_step`, from `fit` on
         self.stopped_by = 0  # the signal for which all ranks stop
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
@@ -157,7 +159,8 @@ class Trainer:
         net, optimizer = self.parallel_net, self.optimizer
         dropout = DropoutKey(seed, step, batch.first_row, given.dropout_keys)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
-            loss, wrong = train_step(net, optimizer, given.images, given.labels, dropout, self.precision, rows)
+            step_function = self.captured_step or train_step
+            loss, wrong = step_function(net, optimizer, given.images, given.labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.collectives.sum_over_slices(sums), rows)
         if step == 0:
@@ -174,7 +177,7 @@ class Trainer:
             filters = filters_by_tower(gather_full_state(self.net, self.optimizer, self.ranks, conv1), conv1)
             self.run_log.log_start(self.net.architecture, self.net.num_classes, self.net.image_size, filters)
         if self.settings.compile:
-            self.net.compile_stages()
+            self.captured_step = compile_step(self.net, self.optimizer, self.precision, self.ranks)
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)
         if self.parallel_net is not self.net:
             self._warm_up()

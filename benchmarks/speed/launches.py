@@ -60,8 +60,13 @@ class OneOfTwo(Ranks):
         return placement.exchange(self.peers)
 
 
-def our_counts(placement: Placement, ranks: Ranks | None = None) -> LaunchCounter:
-    """Counts our second training step, as train.py runs it: the first one allocates."""
+def our_counts(
+    placement: Placement, ranks: Ranks | None = None, graph: Sequence[tuple[str, str]] = ()
+) -> LaunchCounter:
+    """Counts our second training step, as train.py runs it: the first one allocates.
+
+    `graph`, if given, are the launches of `train_step`, which is then not counted itself.
+    """
     counter = LaunchCounter(PARTS, KERNELS)
     with TemporaryDirectory() as folder:
         data = make_images(Path(folder, "images"), classes=2, train=ROWS, val=1)
@@ -72,6 +77,10 @@ def our_counts(placement: Placement, ranks: Ranks | None = None) -> LaunchCounte
         trainer.net.train()
         first, second = trainer.train_loader.epoch(0)
         trainer.train_batch(first)
+        if graph:
+            results = torch.zeros((), device=placement.devices[0]), torch.zeros((), device=placement.devices[0])
+            trainer.captured_step = lambda *_: results  # type: ignore[assignment]
+            counter.add(graph)
         with counter.counting():
             trainer.train_batch(second)
         trainer.run_log.close()
@@ -81,6 +90,18 @@ def our_counts(placement: Placement, ranks: Ranks | None = None) -> LaunchCounte
 def one_device(device: torch.device) -> LaunchCounter:
     """Counts our step with both towers on one device."""
     return our_counts(all_towers([device] * 2, SINGLE_PROCESS, ""))
+
+
+def one_device_compiled(device: torch.device) -> LaunchCounter:
+    """Counts our step with both towers on one device and `--compile`, as a GPU replays it.
+
+    The pretend device cannot be compiled for: the graph counts as one launch, for which
+    tests/training/test_captured_step.py has the reasons, and the copies of its three inputs, which CUDA graphs make, as
+    one each.
+    """
+    graph = [("the step's graph", "replay"), *[("the step's graph", "copy of an input")] * 3]
+    placement = all_towers([device] * 2, SINGLE_PROCESS, "")
+    return our_counts(placement, graph=graph)
 
 
 def two_devices(device: torch.device) -> LaunchCounter:
@@ -126,6 +147,7 @@ def torchvisions(device: torch.device) -> LaunchCounter:
 
 CONTENDERS: dict[str, Callable[[torch.device], LaunchCounter]] = {
     "ours, one device": one_device,
+    "ours, one device, --compile": one_device_compiled,
     "ours, two devices": two_devices,
     "ours, one of two tower ranks": tower_rank,
     "torchvision's alexnet, one device": torchvisions,

@@ -7,7 +7,8 @@ from benchmarks.speed.launches import totals
 
 def test_launches_of_a_step(pretend_process: Executor) -> None:
     """A change of a number is no fault as such: write the new one here if it is right, and not above the targets."""
-    expected = {"ours, one device": 116, "ours, two devices": 146, "ours, one of two tower ranks": 99}
+    expected = {"ours, one device": 116, "ours, one device, --compile": 12, "ours, two devices": 146}
+    expected["ours, one of two tower ranks"] = 99
     assert pretend_process.submit(totals, tuple(expected)).result() == expected
     assert (
         expected["ours, one device"] <= 130
