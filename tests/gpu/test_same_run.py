@@ -1,6 +1,7 @@
 """On GPUs a run is that of the CPU, in every placement; it resumes after kill -9."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ IN_DOUBLE = 1e-10
 IN_16_BITS = 2e-2  # of the losses: roundings of float16 and bfloat16, and the order of their sums
 STEPS = ("--max-steps", "30")
 FEW_STEPS = ("--max-steps", "10")
+HANGS = 900.0  # seconds: compiling for a GPU takes two minutes at most
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,23 @@ every_placement = pytest.mark.parametrize("name", CASES)
 
 
 def train(case: Case, given: list[str], status: int = 0, **variables: str) -> None:
-    """Trains as a process of its own, in float64 by default."""
+    """Trains as a process of its own, in float64 by default; kills all ranks if they hang."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DOUBLE": "1", **variables}
-    done = subprocess.run(case.command(given), env=environment, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr[-3000:]
+    process = subprocess.Popen(
+        case.command(given),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # of torchrun's ranks, too
+    )
+    try:
+        output, _ = process.communicate(timeout=HANGS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"{case} hangs:\n{output[-3000:]}")
+    assert process.returncode == status, output[-3000:]
 
 
 @pytest.fixture(scope="module")

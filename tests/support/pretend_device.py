@@ -4,7 +4,8 @@ It shows without a GPU what a second device would do: an operation that mixes it
 cross, and COPIES records each. What a non-blocking copy returns on the CPU is not there yet: it is NaN. Autocast
 computes products and convolutions in 16 bits. But everything is computed on the CPU: this shows nothing about a GPU's
 kernels, streams or speed.
-PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0".
+PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0", and no page-locked memory, whose
+allocator must be in C++: `pin_memory` runs on GPUs only.
 
 Importing this module registers the device for the rest of the process, and must come before the first backward pass:
 use the fixture `pretend_process`.
