@@ -18,7 +18,7 @@ from alexnet_torch.commands.prepare_command import prepare_command
 from alexnet_torch.commands.report_command import report_command
 from alexnet_torch.commands.runs_command import runs_command
 from alexnet_torch.early_stop import stopped_by_signals
-from alexnet_torch.errors import OutputLost, UserError, status_of
+from alexnet_torch.errors import OutputLost, UserError, describe_memory_error, status_of
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.output_streams import guarded_streams
@@ -103,6 +103,9 @@ def _run(arguments: list[str], program: str) -> int:
         return error.exit_status
     except OSError as error:
         print(f"{program}: {explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{PROGRAM}: {describe_memory_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"{program}: stopped", file=sys.stderr)

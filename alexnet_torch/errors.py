@@ -100,3 +100,8 @@ class Stopped(KeyboardInterrupt):
 def status_of(interrupt: KeyboardInterrupt) -> int:
     """Returns the exit status after Ctrl-C or another signal: 128 plus its number."""
     return 128 + (interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT)
+
+
+def describe_memory_error(error: MemoryError) -> str:
+    """Returns a line about memory that the system did not give."""
+    return f"there is not enough memory ({str(error) or 'none was left'}); use smaller images or batches"

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, status_of
+from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error, status_of
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.output_streams import guarded_streams
@@ -46,6 +46,9 @@ def run(arguments: list[str] | None, program: str, world: World, stop: StopSigna
     except OSError as error:
         rank = f"rank {world.rank}: " if world.size > 1 else ""
         print(f"{program}: {rank}{explain_os_error(error)}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{program}: rank {world.rank}: {describe_memory_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:  # before training, which saves first: see StopSignal
         if world.local_rank == 0:

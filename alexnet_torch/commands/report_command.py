@@ -5,6 +5,7 @@ from typing import Annotated
 
 from alexnet_torch.commands.options import Devices, Run, load_run, shown
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_os_error
 
 
 def report_command(
@@ -26,6 +27,5 @@ def report_command(
     try:
         path = write_report(run, model, images_of_run(run, model, data), output)
     except OSError as error:
-        named = output or run
-        raise UserError(f"--output {named}: cannot be written ({error.strerror}); name another file") from error
+        raise UserError(f"--output {output or run}: {explain_os_error(error)}") from error
     print(f"the page is {path}")

@@ -60,7 +60,8 @@ def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> C
     if cache == "none":
         return statistics
     needed = sum(map(maps.map_bytes, source.splits))
-    held = sum(path.stat().st_blocks * 512 for folder in (maps.path, maps.partial) for path in folder.glob("*.u8"))
+    files = [path for folder in (maps.path, maps.partial) for path in folder.glob("*.u8") if path.is_file()]
+    held = sum(path.stat().st_blocks * 512 for path in files)
     free = free_bytes(home)
     if held >= needed or all(map(maps.has_map, source.splits)):
         return maps

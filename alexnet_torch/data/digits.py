@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet_torch.files import cache_home
+from alexnet_torch.files import cache_home, naming
 
 VALIDATION_EVERY = 5
 
@@ -30,18 +30,23 @@ def digits_folder(root: Path | None = None) -> Path:
     images, labels = load_digits(return_X_y=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        with naming(temporary):
+            _write_images(temporary, images, labels)
+        temporary.rename(root)
+    except BaseException as error:  # also a signal
+        shutil.rmtree(temporary)
+        if not (isinstance(error, OSError) and root.is_dir()):  # otherwise another process was faster
+            raise
+    return root
+
+
+def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     counts = [0] * 10
     for image, label in zip(images, labels, strict=True):
         split = "val" if counts[label] % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
         counts[label] += 1
-        folder = temporary / split / str(label)
-        folder.mkdir(parents=True, exist_ok=True)
+        class_folder = folder / split / str(label)
+        class_folder.mkdir(parents=True, exist_ok=True)
         grey = np.rint(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
-        Image.fromarray(grey).save(folder / f"{counts[label]:04d}.png")
-    try:
-        temporary.rename(root)
-    except OSError:
-        if not root.is_dir():  # otherwise another process was faster
-            raise
-        shutil.rmtree(temporary)
-    return root
+        Image.fromarray(grey).save(class_folder / f"{counts[label]:04d}.png")

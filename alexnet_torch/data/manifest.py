@@ -67,7 +67,7 @@ def stale_reason(cache: CacheFolder) -> str | None:
             return "it was made by another version"
         if difference := _difference(cache, manifest):
             return difference
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         return f"it is damaged ({error})"
     if manifest.get("variant", cache.source.variant) != cache.source.variant:
         return "its images were divided differently"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_os_error
 from alexnet_torch.recipes.ablations import ABLATIONS, apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import COLOUR_NAMES, Recipe
@@ -243,7 +244,9 @@ def _read_settings(config: Path, source: str, missing: str) -> dict[str, Any]:
         settings: dict[str, Any] = dict(json.loads(config.read_text())["settings"])
     except FileNotFoundError as error:
         raise UserError(f"{source}{missing}") from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{source}: {explain_os_error(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
         fix = "restore it, or start a new run in another folder"
         raise UserError(f"{source}: {config} cannot be read ({error}); {fix}") from error
     if unknown := set(settings) - {f.name for f in fields(Settings)}:

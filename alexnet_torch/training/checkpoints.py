@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -98,6 +99,8 @@ class RunCheckpoints:
         if newest is None:
             return None
         path, content = newest
+        if not isinstance(content, dict) or not set(content) >= _CONTENT:
+            raise UserError(f"--resume: {path} is no checkpoint of a run; move it elsewhere")
         require_same_run(content["identity"], self.identity)
         if not set(content["optimizer"]) <= set(content["weights"]):
             raise UserError(f"--resume: {path} was saved by another version of this project; resume with that version")
@@ -146,7 +149,13 @@ def load_newest_intact(folder: Path, on_damaged: Callable[[Path], None]) -> tupl
     """
     for path in list_checkpoints(folder):
         if _digest(path) == path.stem.rpartition("-")[2]:
-            return path, torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return path, torch.load(path, map_location="cpu", weights_only=True)
+            except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+                # its checksum is right, so it was written as it is: by another program
+                raise UserError(
+                    f"--resume: {path} is no checkpoint of a run, and no code of it was run; move it elsewhere"
+                ) from error
         on_damaged(path)
     return None
 
@@ -158,6 +167,9 @@ def load_intact_step(folder: Path, step: int) -> dict[str, Any] | None:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return content
     return None
+
+
+_CONTENT = {"identity", "state", "weights", "optimizer", "scaler"}
 
 
 def _step(path: Path) -> int:

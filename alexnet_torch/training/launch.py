@@ -1,6 +1,7 @@
 """Assembles the training that the options describe, and runs it: in one process or in each of several."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -204,6 +205,16 @@ def _has_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS))
 
 
+def _require_memory(settings: Settings) -> None:
+    """Refuses images whose mean does not fit into memory: its sums, int64, and itself, float32, of three channels."""
+    side, memory = decoded_side(settings.image_size), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if (needed := 36 * side * side) > memory:
+        raise UserError(
+            f"--image-size {settings.image_size}: the mean image alone takes {needed / 1e9:,.0f} GB, and this machine "
+            f"has {memory / 1e9:,.0f} GB of memory; give fewer pixels"
+        )
+
+
 def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     """Returns the recipe and the placement, and checks the settings against both."""
     recipe = apply_ablation(RECIPES[settings.recipe](), settings.ablation)
@@ -211,6 +222,7 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
+    _require_memory(settings)
     check_start(settings, recipe.architecture)
     if world.is_main:
         require_tracker(settings.track)

@@ -1,0 +1,211 @@
+"""Odd paths, permissions and files: one line that names the file and its own reason, and status 2."""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from alexnet_torch.training.checkpoints import list_checkpoints
+from tests.support.commands import run_cli, run_train
+from tests.support.folders import make_images
+from tests.support.permissions import permissions
+
+pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
+LONG, LONG_PATH = "x" * 300, "/".join(["y" * 200] * 30)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, narrow_demo_recipe: None) -> Path:  # noqa: ARG001
+    """A folder with images, a cache and a run."""
+    folder = tmp_path_factory.mktemp("made")
+    make_images(folder / "images")
+    done = train(folder, "run")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "made"))
+
+
+def train(folder: Path, output: str, *more: str) -> CompletedProcess[str]:
+    given = ["--data", str(folder / "images"), "--output", str(folder / output), "--cache", str(folder / "cache")]
+    return run_train(*given, "--recipe", "demo", "--batch-size", "8", "--max-steps", "1", *more)
+
+
+def require_one_line(done: CompletedProcess[str], pattern: str) -> None:
+    lines = [line for line in done.stderr.splitlines() if re.match(r"(train\.py|python -m alexnet_torch): ", line)]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(pattern, lines[0]), lines[0]
+
+
+COMMANDS: dict[str, Callable[[Path], CompletedProcess[str]]] = {
+    "train": lambda f: train(f, "run"),
+    "resume": lambda f: run_train("--output", f / "run", "--resume", "--max-steps", "2"),
+    "repeat": lambda f: run_train("--config", f / "run/config.json", "--output", f / "new", "--max-steps", "1"),
+    "init": lambda f: train(f, "new", "--init", str(f / "run")),
+    "predict": lambda f: run_cli("predict", f / "run", f / "images/val/class0/000.png"),
+    "evaluate": lambda f: run_cli("evaluate", f / "run", "--data", f / "images"),
+    "export": lambda f: run_cli("export", f / "run", f / "x.pt"),
+    "import": lambda f: run_cli("import", f / "run/model.pt", "--output", f / "new"),
+    "features": lambda f: run_cli("features", f / "run", f / "images/val", "--output", f / "f.npy"),
+    "report": lambda f: run_cli("report", f / "run"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_run_that_may_not_be_read(command: str, folder: Path) -> None:
+    with permissions(folder / "run", 0):
+        require_one_line(COMMANDS[command](folder), r"run/[\w.]+: Permission denied; change its permissions, or name")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("run/config.json", "resume"),
+        ("run/config.json", "repeat"),
+        ("run/metrics.jsonl", "resume"),
+        ("run/model.pt", "predict"),
+        ("run/model.json", "predict"),
+        ("run/checkpoints", "resume"),
+        ("images/train/class0", "train"),
+    ],
+)
+def test_a_part_that_may_not_be_read(name: str, command: str, folder: Path) -> None:
+    if command == "train":
+        shutil.rmtree(folder / "run")
+    with permissions(folder / name, 0):
+        require_one_line(
+            COMMANDS[command](folder), rf"(no permission to read .*|{name}.*: Permission denied); change its"
+        )
+
+
+@pytest.mark.parametrize("path", [LONG, LONG_PATH], ids=["name", "path"])
+@pytest.mark.parametrize("option", ["--data", "--output", "--cache", "--init", "--config"])
+def test_a_path_that_is_too_long(option: str, path: str, made: Path) -> None:
+    given = {"--data": made / "images", "--output": made / "new", "--cache": made / "cache", option: path}
+    words = [str(word) for pair in given.items() for word in pair]
+    require_one_line(
+        run_train(*words, "--recipe", "demo", "--max-steps", "1"), "File name too long; choose a shorter name"
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", LONG, "x.png"],
+        ["predict", "RUN", LONG],
+        ["evaluate", "RUN", "--data", LONG],
+        ["export", "RUN", f"{LONG}.pt"],
+        ["features", "RUN", "IMAGES", "--output", f"{LONG}.npy"],
+        ["import", LONG, "--output", "new"],
+        ["import", "RUN/model.pt", "--output", LONG],
+        ["figures", "RUN", "--output", LONG, "--data", "none"],
+        ["report", LONG],
+        ["runs", LONG],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_name_that_is_too_long_for_a_command(command: list[str], made: Path) -> None:
+    words = [word.replace("RUN", f"{made}/run").replace("IMAGES", f"{made}/images") for word in command]
+    require_one_line(run_cli(*words), "File name too long|there is no such")
+
+
+@pytest.mark.parametrize("option", ["--data", "--output", "--cache", "--init", "--config"])
+def test_a_link_to_nothing(option: str, folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "nowhere/else")
+    given = {"--data": folder / "images", "--output": folder / "new", option: folder / "link"}
+    words = [str(word) for pair in given.items() for word in pair]
+    require_one_line(run_train(*words, "--recipe", "demo", "--max-steps", "1"), r"link(/[\w-]+)?: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.u8", None),
+        ("mean.npy", b""),
+        ("manifest.json", b"[1]\n"),
+        ("manifest.json", None),
+        ("mean.npy", b"\0\xff"),
+    ],
+)
+def test_a_damaged_file_or_a_link_to_nothing_in_the_cache_is_built_again(
+    name: str, content: bytes | None, folder: Path
+) -> None:
+    assert train(folder, "other").returncode == 0  # the images were copied: their cache is another
+    for path in (folder / "cache").glob(f"*/{name}"):
+        path.unlink()
+        if content is None:
+            path.symlink_to(folder / "nowhere")
+        else:
+            path.write_bytes(content)
+    done = train(folder, "new")
+    assert done.returncode == 0, done.stderr
+    assert "again: it is damaged" in done.stderr or "decoding once" in done.stderr
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("payload-ran",)
+
+
+def saved(value: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+FOREIGN: dict[str, Callable[[], bytes]] = {
+    "payload": lambda: saved(Payload()),
+    "pickle": lambda: pickle.dumps(Payload()),
+    "dictionary": lambda: saved({"a": 1}),
+    "list": lambda: saved([1]),
+    "tensor": lambda: saved(torch.zeros(3)),
+    "empty": lambda: b"",
+    "text": lambda: b"hello",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_file_in_a_checkpoints_place(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    content, checkpoints = FOREIGN[kind](), folder / "run/checkpoints"
+    for path in list_checkpoints(checkpoints):
+        path.unlink()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    (checkpoints / f"step-00000001-{digest}.pt").write_bytes(content)
+    require_one_line(COMMANDS["resume"](folder), r"--resume: .*\.pt is no checkpoint of a run.*; move it elsewhere")
+    assert not (folder / "payload-ran").exists()
+
+
+def test_the_digits_on_a_full_disk_name_the_folder_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", no_space)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = run_train("--output", tmp_path / "run", "--recipe", "demo")
+    require_one_line(done, r"/\.digits-\w+: No space left on device; make room on its disk")
+    assert not list((tmp_path / "cache/alexnet_torch").iterdir())
+
+
+def test_images_larger_than_memory_are_refused_at_once(made: Path) -> None:
+    message = "--image-size 1000000: the mean image alone takes .* GB, and this machine has .* GB of memory; give fewer"
+    require_one_line(train(made, "new", "--cache", "none", "--image-size", "1000000"), message)
