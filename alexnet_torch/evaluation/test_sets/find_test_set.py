@@ -3,6 +3,7 @@
 No image is decoded. Of a folder with val/ in ImageFolder's layout, train/ is not needed and not listed.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from alexnet_torch.data.sources.class_folders import (
 from alexnet_torch.data.sources.class_names import class_order
 from alexnet_torch.data.sources.image_files import source_of_files
 from alexnet_torch.data.sources.image_tree import ImageTree
+from alexnet_torch.data.sources.imagenet_classes import WNID
 from alexnet_torch.data.sources.kaggle import is_kaggle
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.recognise import open_source
@@ -34,7 +36,7 @@ KNOWN_SETS = {
     "imagenet-sketch": "ImageNet-Sketch",
     "sketch": "ImageNet-Sketch",
 }
-"""What sets are called whose folders begin with this name, as their authors distribute them."""
+"""What sets are called whose folders begin with this word, as their authors distribute them."""
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None, cache: str = "auto") -> TestSet:
@@ -98,7 +100,7 @@ def _as_validation(source: Source) -> Source:
     """Returns a source whose training images are validation images."""
     (split,) = source.splits
     keys = Names.of(f"val/{key.partition('/')[2]}" for key in split.keys)
-    form = _known_name(source.root) or source.form
+    form = _known_name(source) or source.form
     return replace(source, form=form, splits=(replace(split, name="val", keys=keys),))
 
 
@@ -107,10 +109,13 @@ def _image_count(folder: Path) -> int:
     return len(ImageTree(folder).images("", deep=False))
 
 
-def _known_name(root: Path) -> str | None:
-    """Returns what people call the set, by the folder's name or its parent's."""
-    for name in (root.resolve().name.lower(), root.resolve().parent.name.lower()):
+def _known_name(source: Source) -> str | None:
+    """Returns what people call the set, by its folder's name or its parent's, if its classes are ImageNet's."""
+    if not all(WNID.fullmatch(each) or each.isdigit() for each in source.identities):
+        return None
+    root = source.root.absolute()
+    for name in (root.name.lower(), root.parent.name.lower()):
         for start, known in KNOWN_SETS.items():
-            if name.startswith(start):
+            if re.match(rf"{start}(?![a-z0-9])", name):
                 return known
     return None

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
 from alexnet_torch.run_folder import MODEL_WEIGHTS
 from tests.support.commands import run_cli
+from tests.support.folders import make_images
 from tests.support.test_sets import (
     NAMES,
     WNIDS,
@@ -97,6 +99,20 @@ def test_numbered_folders_are_the_standard_indices(run: Path, imagenet_a: Path, 
     assert document["form"] == "ImageNet-V2"
     assert document["classes"] == expected["classes"]
     assert document["results"] == expected["results"]
+
+
+def test_only_imagenets_classes_make_a_known_set(imagenet_a: Path, tmp_path: Path) -> None:
+    def form(folder: str) -> str:
+        target = tmp_path / folder
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(imagenet_a)
+        return find_test_set(target).form
+
+    assert form("a/sketch") == form("b/imagenet-sketch") == "ImageNet-Sketch"
+    assert form("c/imagenetv2-top-images-format-val") == "ImageNet-V2"
+    make_images(tmp_path / "own", val=1)
+    (tmp_path / "own/val").rename(tmp_path / "own/sketch")
+    assert find_test_set(tmp_path / "own/sketch").form == "class folders"
 
 
 @pytest.mark.parametrize("layout", ["{root}/val", "{root}/sketch"])
