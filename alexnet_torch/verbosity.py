@@ -12,7 +12,6 @@ from alexnet_torch.errors import UserError
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
-_LOGGERS = ("torch", "matplotlib", "tensorboard")  # libraries that warn by Python's logging
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"  # torch reads it when it is imported
 
 
@@ -35,7 +34,7 @@ def verbosity(level: Verbosity, output_is_result: bool) -> Iterator[None]:
         level: the verbosity.
         output_is_result: as for `guarded_streams`.
     """
-    before = sys.stdout, sys.stderr, [logging.getLogger(name).level for name in _LOGGERS]
+    before = sys.stdout, sys.stderr, logging.root.manager.disable
     with warnings.catch_warnings():
         if level == "verbose":
             sys.stdout = cast(TextIO, _Verbose(sys.stdout))
@@ -48,9 +47,8 @@ def verbosity(level: Verbosity, output_is_result: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout, sys.stderr, levels = before
-            for name, earlier in zip(_LOGGERS, levels, strict=True):
-                logging.getLogger(name).setLevel(earlier)
+            sys.stdout, sys.stderr, disabled = before
+            logging.disable(disabled)
 
 
 def detail(text: str) -> None:
@@ -61,8 +59,8 @@ def detail(text: str) -> None:
 
 def _silence_libraries() -> None:
     warnings.simplefilter("ignore")
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    if "TORCH_LOGS" not in os.environ:  # who sets it asks for torch's logs
+        logging.disable(logging.WARNING)  # torch sets its loggers' levels anew when it is imported
     os.environ.setdefault(_CPP_LEVEL, "ERROR")
 
 
