@@ -99,7 +99,7 @@ def test_a_run_is_that_of_one_device(devices: str, trained: Trained) -> None:
         (TWO, (), {"variant": "adam"}),
         ("pretend:0,cpu", (), {"variant": "across-towers"}),
         (TWO, ("--freeze", "conv1..conv3,fc8", "--colour", "source"), {}),
-        (TWO, ("--ablation", "never-meet", "--cache", "none"), {}),
+        pytest.param(TWO, ("--ablation", "never-meet", "--cache", "none"), {}, marks=pytest.mark.slow),
     ],
 )
 def test_options_mean_the_same_as_on_one_device(
