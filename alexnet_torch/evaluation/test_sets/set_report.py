@@ -16,7 +16,7 @@ from alexnet_torch.evaluation.test_sets.test_set import TestSet
 from alexnet_torch.weights.model_file import TrainedModel
 
 
-def print_names(models: Sequence[str]) -> list[str]:
+def row_names(models: Sequence[str]) -> list[str]:
     """Returns the names of the rows: of each model and, if there are several, of their average."""
     return [*models, f"average of {len(models)}"] if len(models) > 1 else list(models)
 
@@ -40,7 +40,7 @@ def results_text(
         heading = f"among the set's {len(match.indices):,} classes"
         parts.append(_table(heading, models, shown, lambda result: result.errors_among_set))
     for n, per_model in shown.items():
-        for name, result in zip(print_names(models), per_model, strict=True):
+        for name, result in zip(row_names(models), per_model, strict=True):
             if result.real:
                 label = "centre crop" if n == 1 else f"{n} crops"
                 parts.append(
@@ -122,7 +122,7 @@ def results_json(
     scored = [
         {"run": name, "crops": n, **_result_json(test_set, result, classes, labels)}
         for n in crops
-        for name, result in zip(print_names(models), results.by_crops[n], strict=True)
+        for name, result in zip(row_names(models), results.by_crops[n], strict=True)
     ]
     return {
         "data": str(test_set.root),
