@@ -18,11 +18,10 @@ from tests.support.folders import make_images
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
 OPTIONS = sorted(name for group in GROUPS.values() for name in options_of(group) if name not in ("devices", "compile"))
-VALUES = [
-    *["", " ", "x" * 300, "a\nb", "\udce9", str(10**30), "/dev/null/x", "\u0661"],  # the last is the digit 1, in Arabic
-    *"0 -1 1 2.5 nan inf -inf 1e999 1e-999 1_000 0x10 None True auto none ~ ~nosuchuser /dev/null .. 猫 conv1..conv9".split(),
-    *",, -- = digits demo paper hybrid ranks bf16 %s{}$HOME".split(),
-]
+_WORDS = """0 -1 1 2.5 nan inf -inf 1e999 1e-999 1_000 0x10 None True auto none ~ ~nosuchuser /dev/null .. 猫
+    conv1..conv9 ,, -- = digits demo paper hybrid ranks bf16 %s{}$HOME"""
+_ARABIC_ONE = "\u0661"
+VALUES = ["", " ", "x" * 300, "a\nb", "\udce9", str(10**30), "/dev/null/x", _ARABIC_ONE, *_WORDS.split()]
 
 
 def random_options(random: random.Random) -> list[str]:
