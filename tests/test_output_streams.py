@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import train
 from alexnet_torch import cli
@@ -174,8 +175,10 @@ def test_nohup_ignores_the_end_of_the_terminal(tmp_path: Path) -> None:
 )
 def test_a_signal_while_images_are_decoded_says_that_the_same_command_continues(number: int, tmp_path: Path) -> None:
     make_images(tmp_path / "images", train=8)
-    fifo = tmp_path / "images/train/class0/fifo.png"
-    os.mkfifo(fifo)  # decoding waits for its content
+    large = tmp_path / "images/train/class0/large.png"
+    Image.new("RGB", (5000, 5000)).save(large, compress_level=1)
+    for number_of_link in range(60):  # decoding takes several seconds
+        os.link(large, large.with_name(f"large-{number_of_link}.png"))
     process = subprocess.Popen(
         training(tmp_path, "").split(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

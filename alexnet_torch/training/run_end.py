@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alexnet_torch.errors import Diverged, Interrupted, RunError
@@ -16,7 +16,7 @@ def record_end(folder: Path, is_main: bool) -> Iterator[None]:
     """Writes how the block ended into the run's folder, on the main rank: done, stopped, diverged or failed.
 
     While the block runs, and after it was killed, there is no such file. An error of the block is raised again. If the
-    file cannot be written, for example on a full disk, that is printed: the run itself is not worse for it.
+    file of a run that is done cannot be written, that is printed: the run itself is not worse for it.
     """
     if not is_main:
         yield
@@ -25,9 +25,14 @@ def record_end(folder: Path, is_main: bool) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        _write(folder, _state(error), str(error))
+        # on a full or removed disk the error itself says so
+        with suppress(OSError):
+            _write(folder, _state(error), str(error))
         raise
-    _write(folder, "done", None)
+    try:
+        _write(folder, "done", None)
+    except OSError as error:
+        print(f"{folder / END}: cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
 def _state(error: RunError) -> str:
@@ -38,7 +43,4 @@ def _state(error: RunError) -> str:
 
 def _write(folder: Path, state: str, message: str | None) -> None:
     text = json.dumps({"state": state, "message": message}, indent=1).encode()
-    try:
-        atomic_write(folder / END, lambda file: file.write(text))
-    except OSError as error:
-        print(f"{folder / END}: cannot be written ({error.strerror or error})", file=sys.stderr)
+    atomic_write(folder / END, lambda file: file.write(text))

@@ -74,9 +74,9 @@ def test_each_recipe_gives_its_own_defaults() -> None:
         assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}", settings.output)
 
 
-def test_every_setting_is_an_option_and_only_config_is_no_setting() -> None:
+def test_every_setting_is_an_option_and_three_options_are_no_settings() -> None:
     offered = [name for group in GROUPS.values() for name in options_of(group)]
-    assert sorted(offered) == sorted([*options_of(Settings), "config"])
+    assert sorted(offered) == sorted([*options_of(Settings), "config", "quiet", "verbose"])
 
 
 def test_every_option_is_parsed_to_its_setting() -> None:
@@ -85,6 +85,8 @@ def test_every_option_is_parsed_to_its_setting() -> None:
         "no_mirror": True,
         "compile": True,
         "resume": True,
+        "quiet": True,
+        "verbose": True,
         "image_size": 96,
         "epochs": 3,
         "max_steps": 5,

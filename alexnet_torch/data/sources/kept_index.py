@@ -14,7 +14,7 @@ from alexnet_torch.data.sources.file_listing import list_files
 from alexnet_torch.data.sources.junk import PassedOver
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceClass, SourceFiles, SourceSplit
-from alexnet_torch.files import atomic_write, cache_home
+from alexnet_torch.files import atomic_write, remembered_file
 
 VERSION = 3
 """Raised when an index of the same archives changes."""
@@ -38,7 +38,9 @@ def kept_source(root: Path, files: Sequence[Path], build: Callable[[SourceFiles]
     digest.update(listed.paths.content)
     for numbers in (listed.paths.ends, listed.sizes, listed.times):
         digest.update(numbers.data)
-    path = cache_home() / "indexes" / f"{digest.hexdigest()[:32]}.npz"
+    path = remembered_file("indexes", f"{digest.hexdigest()[:32]}.npz")
+    if path is None:
+        return build(listed)
     try:
         return _load(path, root, files, listed)
     except FileNotFoundError:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from alexnet_torch.data.sources.image_check import is_image_content
-from alexnet_torch.files import atomic_write, cache_home
+from alexnet_torch.files import atomic_write, remembered_file
 
 KEPT = 1000  # fewer looks are not worth a file
 
@@ -19,7 +19,7 @@ class LookedFiles:
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(bytes(root.resolve())).hexdigest()[:32]
-        self._root, self._path = root, cache_home() / "looked-at" / f"{digest}.json"
+        self._root, self._path = root, remembered_file("looked-at", f"{digest}.json")
         self._known: dict[str, tuple[int, int, bool]] | None = None  # size, time of change, whether it is an image
         self._looks = 0
 
@@ -38,7 +38,7 @@ class LookedFiles:
 
     def save(self) -> None:
         """Writes down what was looked at, if that was much."""
-        if self._looks < KEPT:
+        if self._looks < KEPT or self._path is None:
             return
         text = json.dumps(self._known).encode()
         try:
@@ -48,6 +48,8 @@ class LookedFiles:
             pass  # the disk is full or read-only: the next start looks again
 
     def _read(self) -> dict[str, tuple[int, int, bool]]:
+        if self._path is None:
+            return {}
         try:
             saved = json.loads(self._path.read_text())
             return {name: (int(size), int(time), bool(answer)) for name, (size, time, answer) in saved.items()}
