@@ -104,8 +104,10 @@ def _run(arguments: list[str], program: str) -> int:
     except OSError as error:
         print(f"{program}: {explain_os_error(error)}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"{PROGRAM}: {describe_memory_error(error)}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if (cause := describe_memory_error(error)) is None:
+            raise
+        print(f"{program}: {cause}; free some, or use smaller images or batches", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"{program}: stopped", file=sys.stderr)

@@ -12,8 +12,15 @@ RunError             1
 Stopped              128 + signal  SIGTERM or SIGHUP before training, or in a command; SIGINT is a KeyboardInterrupt
 """
 
+import re
 import signal
 from typing import Literal
+
+# what the allocators of GPUs and of CPUs, CUDA itself, cuBLAS and cuDNN say
+_NO_MEMORY = re.compile(
+    r"(\w+ (error: )?)?out of memory(\. Tried to allocate [\d.]+ \w+)?"
+    r"|can't allocate memory(: you tried to allocate \d+ bytes)?|\w+_ALLOC_FAILED"
+)
 
 
 class RunError(Exception):
@@ -102,6 +109,12 @@ def status_of(interrupt: KeyboardInterrupt) -> int:
     return 128 + (interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT)
 
 
-def describe_memory_error(error: MemoryError) -> str:
-    """Returns a line about memory that the system did not give."""
-    return f"there is not enough memory ({str(error) or 'none was left'}); use smaller images or batches"
+def describe_memory_error(error: MemoryError | RuntimeError) -> str | None:
+    """Returns a line about memory that the system or a device did not give; None if the error is about other things.
+
+    torch reports missing memory as RuntimeError: of a device as its subclass OutOfMemoryError, of the system in words.
+    """
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({str(error) or 'none was left'})"
+    found = _NO_MEMORY.search(str(error))
+    return f"there is not enough memory ({found[0]})" if found else None

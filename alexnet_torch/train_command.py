@@ -12,6 +12,9 @@ from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.verbosity import choose_verbosity, verbosity
 
+# a run keeps its batch size: --resume refuses another
+_MORE_MEMORY = "free some and continue with --resume, or start a run in another --output with a smaller --batch-size"
+
 
 def main(arguments: list[str] | None = None, program: str = "train.py") -> int:
     """Parses the options and trains; if the run ends early, prints why. Returns the exit status.
@@ -47,8 +50,11 @@ def run(arguments: list[str] | None, program: str, world: World, stop: StopSigna
         rank = f"rank {world.rank}: " if world.size > 1 else ""
         print(f"{program}: {rank}{explain_os_error(error)}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"{program}: rank {world.rank}: {describe_memory_error(error)}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if (cause := describe_memory_error(error)) is None:
+            raise
+        rank = f"rank {world.rank}: " if world.size > 1 else ""
+        print(f"{program}: {rank}{cause}; {_MORE_MEMORY}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:  # before training, which saves first: see StopSignal
         if world.local_rank == 0:

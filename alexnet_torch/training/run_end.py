@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alexnet_torch.errors import Diverged, Interrupted, RunError
+from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
 from alexnet_torch.files import atomic_write
 from alexnet_torch.run_folder import END
 
@@ -24,15 +24,24 @@ def record_end(folder: Path, is_main: bool) -> Iterator[None]:
     (folder / END).unlink(missing_ok=True)
     try:
         yield
-    except RunError as error:
-        # on a full or removed disk the error itself says so
-        with suppress(OSError):
-            _write(folder, _state(error), str(error))
+    except (RunError, MemoryError, RuntimeError) as error:
+        if told := _state_and_message(error):
+            # on a full or removed disk the error itself says so
+            with suppress(OSError):
+                _write(folder, *told)
         raise
     try:
         _write(folder, "done", None)
     except OSError as error:
         print(f"{folder / END}: cannot be written ({error.strerror or error})", file=sys.stderr)
+
+
+def _state_and_message(error: RunError | MemoryError | RuntimeError) -> tuple[str, str] | None:
+    """Returns how a run ends with this error; None if the error is a fault of the program."""
+    if isinstance(error, RunError):
+        return _state(error), str(error)
+    cause = describe_memory_error(error)
+    return ("failed", cause) if cause else None
 
 
 def _state(error: RunError) -> str:
