@@ -1,4 +1,6 @@
-"""The names of the files in the folder of a run, and of a pretrained model."""
+"""The names of the files in the folder of a run, and of a pretrained model; how damaged ones are made again."""
+
+from pathlib import Path
 
 CONFIG = "config.json"  # settings, architecture, classes, versions
 METRICS = "metrics.jsonl"  # one line of JSON for each report
@@ -14,3 +16,14 @@ FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show
 TRACKING = "tracking.json"  # the identifiers of the run in the trackers of --track
 END = "end.json"  # how the run's last process ended, unless it was killed
 LOCK = ".lock"  # names the process that writes the run, while it does
+
+
+def fix_of_damage(run: Path, without_checkpoints: str) -> str:
+    """Returns what a user can do about a damaged metrics.jsonl, model.pt or model.json of a run.
+
+    Args:
+        run: the run's folder.
+        without_checkpoints: what to do where the run has no checkpoints.
+    """
+    anew = f"train.py --output {run} --resume writes it anew from the run's checkpoint"
+    return anew if (run / CHECKPOINTS).is_dir() else without_checkpoints

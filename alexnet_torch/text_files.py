@@ -2,6 +2,7 @@
 
 import codecs
 from pathlib import Path
+from shlex import quote
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_os_error
@@ -47,10 +48,9 @@ def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
     try:
         text = content.decode(encoding, "surrogateescape" if any_bytes and encoding == "utf-8" else "strict")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{option} {path}: is not {encoding.upper()} text (byte {error.start}); convert it, for example with "
-            f"iconv -f LATIN1 -t UTF-8 {path} > utf8.txt"
-        ) from error
+        latin1 = f"convert it, for example with iconv -f LATIN1 -t UTF-8 {quote(str(path))} > {quote(f'{path}.utf8')}"
+        fix = latin1 if encoding.startswith("utf-8") else "save it again as UTF-8"
+        raise UserError(f"{option} {path}: is not {encoding.upper()} text (byte {error.start}); {fix}") from error
     if "\0" in text:
         raise UserError(f"{option} {path}: is no text, or UTF-16 without its mark; convert it to UTF-8")
     # not splitlines, which also ends lines at characters that names may have

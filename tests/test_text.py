@@ -36,10 +36,11 @@ def test_the_mark_of_an_encoding_is_no_part_of_the_first_name(encoding: str, tmp
     [
         (
             "ruß\n".encode("latin-1"),
-            r"--classes .*names.txt: is not UTF-8 text \(byte 2\); convert it, .*iconv -f LATIN1",
+            r"--classes .*names.txt: is not UTF-8 text \(byte 2\); convert it, "
+            r".*iconv -f LATIN1 -t UTF-8 (\S*names\.txt) > \1\.utf8",
         ),
         ("ruß\n".encode("utf-16-le"), "UTF-16 without its mark; convert it to UTF-8|is not UTF-8 text"),
-        (b"\xff\xfea", r"is not UTF-16 text \(byte 2\)"),
+        (b"\xff\xfea", r"is not UTF-16 text \(byte 2\); save it again as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0", "is not UTF-8 text"),
         (b"a\0b", "is no text"),
         (None, "--classes .*names.txt: No such file or directory; check its path"),

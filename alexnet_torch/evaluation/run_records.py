@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.run_folder import METRICS
+from alexnet_torch.run_folder import METRICS, fix_of_damage
 
 _NUMBERS = ("epoch", "step", "loss", "top1_error")  # what every record has
 
@@ -31,7 +31,8 @@ def read_records(run: Path) -> list[dict[str, Any]] | None:
             if record["split"] not in ("train", "val"):
                 raise ValueError(f"split {record['split']!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: line {number} is not a report ({error!r}); restore the file") from error
+            fix = fix_of_damage(run, "restore the file")
+            raise UserError(f"{path}: line {number} is not a report ({error!r}); {fix}") from error
         records.append(record)
     return records
 

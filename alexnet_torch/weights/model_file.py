@@ -22,12 +22,12 @@ from alexnet_torch.model.empty_network import empty_network
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import (
-    CHECKPOINTS,
     CONFIG,
     MODEL_CARD,
     MODEL_DESCRIPTION,
     MODEL_WEIGHTS,
     PRETRAINED_WEIGHTS,
+    fix_of_damage,
 )
 from alexnet_torch.weights.class_labels import distinct_names
 from alexnet_torch.weights.finite_weights import require_finite
@@ -274,8 +274,7 @@ def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         raise UserError(explain_os_error(error)) from error
     except Exception as error:  # a damaged file can raise almost any exception
         reason = str(error) if isinstance(error, Damaged) else "the file is damaged"
-        anew = f"train.py --output {folder} --resume writes it anew from the run's checkpoint"
-        fix = anew if (folder / CHECKPOINTS).is_dir() else "restore it from a backup"
+        fix = fix_of_damage(folder, "restore it from a backup")
         raise UserError(f"{path}: cannot be read ({reason}); {fix}") from error
 
 

@@ -248,8 +248,11 @@ def test_a_broken_report_is_an_error_and_an_incomplete_last_one_is_left_out(run_
     assert history.best_step() == 3
     for broken in (b'{"split": "train"}\n', b"\xff\n", b"[]\n", b'{"split": "test"}\n'):
         path.write_bytes(broken + reports.encode())
-        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is not a report"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is not a report .*; restore the file"):
             read_history(run_folder)
+    (run_folder / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"; train\.py --output .* --resume writes it anew from the run's checkpoint"):
+        read_history(run_folder)
 
 
 def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:
