@@ -13,7 +13,10 @@ from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.verbosity import choose_verbosity, verbosity
 
 # a run keeps its batch size: --resume refuses another
-_MORE_MEMORY = "free some and continue with --resume, or start a run in another --output with a smaller --batch-size"
+_MORE_MEMORY = (
+    "free some, then start it again, with --resume if it has done steps; "
+    "or start a run in another --output with a smaller --batch-size"
+)
 
 
 def main(arguments: list[str] | None = None, program: str = "train.py") -> int:

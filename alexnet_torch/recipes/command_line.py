@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, make_dataclass
+from itertools import dropwhile, takewhile
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -11,6 +13,15 @@ import tyro
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes import settings
 from alexnet_torch.recipes.settings import Option, options_of
+
+# lines of tyro's box, also where the terminal has only ASCII
+_RULE = re.compile(r"[│╰ ]*[─-]{10}")
+# tyro's messages of a value that is no number, and of one that is no choice
+_NO_NUMBER = re.compile(
+    r"Error parsing (--[\w-]+): "
+    r".*(?:(invalid literal for int\(\) with base 10)|could not convert string to float): (.+)"
+)
+_NO_CHOICE = re.compile(r"invalid choice (.+) for argument '(--[\w-]+)'\. Expected one of \((.*)\)\.")
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,19 @@ def one_line_errors(program: str) -> Iterator[None]:
     except SystemExit as error:
         if not error.code:
             raise
-        box = printed.getvalue().partition("│ ───")[0]  # the lines after it repeat the help
-        words = " ".join(line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]).split()
-        raise UserError(f"{' '.join(words)} (see {program} --help)") from error
+        below_title = dropwhile(_RULE.match, printed.getvalue().splitlines()[1:])
+        box = takewhile(lambda line: not _RULE.match(line), below_title)  # the lines after it repeat the help
+        words = " ".join(line.strip("│ ") for line in box).split()
+        raise UserError(f"{_in_plain_words(' '.join(words))} (see {program} --help)") from error
+
+
+def _in_plain_words(text: str) -> str:
+    """Returns tyro's message without Python's types and the choice None, by which our options are not given."""
+    if found := _NO_NUMBER.search(text):
+        option, whole, value = found.groups()
+        return f"{option} {value}: must be a {'whole number' if whole else 'number'}"
+    if found := _NO_CHOICE.search(text):
+        value, option, listed = found.groups()
+        choices = sorted(choice for choice in re.findall(r"'([^']*)'", listed) if choice != "None")
+        return f"{option} {value}: must be one of {', '.join(choices)}"
+    return text

@@ -186,7 +186,9 @@ def _with_homes(values: dict[str, Any]) -> dict[str, Any]:
         try:
             expanded[name] = str(Path(values[name]).expanduser())
         except RuntimeError as error:
-            raise UserError(f"{flag(name)} {values[name]}: {error}; write the folder's full path") from error
+            raise UserError(
+                f"{flag(name)} {values[name]}: {str(error).rstrip('.')}; write the folder's full path"
+            ) from error
         if "\0" in values[name] or not values[name]:
             raise UserError(f"{flag(name)} {values[name]!r}: is no path; name a file or folder")
     return values | expanded

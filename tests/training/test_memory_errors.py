@@ -55,7 +55,8 @@ def test_training_without_memory_is_one_line_whose_two_ways_out_work(
     monkeypatch.setattr(trainer, "train_step", step)
     done = run_train(*given(tmp_path))
     assert done.returncode == 2
-    mends = "free some and continue with --resume, or start a run in another --output with a smaller --batch-size"
+    again = "free some, then start it again, with --resume if it has done steps"
+    mends = f"{again}; or start a run in another --output with a smaller --batch-size"
     assert done.stderr.splitlines()[-1] == f"train.py: there is not enough memory ({CAUSES[0][1]}); {mends}"
     end = json.loads((tmp_path / "run/end.json").read_text())
     assert end == {"state": "failed", "message": f"there is not enough memory ({CAUSES[0][1]})"}

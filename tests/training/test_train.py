@@ -164,7 +164,9 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epochs", "three"], r"Error parsing --epochs: .*see train.py --help"),
+        (["--epochs", "three"], r"--epochs 'three': must be a whole number \(see train.py --help\)"),
+        (["--lr", "1,5"], r"--lr '1,5': must be a number \(see"),
+        (["--amp", "fp8"], r"--amp 'fp8': must be one of bf16, fp16 \(see"),
         (["--epoch", "3"], r"--epoch.*--epochs|Unrecognized options: --epoch"),
         (["--epochs", "0"], "--epochs 0: must be 1 or more"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
@@ -179,7 +181,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
             ["--ablation", "no-colour", "--recipe", "paper", "--colour", "paper"],
             "--colour paper: must be none for --ablation no-colour",
         ),
-        (["--recipe", "papr"], "invalid choice 'papr' for argument '--recipe'"),
+        (["--recipe", "papr"], "--recipe 'papr': must be one of caffe, demo, .*, torchvision "),
         (["--image-size", "63"], "--image-size: image_size 63 is too small for .* smallest that works is 64"),
         (["--devices", "gpu"], "--devices: 'gpu' is not a device"),
         (["--devices", "cuda:99"], r"--devices cuda:99: this machine shows \d+ GPU"),
