@@ -32,18 +32,15 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def short_run(folder: Path, steps: int) -> list[str]:
+    """Returns the options of a short run on new images."""
+    data = ["--data", str(make_images(folder / "images")), "--recipe", "demo"]
+    return [*data, "--batch-size", "8", "--max-steps", str(steps)]
+
+
 @pytest.mark.usefixtures("no_home", "narrow_demo_recipe")
 def test_without_a_home_folder_a_cache_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [
-        "--data",
-        str(make_images(tmp_path / "images")),
-        "--recipe",
-        "demo",
-        "--batch-size",
-        "8",
-        "--max-steps",
-        "1",
-    ]
+    given = short_run(tmp_path, steps=1)
     done = run_train(*given, "--output", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("set XDG_CACHE_HOME to a folder that only this user can write")
@@ -145,16 +142,7 @@ def test_a_user_without_name_and_home_trains(tmp_path: Path) -> None:
         or subprocess.run([*as_unknown, "true"], capture_output=True, check=False).returncode
     ):
         pytest.skip("cannot become another user here")
-    given = [
-        "--data",
-        str(make_images(tmp_path / "images")),
-        "--recipe",
-        "demo",
-        "--batch-size",
-        "8",
-        "--max-steps",
-        "2",
-    ]
+    given = short_run(tmp_path, steps=2)
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")}
     command = [*as_unknown, sys.executable, str(NARROW_TRAIN), *given, "--output", str(tmp_path / "run")]
     refused = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
