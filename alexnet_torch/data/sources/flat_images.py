@@ -50,3 +50,11 @@ def known_class(tree: Tree, identity: str, classes: Mapping[str, object], place:
             f"{tree.what}: {place} has the class {identity}, of which train/ has no folder; unpack it again"
         )
     return identity
+
+
+def add_label(tree: Tree, labels: dict[str, str], image: str, identity: str, table: str) -> None:
+    """Keeps the class of an image; raises a UserError if a line before gave it another."""
+    if labels.setdefault(image, identity) != identity:
+        raise UserError(
+            f"{tree.what}: {table} has {image} twice, as {labels[image]} and as {identity}; restore the table"
+        )

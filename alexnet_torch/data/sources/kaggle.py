@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from alexnet_torch.data.sources.class_folders import check_classes, check_not_empty, read_class_folders
 from alexnet_torch.data.sources.class_names import class_order
-from alexnet_torch.data.sources.flat_images import known_class, listed_images
+from alexnet_torch.data.sources.flat_images import add_label, known_class, listed_images
 from alexnet_torch.data.sources.image_files import ClassFiles, source_of_files
 from alexnet_torch.data.sources.source import Source, SplitName
 from alexnet_torch.data.sources.tree import Tree
@@ -52,12 +52,14 @@ def _labels(tree: Tree, classes: Mapping[str, object]) -> dict[str, str]:
     rows = csv.DictReader(tree.text(LABELS).splitlines())
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
         raise UserError(f"{tree.what}: {LABELS} has no columns ImageId,PredictionString; restore Kaggle's file")
-    labels = {}
+    labels: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         words = (row["PredictionString"] or "").split()
         if not words or not row["ImageId"]:
             raise UserError(f"{tree.what}: line {number} of {LABELS} names no image and class; restore Kaggle's file")
-        labels[row["ImageId"]] = known_class(tree, words[0], classes, f"line {number} of {LABELS}")
+        add_label(
+            tree, labels, row["ImageId"], known_class(tree, words[0], classes, f"line {number} of {LABELS}"), LABELS
+        )
     return labels
 
 

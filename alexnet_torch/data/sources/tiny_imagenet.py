@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from alexnet_torch.data.sources.class_folders import check_classes
 from alexnet_torch.data.sources.class_names import class_order
-from alexnet_torch.data.sources.flat_images import known_class, listed_images
+from alexnet_torch.data.sources.flat_images import add_label, known_class, listed_images
 from alexnet_torch.data.sources.image_files import ClassFiles, source_of_files
 from alexnet_torch.data.sources.source import Source, SplitName
 from alexnet_torch.data.sources.tree import Tree
@@ -52,12 +52,13 @@ def _sorted_val(tree: Tree) -> bool:
 
 def _labels(tree: Tree, classes: Mapping[str, object]) -> dict[str, str]:
     """Returns the class of each validation image; its box follows, after tabs."""
-    labels = {}
+    labels: dict[str, str] = {}
     for number, line in enumerate(tree.text(LABELS).splitlines(), 1):
         file, _, rest = line.partition("\t")
         if not rest:
             raise UserError(f"{tree.what}: line {number} of {LABELS} names no image and class; restore the file")
-        labels[file] = known_class(tree, rest.split("\t")[0].strip(), classes, f"line {number} of {LABELS}")
+        identity = known_class(tree, rest.split("\t")[0].strip(), classes, f"line {number} of {LABELS}")
+        add_label(tree, labels, file, identity, LABELS)
     return labels
 
 

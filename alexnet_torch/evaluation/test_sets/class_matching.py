@@ -54,7 +54,8 @@ def match_classes(
 
     WordNet IDs decide where both have them: names are ambiguous ("crane" and "maillot" occur twice in ImageNet), and
     each source spells them differently. A set whose classes are numbers, such as ImageNet-V2's folders 0 to 999, has
-    ImageNet's standard indices, if the model has WordNet IDs. Otherwise names decide, whatever their case.
+    ImageNet's standard indices, if the model has WordNet IDs and the set has no names for its numbers, as MNIST has.
+    Otherwise names decide, whatever their case.
 
     Args:
         model: the model's classes in the order of its logits, each by name or WordNet ID.
@@ -72,8 +73,9 @@ def match_classes(
     has_wnids = all(map(WNID.fullmatch, identities))
     if all(identity in index_of for identity in own):
         how = "WordNet ID" if has_wnids else "name"
+        _check_numbers([(names or model)[index_of[identity]] for identity in own], test, model_name, test_name)
         return ClassMatch(np.array([index_of[identity] for identity in own], np.int64), how, len(model))
-    if has_wnids and all(map(_is_standard_index, own)):
+    if has_wnids and all(_is_standard_index(each.identity) and each.name == each.identity for each in test):
         standard = imagenet_classes()
         found: list[set[int]] = [_known(index_of, [standard[int(number)].identity]) for number in own]
         how = "ImageNet's index (its folders are numbers)"
@@ -87,6 +89,17 @@ def match_classes(
 
 def _is_standard_index(identity: str) -> bool:
     return identity.isascii() and identity.isdigit() and int(identity) < 1000
+
+
+def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name: str, test_name: str) -> None:
+    """Raises a UserError if classes with equal numbers have different names, as those of MNIST and Fashion-MNIST."""
+    for name, each in zip(model, test, strict=True):
+        both_named = each.identity not in (name, each.name)
+        if each.identity.isdigit() and both_named and not set(_spellings(name)) & set(_spellings(each.name)):
+            raise UserError(
+                f"{test_name}: its class {each.identity} is {each.name}, and that of {model_name} is {name}; "
+                "name a set of the model's classes"
+            )
 
 
 def _known(index_of: dict[str, int], identities: Iterable[str]) -> set[int]:

@@ -68,6 +68,10 @@ KAGGLE: dict[str, tuple[Spoil, str]] = {
         edit("LOC_val_solution.csv", "String\n", "String\nx,\n"),
         "line 2 .* names no",
     ),
+    "an image of two classes": (
+        edit("LOC_val_solution.csv", "String\n", "String\nx,n03126707 1 2 3 4\nx,n01484850 1 2 3 4\n"),
+        "LOC_val_solution.csv has x twice, as n03126707 and as n01484850",
+    ),
     "an image without a row": (
         lambda root: shutil.copy(next((root / VAL).iterdir()), root / VAL / "extra.JPEG"),
         "extra.JPEG has no row in LOC_val_solution.csv",
@@ -82,6 +86,10 @@ TINY_FAULTS: dict[str, tuple[Spoil, str]] = {
     "a class more": (edit(f"{TINY}/wnids.txt", "n01484850", ""), "train/n01484850/ is not in wnids.txt"),
     "an image is missing": (remove(f"{TINY}/val/images/*_00000*"), "names images that are not in val/images/: ILSVRC"),
     "an unknown class": (edit(LABELS, "n01484850", "n99999999"), "has the class n99999999, of which train/ has no"),
+    "an image of two classes": (
+        lambda root: (root / LABELS).write_text("x.JPEG\tn03126707\t0\nx.JPEG\tn01484850\t0\n"),
+        "val_annotations.txt has x.JPEG twice, as n03126707 and as n01484850",
+    ),
     "no tab": (edit(LABELS, "\t", " "), "line 1 of val/val_annotations.txt names no image and class"),
     "not text": (lambda root: (root / LABELS).write_bytes(b"\xff\xfe"), "val_annotations.txt is not UTF-8 text"),
 }

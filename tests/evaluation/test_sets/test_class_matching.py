@@ -54,6 +54,17 @@ def test_numbers_of_a_model_without_wnids_are_names() -> None:
     assert indices(digits, list("0123456789")) == list(range(9, -1, -1))
 
 
+def test_equal_numbers_of_other_names_are_other_classes() -> None:
+    digits, clothes = ("zero", "one"), [SourceClass("0", "T-shirt/top"), SourceClass("1", "Trouser")]
+    with pytest.raises(UserError, match="s: its class 0 is T-shirt/top, and that of m is zero; name a set"):
+        match_classes(["0", "1"], "m", clothes, "s", digits)
+    with pytest.raises(UserError, match="2 of its 2 classes are none of"):  # not the tench and the goldfish
+        match_classes(WNIDS, "m", clothes, "s")
+    same = [SourceClass("1", "one"), SourceClass("0", "zero")]
+    assert match_classes(["0", "1"], "m", same, "s", digits).indices.tolist() == [1, 0]
+    assert match_classes(["0", "1"], "m", [class_of("1"), class_of("0")], "s", digits).indices.tolist() == [1, 0]
+
+
 def test_classes_in_another_order_are_matched_by_name() -> None:
     assert indices(["ants", "bees", "cats"], ["cats", "ants"]) == [2, 0]
     match = match_classes(["ants", "bees"], "m", [class_of("bees"), class_of("ants")], "s")
