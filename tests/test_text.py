@@ -11,7 +11,7 @@ import pytest
 import safetensors
 
 from alexnet_torch import cli, load_model
-from alexnet_torch.data.folder import read_file_list
+from alexnet_torch.data.image_lists import read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.text_files import read_lines
 from alexnet_torch.weights.model_file import save_model

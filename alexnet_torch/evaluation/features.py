@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.decode_stream import decode_centre_crops
-from alexnet_torch.data.folder import find_images, read_file_list
+from alexnet_torch.data.image_lists import find_images, read_file_list
 from alexnet_torch.data.prepare import print_to_stderr
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.feature_file import (

@@ -3,7 +3,7 @@
 import re
 
 from alexnet_torch.data.sources.imagenet_classes import imagenet_classes, validation_labels
-from alexnet_torch.data.sources.junk import PassedOver, junk_reason
+from alexnet_torch.data.sources.junk import PassedOver, junk_path_reason
 from alexnet_torch.data.sources.sample_table import SampleTable
 from alexnet_torch.data.sources.tar_members import TarMember, list_tar
 from alexnet_torch.errors import UserError
@@ -22,7 +22,7 @@ def add_class_archives(table: SampleTable, passed_over: PassedOver) -> None:
     """
     for number, file in enumerate(table.files):
         for archive in list_tar(file):
-            if reason := member_junk_reason(archive.name):
+            if reason := junk_path_reason(archive.name):
                 passed_over.add(reason, archive.name)
                 continue
             match = CLASS_ARCHIVE.fullmatch(archive.name)
@@ -84,16 +84,10 @@ def class_of_name(name: str, place: str) -> tuple[str, str]:
 
 def is_image_member(member: TarMember, passed_over: PassedOver) -> bool:
     """Returns whether a member is an image by its name; counts it as passed over if not."""
-    reason = member_junk_reason(member.name) or (None if IMAGE_NAME.fullmatch(member.name) else "not an image")
+    reason = junk_path_reason(member.name) or (None if IMAGE_NAME.fullmatch(member.name) else "not an image")
     if reason:
         passed_over.add(reason, member.name)
     return reason is None
-
-
-def member_junk_reason(name: str) -> str | None:
-    """Returns why a member is passed over: its name or a folder's on its path is a system's; None if it is not."""
-    reasons = (junk_reason(part) for part in name.split("/") if part not in ("", ".", ".."))
-    return next(filter(None, reasons), None)
 
 
 def base_name(member: TarMember) -> str:

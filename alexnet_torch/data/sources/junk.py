@@ -35,9 +35,10 @@ def junk_reason(name: str) -> str | None:
     return system and f"{system}'s"
 
 
-def is_junk_path(path: str) -> bool:
-    """Returns whether any part of a relative path, as an archive's member has, is passed over."""
-    return any(junk_reason(part) for part in path.split("/") if part not in ("", "."))
+def junk_path_reason(path: str) -> str | None:
+    """Returns why a relative path, as of an archive's member, is passed over: by a name on it; None if it is not."""
+    reasons = (junk_reason(part) for part in path.split("/") if part not in ("", ".", ".."))
+    return next(filter(None, reasons), None)
 
 
 @dataclass

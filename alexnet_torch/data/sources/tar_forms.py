@@ -14,9 +14,8 @@ from alexnet_torch.data.sources.imagenet_tars import (
     VALIDATION_NAME,
     add_class_archives,
     add_flat_archives,
-    member_junk_reason,
 )
-from alexnet_torch.data.sources.junk import PassedOver, junk_reason
+from alexnet_torch.data.sources.junk import PassedOver, junk_path_reason, junk_reason
 from alexnet_torch.data.sources.kept_index import kept_source
 from alexnet_torch.data.sources.label_identities import name_classes
 from alexnet_torch.data.sources.sample_table import SampleTable
@@ -139,7 +138,7 @@ def _kind(file: Path) -> str:
         UserError: it is none of them, or damaged.
     """
     with closing(list_tar(file)) as members:
-        names = [member.name for member in islice(members, PEEKED) if not member_junk_reason(member.name)]
+        names = [member.name for member in islice(members, PEEKED) if not junk_path_reason(member.name)]
     if any(CLASS_ARCHIVE.fullmatch(name) for name in names):
         return "archives of classes"
     matches = [KEY_AND_KIND.fullmatch(name) for name in names]

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_torch.data.sources.imagenet_tars import member_junk_reason
-from alexnet_torch.data.sources.junk import PassedOver
+from alexnet_torch.data.sources.junk import PassedOver, junk_path_reason
 from alexnet_torch.data.sources.sample_table import SampleTable
 from alexnet_torch.data.sources.tar_members import TarMember, list_tar
 from alexnet_torch.errors import UserError
@@ -41,7 +40,7 @@ def list_shard(file: Path, passed_over: PassedOver) -> Iterator[ShardSample]:
     sample = ShardSample("")
     for member in list_tar(file):
         match = KEY_AND_KIND.fullmatch(member.name)
-        if (reason := member_junk_reason(member.name)) or not match:
+        if (reason := junk_path_reason(member.name)) or not match:
             passed_over.add(reason or "without a kind", member.name)
             continue
         key, kind = match[1], match[2].lower()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from alexnet_torch.data.folder import find_images
+from alexnet_torch.data.image_lists import find_images
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.data.sources.recognise import open_source

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from alexnet_torch.data.sources.junk import LISTED, PassedOver, is_junk_path, junk_reason
+from alexnet_torch.data.sources.junk import LISTED, PassedOver, junk_path_reason, junk_reason
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import sample_order
 
@@ -38,14 +38,14 @@ JUNK = [".DS_Store", "._x.jpg", ".ipynb_checkpoints", ".x.jpg", "Thumbs.db", "TH
 @pytest.mark.parametrize("name", [*JUNK, "__MACOSX"])
 def test_system_names_are_passed_over(name: str) -> None:
     assert junk_reason(name)
-    assert is_junk_path(f"train/{name}/x.jpg")
-    assert is_junk_path(f"./train/{name}")
+    assert junk_path_reason(f"train/{name}/x.jpg")
+    assert junk_path_reason(f"./train/{name}")
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "ant", "DS_Store.jpg", "thumbs", "a.b", "_x.jpg"])
 def test_ordinary_names_are_not(name: str) -> None:
     assert junk_reason(name) is None
-    assert not is_junk_path(f"./train/{name}")
+    assert not junk_path_reason(f"./train/{name}")
 
 
 def test_what_is_passed_over_is_counted_and_named() -> None:
