@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from alexnet_torch.errors import UserError
+from alexnet_torch.errors import RunError, UserError, describe_memory_error
 
 
 def cache_home() -> Path:
@@ -81,6 +81,36 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def reading(file: Path | str, fix: str) -> Iterator[None]:
+    """Turns whatever reading a damaged file raises into a UserError: the file, the cause, the fix.
+
+    Args:
+        file: the file, with the option that names it where that helps, as "--mean m.npy".
+        fix: what to do, as "export it again".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or str(error) or type(error).__name__}; {fix}") from error
+    except Exception as error:  # parsers raise almost anything on damaged files
+        if isinstance(error, RunError) or (
+            isinstance(error, MemoryError | RuntimeError) and describe_memory_error(error)
+        ):
+            raise
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file}: is damaged ({cause}); {fix}") from error
+
+
+@contextmanager
+def writing(option: str) -> Iterator[None]:
+    """Turns an OSError of the block into a UserError that begins with the option, such as "--output runs/x"."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option}: {explain_os_error(error)}") from error
 
 
 @contextmanager

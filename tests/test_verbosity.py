@@ -59,13 +59,13 @@ def test_warnings_of_libraries_reach_the_user_only_if_verbose(tmp_path: Path) ->
     normal = run_train(*options(tmp_path))
     assert "showed" not in normal.stderr
     assert "logged" not in normal.stderr
-    assert "checkpoint " not in normal.stdout
+    assert "checkpoint " not in normal.stderr
     verbose = run_train("--output", str(tmp_path / "run"), "--resume", "--epochs", "3", "--verbose")
     assert verbose.returncode == 0, verbose.stderr
     assert "showed lr_scheduler.step() before optimizer.step()" in verbose.stderr
     assert "logged No CUDA runtime is found" in verbose.stderr
-    assert re.search(r"^checkpoint \S+/step-00000009-\w+\.pt, in \d+\.\d s$", verbose.stdout, re.M)
-    assert re.search(r"^versions: .*'torch': ", verbose.stdout, re.M)
+    assert re.search(r"^checkpoint \S+/step-00000009-\w+\.pt, in \d+\.\d s$", verbose.stderr, re.M)
+    assert re.search(r"^versions: .*'torch': ", verbose.stderr, re.M)
 
 
 def test_commands_take_both_too(tmp_path: Path) -> None:
