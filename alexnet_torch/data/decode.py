@@ -45,8 +45,20 @@ class UnreadableImage(Exception):
     """A file cannot be read as an image; the message names the file and the reason."""
 
     def __init__(self, name: Path | str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.reason = reason
+        super().__init__(name, reason)  # as it was called, for pickle
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def image_size(content: bytes) -> tuple[int, int] | None:
+    """Returns an image file's width and height without decoding it; None if it cannot be read."""
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return image.size
+    except Exception:  # of a damaged file, Pillow's decoders raise almost any exception
+        return None
 
 
 def decode_file(path: Path, side: int) -> np.ndarray:

@@ -1,17 +1,23 @@
-"""Batches of a split, in an order that the seed and the epoch decide."""
+"""Batches of a split, in an order that the seed and the epoch decide; and of any images, decoded ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import Crops, centre_crops, random_crops
+from alexnet_torch.data.augment import Crops, centre_crops, centre_slice, random_crops
 from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.data.crop_reader import MAP_THREADS, FileCrops, crops_from_files, crops_from_map
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes, image_size
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.sources.image_files import FileReader
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.source import SourceSplit
+from alexnet_torch.data.worker_processes import available_cores, map_in_workers
 from alexnet_torch.randomness import random_generator
 
 
@@ -115,3 +121,87 @@ def _part(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
     """Returns part (index, count) of the rows."""
     index, count = part
     return np.array_split(rows, count)[index]
+
+
+FEW_IMAGES = 1000  # are decoded by threads, sooner than worker processes start
+PREFETCH = 2  # batches for each worker that are decoded before they are consumed
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Consecutive images, decoded."""
+
+    indices: np.ndarray  # (n,) int64, positions of the readable ones among all images
+    crops: tuple[np.ndarray, ...]  # for each of the squares, (n, size, size, 3) uint8: their centre crops
+    bad: tuple[tuple[int, UnreadableImage], ...]  # (index, error) of each of the others
+
+
+def decode_ahead(
+    images: Sequence[Path] | SourceSplit,
+    squares: Sequence[tuple[int, int]],
+    batch_size: int = 64,
+    workers: int | None = None,
+    required_side: int | None = None,
+) -> Iterator[DecodedBatch]:
+    """Yields all images in their order, `batch_size` at a time: the readable ones decoded, the others named.
+
+    A thousand images are decoded by threads, a batch when it is asked for; more by worker processes, ahead.
+
+    Args:
+        images: files, or the samples of a split.
+        squares: (side, size) in pixels, of a decoded square and its centre crop; each file is read once for all.
+        workers: threads or processes; one for each core by default.
+        required_side: the height and width that every file must have; None: any.
+
+    Raises:
+        UserError: a worker process was killed.
+    """
+    if not isinstance(images, SourceSplit):
+        names = Names.of(map(str, images))
+        images = SourceSplit("val", names, np.zeros(len(names), np.int64), FileReader(Path(), names))
+    split, decoder = images, _Decoder(tuple(squares), required_side)
+    starts, count = range(0, len(split), batch_size), workers or available_cores()
+    tasks = ((split.take(np.arange(i, min(i + batch_size, len(split)))), i) for i in starts)
+    if len(split) > FEW_IMAGES and count > 1:
+        yield from map_in_workers(decoder.decode_batch, tasks, count, PREFETCH * count)
+        return
+    with ThreadPoolExecutor(count, "decoding") as pool:
+        for samples, first in tasks:
+            decoded = pool.map(decoder.decode, [(samples, i) for i in range(len(samples))])
+            yield decoder.batch(list(decoded), first)
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What `decode_ahead` does with each image."""
+
+    squares: tuple[tuple[int, int], ...]
+    required_side: int | None
+
+    def decode(self, sample: tuple[SourceSplit, int]) -> list[np.ndarray] | UnreadableImage:
+        """Returns an image's crop of each of the squares; or why it cannot be read."""
+        split, index = sample
+        try:
+            content, name = split.read(index), split.reader.location(index)
+            size, side = image_size(content) if self.required_side else None, self.required_side
+            if size not in (None, (side, side)):  # None: decoding says why
+                return UnreadableImage(name, f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others")
+            crops = [(centre_slice(*square), decode_bytes(content, square[0], name)) for square in self.squares]
+            return [image[centre, centre] for centre, image in crops]
+        except UnreadableImage as error:
+            return error
+
+    def batch(self, decoded: Sequence[list[np.ndarray] | UnreadableImage], first: int) -> DecodedBatch:
+        """Returns consecutive images, of which the first has the index `first`, as a batch."""
+        good = [(index, each) for index, each in enumerate(decoded, first) if isinstance(each, list)]
+        bad = tuple((index, each) for index, each in enumerate(decoded, first) if isinstance(each, UnreadableImage))
+        crops = [np.empty((len(good), size, size, 3), np.uint8) for _, size in self.squares]
+        for row, (_, squares) in enumerate(good):
+            for out, crop in zip(crops, squares, strict=True):
+                out[row] = crop
+        return DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), bad)
+
+    def decode_batch(self, task: tuple[SourceSplit, int]) -> DecodedBatch:
+        """Decodes all samples of a task, of which the first has the index that the task says."""
+        samples, first = task
+        return self.batch([self.decode((samples, index)) for index in range(len(samples))], first)
