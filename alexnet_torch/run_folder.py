@@ -1,6 +1,17 @@
-"""The names of the files in the folder of a run, and of a pretrained model; how damaged ones are made again."""
+"""The folder of a run or an imported model: the names of its files, and the claim of the process that writes it."""
 
+import errno
+import fcntl
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import writing
+
+logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"  # settings, architecture, classes, versions
 METRICS = "metrics.jsonl"  # one line of JSON for each report
@@ -15,7 +26,9 @@ REPORT = "report.html"  # a page about the run
 FIGURE_NUMBERS = "figures.json"  # the numbers that the figures show
 TRACKING = "tracking.json"  # the identifiers of the run in the trackers of --track
 END = "end.json"  # how the run's last process ended, unless it was killed
-LOCK = ".lock"  # names the process that writes the run, while it does
+LOCK = ".lock"  # there while a process writes the run
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have no locks
 
 
 def fix_of_damage(run: Path, without_checkpoints: str) -> str:
@@ -27,3 +40,78 @@ def fix_of_damage(run: Path, without_checkpoints: str) -> str:
     """
     anew = f"train.py --output {run} --resume writes it anew from the run's checkpoint"
     return anew if (run / CHECKPOINTS).is_dir() else without_checkpoints
+
+
+@contextmanager
+def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[Path]:
+    """Holds a run's folder for this process in a block, and yields it; creates it where it is missing.
+
+    The lock is the operating system's: it ends with the process, however that ends. Created folders into which nothing
+    was written are removed.
+
+    Args:
+        folder: the run's.
+        patience: seconds to wait for another process that holds it.
+        new: take the first of FOLDER, FOLDER-2, FOLDER-3, ... that does not exist.
+
+    Raises:
+        UserError: another process holds the folder, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout  # not at the top: a tenth of a second, which --help does not need
+
+    with ExitStack() as undo:
+        with writing(f"--output {folder}"):
+            folder = _create(folder, new, undo)
+            lock, inode = FileLock(folder / LOCK), folder.stat().st_ino
+            try:
+                lock.acquire(timeout=patience, poll_interval=0.1)
+            except Timeout as error:
+                raise UserError(
+                    f"--output {folder}: another process is writing this run; wait until it has ended, or name "
+                    "another folder"
+                ) from error
+            except OSError as error:
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise
+                logger.warning("%s: its disk has no file locks; start no second run in this folder", folder)
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # for example a disk that became read-only
+                if folder.stat().st_ino == inode:  # it was not moved
+                    (folder / LOCK).unlink()  # before the release: who waits for this file then makes a new one
+            lock.release()
+
+
+def _create(folder: Path, new: bool, undo: ExitStack) -> Path:
+    """Creates the folder, which must be new or gets a number; `undo` removes what is still empty."""
+
+    def remove_empty(path: Path) -> None:
+        with suppress(OSError):
+            path.rmdir()
+
+    for number in itertools.count(1):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        missing = [path for path in (candidate, *candidate.parents) if not path.exists()]
+        try:
+            for path in reversed(missing):
+                path.mkdir(exist_ok=not new or path != candidate)
+                undo.callback(remove_empty, path)
+            if missing or not new:
+                return candidate
+        except FileExistsError:
+            if not new:
+                raise
+    raise AssertionError
+
+
+def is_claimed(folder: Path) -> bool:
+    """Returns whether a process, of this machine or of one with the same disk, is writing a run's folder now."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held; or the disk has no locks, but the file is there while a process writes the run
+        return True
+    return False

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
-    ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "run_folder", "versions"],
-    ["gpu_kernels", "native_library", "run_claim", "text_files", "verbosity"],
+    ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "versions"],
+    ["gpu_kernels", "run_folder", "native_library", "text_files", "verbosity"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],
     ["evaluation"],

@@ -10,8 +10,7 @@ from typing import Any, Literal
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.run_images import read_config
 from alexnet_torch.evaluation.run_records import read_records, training_seconds
-from alexnet_torch.run_claim import is_claimed
-from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, END, TENSORBOARD
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, END, TENSORBOARD, is_claimed
 
 State = Literal["running", "stopped", "diverged", "failed", "done"]
 _PARTS_OF_A_RUN = {CHECKPOINTS, TENSORBOARD}

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,7 @@ from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
-from alexnet_torch.run_claim import RunClaim
-from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.text_files import require_utf8
 from alexnet_torch.training.checkpoints import RunCheckpoints
 from alexnet_torch.training.final_page import write_page
@@ -65,11 +65,11 @@ def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
         UserError: the options are wrong on this rank; OtherRankFailed if on another.
         TrainingError, Interrupted: as for `Trainer.fit`.
     """
-    with RunClaim() as claim:
+    with ExitStack() as claim:
         _launch(given, ranks, stop, claim)
 
 
-def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: RunClaim) -> None:
+def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: ExitStack) -> None:
     control = ranks.control
     # read by the main rank, which claims the folder for all: ranks on other machines may not see it
     settings = Settings(**control.broadcast_from_main(lambda: asdict(_settings(given, control.is_restart, claim))))
@@ -179,23 +179,22 @@ def _loaders(
     return train_loader, loader("val", settings.image_size, settings.batch_size)
 
 
-def _settings(given: dict[str, Any], is_restart: bool, claim: RunClaim) -> Settings:
+def _settings(given: dict[str, Any], is_restart: bool, claim: ExitStack) -> Settings:
     """Claims the run's folder, which wrong options do not create; returns the resolved settings.
 
     A rank that torchrun restarts resumes its run without being asked.
     """
     patience = _RESTART_PATIENCE if is_restart else 0.0
     output = Path(given.get("output", ""))
-    if "output" in given and output.is_dir():
-        claim.take(output, patience)  # before its config.json is read
+    if is_old := "output" in given and output.is_dir():
+        claim.enter_context(claimed(output, patience))  # before its config.json is read
     if is_restart and _has_run(output):
         given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
     settings = resolve(given)
-    if "output" not in given:
-        settings = replace(settings, output=str(claim.take_new(Path(settings.output))))
     require_utf8(settings.output, "--output")
-    if claim.folder is None:
-        claim.take(output, patience)
+    if not is_old:
+        output = claim.enter_context(claimed(Path(settings.output), patience, new="output" not in given))
+    settings = replace(settings, output=str(output))
     if _has_run(output) and not settings.resume:
         raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
     return settings

@@ -20,13 +20,13 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
 from alexnet_torch.model.empty_network import empty_network
 from alexnet_torch.optional_packages import explain_missing_package
-from alexnet_torch.run_claim import RunClaim
 from alexnet_torch.run_folder import (
     CONFIG,
     MODEL_CARD,
     MODEL_DESCRIPTION,
     MODEL_WEIGHTS,
     PRETRAINED_WEIGHTS,
+    claimed,
     fix_of_damage,
 )
 from alexnet_torch.weights.class_labels import distinct_names
@@ -241,8 +241,7 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
     Raises:
         UserError: the folder contains a run, another process writes it, or it is not writable.
     """
-    with RunClaim() as claim:
-        claim.take(folder)
+    with claimed(folder):
         if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
             raise UserError(f"--output {folder}: contains a run already; name another folder")
         try:

@@ -12,7 +12,7 @@ import pytest
 from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
 from alexnet_torch.evaluation.run_settings import differing_settings, same_but_seed
 from alexnet_torch.evaluation.run_table import duration
-from alexnet_torch.run_claim import RunClaim
+from alexnet_torch.run_folder import claimed
 from alexnet_torch.training import trainer
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
@@ -53,8 +53,7 @@ def test_runs_are_listed_with_what_differs_and_how_they_ended(tmp_path: Path) ->
     write_run(tmp_path / "d", [], lr=0.03)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.json").write_text('{"settings": {"theme": "dark"}}')
-    with RunClaim() as claim:
-        claim.take(tmp_path / "d")
+    with claimed(tmp_path / "d"):
         listed = rows(tmp_path)
     assert listed == [
         ["run", "lr", "state", "epochs", "best error", "at epoch", "test error", "time"],
