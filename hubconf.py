@@ -24,7 +24,7 @@ def alexnet(
     """Returns a network with random initial weights.
 
     Args:
-        architecture: paper, paper_literal, source_2012, caffe, tensorflow_post or torchvision.
+        architecture: paper, paper_literal, source_2012, caffe, caffenet, tensorflow_post or torchvision.
         num_classes: number of outputs.
         image_size: height and width of the images in pixels; Caffe's weights need 227.
         devices: one device for all towers, or one for each; by default the CPU.

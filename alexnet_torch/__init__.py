@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from alexnet_torch.model.alexnet import AlexNet
     from alexnet_torch.model.architecture import PAPER, Architecture
     from alexnet_torch.model.dropout_key import DropoutKey
-    from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+    from alexnet_torch.model.presets import CAFFE, CAFFENET, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
 __all__ = [
     "CAFFE",
+    "CAFFENET",
     "PAPER",
     "PAPER_LITERAL",
     "SOURCE_2012",
@@ -48,3 +49,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'model.presets')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,7 +24,7 @@ def import_command(
         file: A .caffemodel, .onnx or .safetensors file, or one that torch.load reads without unpickling.
         output: The folder to make, with model.pt and model.json.
         classes: A file with one class name on each line.
-        architecture: paper, source_2012, caffe, tensorflow_post or torchvision.
+        architecture: paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
         inputs: The images that the weights expect: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
         mean: The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file.
         image_size: Height and width of the network's images, in pixels.

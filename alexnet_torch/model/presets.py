@@ -1,4 +1,4 @@
-"""Other versions of the network: the 2012 source, Caffe's bvlc_alexnet, the TensorFlow post, torchvision.
+"""Other versions of the network: the 2012 source, Caffe's bvlc_alexnet and CaffeNet, the TensorFlow post, torchvision.
 
 The paper's own net is architecture.PAPER; the dataclasses there have its norm and pooling as defaults.
 """
@@ -55,6 +55,20 @@ CAFFE = replace(
 """Caffe's bvlc_alexnet (2 groups as towers), meant for 227-pixel crops; biases of 0.1 where the paper
 has 1 ("found necessary"). Sides are rounded up in pooling, which makes no difference at 227 pixels."""
 
+_CAFFENET_AFTER: dict[str, tuple[Operation, ...]] = dict.fromkeys(("conv1", "conv2"), ("relu", "pool", "norm"))
+CAFFENET = replace(
+    CAFFE,
+    name="caffenet",
+    convs=tuple(replace(conv, after=_CAFFENET_AFTER.get(conv.name, conv.after)) for conv in CAFFE.convs),
+).with_init(
+    conv2=Init(0.01, 1.0),
+    conv4=Init(0.01, 1.0),
+    conv5=Init(0.01, 1.0),
+    fc6=Init(0.005, 1.0),
+    fc7=Init(0.005, 1.0),
+)
+"""Caffe's bvlc_reference_caffenet: bvlc_alexnet with pooling before normalisation, and the paper's biases of 1."""
+
 
 def _truncated(inputs: int) -> Init:
     return Init(inputs**-0.5, 0.0, "truncated_normal")
@@ -105,7 +119,7 @@ TORCHVISION = Architecture(
 )
 """torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), without norm."""
 
-PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, TENSORFLOW_POST, TORCHVISION)}
+PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSORFLOW_POST, TORCHVISION)}
 """All networks of this package, by name."""
 
 
