@@ -21,7 +21,7 @@ def report_command(
         data: The images that the run was trained on; none: write what needs no images.
     """
     from alexnet_torch.evaluation.report_page.write import write_report
-    from alexnet_torch.evaluation.run_images import images_of_run
+    from alexnet_torch.evaluation.runs import images_of_run
 
     model = load_run(run, devices)
     try:

@@ -1,6 +1,5 @@
 """runs: the runs in a folder."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +18,10 @@ def runs_command(
         folder: The folder of the runs.
         compare: Print mean and spread over the runs that differ only in their seed.
     """
-    from alexnet_torch.evaluation.run_list import find_runs
-    from alexnet_torch.evaluation.run_table import comparison_table, run_table
+    from alexnet_torch.evaluation.runs import comparison_table, find_runs, run_table
 
-    runs = find_runs(folder, lambda message: print(f"left out: {message}", file=sys.stderr))
+    runs = find_runs(folder)
     if not runs:
         print(f"{folder}: no runs")
     else:
-        print(comparison_table(runs, folder) if compare else run_table(runs, folder))
+        print(comparison_table(runs) if compare else run_table(runs))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
-from alexnet_torch.evaluation.run_settings import differing_settings, same_but_seed
-from alexnet_torch.evaluation.run_table import duration
+from alexnet_torch.evaluation.runs import differing_settings, duration, same_but_seed
 from alexnet_torch.run_folder import claimed
 from alexnet_torch.training import trainer
 from tests.support.commands import run_cli, run_train

@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alexnet_torch import load_model
-from alexnet_torch.evaluation.run_images import images_of_run
+from alexnet_torch.evaluation.runs import images_of_run
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.run_state import require_same_run

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable_name
-from alexnet_torch.evaluation.run_records import read_records
+from alexnet_torch.evaluation.runs import read_records
 
 COLUMNS = ("epoch", "step", "loss", "top1_error")  # of a curve, in metrics.jsonl
 MAX_POINTS = 300  # of a curve

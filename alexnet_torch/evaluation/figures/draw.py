@@ -22,8 +22,7 @@ from alexnet_torch.evaluation.figures.figure4_examples import (
 )
 from alexnet_torch.evaluation.figures.figure4_plots import labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.figure_files import FigureWriter
-from alexnet_torch.evaluation.run_images import images_of_run, read_config
-from alexnet_torch.evaluation.run_settings import same_but_seed
+from alexnet_torch.evaluation.runs import images_of_run, read_settings, same_but_seed
 from alexnet_torch.files import atomic_write, explain_os_error
 from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.text_files import require_utf8
@@ -138,7 +137,7 @@ def _draw_curves(writer: FigureWriter, runs: dict[str, Path], histories: dict[st
         if name not in histories:
             print(f"{name}: no curves, because {run / METRICS} is missing")
     if histories:
-        settings = {name: read_config(runs[name]).get("settings", {}) for name in histories}
+        settings = {name: read_settings(runs[name]) for name in histories}
         groups = {" ".join(names): [histories[name] for name in names] for names in same_but_seed(settings)}
         writer.add("curves", curves_figure(groups))
 

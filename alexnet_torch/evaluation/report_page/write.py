@@ -11,7 +11,7 @@ from alexnet_torch.evaluation.figures.curves import History, read_history
 from alexnet_torch.evaluation.figures.figure_files import render
 from alexnet_torch.evaluation.guesses import Guesses, guess_validation_images
 from alexnet_torch.evaluation.report_page.page import RunContent, run_page
-from alexnet_torch.evaluation.run_images import read_config
+from alexnet_torch.evaluation.runs import read_config
 from alexnet_torch.files import atomic_write
 from alexnet_torch.run_folder import REPORT, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel

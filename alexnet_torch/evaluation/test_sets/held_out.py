@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.run_images import read_config
+from alexnet_torch.evaluation.runs import recorded_split
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
@@ -22,7 +21,7 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
     Raises:
         UserError: the runs divided it in different ways, so that each was trained on some of the others' images.
     """
-    parts = {run: _part(run, root) for run in runs}
+    parts = {run: recorded_split(run, root) for run in runs}
     if len(set(parts.values())) > 1:
         first, *others = parts
         other = next(run for run in others if parts[run] != parts[first])
@@ -31,11 +30,3 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
             "an image that tests one has trained the other; evaluate each alone"
         )
     return next(iter(parts.values()))
-
-
-def _part(run: Path, root: Path) -> ValSplit | None:
-    settings = read_config(run).get("settings", {})
-    fraction, data = settings.get("val_split"), settings.get("data")
-    if fraction is None or data is None or data_folder(data).resolve() != root.resolve():
-        return None
-    return ValSplit(float(fraction), int(settings["seed"]))

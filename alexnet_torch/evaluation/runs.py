@@ -1,0 +1,269 @@
+"""Runs that were trained: what a run's folder records, the images it was trained on, and tables of runs."""
+
+import json
+import logging
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import reading
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, END, METRICS, TENSORBOARD, fix_of_damage, is_claimed
+
+if TYPE_CHECKING:  # they import torch, which the list of runs does not need
+    from alexnet_torch.data.prepared_images import PreparedImages
+    from alexnet_torch.data.sources.val_split import ValSplit
+    from alexnet_torch.weights.model_file import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+NO_DATA = "none"  # the value of --data for what needs no images
+_NUMBERS = ("epoch", "step", "loss", "top1_error")  # what every record has
+_LONGEST = 28  # characters of a setting in a table
+# where and how a run was trained, not what it learnt
+_NOT_COMPARED = {"output", "resume", "cache", "timeout", "log_every", "save_every", "track", "quiet", "verbose"}
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Returns the content of a run's config.json; nothing without that file, as for imported weights."""
+    path = run / CONFIG
+    if not path.exists():
+        return {}
+    with reading(path, "restore it"):
+        config = dict(json.loads(path.read_text()))
+        config["settings"] = dict(config["settings"])
+        return config
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """Returns a run's settings by option; nothing if they are unknown."""
+    settings: dict[str, Any] = read_config(run).get("settings", {})
+    return settings
+
+
+def read_records(run: Path) -> list[dict[str, Any]] | None:
+    """Returns the records in a run's metrics.jsonl, oldest first; None without the file, as for imported weights.
+
+    There is one for each report of training, each validation and each test. A last line without a newline is still
+    being written: it is left out.
+    """
+    path = run / METRICS
+    if not path.exists():
+        return None
+    lines, records = path.read_bytes().splitlines(keepends=True), []
+    for number, line in enumerate(lines if not lines or lines[-1].endswith(b"\n") else lines[:-1], 1):
+        with reading(f"{path}: line {number}", fix_of_damage(run, "restore the file")):
+            record = json.loads(line)
+            record |= {name: float(record[name]) for name in _NUMBERS}
+            if record["split"] not in ("train", "val"):
+                raise ValueError(f"split {record['split']!r}")
+            records.append(record)
+    return records
+
+
+def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
+    """Returns how a run's --val-split divided the images that it was trained on, if `data` names these."""
+    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.sources.val_split import ValSplit
+
+    settings = read_settings(run)
+    fraction, own = settings.get("val_split"), settings.get("data")
+    if fraction is None or own is None or data_folder(own).resolve() != data_folder(str(data)).resolve():
+        return None
+    return ValSplit(float(fraction), int(settings["seed"]))
+
+
+def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "PreparedImages | None":
+    """Returns the images that a run was trained on, or those that `data`, a value of --data, names.
+
+    Returns None if they are unknown, as for imported weights, or `data` is "none". Raises a UserError if they have
+    other classes than the model.
+    """
+    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.prepare import prepare
+    from alexnet_torch.data.sources.class_names import same_names
+
+    settings = read_settings(run)
+    data = data or settings.get("data")
+    if data is None or data == NO_DATA:
+        return None
+    cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
+    val_split, side = recorded_split(run, data), len(model.mean)
+    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split, former_classes=model.classes)
+    if not same_names(prepared.classes, model.classes):
+        raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
+    return prepared
+
+
+def differing_settings(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the names of the settings that are not the same in all runs, which are given by name."""
+    names = dict.fromkeys(name for settings in runs.values() for name in settings if name not in _NOT_COMPARED)
+    return [name for name in names if len({json.dumps(settings.get(name)) for settings in runs.values()}) > 1]
+
+
+def same_but_seed(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Returns the names of the runs in groups that differ only in their seed, in the runs' order.
+
+    Runs of the same seed, too, and those whose settings are unknown, are groups of their own.
+    """
+    groups: dict[str, list[str]] = {}
+    for index, (name, settings) in enumerate(runs.items()):
+        rest = {key: value for key, value in settings.items() if key not in _NOT_COMPARED | {"seed"}}
+        key = json.dumps(rest, sort_keys=True)
+        seeds = {runs[other].get("seed") for other in groups.get(key, [])}
+        if settings.get("seed") is None or settings["seed"] in seeds:
+            key += f" {index}"
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in a line."""
+
+    name: str
+    settings: dict[str, Any]
+    state: Literal["running", "stopped", "diverged", "failed", "done"]
+    epoch: float  # epochs done at the last report
+    best_error: float | None  # the lowest top-1 error of a validation, as a fraction; None before the first one
+    best_epoch: float | None
+    test_error: float | None  # of the best weights with several crops; None before the end
+    seconds: float  # of training, without validation and pauses
+
+
+def find_runs(folder: Path) -> list[RunSummary]:
+    """Returns the runs in a folder, which may be a run itself, by name; damaged ones are left out with a line."""
+    if not folder.is_dir():
+        raise UserError(f"runs {folder}: no such folder; name the folder of your runs")
+    runs = []
+    for run in sorted(_run_folders(folder)):
+        try:
+            settings = read_settings(run)
+            if "recipe" in settings:  # otherwise another program's config.json
+                name = str(run.relative_to(folder)) if run != folder else run.name or str(run)
+                runs.append(_summarise(run, name, settings))
+        except UserError as error:
+            logger.warning("left out: %s", error)
+    return runs
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in (CHECKPOINTS, TENSORBOARD) and not name.startswith(".")]
+        if CONFIG in files:
+            yield Path(parent)
+
+
+def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
+    records = read_records(run) or []
+    validations = [r for r in records if r["split"] == "val" and r.get("crops", 1) == 1]
+    tests = [r for r in records if r.get("crops", 1) != 1]
+    best = min(validations, key=lambda record: float(record["top1_error"]), default={})
+    last = (validations if tests else records)[-1:]  # the test is of the best weights, which may be older
+    state = "done" if tests else "stopped"  # killed, if nothing says how it ended
+    if is_claimed(run):
+        state = "running"
+    elif (end := run / END).exists():
+        with reading(end, "mend it or move it elsewhere"):
+            state = json.loads(end.read_text())["state"]
+    return RunSummary(
+        name,
+        settings,
+        state,
+        last[0]["epoch"] if last else 0.0,
+        best.get("top1_error"),
+        best.get("epoch"),
+        tests[-1]["top1_error"] if tests else None,
+        _training_seconds(records, settings.get("batch_size", 1)),
+    )
+
+
+def _training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> float:
+    """Returns how long training took: each report's images over its images/s."""
+    seconds, step = 0.0, 0.0
+    for record in records:
+        if record["split"] == "train" and record.get("images_per_second"):
+            seconds += (record["step"] - step) * batch_size / record["images_per_second"]
+            step = record["step"]
+    return seconds
+
+
+def run_table(runs: Sequence[RunSummary]) -> str:
+    """Returns a table with a line for each run: the settings that differ, state, best error, time."""
+    names = differing_settings({run.name: run.settings for run in runs})
+    headings = ["run", *names, "state", "epochs", "best error", "at epoch", "test error", "time"]
+    rows = [
+        [
+            run.name,
+            *(_shown(run.settings.get(name)) for name in names),
+            run.state,
+            f"{run.epoch:.4g}/{run.settings.get('epochs', '?')}",
+            percent(run.best_error),
+            "" if run.best_epoch is None else f"{run.best_epoch:g}",
+            percent(run.test_error),
+            duration(run.seconds),
+        ]
+        for run in runs
+    ]
+    return text_table(headings, rows, left=len(names) + 2)
+
+
+def comparison_table(runs: Sequence[RunSummary]) -> str:
+    """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds.
+
+    The spread is the sample standard deviation; runs that are not done are counted, but not part of the mean.
+    """
+    settings = {run.name: run.settings for run in runs}
+    by_name = {run.name: run for run in runs}
+    names = [name for name in differing_settings(settings) if name != "seed"]
+    columns = ["seeds", "best error: mean", "spread", "lowest", "highest", "test error: mean", "spread"]
+    rows = []
+    for group in same_but_seed(settings):
+        members = [by_name[name] for name in group]
+        done = [run for run in members if run.state == "done"]
+        label = [_shown(members[0].settings.get(name)) for name in names] or [group[0]]
+        best = [run.best_error for run in done if run.best_error is not None]
+        test = [run.test_error for run in done if run.test_error is not None]
+        seeds = f"{len(done)}" + (f" + {len(members) - len(done)} not done" if len(done) < len(members) else "")
+        ends = [percent(min(best)), percent(max(best))] if best else ["", ""]
+        rows.append([*label, seeds, *_mean_and_spread(best), *ends, *_mean_and_spread(test)])
+    return text_table([*(names or ["run"]), *columns], rows, left=len(names) or 1)
+
+
+def _mean_and_spread(errors: Sequence[float]) -> list[str]:
+    if not errors:
+        return ["", ""]
+    return [percent(statistics.fmean(errors)), f"± {statistics.stdev(errors):.2%}" if len(errors) > 1 else ""]
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as 12 s, 3 min 04 s or 5 h 06 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST else f"...{text[3 - _LONGEST :]}"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Returns a fraction in %, or nothing."""
+    return "" if value is None else f"{value:.{digits}%}"
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Returns a table whose first `left` columns are aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = []
+    for row in [headings, *rows]:
+        cells = [f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
