@@ -1,21 +1,16 @@
-"""Packages that only some file formats need, which are installed with a requirements file of their own."""
+"""Packages that only some formats need, which are installed as extras of this package."""
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alexnet_torch.errors import UserError
 
 
-@contextlib.contextmanager
-def explain_missing_package(path: Path, requirements: str = "requirements-exchange.txt") -> Iterator[None]:
-    """Raises a UserError that says what to install if a file's format needs a package that training does not need.
-
-    Args:
-        path: the file, for the message.
-        requirements: the requirements file that lists the package.
-    """
+@contextmanager
+def explain_missing_package(path: Path | str, extra: str = "exchange") -> Iterator[None]:
+    """Raises a UserError that says what to install where the block imports a package of an extra that is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{path}: needs the package {error.name}; run pip install -r {requirements}") from error
+        raise UserError(f"{path}: needs the package {error.name}; pip install 'alexnet_torch[{extra}]'") from error

@@ -24,7 +24,7 @@ from alexnet_torch.text_files import utf8_text
 
 SUFFIXES = (".npy", ".safetensors", ".h5")
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes that the safetensors library reads
-HDF5_REQUIREMENTS = "requirements-hdf5.txt"
+HDF5_REQUIREMENTS = "hdf5"
 _COPIED = 1 << 24  # bytes copied at a time
 
 

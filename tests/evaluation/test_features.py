@@ -281,7 +281,7 @@ def test_h5_without_its_package_is_refused_at_once(
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.h5") == 2
-    assert "f.h5: needs the package h5py; run pip install -r requirements-hdf5.txt" in capsys.readouterr().err
+    assert "f.h5: needs the package h5py; pip install 'alexnet_torch[hdf5]'" in capsys.readouterr().err
 
 
 def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path) -> None:

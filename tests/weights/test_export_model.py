@@ -203,8 +203,6 @@ def test_export_errors_are_one_line(
         assert f"there is no folder {tmp_path}/nowhere" in export_error(str(tmp_path / f"nowhere/net.{ending}"))
     assert "/proc/" in export_error("/proc/net.safetensors")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert "needs the package onnx; run pip install -r requirements-exchange.txt" in export_error(
-        str(tmp_path / "net.onnx")
-    )
+    assert "needs the package onnx; pip install 'alexnet_torch[exchange]'" in export_error(str(tmp_path / "net.onnx"))
     assert cli.main(["export", str(tmp_path / "nothing"), "net.pt"]) == 2
     assert "no model here" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_wrong_folders_are_refused(run_folder: Path, tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match="describes no model; make a run's folder of it with the command import"):
         TrainedModel.from_pretrained(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(UserError, match=r"needs the package safetensors; run pip install -r requirements-exchange"):
+    with pytest.raises(UserError, match=r"needs the package safetensors; pip install 'alexnet_torch\[exchange\]'"):
         TrainedModel.from_pretrained(tmp_path / "saved")
 
 

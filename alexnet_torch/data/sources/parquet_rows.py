@@ -138,7 +138,7 @@ def _open(file: Path) -> "ParquetFile":
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
     """Turns what pyarrow raises for a damaged file, or its absence, into a UserError."""
-    with explain_missing_package(file, "requirements-parquet.txt"):
+    with explain_missing_package(file, "parquet"):
         from pyarrow import ArrowException
     try:
         yield

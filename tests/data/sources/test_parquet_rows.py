@@ -73,4 +73,4 @@ def test_a_missing_package_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert last.endswith("x.parquet: needs the package pyarrow; run pip install -r requirements-parquet.txt")
+    assert last.endswith("x.parquet: needs the package pyarrow; pip install 'alexnet_torch[parquet]'")
