@@ -1,6 +1,7 @@
 """evaluate: the errors of runs on images with known classes."""
 
 import json as json_format
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,7 +43,6 @@ def evaluate_command(
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
-    from alexnet_torch.data.prepare import print_to_stderr
     from alexnet_torch.evaluation.evaluate import check_same_classes
     from alexnet_torch.evaluation.test_sets.class_matching import match_classes, model_identities
     from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
@@ -61,7 +61,7 @@ def evaluate_command(
     if real_labels:
         real_labels.check_names(test_set.split.keys)
     most = _most_crops(test_set, models, crops)
-    print_to_stderr(f"{test_set.describe()}; classes matched by {match.how}")
+    logging.getLogger(__name__).warning(f"{test_set.describe()}; classes matched by {match.how}")
     results = score_models(models, names, test_set, match, ScoreOptions(most, real_labels, csv, skip_bad, cache))
     shown_crops = [n for n in results.by_crops if crops in (None, n)]
     if json:

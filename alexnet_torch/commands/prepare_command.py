@@ -1,5 +1,6 @@
 """prepare: a data set of decoded images, made ahead of time."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,6 @@ def prepare_command(
         raise UserError(f"--workers {workers}: must be 1 or more")
     from alexnet_torch.data.decode import decoded_side
     from alexnet_torch.data.digits import data_folder
-    from alexnet_torch.data.prepare import print_to_stderr
     from alexnet_torch.data.prepare_ahead import prepare_ahead
     from alexnet_torch.data.sources.val_split import ValSplit
 
@@ -46,5 +46,5 @@ def prepare_command(
     try:
         prepare_ahead(data_folder(source), output.expanduser(), side, skip_bad, chosen, workers)
     except KeyboardInterrupt:
-        print_to_stderr("interrupted: the same command continues")
+        logging.getLogger(__name__).warning("interrupted: the same command continues")
         raise

@@ -1,9 +1,9 @@
 """Where a prepared folder goes: on a disk with room for its images, or where it exists already."""
 
 import hashlib
+import logging
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import cache_home
 
-Announce = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def prefix_of(root: Path) -> str:
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 
 
-def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> CacheFolder:
+def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
     """Decides where the prepared folder goes, and whether it contains the images or only their statistics.
 
     Arguments as for `CacheFolder` and `prepare`. Raises a UserError if the disk of `cache` is too small.
@@ -66,7 +66,7 @@ def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> C
     if held >= needed or all(map(maps.has_map, source.splits)):
         return maps
     if cache == "auto" and needed - held > free / 2:
-        announce(
+        logger.info(
             f"decoded images would take {needed / 1e9:.1f} GB, over half of the {free / 1e9:.1f} GB free at {home}: "
             "they are decoded again in each epoch instead (--cache DIR stores them elsewhere)"
         )
@@ -76,7 +76,7 @@ def locate_cache(source: Source, side: int, cache: str, announce: Announce) -> C
             f"--cache {home}: decoded images take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "make room, name another folder, or use --cache none"
         )
-    announce(f"decoding once into {maps.path}: {needed / 1e9:.2f} GB ({free / 1e9:.1f} GB are free)")
+    logger.info(f"decoding once into {maps.path}: {needed / 1e9:.2f} GB ({free / 1e9:.1f} GB are free)")
     return maps
 
 

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from tqdm import tqdm
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder
+from alexnet_torch.data.cache_location import CacheFolder
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
 from alexnet_torch.data.expected_time import ExpectedTime
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
@@ -114,17 +114,17 @@ def _row_writer(opened: ExitStack, path: Path) -> Callable[[int, bytes], None]:
     return write
 
 
-def decode_chunks(chunks: Chunks, journal: Journal, workers: int, announce: Announce = lambda _: None) -> PixelSums:
+def decode_chunks(chunks: Chunks, journal: Journal, workers: int) -> PixelSums:
     """Decodes the chunks that the journal does not have yet; returns the sums over all chunks.
 
-    The chunks' maps must have their full size. `announce` is called with a line about the time that it will take.
+    The chunks' maps must have their full size.
     """
     load_native()  # here, and not in each worker
     remaining = chunks.without(journal.done)
     total, left = (sum(map(chunks.size, each.numbers)) for each in (chunks, remaining))
     results = map_in_processes(decode_chunk, remaining, workers, IN_FLIGHT)
     bar = tqdm(total=total, initial=total - left, unit="image", desc="decoding", disable=None, dynamic_ncols=True)
-    expected, decoded = ExpectedTime(announce, min(workers, len(remaining)), CHUNK), 0
+    expected, decoded = ExpectedTime(min(workers, len(remaining)), CHUNK), 0
     with closing(bar):
         for number, sums in zip(remaining.numbers, results, strict=True):
             journal.add(number, sums)

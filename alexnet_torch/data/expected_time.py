@@ -1,7 +1,9 @@
 """Says how long a decoding pass will take, from the measured rate of its first thousand images."""
 
-from collections.abc import Callable
+import logging
 from time import monotonic
+
+logger = logging.getLogger(__name__)
 
 MEASURED = 1000
 """Images whose rate is measured."""
@@ -14,13 +16,12 @@ class ExpectedTime:
     work. With many workers more than a thousand images are measured, since so few would be done at once.
 
     Args:
-        announce: called with a line.
         workers: processes that decode.
         chunk: images that a worker decodes at a time.
     """
 
-    def __init__(self, announce: Callable[[str], None], workers: int, chunk: int) -> None:
-        self._announce, self._workers = announce, workers
+    def __init__(self, workers: int, chunk: int) -> None:
+        self._workers = workers
         self._skipped, self._measured = workers * chunk, max(MEASURED, 2 * workers * chunk)
         self._start: tuple[int, float] | None = None
         self._done = False
@@ -43,7 +44,7 @@ class ExpectedTime:
             self._done = True
             rate = count / seconds
             processes = f"{self._workers} process{'es' if self._workers > 1 else ''}"
-            self._announce(f"{rate:,.0f} images/s in {processes}: about {duration(left / rate)} to go")
+            logger.info(f"{rate:,.0f} images/s in {processes}: about {duration(left / rate)} to go")
 
 
 def duration(seconds: float) -> str:

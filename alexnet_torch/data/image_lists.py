@@ -1,19 +1,20 @@
 """Lists of image files: those of a folder, nested in any way, and those that a text file names."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.errors import UserError
 from alexnet_torch.text_files import read_lines
 
+logger = logging.getLogger(__name__)
 
-def find_images(root: Path, announce: Callable[[str], None]) -> tuple[str, ...]:
+
+def find_images(root: Path) -> tuple[str, ...]:
     """Returns the sorted paths of the images in a folder and its subfolders, relative to it, with "/" as separator.
 
     Args:
         root: the folder.
-        announce: called with a line about files that are no images, if there are some.
 
     Raises:
         UserError: there is no folder, it cannot be read, or it has no image.
@@ -25,7 +26,7 @@ def find_images(root: Path, announce: Callable[[str], None]) -> tuple[str, ...]:
     if not paths:
         raise UserError(f"{root}: contains no images that can be read; name a folder that has some")
     if tree.passed_over.counts:
-        announce(f"{root}: {len(paths):,} images{tree.passed_over}")
+        logger.warning(f"{root}: {len(paths):,} images{tree.passed_over}")
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import time
@@ -14,33 +15,34 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.cache_location import Announce
 from alexnet_torch.data.pixel_sums import PixelSums
 from alexnet_torch.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 JOURNAL, DIGEST = "journal.npz", "listing.txt"
 JOURNAL_SECONDS = 5.0
 
 
 @contextmanager
-def lock_folder(target: Path, announce: Announce) -> Iterator[None]:
+def lock_folder(target: Path) -> Iterator[None]:
     """Holds a lock beside a folder, so that only one process builds it."""
     with target.with_name(f".{target.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            announce(f"waiting for another process that is building {target}")
+            logger.info(f"waiting for another process that is building {target}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def open_partial(partial: Path, digest: str, announce: Announce) -> None:
+def open_partial(partial: Path, digest: str) -> None:
     """Creates the folder of a pass, or keeps it if an interrupted pass with the same digest left it."""
     if partial.exists():
         if (partial / DIGEST).exists() and (partial / DIGEST).read_text() == digest:
-            announce(f"continuing the interrupted {partial}")
+            logger.info(f"continuing the interrupted {partial}")
             return
-        announce(f"starting {partial} again: the files or settings changed since it was interrupted")
+        logger.info(f"starting {partial} again: the files or settings changed since it was interrupted")
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     atomic_write(partial / DIGEST, lambda file: file.write(digest.encode()))
@@ -71,7 +73,7 @@ class Journal:
     A journal that the pass's folder has already is continued, if its digest of files and settings is the same.
     """
 
-    def __init__(self, folder: Path, digest: str, chunks: int, side: int, announce: Announce = lambda _: None) -> None:
+    def __init__(self, folder: Path, digest: str, chunks: int, side: int) -> None:
         self._folder, self._digest = folder, digest
         self.done, self.sums = np.zeros(chunks, bool), PixelSums.zeros(side)
         self._saved_at = time.monotonic()
@@ -79,7 +81,7 @@ class Journal:
             try:
                 self._load()
             except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                announce(f"{folder / JOURNAL} is damaged ({error}): all images are decoded again")
+                logger.info(f"{folder / JOURNAL} is damaged ({error}): all images are decoded again")
 
     def _load(self) -> None:
         with np.load(self._folder / JOURNAL) as saved:  # NumPy checks the CRC-32 of each array

@@ -1,14 +1,13 @@
 """Prepares a data set: decodes its images once into memory maps, or computes only their statistics."""
 
+import logging
 import shutil
-import sys
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder, cache_folder, locate_cache
+from alexnet_torch.data.cache_location import CacheFolder, cache_folder, locate_cache
 from alexnet_torch.data.decode_pass import Chunks, decode_chunks
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
 from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
@@ -22,7 +21,6 @@ from alexnet_torch.data.prepared_images import (
     readable_rows,
     unreadable_message,
 )
-from alexnet_torch.data.sources.former_order import in_former_order
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -30,10 +28,7 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_os_error, sync_folder
 
-
-def print_to_stderr(text: str) -> None:
-    """Prints a line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -42,9 +37,7 @@ def prepare(
     cache: str = "auto",
     skip_bad: bool = False,
     workers: int | None = None,
-    announce: Announce = print_to_stderr,
     val_split: ValSplit | None = None,
-    former_classes: Sequence[str] = (),
 ) -> PreparedImages:
     """Decodes a data set's images, unless this was done before; says in a line what was found.
 
@@ -55,17 +48,15 @@ def prepare(
             disk space, else as "none"; or "none": store only the statistics, decode again in each epoch.
         skip_bad: leave unreadable files out.
         workers: processes that decode; one for each core by default.
-        announce: called with a line about what is built, where, and why it is built again.
         val_split: how to choose validation images among the training images, where there are none.
-        former_classes: of the run or model that the images are for: see `in_former_order`.
 
     Raises:
         UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
-    source = with_validation(in_former_order(open_source(root), former_classes), val_split, cache_folder(cache))
+    source = with_validation(open_source(root), val_split, cache_folder(cache))
     for line in (source.describe(), *source.notes):
-        announce(line)
-    return prepare_source(source, side, cache, skip_bad, workers, announce)
+        logger.warning(line)
+    return prepare_source(source, side, cache, skip_bad, workers)
 
 
 def prepare_source(
@@ -74,51 +65,49 @@ def prepare_source(
     cache: str = "auto",
     skip_bad: bool = False,
     workers: int | None = None,
-    announce: Announce = print_to_stderr,
 ) -> PreparedImages:
     """Decodes a source's images, unless this was done before; arguments and errors as for `prepare`."""
     if source.map_side is not None:
-        return load_map(source, side, announce)
-    target = locate_cache(source, side, cache, announce)
+        return load_map(source, side)
+    target = locate_cache(source, side, cache)
     try:
         # a complete folder is only read: it may be on a disk that this user cannot write
         if stale_reason(target):
             target.path.parent.mkdir(parents=True, exist_ok=True)
-            with lock_folder(target.path, announce):
+            with lock_folder(target.path):
                 reason = stale_reason(target)  # another process may have built it meanwhile
                 if reason and target.path.exists():
-                    announce(f"building {target.path} again: {reason}")
+                    logger.info(f"building {target.path} again: {reason}")
                     shutil.rmtree(target.path)  # its disk space is needed
                 if reason:
-                    build(target, skip_bad, workers or available_cores(), announce)
-        return load_prepared(target, skip_bad, announce)
+                    build(target, skip_bad, workers or available_cores())
+        return load_prepared(target, skip_bad)
     except OSError as error:
         named = "" if cache not in ("auto", "none") else "; --cache DIR or XDG_CACHE_HOME names another folder"
         raise UserError(f"--cache {target.path}: {explain_os_error(error)}{named}") from error
 
 
-def build(target: CacheFolder, skip_bad: bool, workers: int, announce: Announce) -> None:
+def build(target: CacheFolder, skip_bad: bool, workers: int) -> None:
     """Decodes all images into a prepared folder: beside the target, then renames it, which is never incomplete.
 
     Args:
         target: what to build; the caller holds its lock.
         skip_bad: leave unreadable images out.
         workers: processes that decode.
-        announce: called with a line about what is continued, and about how long it will take.
 
     Raises:
         UserError: images cannot be read.
         OSError: the folder cannot be written.
     """
     partial, digest = target.partial, build_digest(target)
-    open_partial(partial, digest, announce)
+    open_partial(partial, digest)
     for split in target.source.splits:
         allocate_map(partial / digest_name(split), len(split) * DIGEST_BYTES)
         if target.has_maps:
             allocate_map(partial / split.map_name, target.map_bytes(split))
             allocate_map(partial / checksums_name(split.name), len(split) * CHECKSUM_BYTES)
     chunks = Chunks(target)
-    sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side, announce), workers, announce)
+    sums = decode_chunks(chunks, Journal(partial, digest, len(chunks), target.side), workers)
     unreadable, rows = _unreadable_samples(target.source, sums, skip_bad)
     _save_array(partial / MEAN, sums.mean())
     _save_array(partial / COVARIANCE, sums.covariance())

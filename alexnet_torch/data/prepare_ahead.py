@@ -1,17 +1,20 @@
 """Makes a prepared map in a folder of its own, which is a data set without the original images."""
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder, cache_folder, free_bytes
+from alexnet_torch.data.cache_location import CacheFolder, cache_folder, free_bytes
 from alexnet_torch.data.journal import lock_folder
 from alexnet_torch.data.manifest import MANIFEST, read_manifest, stale_reason
-from alexnet_torch.data.prepare import build, print_to_stderr
+from alexnet_torch.data.prepare import build
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_os_error
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_ahead(
@@ -21,7 +24,6 @@ def prepare_ahead(
     skip_bad: bool = False,
     val_split: ValSplit | None = None,
     workers: int | None = None,
-    announce: Announce = print_to_stderr,
 ) -> None:
     """Decodes a data set into a folder; says first which disk space, how many images and how much time it takes.
 
@@ -34,7 +36,6 @@ def prepare_ahead(
         skip_bad: leave unreadable images out.
         val_split: how to choose validation images among the training images, where there are none.
         workers: processes that decode; one for each core by default.
-        announce: called with lines about what is done.
 
     Raises:
         UserError: something is wrong with the data set, images cannot be read, the output is another folder with
@@ -42,21 +43,21 @@ def prepare_ahead(
     """
     source = with_validation(open_source(root), val_split, cache_folder("auto"))
     for line in (source.describe(), *source.notes):
-        announce(line)
+        logger.warning(line)
     if source.map_side is not None:
         raise UserError(f"{root}: is a prepared map already; copy the folder, or use it with --data")
     target = CacheFolder(output, source, side, has_maps=True)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with lock_folder(output, announce):
+        with lock_folder(output):
             if _is_complete(target):
-                announce(f"{output}: is complete, nothing to do")
+                logger.info(f"{output}: is complete, nothing to do")
                 return
-            _announce_size(target, announce)
-            build(target, skip_bad, workers or available_cores(), announce)
+            _announce_size(target)
+            build(target, skip_bad, workers or available_cores())
     except OSError as error:
         raise UserError(f"--output {output}: {explain_os_error(error)}") from error
-    announce(f"{output}: complete; it is a data set without the original images: --data {output}")
+    logger.info(f"{output}: complete; it is a data set without the original images: --data {output}")
 
 
 def _is_complete(target: CacheFolder) -> bool:
@@ -82,7 +83,7 @@ def _is_complete(target: CacheFolder) -> bool:
     raise UserError(f"--output {target.path}: has another map ({reason}); name a new folder")
 
 
-def _announce_size(target: CacheFolder, announce: Announce) -> None:
+def _announce_size(target: CacheFolder) -> None:
     """Says what the map takes; raises a UserError if the disk has less."""
     splits = target.source.splits
     needed = sum(map(target.map_bytes, splits))
@@ -94,4 +95,4 @@ def _announce_size(target: CacheFolder, announce: Announce) -> None:
             f"--output {target.path}: {images} take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "make room or name a folder on another disk"
         )
-    announce(f"--output {target.path}: {images} take {needed / 1e9:.2f} GB of the {free / 1e9:.1f} GB that are free")
+    logger.info(f"--output {target.path}: {images} take {needed / 1e9:.2f} GB of the {free / 1e9:.1f} GB that are free")

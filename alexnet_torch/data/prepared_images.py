@@ -1,12 +1,13 @@
 """The images of a prepared folder, as training and evaluation read them."""
 
+import logging
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.cache_location import Announce, CacheFolder
+from alexnet_torch.data.cache_location import CacheFolder
 from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.integrity import read_checksums
@@ -14,6 +15,8 @@ from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, read_manifes
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,17 @@ class PreparedImages:
     fingerprint: Fingerprint  # of the classes and the readable samples
 
 
-def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> PreparedImages:
+def load_prepared(cache: CacheFolder, skip_bad: bool) -> PreparedImages:
     """Opens a complete prepared folder; raises a UserError if samples were left out of it, without `skip_bad`."""
     source, unreadable = cache.source, [(key, reason) for key, reason in read_manifest(cache.path)["skipped"]]
     if unreadable and not skip_bad:
         raise UserError(unreadable_message(source, unreadable))
     if unreadable:
-        announce(f"{len(unreadable)} unreadable file(s) left out; {cache.path / MANIFEST} lists them")
+        logger.warning(f"{len(unreadable)} unreadable file(s) left out; {cache.path / MANIFEST} lists them")
     rows = readable_rows(source, {key for key, _ in unreadable})
     samples = []
     for split, readable in zip(source.splits, rows, strict=True):
-        images = _open_map(cache, split, announce)
+        images = _open_map(cache, split)
         samples.append(Samples(images, readable, split.take(readable) if len(readable) < len(split) else split))
     return PreparedImages(
         source.root,
@@ -77,17 +80,19 @@ def load_prepared(cache: CacheFolder, skip_bad: bool, announce: Announce) -> Pre
     )
 
 
-def _open_map(cache: CacheFolder, split: SourceSplit, announce: Announce) -> ImageMap | None:
+def _open_map(cache: CacheFolder, split: SourceSplit) -> ImageMap | None:
     """Returns a split's map; None if the folder has only statistics."""
     path, checksums = cache.path / split.map_name, read_checksums(cache.path, split.name)
     if not path.exists():
         return None
     if checksums is None:
-        announce(f"{path}: has no checksums, so damage to it would not be noticed; to have them, prepare it again")
+        logger.warning(
+            f"{path}: has no checksums, so damage to it would not be noticed; to have them, prepare it again"
+        )
     return ImageMap(path, len(split), cache.side, checksums, is_cache=cache.source.map_side is None)
 
 
-def load_map(source: Source, side: int, announce: Announce) -> PreparedImages:
+def load_map(source: Source, side: int) -> PreparedImages:
     """Opens a source that is a prepared map itself; what was left out of it stays out.
 
     Raises:
@@ -98,7 +103,7 @@ def load_map(source: Source, side: int, announce: Announce) -> PreparedImages:
             f"--data {source.root}: has squares of {source.map_side} pixels, and {side} are needed; "
             "prepare the images again with the network's --image-size"
         )
-    return load_prepared(CacheFolder(source.root, source, side, has_maps=True), skip_bad=True, announce=announce)
+    return load_prepared(CacheFolder(source.root, source, side, has_maps=True), skip_bad=True)
 
 
 def readable_rows(source: Source, skipped: Set[str]) -> list[np.ndarray]:

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.image_lists import find_images, read_file_list
-from alexnet_torch.data.prepare import print_to_stderr
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.feature_file import (
     HDF5_REQUIREMENTS,
@@ -123,7 +122,7 @@ def save_features(
 
 
 def _names(request: FeatureRequest) -> tuple[str, ...]:
-    return find_images(request.folder, print_to_stderr) if request.files is None else read_file_list(request.files)
+    return find_images(request.folder) if request.files is None else read_file_list(request.files)
 
 
 def _check(model: TrainedModel, request: FeatureRequest) -> None:

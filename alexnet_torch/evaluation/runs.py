@@ -92,7 +92,7 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
         return None
     cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
     val_split, side = recorded_split(run, data), len(model.mean)
-    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split, former_classes=model.classes)
+    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split)
     if not same_names(prepared.classes, model.classes):
         raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared

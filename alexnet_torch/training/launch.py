@@ -1,8 +1,8 @@
 """Assembles the training that the options describe, and runs it: in one process or in each of several."""
 
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +15,7 @@ from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare, print_to_stderr
+from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.data.worker_processes import available_cores
@@ -53,6 +53,8 @@ from alexnet_torch.verbosity import detail
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
+logger = logging.getLogger(__name__)
+
 
 def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
     """Trains as the options say, as one of several processes or as the only one.
@@ -78,9 +80,9 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: ExitSt
         print(placement.describe(), flush=True)
     # local rank 0 compiles and decodes for its machine; the other ranks then find the result
     is_first = ranks.world.local_rank == 0
-    former = control.broadcast_from_main(lambda: {"classes": _former_classes(settings)})["classes"]
-    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement, former) if is_first else None)
-    prepared = control.run_on_all(lambda: prepared or _images(settings, former, announce=lambda _: None))
+    logging.getLogger("alexnet_torch.data").setLevel(logging.NOTSET if is_first else logging.ERROR)  # said once
+    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement) if is_first else None)
+    prepared = control.run_on_all(lambda: prepared or _images(settings))
     _require_same_images(prepared, ranks)
     try:
         # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
@@ -143,7 +145,7 @@ def build_trainer(
         model = run_model(net, prepared, not settings.no_mirror)
         with ranks.control.main_only() as is_main:
             if is_main:
-                restore_run_files(output, state, checkpoints.metrics, model, print_to_stderr)
+                restore_run_files(output, state, checkpoints.metrics, model, logger.warning)
     metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
     run_log = RunLog(output, ranks, state, last_step, asdict(settings), recipe.architecture.stage_names)
     run_log.print(f"starting from {source}")
@@ -240,25 +242,17 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
     return recipe, placement
 
 
-def _prepare_machine(settings: Settings, placement: Placement, former: Sequence[str]) -> PreparedImages:
+def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages:
     """Compiles the kernels and prepares the images, once for all ranks of a machine."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
         kernels.available()
-    return _images(settings, former)
+    return _images(settings)
 
 
-def _former_classes(settings: Settings) -> list[str]:
-    """Returns the classes of the run that is resumed, in its order; none of a new run."""
-    path = Path(settings.output) / CONFIG
-    return list(json.loads(path.read_text())["classes"]) if settings.resume and path.exists() else []
-
-
-def _images(
-    settings: Settings, former: Sequence[str], announce: Callable[[str], None] = print_to_stderr
-) -> PreparedImages:
+def _images(settings: Settings) -> PreparedImages:
     side, root = decoded_side(settings.image_size), data_folder(settings.data)
     val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
-    return prepare(root, side, settings.cache, settings.skip_bad, None, announce, val_split, former)
+    return prepare(root, side, settings.cache, settings.skip_bad, None, val_split)
 
 
 def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:

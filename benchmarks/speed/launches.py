@@ -70,7 +70,7 @@ def our_counts(
     counter = LaunchCounter(PARTS, KERNELS)
     with TemporaryDirectory() as folder:
         data = make_images(Path(folder, "images"), classes=2, train=ROWS, val=1)
-        prepared = prepare(data, SIDE, str(Path(folder, "cache")), workers=1, announce=lambda _: None)
+        prepared = prepare(data, SIDE, str(Path(folder, "cache")), workers=1)
         given = {"recipe": "paper", "output": folder, "image_size": SIZE, "batch_size": ROWS, "colour": "paper"}
         trainer = build_trainer(resolve(given), RECIPES["paper"](), prepared, placement, ranks)
         trainer.last_step = 3  # no report after the second step

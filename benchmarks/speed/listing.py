@@ -64,7 +64,7 @@ def make_folder(root: Path, samples: int) -> None:
 def make_prepared(root: Path, cache: Path) -> None:
     """Makes the prepared folder of a data set as `prepare` does, but with black images."""
     source = open_source(root)
-    target = locate_cache(source, SIDE, str(cache), print)
+    target = locate_cache(source, SIDE, str(cache))
     target.path.mkdir(parents=True)
     for split in source.splits:
         sizes = {

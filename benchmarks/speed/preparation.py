@@ -50,7 +50,7 @@ def image_seconds(data: Path, rounds: int) -> float:
     def measured() -> float:
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
-            prepare_ahead(data, Path(folder) / "map", SIDE, workers=1, announce=lambda _: None)
+            prepare_ahead(data, Path(folder) / "map", SIDE, workers=1)
             return (time.process_time() - start) / images
 
     measured()  # compiles, and reads the files into memory

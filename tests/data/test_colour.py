@@ -15,7 +15,7 @@ from tests.support.folders import make_images
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> PreparedImages:
-    return prepare(make_images(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
+    return prepare(make_images(tmp_path / "images", train=9, val=5), 24)
 
 
 def covariance() -> np.ndarray:

@@ -21,7 +21,7 @@ from tests.support.folders import make_images
 
 
 def build(root: Path, **options: object) -> PreparedImages:
-    return prepare(root, 24, str(root.parent / "cache"), announce=lambda _: None, **options)  # type: ignore[arg-type]
+    return prepare(root, 24, str(root.parent / "cache"), **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_names_do_not_matter_but_labels_and_order_do(root: Path) -> None:
     shutil.move(root / "train/class0/picture 002.PNG", root / "train/class1/picture 002b.PNG")
     assert not build(root).fingerprint.same_as(before)
     shutil.rmtree(root.parent / "cache")
-    assert not prepare(root, 25, str(root.parent / "cache"), announce=lambda _: None).fingerprint.same_as(before)
+    assert not prepare(root, 25, str(root.parent / "cache")).fingerprint.same_as(before)
 
 
 def test_with_and_without_a_map_it_is_the_same(root: Path) -> None:
-    assert prepare(root, 24, "none", announce=lambda _: None).fingerprint == build(root).fingerprint
+    assert prepare(root, 24, "none").fingerprint == build(root).fingerprint

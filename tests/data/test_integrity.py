@@ -22,6 +22,7 @@ from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.errors import UserError
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
+from tests.support.logged import logged
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def build(root: Path, lines: list[str] | None = None) -> PreparedImages:
-    announce = (lambda _: None) if lines is None else lines.append
-    return prepare(root, 24, str(root.parent / "cache"), announce=announce)
+    with logged(lines):
+        return prepare(root, 24, str(root.parent / "cache"))
 
 
 def folder_of(root: Path) -> Path:
@@ -140,7 +141,7 @@ def test_checksums_are_right_after_an_interruption_and_of_files_left_out(
 ) -> None:
     (root / "train/class1/003.png").write_bytes(b"no image")
     interrupt(root, monkeypatch)
-    prepare(root, 24, str(root.parent / "cache"), skip_bad=True, announce=lambda _: None)
+    prepare(root, 24, str(root.parent / "cache"), skip_bad=True)
     for split in ("train", "val"):
         images = np.fromfile(folder_of(root) / f"{split}.u8", np.uint8).reshape(-1, 24, 24, 3)
         sums = np.fromfile(folder_of(root) / f"{split}.sums", "<u8")
@@ -154,17 +155,17 @@ def test_a_damaged_journal_is_not_continued(root: Path, monkeypatch: pytest.Monk
     lines: list[str] = []
     prepared = build(root, lines)
     assert any("journal.npz is damaged (Bad CRC-32" in line for line in lines), lines
-    expected = prepare(root, 24, str(tmp_path / "other"), announce=lambda _: None)
+    expected = prepare(root, 24, str(tmp_path / "other"))
     assert np.array_equal(prepared.mean, expected.mean)
 
 
 @pytest.mark.parametrize("name", ["train.u8", "val.u8", "mean.npy", "samples.npz", "manifest.json"])
 def test_a_prepared_map_without_its_images_is_to_be_copied_again(name: str, root: Path, tmp_path: Path) -> None:
-    prepare_ahead(root, tmp_path / "map", 24, announce=lambda _: None)
+    prepare_ahead(root, tmp_path / "map", 24)
     path = tmp_path / "map" / name
     flip_byte(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match=r"(is|are) damaged.*; copy the (folder|prepared map) again") as error:
-        batches(prepare(tmp_path / "map", 24, announce=lambda _: None), "val" if name == "val.u8" else "train")
+        batches(prepare(tmp_path / "map", 24), "val" if name == "val.u8" else "train")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "map/damaged.txt").exists()  # it would outlive the copy of a single file
     for split in open_source(tmp_path / "map").splits if name.endswith(".u8") else ():

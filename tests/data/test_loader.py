@@ -14,7 +14,7 @@ from tests.support.folders import make_images
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> PreparedImages:
-    return prepare(make_images(tmp_path / "images", train=9, val=5), 24, announce=lambda _: None)
+    return prepare(make_images(tmp_path / "images", train=9, val=5), 24)
 
 
 def test_an_epoch_has_every_sample_once_and_a_smaller_last_batch(prepared: PreparedImages) -> None:
@@ -85,7 +85,7 @@ def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> 
 
 def test_a_file_removed_during_a_run_without_a_map_is_named(tmp_path: Path) -> None:
     root = make_images(tmp_path / "images")
-    prepared = prepare(root, 24, "none", announce=lambda _: None)
+    prepared = prepare(root, 24, "none")
     (root / "train/class1/002.png").unlink()
     with pytest.raises(UserError, match=r"class1/002\.png: .*No such file.*restore it") as error:
         list(Loader(prepared, "train", 20, 8, workers=1).epoch(0))

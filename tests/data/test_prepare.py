@@ -22,6 +22,7 @@ from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
+from tests.support.logged import logged
 from tests.support.paths import PROJECT
 
 
@@ -31,8 +32,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def build_in(root: Path, lines: list[str] | None = None, **options: object) -> PreparedImages:
-    announce = (lambda _: None) if lines is None else lines.append
-    return prepare(root, 24, str(root.parent / "cache"), announce=announce, **options)  # type: ignore[arg-type]
+    with logged(lines):
+        return prepare(root, 24, str(root.parent / "cache"), **options)  # type: ignore[arg-type]
 
 
 def contents(prepared: PreparedImages) -> list[np.ndarray]:
@@ -150,7 +151,8 @@ def test_skip_bad_leaves_unreadable_files_out_and_lists_them(cache: str, root: P
     bad = spoil_files(root)
     lines: list[str] = []
     option = str(root.parent / "cache") if cache == "map" else "none"
-    prepared = prepare(root, 24, option, skip_bad=True, announce=lines.append)
+    with logged(lines):
+        prepared = prepare(root, 24, option, skip_bad=True)
     assert sorted(prepared.skipped) == bad
     assert len(prepared.train.labels) == len(prepared.train.rows) == 22
     assert len(prepared.val.labels) == 11
@@ -162,7 +164,7 @@ def test_skip_bad_leaves_unreadable_files_out_and_lists_them(cache: str, root: P
     good = np.stack([decode_file(root / path, 24) for path in prepared.train.keys]).astype(np.float64)
     np.testing.assert_allclose(prepared.mean, good.mean(0), rtol=1e-6)
     with pytest.raises(UserError, match="cannot be read"):  # without --skip-bad a finished cache reports them too
-        prepare(root, 24, option, announce=lines.append)
+        prepare(root, 24, option)
 
 
 def test_a_build_with_unreadable_files_is_not_decoded_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +261,13 @@ def test_a_small_disk_is_an_error_before_the_build(root: Path, monkeypatch: pyte
 def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(cache_location, "free_bytes", lambda _: 100_000)
-    assert prepare(root, 24, announce=lines.append).train.images is None
+    with logged(lines):
+        assert prepare(root, 24).train.images is None
     assert "over half of the 0.0 GB free" in lines[1]
     monkeypatch.setattr(cache_location, "free_bytes", lambda _: 130_000)
     lines.clear()
-    assert prepare(root, 24, announce=lines.append).train.images is not None
+    with logged(lines):
+        assert prepare(root, 24).train.images is not None
     assert "decoding once into " in lines[1]
     assert os.environ["XDG_CACHE_HOME"] in lines[1]
 
@@ -271,12 +275,12 @@ def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatc
 def test_a_cache_that_cannot_be_written(root: Path) -> None:
     (root.parent / "file").touch()
     with pytest.raises(UserError, match=r"--cache .*file/images-\w+-24: .*file: (File exists|Not a directory)"):
-        prepare(root, 24, str(root.parent / "file"), announce=lambda _: None)
+        prepare(root, 24, str(root.parent / "file"))
 
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_batches_without_a_map_are_equal_bit_for_bit(root: Path, mirror: bool) -> None:
-    cached, streamed = build_in(root), prepare(root, 24, "none", announce=lambda _: None)
+    cached, streamed = build_in(root), prepare(root, 24, "none")
     assert streamed.train.images is None
     assert cached.fingerprint == streamed.fingerprint
     assert np.array_equal(cached.mean, streamed.mean)
@@ -292,7 +296,8 @@ def test_batches_without_a_map_are_equal_bit_for_bit(root: Path, mirror: bool) -
 
 def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path\n"
+        "import logging, sys; from pathlib import Path\n"
+        "logging.basicConfig(level=logging.INFO)\n"
         "from alexnet_torch.data import decode_pass, journal, prepare as preparation, worker_processes\n"
         "decode_pass.CHUNK, journal.JOURNAL_SECONDS, worker_processes.SERIAL_TASKS = 2, 0.0, 0\n"
         f"{first}preparation.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
@@ -340,14 +345,14 @@ def finished_chunks(root: Path) -> int:
 
 def test_of_two_processes_only_one_builds(tmp_path: Path) -> None:
     root = make_images(tmp_path / "images", train=60, val=20)
-    prepare(root, 12, str(root.parent / "other"), announce=lambda _: None)  # to learn the folder's name
+    prepare(root, 12, str(root.parent / "other"))  # to learn the folder's name
     (other,) = (root.parent / "other").glob("images-*")
     target = root.parent / "cache" / other.name.replace("-12", "-24")
     target.parent.mkdir()
     code = (
         "inner = preparation.build\npreparation.build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
     )
-    with lock_folder(target, print):
+    with lock_folder(target):
         processes = [start_build(root, code) for _ in range(2)]
         for process in processes:
             assert process.stderr is not None

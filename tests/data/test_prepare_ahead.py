@@ -18,6 +18,7 @@ from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import ValSplit
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images, make_run
+from tests.support.logged import logged
 from tests.support.paths import PROJECT
 from tests.support.test_sets import evaluate_json
 
@@ -34,7 +35,7 @@ def make_map(root: Path, output: Path, *options: str) -> str:
 
 
 def load(root: Path, cache: Path) -> PreparedImages:
-    return prepare(root, 73, str(cache), announce=lambda _: None)
+    return prepare(root, 73, str(cache))
 
 
 def test_the_map_is_the_same_data_set_without_the_originals_and_elsewhere(root: Path, tmp_path: Path) -> None:
@@ -101,12 +102,13 @@ def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeyp
 
 def test_many_workers_are_measured_over_more_images() -> None:
     lines: list[str] = []
-    expected = ExpectedTime(lines.append, workers=64, chunk=64)
-    for decoded in range(64, 4096 + 2 * 4096, 64):
-        expected.update(decoded, 1_000_000 - decoded)
-    assert lines == []
-    expected.update(3 * 4096, 1_000_000)
-    expected.update(4 * 4096, 1_000_000)
+    expected = ExpectedTime(workers=64, chunk=64)
+    with logged(lines):
+        for decoded in range(64, 4096 + 2 * 4096, 64):
+            expected.update(decoded, 1_000_000 - decoded)
+        assert lines == []
+        expected.update(3 * 4096, 1_000_000)
+        expected.update(4 * 4096, 1_000_000)
     assert len(lines) == 1
 
 
@@ -161,7 +163,8 @@ def test_unreadable_images_are_left_out_once_and_for_all(root: Path, tmp_path: P
     assert not (tmp_path / "map").exists()
     make_map(root, tmp_path / "map", "--skip-bad")
     lines: list[str] = []
-    loaded = prepare(tmp_path / "map", 73, "none", announce=lines.append)
+    with logged(lines):
+        loaded = prepare(tmp_path / "map", 73, "none")
     assert len(loaded.train.labels) == 23
     assert any("1 unreadable file(s) left out" in line for line in lines)
 
@@ -218,7 +221,7 @@ def test_class_folders_are_divided_as_in_training(root: Path, tmp_path: Path) ->
     photos, chosen = root / "train", ValSplit(0.25, 3)
     assert "let --val-split 0.1 choose" in refused("prepare", photos, "--output", tmp_path / "map")
     make_map(photos, tmp_path / "map", "--val-split", "0.25", "--seed", "3")
-    expected = prepare(photos, 73, str(tmp_path / "cache"), announce=lambda _: None, val_split=chosen)
+    expected = prepare(photos, 73, str(tmp_path / "cache"), val_split=chosen)
     loaded = load(tmp_path / "map", tmp_path / "none")
     assert loaded.fingerprint.same_as(expected.fingerprint)
     assert list(loaded.val.keys) == list(expected.val.keys)
@@ -239,7 +242,7 @@ def test_kill_9_while_it_prepares_continues(tmp_path: Path) -> None:
     killed.wait()
     done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "continuing the interrupted" in done.stderr
-    expected = prepare(root, 256, str(tmp_path / "cache"), announce=lambda _: None)
-    loaded = prepare(tmp_path / "map", 256, "none", announce=lambda _: None)
+    expected = prepare(root, 256, str(tmp_path / "cache"))
+    loaded = prepare(tmp_path / "map", 256, "none")
     assert np.array_equal(np.array(loaded.train.images), np.array(expected.train.images))
     assert loaded.fingerprint.same_as(expected.fingerprint)

@@ -38,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[int, PreparedImages
     """The same images in squares of two sides."""
     folder = tmp_path_factory.mktemp("evaluate")
     root = make_images(folder / "images", classes=len(CLASSES), train=2, val=3)
-    return {side: prepare(root, side, str(folder / "cache"), announce=lambda _: None) for side in (73, 80)}
+    return {side: prepare(root, side, str(folder / "cache")) for side in (73, 80)}
 
 
 @pytest.fixture(scope="module")

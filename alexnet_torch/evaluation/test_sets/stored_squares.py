@@ -9,7 +9,6 @@ from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_of
 from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.manifest import MANIFEST, stale_reason
-from alexnet_torch.data.prepare import print_to_stderr
 from alexnet_torch.data.prepared_images import Samples, load_map, load_prepared
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.errors import UserError
@@ -26,7 +25,7 @@ def stored_squares(test_set: TestSet, sides: Sequence[int], cache: str) -> dict[
     """
     stored: dict[int, Samples] = {}
     if test_set.source and test_set.source.map_side is not None:
-        return {side: load_map(test_set.source, side, print_to_stderr).val for side in sides}
+        return {side: load_map(test_set.source, side).val for side in sides}
     home, prefix = cache_folder(cache), prefix_of(test_set.root)
     source = test_set.source if test_set.source and len(test_set.source.splits) > 1 else None
     for side in sides if cache != "none" else ():
@@ -38,7 +37,7 @@ def stored_squares(test_set: TestSet, sides: Sequence[int], cache: str) -> dict[
             return stored  # its training images have changed since: it is no data set for training any more
         target = CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side, has_maps=True)
         if stale_reason(target) is None:
-            val = load_prepared(target, skip_bad=True, announce=lambda _: None).val
+            val = load_prepared(target, skip_bad=True).val
             if val.keys == test_set.split.keys:
                 stored[side] = val
     return stored

@@ -19,6 +19,7 @@ from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import with_validation
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
+from tests.support.logged import logged
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ def test_all_of_it_together_is_listed_in_the_manifest(root: Path, tmp_path: Path
     for make in JUNK.values():
         make(root)
     lines: list[str] = []
-    assert [*prepare(root, 24, str(tmp_path / "cache"), announce=lines.append).train.keys] == before[:6]
+    with logged(lines):
+        assert [*prepare(root, 24, str(tmp_path / "cache")).train.keys] == before[:6]
     assert f"; {len(JUNK)} passed over: " in lines[0]
     (manifest,) = (tmp_path / "cache").glob("*/manifest.json")
     listed = json.loads(manifest.read_text())["passed_over"]
@@ -93,7 +95,7 @@ def test_a_broken_image_is_reported_and_not_passed_over(root: Path) -> None:
     (root / "train/class0/cut.gif").write_bytes(b"")
     assert len(open_source(root).split("train")) == 7
     with pytest.raises(UserError, match=r"1 file\(s\) cannot be read(.|\n)*cut.gif: empty file"):
-        prepare(root, 24, "none", announce=lambda _: None)
+        prepare(root, 24, "none")
 
 
 def test_ordinary_folders_keep_imagefolders_order(root: Path) -> None:
@@ -190,7 +192,8 @@ def test_features_read_the_same_files(root: Path) -> None:
     with Image.open(root / "val/class0/000.png") as image:
         image.save(root / "train/class1/picture", "JPEG")
     lines: list[str] = []
-    found = find_images(root / "train", lines.append)
+    with logged(lines):
+        found = find_images(root / "train")
     classes = [f"class{k}/00{i}.png" for k in range(3) for i in range(2)]
     assert found == tuple(sorted(["000.png", *classes, "class1/picture"]))
     assert lines == [lines[0]]

@@ -14,6 +14,7 @@ from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
+from tests.support.logged import logged
 
 TENTH = ValSplit(0.1, 0)
 
@@ -90,15 +91,16 @@ def test_what_is_missing_is_told(root: Path) -> None:
 
 def test_it_is_kept_in_the_manifest(root: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    first = prepare(root, 24, str(tmp_path / "cache"), announce=lines.append, val_split=TENTH)
+    with logged(lines):
+        first = prepare(root, 24, str(tmp_path / "cache"), val_split=TENTH)
     assert "class folders, divided by --val-split 0.1, 3 classes, 54 training and 6 validation images" in lines[0]
     (folder,) = (tmp_path / "cache").glob("photos-*")
     assert "-val0.1-seed0-24" in folder.name
     assert json.loads((folder / "manifest.json").read_text())["files"] == {"train": 54, "val": 6}
-    again = prepare(root, 24, str(tmp_path / "cache"), announce=lambda _: None, val_split=TENTH)
+    again = prepare(root, 24, str(tmp_path / "cache"), val_split=TENTH)
     assert again.fingerprint == first.fingerprint
     assert list(again.val.keys) == list(first.val.keys)
-    other = prepare(root, 24, str(tmp_path / "cache"), announce=lambda _: None, val_split=ValSplit(0.1, 1))
+    other = prepare(root, 24, str(tmp_path / "cache"), val_split=ValSplit(0.1, 1))
     assert not other.fingerprint.same_as(first.fingerprint)
 
 

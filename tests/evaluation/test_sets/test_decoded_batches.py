@@ -39,7 +39,7 @@ def test_several_processes_decode_all_images_in_order_to_all_sides(
 def trained(tmp_path: Path) -> Path:
     """A run's folder, beside its images, which training has decoded into a cache."""
     run = make_run(tmp_path)
-    prepare(tmp_path / "images", 73, str(tmp_path / "cache"), announce=lambda _: None)
+    prepare(tmp_path / "images", 73, str(tmp_path / "cache"))
     return run
 
 
@@ -53,7 +53,7 @@ def test_what_training_has_stored_is_not_decoded_again(trained: Path, monkeypatc
 def test_a_map_without_the_unreadable_images_is_not_taken(trained: Path) -> None:
     images, cache = trained.parent / "images", str(trained.parent / "cache")
     (images / "val/class1/001.png").write_bytes(b"no image")
-    prepare(images, 73, cache, skip_bad=True, announce=lambda _: None)
+    prepare(images, 73, cache, skip_bad=True)
     assert stored_squares(find_test_set(images), [73], cache) == {}
     document = evaluate_json(trained, "--data", images, "--cache", cache, "--skip-bad", "--crops", "1")
     assert (document["images"], len(document["left_out"])) == (11, 1)
