@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from alexnet_torch.evaluation.transforms import transforms
     from alexnet_torch.model.alexnet import AlexNet
     from alexnet_torch.model.architecture import PAPER, Architecture
-    from alexnet_torch.model.dropout_key import DropoutKey
+    from alexnet_torch.model.dropout import DropoutKey
     from alexnet_torch.model.presets import CAFFE, CAFFENET, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
@@ -34,7 +34,7 @@ __all__ = [
 _MODULES = {
     "AlexNet": "model.alexnet",
     "Architecture": "model.architecture",
-    "DropoutKey": "model.dropout_key",
+    "DropoutKey": "model.dropout",
     "PAPER": "model.architecture",
     "TrainedModel": "weights.model_file",
     "load_model": "weights.model_file",

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
     ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "versions"],
-    ["gpu_kernels", "run_folder", "native_library", "text_files", "verbosity"],
+    ["kernel_choice", "run_folder", "native_library", "text_files", "verbosity"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],
     ["evaluation"],

@@ -33,7 +33,7 @@ def features_command(
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be 1 or more")
     from alexnet_torch.evaluation.features import FeatureRequest, save_features
-    from alexnet_torch.model.stage_names import parse_stages
+    from alexnet_torch.model.architecture import parse_stages
     from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 
     model = load_run(run, devices)

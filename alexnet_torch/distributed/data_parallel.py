@@ -14,7 +14,7 @@ from alexnet_torch.model.alexnet import AlexNet
 def wrap_data_parallel(net: AlexNet, ranks: Ranks) -> nn.Module:
     """Returns the network, wrapped so that the backward pass adds up gradients as the placement says.
 
-    Only those of `summed_parameters`: neither towers nor pieces of linear stages are added together.
+    Only those of `summed_parameters`: neither towers nor shards of linear stages are added together.
     """
     group = ranks.gradient_group
     if group is None:

@@ -1,4 +1,4 @@
-"""The exchanges between ranks that hold one tower each, or a piece of each linear stage."""
+"""The exchanges between ranks that hold one tower each, or a shard of each linear stage."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from alexnet_torch.distributed.peer_group import PeerGroup
-from alexnet_torch.model.exchange import Exchange, Share, TowerParts, add_halo, part_sizes
+from alexnet_torch.model.exchange import Exchange, Shard, TowerTensors, add_halo, shard_sizes
 
 
 def _all_to_all(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim: int, what: str) -> list[Tensor]:
@@ -26,15 +26,15 @@ _ONE_PROCESS = "are not supported between processes: compute them in one process
 class _AllGather(torch.autograd.Function):
     """A differentiable all-gather along a dimension.
 
-    Plain collectives have no gradient. Every peer reads a part, so the part's gradient is the sum of all peers'
+    Plain collectives have no gradient. Every peer reads x, so its gradient is the sum of all peers'
     gradients. But where all peers compute the same loss from the same numbers (`same_loss`), each has the full
     gradient already, and a sum would count it `size` times.
     """
 
     @staticmethod
-    def forward(part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool) -> Tensor:
+    def forward(x: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool) -> Tensor:
         del same_loss
-        outgoing = [part] * peers.size
+        outgoing = [x] * peers.size
         return torch.cat(_all_to_all(peers, outgoing, sizes, dim, f"the exchange before {stage}, forward"), dim)
 
     @staticmethod
@@ -59,12 +59,10 @@ class _AllGather(torch.autograd.Function):
         return grad, None, None, None, None, None
 
 
-def _all_gather(
-    part: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool = False
-) -> Tensor:
-    if torch._C._are_functorch_transforms_active() or forward_ad.unpack_dual(part).tangent is not None:
+def _all_gather(x: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool = False) -> Tensor:
+    if torch._C._are_functorch_transforms_active() or forward_ad.unpack_dual(x).tangent is not None:
         raise NotImplementedError(f"torch.func's transforms and forward-mode derivatives {_ONE_PROCESS}")
-    gathered: Tensor = _AllGather.apply(part, peers, sizes, dim, stage, same_loss)
+    gathered: Tensor = _AllGather.apply(x, peers, sizes, dim, stage, same_loss)
     return gathered
 
 
@@ -72,79 +70,79 @@ class PartnerExchange(Exchange):
     """Moves activations between ranks that hold one tower each; `peers` are one rank for each tower."""
 
     def __init__(self, peers: PeerGroup) -> None:
-        self.shares = [Share(peers.index)]
+        self.shards = [Shard(peers.index)]
         self._peers = peers
 
-    def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.all_gather_channels`; the backward pass adds up the partners' gradients."""
-        return [_all_gather(parts[0], self._peers, self._sizes(channels), 1, stage)]
+    def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
+        """As `Exchange.concat_towers`; the backward pass adds up the partners' gradients."""
+        return [_all_gather(xs[0], self._peers, self._sizes(channels), 1, stage)]
 
-    def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
+    def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
         """As `Exchange.gather_output`, on every partner: all must compute the same loss of it."""
-        return _all_gather(parts[0], self._peers, self._sizes(channels), 1, stage, same_loss=True)
+        return _all_gather(xs[0], self._peers, self._sizes(channels), 1, stage, same_loss=True)
 
-    def channel_halo(self, parts: TowerParts, width: int, stage: str) -> list[tuple[Tensor, int]]:
+    def channel_halo(self, xs: TowerTensors, width: int, stage: str) -> list[tuple[Tensor, int]]:
         """As `Exchange.channel_halo`."""
-        part, index, size = parts[0], self._peers.index, self._peers.size
+        x, index, size = xs[0], self._peers.index, self._peers.size
         if not width:
-            return [(part, 0)]
-        own_edges = torch.cat([part[:, :width], part[:, -width:]], dim=1)
-        edges = self.all_gather_channels([own_edges], 2 * width * size, stage)[0].split(2 * width, dim=1)
+            return [(x, 0)]
+        own_edges = torch.cat([x[:, :width], x[:, -width:]], dim=1)
+        edges = self.concat_towers([own_edges], 2 * width * size, stage)[0].split(2 * width, dim=1)
         before = edges[index - 1] if index else None
         after = edges[index + 1] if index + 1 < size else None
-        return [add_halo(before, part, after, width)]
+        return [add_halo(before, x, after, width)]
 
     def _sizes(self, channels: int) -> list[int]:
-        return part_sizes(channels, self._peers.size)
+        return shard_sizes(channels, self._peers.size)
 
 
 class HybridExchange(Exchange):
-    """Moves activations between ranks that hold all convolutions, and a piece of each linear stage.
+    """Moves activations between ranks that hold all convolutions, and a shard of each linear stage.
 
-    A rank computes the convolutions for its rows of the batch, and its pieces for all rows. After Krizhevsky, "One
+    A rank computes the convolutions for its rows of the batch, and its shards for all rows. After Krizhevsky, "One
     weird trick for parallelizing convolutional neural networks" (2014): the linear stages, which have nearly all
     weights and little to compute, never exchange gradients of weights.
 
     Args:
-        peers: a multiple of `towers` ranks; the first ones hold the pieces of tower 0, and so on.
+        peers: a multiple of `towers` ranks; the first ones hold the shards of tower 0, and so on.
         towers: the architecture's number of towers.
     """
 
     def __init__(self, peers: PeerGroup, towers: int) -> None:
-        self._peers, self._towers, self._pieces = peers, towers, peers.size // towers
-        self._own_tower, piece = divmod(peers.index, self._pieces)
-        self.shares = [
-            Share(tower, piece if tower == self._own_tower else None, self._pieces) for tower in range(towers)
+        self._peers, self._towers, self._shards = peers, towers, peers.size // towers
+        self._own_tower, shard = divmod(peers.index, self._shards)
+        self.shards = [
+            Shard(tower, shard if tower == self._own_tower else None, self._shards) for tower in range(towers)
         ]
 
-    def all_gather_rows(self, parts: TowerParts, first_row: int, stage: str) -> tuple[TowerParts, int]:
+    def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
         """As `Exchange.all_gather_rows`: returns all rows of the batch and all towers' channels, on every rank."""
         del first_row
-        rows = self._peers.all_gather_counts(len(parts[0]), f"the exchange before {stage}, forward")
-        return [_all_gather(torch.cat(parts, dim=1), self._peers, rows, 0, stage)], 0
+        rows = self._peers.all_gather_counts(len(xs[0]), f"the exchange before {stage}, forward")
+        return [_all_gather(torch.cat(xs, dim=1), self._peers, rows, 0, stage)], 0
 
-    def all_gather_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.all_gather_channels`; joins the pieces of a linear stage of all towers."""
-        if parts[0].ndim == 4:
-            return super().all_gather_channels(parts, channels, stage)
-        return [self._join_pieces(parts, channels, stage)]
+    def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
+        """As `Exchange.concat_towers`; joins the shards of a linear stage of all towers."""
+        if xs[0].ndim == 4:
+            return super().concat_towers(xs, channels, stage)
+        return [self._join_shards(xs, channels, stage)]
 
-    def keep_own_channels(self, parts: TowerParts, channels: int, stage: str) -> TowerParts:
-        """As `Exchange.keep_own_channels`; joins the pieces of a linear stage of this rank's tower."""
-        if parts[0].ndim == 4:
-            return parts
-        towers = self._join_pieces(parts, channels, stage).split(part_sizes(channels, self._towers), dim=1)
+    def keep_own_channels(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
+        """As `Exchange.keep_own_channels`; joins the shards of a linear stage of this rank's tower."""
+        if xs[0].ndim == 4:
+            return xs
+        towers = self._join_shards(xs, channels, stage).split(shard_sizes(channels, self._towers), dim=1)
         return [towers[self._own_tower]]
 
-    def gather_output(self, parts: TowerParts, channels: int, stage: str) -> Tensor:
-        """As `Exchange.gather_output`; joins the pieces of the last linear stage, for all rows, on every rank."""
-        if parts[0].ndim == 4:
-            return super().gather_output(parts, channels, stage)
-        return self._join_pieces(parts, channels, stage, same_loss=True)
+    def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
+        """As `Exchange.gather_output`; joins the shards of the last linear stage, for all rows, on every rank."""
+        if xs[0].ndim == 4:
+            return super().gather_output(xs, channels, stage)
+        return self._join_shards(xs, channels, stage, same_loss=True)
 
-    def _join_pieces(self, parts: TowerParts, channels: int, stage: str, same_loss: bool = False) -> Tensor:
-        """Returns (N, channels): all ranks' pieces; or the input as it is, if `all_gather_rows` has joined it."""
-        if parts[0].shape[1] == channels:
-            return parts[0]
-        sizes = [size for tower in part_sizes(channels, self._towers) for size in part_sizes(tower, self._pieces)]
-        return _all_gather(parts[0], self._peers, sizes, 1, stage, same_loss)
+    def _join_shards(self, xs: TowerTensors, channels: int, stage: str, same_loss: bool = False) -> Tensor:
+        """Returns (N, channels): all ranks' shards; or the input as it is, if `all_gather_rows` has joined it."""
+        if xs[0].shape[1] == channels:
+            return xs[0]
+        sizes = [size for tower in shard_sizes(channels, self._towers) for size in shard_sizes(tower, self._shards)]
+        return _all_gather(xs[0], self._peers, sizes, 1, stage, same_loss)

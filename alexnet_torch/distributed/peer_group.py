@@ -15,7 +15,7 @@ class PeerGroup:
     """The ranks that hold one network together, seen from one of them.
 
     Args:
-        group: its ranks hold, in order, the towers or the pieces of towers.
+        group: its ranks hold, in order, the towers or the shards of towers.
         timeout: how long a rank waits for another. On GPUs the group's own timeout counts.
     """
 

@@ -11,7 +11,7 @@ from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.distributed.world import World
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.exchange import Exchange
-from alexnet_torch.model.parameter_names import stage_of
+from alexnet_torch.model.tower import stage_of
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Placement:
     towers: int  # the architecture's number of towers
     reason: str  # why it was chosen, for the user
     each_holds: str  # what each rank holds, for the user
-    networks: list[range]  # the ranks that hold one network together, in its towers' or pieces' order, for each network
+    networks: list[range]  # the ranks that hold one network together, in its towers' or shards' order, for each network
     gradient_groups: list[range]  # the ranks that add up their gradients and their slices' losses, for each such group
     slice_of_rank: list[int]  # which slice of each batch a rank loads, by rank
     # makes the exchange with the other ranks of a network; not used where each has all towers
     exchange_with: Callable[[PeerGroup], Exchange] | None = None
-    shards_linear_stages: bool = False  # whether a rank holds a piece of each linear stage, for all rows of a batch
+    shards_linear_stages: bool = False  # whether a rank holds a shard of each linear stage, for all rows of a batch
 
     @property
     def slices(self) -> tuple[int, int]:
@@ -38,7 +38,7 @@ class Placement:
 
     @property
     def partners(self) -> tuple[int, int]:
-        """This rank's index among the ranks of its network if these share the decoding of a slice, and their number."""
+        """This rank's index among the ranks of its network if these shard the decoding of a slice, and their number."""
         ranks = [r for r in self.network_of(self.world.rank) if self.slice_of_rank[r] == self.slices[0]]
         return ranks.index(self.world.rank), len(ranks)
 
@@ -48,7 +48,7 @@ class Placement:
         return self.shards_linear_stages
 
     def summed_parameters(self, net: AlexNet) -> set[str]:
-        """Returns the names of the parameters that all ranks of a gradient group hold: never pieces."""
+        """Returns the names of the parameters that all ranks of a gradient group hold: never shards."""
         convs = {conv.name for conv in net.architecture.convs}
         return {n for n, _ in net.named_parameters() if stage_of(n) in convs or not self.shards_linear_stages}
 
@@ -108,7 +108,7 @@ def tower_ranks(device: torch.device, world: World, towers: int, reason: str) ->
 
 def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Placement:
     """Returns the placement of `HybridExchange`: one network, to which each rank adds a slice's convolutions."""
-    ranks, devices, holds = range(world.size), [device] * towers, "all convolutions and a piece of each linear stage"
+    ranks, devices, holds = range(world.size), [device] * towers, "all convolutions and a shard of each linear stage"
     exchange = partial(HybridExchange, towers=towers)
     return Placement("hybrid", devices, world, towers, reason, holds, [ranks], [ranks], list(ranks), exchange, True)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.parameter_names import stage_of
+from alexnet_torch.model.tower import stage_of
 
 ParameterStates = dict[str, dict[str, Tensor]]
 """By a parameter's name: its "value", and the optimizer's tensors by the optimizer's names for them."""
@@ -33,16 +33,16 @@ def gather_full_state(
 
 
 def _merge_shards(shards: list[ParameterStates]) -> ParameterStates:
-    """Joins the ranks' shards; pieces of one parameter, in the ranks' order, along their first dimension."""
-    pieces: dict[str, list[dict[str, Tensor]]] = {}
+    """Joins the ranks' shards; shards of one parameter, in the ranks' order, along their first dimension."""
+    by_name: dict[str, list[dict[str, Tensor]]] = {}
     for shard in shards:
         for name, state in shard.items():
-            pieces.setdefault(name, []).append(state)
+            by_name.setdefault(name, []).append(state)
 
     def concatenate(tensors: list[Tensor]) -> Tensor:  # a scalar, such as Adam's count of steps, is the same in all
         return tensors[0] if len(tensors) == 1 or tensors[0].ndim == 0 else torch.cat(tensors)
 
-    return {name: {key: concatenate([part[key] for part in p]) for key in p[0]} for name, p in pieces.items()}
+    return {name: {key: concatenate([shard[key] for shard in p]) for key in p[0]} for name, p in by_name.items()}
 
 
 def weights_of(full_state: ParameterStates) -> dict[str, Tensor]:
@@ -59,9 +59,9 @@ def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
 def load_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], optimizer_tensors: ParameterStates
 ) -> None:
-    """Copies this rank's part of the full parameters and optimizer tensors into its network and optimizer."""
+    """Copies this rank's shard of the full parameters and optimizer tensors into its network and optimizer."""
     net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in optimizer_tensors.get(name, {}).items():
-            own = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value[net.held_rows(name)])
+            own = value if value.ndim == 0 else torch.empty_like(parameter).copy_(value[net.local_rows(name)])
             optimizer.state[parameter][key] = own.to(parameter.device)

@@ -30,7 +30,7 @@ from alexnet_torch.evaluation.feature_file import (
 from alexnet_torch.evaluation.partial_features import PartialFeatures
 from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
 from alexnet_torch.files import explain_os_error
-from alexnet_torch.model.exchange import part_sizes
+from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.versions import library_versions
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
@@ -175,7 +175,7 @@ def _by_array(model: TrainedModel, request: FeatureRequest, outputs: dict[str, n
         return {stage: outputs[stage] for stage in request.stages}
     towers, arrays = model.net.architecture.towers, {}
     for stage in request.stages:
-        ends = np.cumsum(part_sizes(outputs[stage].shape[1], towers))
+        ends = np.cumsum(shard_sizes(outputs[stage].shape[1], towers))
         for tower, rows in enumerate(np.split(outputs[stage], ends[:-1], axis=1)):
             arrays[f"{stage}.tower{tower}"] = rows
     return arrays

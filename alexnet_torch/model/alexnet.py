@@ -14,14 +14,11 @@ from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
 from alexnet_torch.model.devices import Devices, tower_devices
-from alexnet_torch.model.dropout_key import DropoutKey
-from alexnet_torch.model.exchange import Exchange, TowerParts, copied_to, part_sizes
-from alexnet_torch.model.layers.dropout import MaskPosition, dropout
-from alexnet_torch.model.layers.initialisation import initialise
-from alexnet_torch.model.parameter_names import stage_of, tower_of
+from alexnet_torch.model.dropout import DropoutKey, MaskPosition, dropout
+from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to, shard_sizes
 from alexnet_torch.model.presets import preset
 from alexnet_torch.model.stage_operations import operations_after, relu_follows
-from alexnet_torch.model.tower import Tower, pad_asymmetric
+from alexnet_torch.model.tower import Tower, initialise, pad_asymmetric, stage_of, tower_of
 from alexnet_torch.randomness import random_key
 
 
@@ -66,47 +63,47 @@ class AlexNet(nn.Module):
         self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
         self.exchange = exchange or Exchange(architecture.towers)
         self.towers = nn.ModuleDict()
-        shares = self.exchange.shares
-        for share, device in zip(shares, tower_devices(devices, len(shares)), strict=True):
-            self.towers[str(share.tower)] = Tower(architecture, share, device, num_classes, image_size)
+        shards = self.exchange.shards
+        for shard, device in zip(shards, tower_devices(devices, len(shards)), strict=True):
+            self.towers[str(shard.tower)] = Tower(architecture, shard, device, num_classes, image_size)
         self._stages_compiled = False
         self._operations = {stage.name: operations_after(stage, architecture) for stage in architecture.stages}
         self.reset_parameters(seed)
 
     @property
     def devices(self) -> list[torch.device]:
-        """The device of each tower that is held here, which is that of its parameters."""
-        return [tower.device for tower in self._held_towers()]
+        """The device of each tower that is local, which is that of its parameters."""
+        return [tower.device for tower in self._local_towers()]
 
     def reset_parameters(self, seed: int | None = None) -> None:
         """Draws all weights and biases again, by the architecture's `Init`s.
 
         Args:
-            seed: each layer's values are a function of (seed, tower, stage), and a piece takes its rows of them; None
+            seed: each layer's values are a function of (seed, tower, stage), and a shard takes its rows of them; None
                 draws from torch's generator.
         """
-        for tower in self._held_towers():
+        for tower in self._local_towers():
             for stage_index, stage in enumerate(self.architecture.stages):
                 if stage.name not in tower:
                     continue
                 generator = None
                 if seed is not None:
-                    generator = torch.Generator().manual_seed(random_key(seed, "init", tower.share.tower, stage_index))
-                outputs = part_sizes(self._output_channels(stage), self.architecture.towers)[tower.share.tower]
-                initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.held_rows(stage.name))
+                    generator = torch.Generator().manual_seed(random_key(seed, "init", tower.shard.tower, stage_index))
+                outputs = shard_sizes(self._output_channels(stage), self.architecture.towers)[tower.shard.tower]
+                initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.local_rows(stage.name))
 
     def load_full_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copies the rows that are held here from full parameters, given by name; other parameters do not change."""
+        """Copies the rows that are local from full parameters, given by name; other parameters do not change."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name in parameters:
-                    parameter.copy_(parameters[name][self.held_rows(name)])
+                    parameter.copy_(parameters[name][self.local_rows(name)])
 
-    def held_rows(self, name: str) -> slice:
-        """Returns which rows of a tower's full parameter, such as `towers.1.fc7.bias`, are held here."""
+    def local_rows(self, name: str) -> slice:
+        """Returns which rows of a tower's full parameter, such as `towers.1.fc7.bias`, are local."""
         tower = self.towers[str(tower_of(name))]
         assert isinstance(tower, Tower)
-        return tower.held_rows(stage_of(name))
+        return tower.local_rows(stage_of(name))
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Returns logits (N, classes) on the first device.
@@ -155,19 +152,19 @@ class AlexNet(nn.Module):
         if not stages or not set(stages) <= set(known):
             raise ValueError(f"stages must be among {', '.join(known)}, not {', '.join(stages) or 'none'}")
 
-        def record(stage: str, parts: TowerParts, channels: int) -> None:
+        def record(stage: str, xs: TowerTensors, channels: int) -> None:
             if stage in stages:
-                outputs[stage] = self.exchange.gather_output(parts, channels, f"the output of {stage}")
+                outputs[stage] = self.exchange.gather_output(xs, channels, f"the output of {stage}")
 
         self._run_stages(images, max(stages, key=known.index), None, 0, record)
         return outputs
 
     def stage_weights(self, stage: str) -> list[Tensor]:
-        """Returns the weights of a stage that are held here, one tensor for each tower, on its tower's device."""
-        return [tower.layer(stage).weight for tower in self._held_towers(stage)]
+        """Returns the weights of a stage that are local, one tensor for each tower, on its tower's device."""
+        return [tower.layer(stage).weight for tower in self._local_towers(stage)]
 
-    def _held_towers(self, stage: str | None = None) -> list[Tower]:
-        """Returns the towers that are held here, or those of them that have anything of a stage."""
+    def _local_towers(self, stage: str | None = None) -> list[Tower]:
+        """Returns the towers that are local, or those of them that have anything of a stage."""
         towers = [tower for tower in self.towers.values() if isinstance(tower, Tower)]
         return [tower for tower in towers if stage is None or stage in tower]
 
@@ -176,14 +173,14 @@ class AlexNet(nn.Module):
         return stage.channels if isinstance(stage, Conv) else stage.width or self.num_classes
 
     def dropout_keys(self, seed: int, step: int) -> Tensor:
-        """Returns the keys of a step's masks, (towers held here, stages with dropout) int64, on the CPU."""
-        net, towers = self.architecture, self._held_towers()
-        positions = [(tower.share.tower, net.stage_names.index(stage)) for tower in towers for stage in net.dropout]
+        """Returns the keys of a step's masks, (towers that are local, stages with dropout) int64, on the CPU."""
+        net, towers = self.architecture, self._local_towers()
+        positions = [(tower.shard.tower, net.stage_names.index(stage)) for tower in towers for stage in net.dropout]
         keys = [random_key(seed, "dropout", step, *position) for position in positions]
         return torch.tensor(keys, dtype=torch.int64).view(len(towers), len(net.dropout))
 
     def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
-        """Returns for each tower that is held here its keys (stages with dropout,) int64, on its device."""
+        """Returns for each tower that is local its keys (stages with dropout,) int64, on its device."""
         keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
         sent = {device: copied_to(device, keys) for device in dict.fromkeys(self.devices)}
         return [sent[device][row] for row, device in enumerate(self.devices)]
@@ -199,7 +196,7 @@ class AlexNet(nn.Module):
         last: str,
         keys: list[Tensor] | None,
         first_row: int,
-        record: Callable[[str, TowerParts, int], None] | None = None,
+        record: Callable[[str, TowerTensors, int], None] | None = None,
     ) -> Tensor:
         """Returns the output of the stage named `last`, of all towers together, on the first device.
 
@@ -209,57 +206,57 @@ class AlexNet(nn.Module):
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
         images = _channels_last(images * net.input_scale if net.input_scale != 1 else images)
-        parts = exchange.scatter(images, self.devices)
+        xs = exchange.scatter(images, self.devices)
         channels = 3  # of all towers together
         for stage in net.stages:
             if stage is net.linears[0]:
-                channels *= parts[0].shape[2] * parts[0].shape[3]
-                parts = [part.flatten(1) for part in parts]  # (N, C, H, W) to (N, C * H * W): in the paper 4608 a tower
-                parts, first_row = exchange.all_gather_rows(parts, first_row, stage.name)
+                channels *= xs[0].shape[2] * xs[0].shape[3]
+                xs = [x.flatten(1) for x in xs]  # (N, C, H, W) to (N, C * H * W): in the paper 4608 a tower
+                xs, first_row = exchange.all_gather_rows(xs, first_row, stage.name)
             if stage is not net.stages[0]:  # every tower reads all of the images
-                parts = exchange.stage_inputs(parts, channels, stage)
+                xs = exchange.stage_inputs(xs, channels, stage)
             with_relu = keys is not None and self._drops(stage.name) and relu_follows(stage, net)
-            parts = self._run_stage(stage, parts, activate=not with_relu)
+            xs = self._run_stage(stage, xs, activate=not with_relu)
             channels = self._output_channels(stage)
             if record is not None:
-                record(stage.name, parts, channels)
+                record(stage.name, xs, channels)
             if stage is net.convs[-1] and stage.name != last and net.adaptive_pool is not None:
-                parts = [F.adaptive_avg_pool2d(part, net.adaptive_pool) for part in parts]
-            parts = self._apply_dropout(stage.name, parts, keys, first_row, with_relu)
+                xs = [F.adaptive_avg_pool2d(x, net.adaptive_pool) for x in xs]
+            xs = self._apply_dropout(stage.name, xs, keys, first_row, with_relu)
             if stage.name == last:
                 break
-        return exchange.gather_output(parts, channels, "the output")
+        return exchange.gather_output(xs, channels, "the output")
 
-    def _run_stage(self, stage: Conv | Linear, inputs: TowerParts, activate: bool = True) -> TowerParts:
+    def _run_stage(self, stage: Conv | Linear, inputs: TowerTensors, activate: bool = True) -> TowerTensors:
         """Returns the towers' outputs of a stage: its layer, then the operations after it if `activate`."""
         if isinstance(stage, Conv):
-            shared = all(part is inputs[0] for part in inputs)  # then towers also share one padded copy
-            padded = [pad_asymmetric(part, stage) for part in (inputs[:1] if shared else inputs)]
+            shared = all(x is inputs[0] for x in inputs)  # then towers also shard one padded copy
+            padded = [pad_asymmetric(x, stage) for x in (inputs[:1] if shared else inputs)]
             inputs = padded * len(inputs) if shared else padded
-        towers = self._held_towers(stage.name)
-        parts = [tower.run_layer(stage.name, part) for tower, part in zip(towers, inputs, strict=True)]
+        towers = self._local_towers(stage.name)
+        xs = [tower.run_layer(stage.name, x) for tower, x in zip(towers, inputs, strict=True)]
         for operation in self._operations[stage.name] if activate else ():
-            parts = operation(parts, self.exchange)
-        return parts
+            xs = operation(xs, self.exchange)
+        return xs
 
     def _drops(self, stage: str) -> bool:
         """Returns whether dropout follows a stage."""
         return self.training and stage in self.architecture.dropout and self.architecture.dropout_rate > 0
 
     def _apply_dropout(
-        self, stage: str, parts: TowerParts, keys: list[Tensor] | None, first_row: int, relu: bool = False
-    ) -> TowerParts:
+        self, stage: str, xs: TowerTensors, keys: list[Tensor] | None, first_row: int, relu: bool = False
+    ) -> TowerTensors:
         net = self.architecture
         if not self._drops(stage):
-            return parts
+            return xs
         if keys is None:
-            return [F.dropout(part, net.dropout_rate) for part in parts]
+            return [F.dropout(x, net.dropout_rate) for x in xs]
         index, dropped = net.dropout.index(stage), []
-        # hybrid ranks hold only a part of a linear stage, in one of the towers
-        held = [(tower, key) for tower, key in zip(self._held_towers(), keys, strict=True) if stage in tower]
-        for (tower, tower_keys), part in zip(held, parts, strict=True):
-            position = MaskPosition(net.dropout_rate, tower_keys[index], first_row, tower.held_rows(stage).start)
-            dropped.append(dropout(part, position, relu))
+        # hybrid ranks hold only a shard of a linear stage, in one of the towers
+        local = [(tower, key) for tower, key in zip(self._local_towers(), keys, strict=True) if stage in tower]
+        for (tower, tower_keys), x in zip(local, xs, strict=True):
+            position = MaskPosition(net.dropout_rate, tower_keys[index], first_row, tower.local_rows(stage).start)
+            dropped.append(dropout(x, position, relu))
         return dropped
 
     def _replicate_for_data_parallel(self) -> NoReturn:
@@ -284,3 +281,13 @@ def _channels_last(images: Tensor) -> Tensor:
 def _compiled_run_stages() -> Callable[..., Tensor]:
     """Returns the compiled walk, the same for all networks: stored in a network, copies would use its weights."""
     return torch.compile(AlexNet._run_stages)
+
+
+def empty_network(
+    architecture: Architecture, num_classes: int, image_size: int, devices: Sequence[torch.device]
+) -> AlexNet:
+    """Returns a network of any weights, all of which must be loaded; drawing 61 million takes half a second."""
+    net = AlexNet(architecture, num_classes, image_size, torch.device("meta"))
+    for tower, device in zip(net.towers, devices, strict=True):
+        net.towers[tower].to_empty(device=device)
+    return net

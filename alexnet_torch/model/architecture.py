@@ -3,10 +3,12 @@
 An architecture says nothing about where towers are or how they are trained. Other nets are in presets.py.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal, get_args
+
+from alexnet_torch.errors import UserError
 
 Activation = Literal["relu", "tanh"]
 Operation = Literal["relu", "tanh", "norm", "spatial_norm", "pool"]
@@ -76,7 +78,7 @@ class Conv:
     Attributes:
         channels: output channels of all towers together.
         padding: number of zeros at (left, right, top, bottom).
-        meet: whether each tower reads the channels of all towers, not only its own.
+        reads_all_towers: whether each tower reads the channels of all towers, not only its own.
     """
 
     name: str
@@ -84,7 +86,7 @@ class Conv:
     kernel: int
     stride: int = 1
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    meet: bool = False
+    reads_all_towers: bool = False
     after: tuple[Operation, ...] = ("relu",)
     init: Init = Init()
 
@@ -104,7 +106,7 @@ class Linear:
 
     name: str
     width: int | None
-    meet: bool = True
+    reads_all_towers: bool = True
     init: Init = Init()
 
     def __post_init__(self) -> None:
@@ -146,8 +148,7 @@ class Architecture:
     def __post_init__(self) -> None:
         for field in ("towers", "pool_size", "pool_stride"):
             _require(getattr(self, field) >= 1, self, field, "at least 1")
-        for field in ("convs", "linears"):
-            _require(len(getattr(self, field)) >= 1, self, field, "at least one stage")
+        _require(bool(self.convs and self.linears), self, "convs" if self.linears else "linears", "at least one stage")
         _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
         names = self.stage_names
         for field, named in (("dropout", self.dropout), ("pool_ceil", self.pool_ceil)):
@@ -158,14 +159,11 @@ class Architecture:
         _require(self.linear_activation in known, self, "linear_activation", f"one of {known}")
         if len(set(names)) != len(names):
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")
-        multiple = f"must be a multiple of {self.towers}, the number of towers"
-        for conv in self.convs:
-            if conv.channels % self.towers:
-                raise ValueError(f"{conv.name}.channels {multiple}, not {conv.channels}")
         *hidden, last = self.linears
-        for linear in hidden:
-            if linear.width is None or linear.width % self.towers:
-                raise ValueError(f"{linear.name}.width {multiple}, not {linear.width}")
+        widths = [(f"{conv.name}.channels", conv.channels) for conv in self.convs]
+        for field, width in (*widths, *((f"{linear.name}.width", linear.width) for linear in hidden)):
+            if width is None or width % self.towers:
+                raise ValueError(f"{field} must be a multiple of {self.towers}, the number of towers, not {width}")
         if last.width is not None:
             raise ValueError(f"{last.name}.width must be None, the number of classes, not {last.width}")
 
@@ -180,10 +178,7 @@ class Architecture:
         return tuple(stage.name for stage in self.stages)
 
     def stage_sides(self, image_size: int) -> Iterator[tuple[str, int]]:
-        """Yields the name and the side of each convolution's and each pooling's output.
-
-        A side of 0 or less means that the image is too small.
-        """
+        """Yields the name and side of the output of each convolution and pooling; below 1 for too small an image."""
         side = image_size
         for conv in self.convs:
             side = (side + sum(conv.padding[:2]) - conv.kernel) // conv.stride + 1
@@ -199,12 +194,9 @@ class Architecture:
 
     def pooled(self, side: int, ceil: bool) -> int:
         """Returns the side of a map after max-pooling, without or with the windows that reach past the edge."""
-        last_start = side - self.pool_size
-        if not ceil:
-            return last_start // self.pool_stride + 1
+        steps, rest = divmod(side - self.pool_size, self.pool_stride)
         # torch drops a last window that would start past the edge
-        pooled = -(-last_start // self.pool_stride) + 1
-        return pooled if (pooled - 1) * self.pool_stride < side else pooled - 1
+        return steps + 1 + (ceil and rest > 0 and (steps + 1) * self.pool_stride < side)
 
     def fits(self, image_size: int) -> bool:
         """Returns whether every stage's output is at least 1x1 for images of this size."""
@@ -215,11 +207,7 @@ class Architecture:
         return next(size for size in count(1) if self.fits(size))
 
     def final_side(self, image_size: int) -> int:
-        """Returns the side of the map that the first linear stage reads.
-
-        Raises:
-            ValueError: the image is too small; the message names the smallest size that works.
-        """
+        """Returns the side of the map that the first linear stage reads; ValueError names the smallest image."""
         for name, side in self.stage_sides(image_size):
             if side < 1:
                 reason = f"image_size {image_size} is too small for {name} in {self.name}"
@@ -228,19 +216,14 @@ class Architecture:
 
     def with_init(self, **inits: Init) -> "Architecture":
         """Returns this architecture with other initialisations for some stages, given by stage name."""
-        unknown = set(inits) - set(self.stage_names)
-        if unknown:
+        if unknown := set(inits) - set(self.stage_names):
             raise ValueError(f"{self.name} has no stage {sorted(unknown)}, only {self.stage_names}")
         convs = tuple(replace(conv, init=inits.get(conv.name, conv.init)) for conv in self.convs)
         linears = tuple(replace(linear, init=inits.get(linear.name, linear.init)) for linear in self.linears)
         return replace(self, convs=convs, linears=linears)
 
     def computation_only(self) -> "Architecture":
-        """Returns this architecture with only what decides the output for given weights.
-
-        Without the name, dropout, initial weights, norms that no stage uses, and the scale of the images,
-        by which conv1's weights can be multiplied instead.
-        """
+        """Returns this architecture with only what decides the output for given weights of any scale in conv1."""
         used = {operation for conv in self.convs for operation in conv.after}
         return replace(
             self.with_init(**dict.fromkeys(self.stage_names, Init())),
@@ -273,10 +256,27 @@ class Architecture:
 
 
 def _stage(stage_type: Any, description: dict[str, Any]) -> Any:
-    if unknown := set(description) - {field.name for field in fields(stage_type)}:
-        raise TypeError(f"{stage_type.__name__} has no field {sorted(unknown)}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    if "meet" in values:  # the name in models saved before version 1
+        values["reads_all_towers"] = values.pop("meet")
     return stage_type(**values | {"init": Init(**description["init"])})
+
+
+def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Returns the stages that an option names, such as "conv1,conv2" or "conv1..conv5", in the order of `names`."""
+    if text is None:
+        return None
+    chosen: set[str] = set()
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        last = last if dots else first
+        if first not in names or last not in names:
+            raise UserError(f"{option} {text}: {part.strip()!r} is not a stage; choose from {', '.join(names)}")
+        in_range = names[names.index(first) : names.index(last) + 1]
+        if not in_range:
+            raise UserError(f"{option} {text}: {last} comes before {first}; write {last}..{first}")
+        chosen |= set(in_range)
+    return tuple(name for name in names if name in chosen)
 
 
 PAPER = Architecture(
@@ -286,7 +286,7 @@ PAPER = Architecture(
         # 1 + ceil((224 - 11) / 4) = 55 windows reaches 3 pixels past the right and bottom edge.
         Conv("conv1", 96, 11, 4, (0, 3, 0, 3), after=("relu", "norm", "pool"), init=Init(0.01, 0.0)),
         Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
-        Conv("conv3", 384, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.7, 0.0, by_fan_in=True)),
+        Conv("conv3", 384, 3, 1, (1, 1, 1, 1), reads_all_towers=True, init=Init(0.7, 0.0, by_fan_in=True)),
         Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=Init(0.7, 0.1, by_fan_in=True)),
         Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
     ),

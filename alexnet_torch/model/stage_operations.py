@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Norm, Operation
-from alexnet_torch.model.exchange import Exchange, TowerParts
-from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool, spatial_response_norm
+from alexnet_torch.model.exchange import Exchange, TowerTensors
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
 
-StageOperation = Callable[[TowerParts, Exchange], TowerParts]
+StageOperation = Callable[[TowerTensors, Exchange], TowerTensors]
 
 
 def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOperation]:
@@ -61,14 +61,14 @@ def _by_tower(function: Callable[..., Tensor], **settings: object) -> StageOpera
     return partial(_call_by_tower, partial(function, **settings))
 
 
-def _call_by_tower(function: Callable[[Tensor], Tensor], parts: TowerParts, exchange: Exchange) -> TowerParts:
+def _call_by_tower(function: Callable[[Tensor], Tensor], xs: TowerTensors, exchange: Exchange) -> TowerTensors:
     del exchange
-    return [function(part) for part in parts]
+    return [function(x) for x in xs]
 
 
-def _norm_across_towers(parts: TowerParts, exchange: Exchange, norm: Norm, relu: bool, stage: str) -> TowerParts:
-    widened = exchange.channel_halo(parts, norm.window // 2, f"{stage}'s norm")
+def _norm_across_towers(xs: TowerTensors, exchange: Exchange, norm: Norm, relu: bool, stage: str) -> TowerTensors:
+    widened = exchange.channel_halo(xs, norm.window // 2, f"{stage}'s norm")
     return [
-        response_norm(wide, norm, relu)[:, before : before + part.shape[1]]  # (N, C, H, W)
-        for part, (wide, before) in zip(parts, widened, strict=True)
+        response_norm(wide, norm, relu)[:, before : before + x.shape[1]]  # (N, C, H, W)
+        for x, (wide, before) in zip(xs, widened, strict=True)
     ]

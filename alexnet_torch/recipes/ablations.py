@@ -61,11 +61,11 @@ def never_meet(net: Architecture) -> Architecture:
     convs, linears = [], []
     for conv in net.convs:
         channels = conv.channels * 5 // 4 if conv.name == "conv2" else conv.channels
-        convs.append(replace(conv, channels=channels, meet=False))
+        convs.append(replace(conv, channels=channels, reads_all_towers=False))
     *hidden, last = net.linears
     for linear in hidden:
         width = 2 * linear.width if linear.name == "fc6" and linear.width else linear.width
-        linears.append(replace(linear, width=width, meet=False))
+        linears.append(replace(linear, width=width, reads_all_towers=False))
     return replace(net, convs=tuple(convs), linears=(*linears, last))
 
 
@@ -91,7 +91,7 @@ def sixth_conv(net: Architecture) -> Architecture:
     train.py can do with --init and --init-stages.
     """
     last = net.convs[-1]
-    sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
+    sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), reads_all_towers=True, init=Init(0.03, 1.0))
     return replace(net, convs=(*net.convs, sixth))
 
 

@@ -101,7 +101,7 @@ class PlacementSettings:
     split: Annotated[str, Option("auto", choices=("auto", "none", "devices", "ranks", "hybrid"))]
     """Put all towers on one device ("none"), each tower on its own ("devices"), or on their own where a
     process has enough GPUs ("auto"). Under torchrun also: one tower in each process ("ranks"), or all convolutions
-    and a piece of each linear stage in each process ("hybrid")."""
+    and a shard of each linear stage in each process ("hybrid")."""
     timeout: Annotated[float, Option(600.0, "SECONDS")]
     """How long processes of torchrun wait for each other before they stop: longer than a step or a
     checkpoint takes."""

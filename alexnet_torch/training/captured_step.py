@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.dropout_key import DropoutKey
+from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.training.optimizers import PaperSGD
 from alexnet_torch.training.precision import Precision
 

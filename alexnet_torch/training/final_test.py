@@ -8,8 +8,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.evaluation.evaluate import ShouldStop, evaluate_models
 from alexnet_torch.evaluation.metrics import EnsembleResult
 from alexnet_torch.evaluation.multi_crop import default_num_crops
-from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.empty_network import empty_network
+from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.training.run_model import run_model
 from alexnet_torch.weights.model_file import read_model_files
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.parameter_names import stage_of
+from alexnet_torch.model.architecture import Architecture, parse_stages
 from alexnet_torch.model.presets import TORCHVISION
-from alexnet_torch.model.stage_names import parse_stages
+from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.weights.file_architecture import architecture_of, differences, differences_at
 from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers

@@ -25,9 +25,9 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_os_error
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.stage_names import parse_stages
+from alexnet_torch.model.architecture import parse_stages
 from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
@@ -245,7 +245,7 @@ def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
 def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages:
     """Compiles the kernels and prepares the images, once for all ranks of a machine."""
     if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
-        kernels.available()
+        cpu_kernels.available()
     return _images(settings)
 
 

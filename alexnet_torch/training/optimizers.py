@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from alexnet_torch.model.parameter_names import kind_of, stage_of
+from alexnet_torch.model.tower import kind_of, stage_of
 from alexnet_torch.recipes.recipe import OptimizerName
 from alexnet_torch.recipes.schedules import LearningRates
 

@@ -10,7 +10,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates
 from alexnet_torch.files import naming
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.parameter_names import kind_of, stage_of, tower_of
+from alexnet_torch.model.tower import kind_of, stage_of, tower_of
 from alexnet_torch.run_folder import METRICS, TENSORBOARD
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.tensorboard import TensorBoardWriter

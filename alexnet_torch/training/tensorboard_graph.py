@@ -9,7 +9,7 @@ from tensorboard.compat.proto.node_def_pb2 import NodeDef
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 
 from alexnet_torch.model.architecture import Architecture, Conv
-from alexnet_torch.model.exchange import part_sizes
+from alexnet_torch.model.exchange import shard_sizes
 
 _ANY = -1  # the number of images
 
@@ -28,11 +28,11 @@ def network_graph(architecture: Architecture, num_classes: int, image_size: int)
         outputs = graph.add_conv(conv, outputs, sides, architecture.norm.across_towers)
     for linear in architecture.linears:
         is_last = linear is architecture.linears[-1]
-        widths = part_sizes(linear.width or num_classes, architecture.towers)
+        widths = shard_sizes(linear.width or num_classes, architecture.towers)
         after: list[str] = [] if is_last else [architecture.linear_activation]
         after += ["dropout"] if linear.name in architecture.dropout else []
         shapes = [(_ANY, width) for width in widths]
-        outputs = graph.add_stage(linear.name, ["linear", *after], outputs, linear.meet, shapes)
+        outputs = graph.add_stage(linear.name, ["linear", *after], outputs, linear.reads_all_towers, shapes)
     graph.add("logits", "Logits", outputs, (_ANY, num_classes))
     return Event(graph_def=GraphDef(node=graph.nodes).SerializeToString())
 
@@ -56,7 +56,7 @@ class _Graph:
         """Adds a convolution stage in all towers; returns the names of its outputs, by tower."""
         channels, side = conv.channels // self._towers, sides[conv.name]
         outputs = self.add_stage(
-            conv.name, ["convolution"], inputs, conv.meet, [(_ANY, channels, side, side)] * self._towers
+            conv.name, ["convolution"], inputs, conv.reads_all_towers, [(_ANY, channels, side, side)] * self._towers
         )
         for operation in conv.after:
             side = sides[f"{conv.name}'s pooling"] if operation == "pool" else side
@@ -66,12 +66,17 @@ class _Graph:
         return outputs
 
     def add_stage(
-        self, stage: str, operations: list[str], inputs: list[str], meet: bool, shapes: Sequence[Sequence[int]]
+        self,
+        stage: str,
+        operations: list[str],
+        inputs: list[str],
+        reads_all: bool,
+        shapes: Sequence[Sequence[int]],
     ) -> list[str]:
-        """Adds operations of a stage in all towers, of one shape in each; the first reads all towers if they `meet`."""
+        """Adds operations of a stage in all towers, of one shape in each; the first may read all towers."""
         outputs = []
         for tower, shape in enumerate(shapes):
-            sources = list(dict.fromkeys(inputs)) if meet else [inputs[tower]]
+            sources = list(dict.fromkeys(inputs)) if reads_all else [inputs[tower]]
             for operation in operations:
                 sources = [self.add(f"T{tower}.{stage}/{operation}", operation, sources, shape)]
             outputs += sources

@@ -20,8 +20,8 @@ from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.dropout_key import DropoutKey
-from alexnet_torch.model.exchange import part_sizes
+from alexnet_torch.model.dropout import DropoutKey
+from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.training.captured_step import CapturedStep, compile_step
@@ -189,7 +189,7 @@ class Trainer:
         in the same order as the uninterrupted one.
         """
         size, (index, count) = self.net.image_size, self.ranks.placement.slices
-        rows = part_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
+        rows = shard_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
         self.net.train()
         images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
         with waiting_for("the warm-up step"), self.precision.autocast():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.distributed.sharded_state import ParameterStates
-from alexnet_torch.model.parameter_names import kind_of, stage_of
+from alexnet_torch.model.tower import kind_of, stage_of
 
 
 def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer) -> dict[str, float]:

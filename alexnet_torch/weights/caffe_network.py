@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from alexnet_torch.model.parameter_names import parameter_name
+from alexnet_torch.model.tower import parameter_name
 from alexnet_torch.weights.caffe_file import blob_to_array, read_net
 from alexnet_torch.weights.file_network import (
     ActivationStep,

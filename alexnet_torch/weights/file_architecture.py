@@ -182,7 +182,7 @@ def _convs(
     rounded_up: dict[str, bool] = {}  # only where rounding matters
     adaptive: int | None = None
     for name, (head, after) in zip(PAPER.stage_names, stages, strict=False):
-        conv = _conv(name, head, side, meet=bool(convs) and towers > 1 and head.groups == 1)
+        conv = _conv(name, head, side, reads_all_towers=bool(convs) and towers > 1 and head.groups == 1)
         side = (side + sum(conv.padding[:2]) - conv.kernel) // conv.stride + 1
         operations: list[Operation] = []
         for step in after:
@@ -208,14 +208,14 @@ def _convs(
     return tuple(convs), ceil, adaptive
 
 
-def _conv(name: str, step: ConvStep, side: int, meet: bool) -> Conv:
+def _conv(name: str, step: ConvStep, side: int, reads_all_towers: bool) -> Conv:
     """Returns a convolution stage without what follows the convolution."""
     outputs, _, *kernel = step.layer.weight.shape
     if len(kernel) != 2 or kernel[0] != kernel[1]:
         raise ValueError(f"{step.name} has a kernel of {tuple(kernel)}; must be square")
     padding = _explicit_padding(step.padding, side, kernel[0], step.stride)
     with _add_step_name(step):
-        return Conv(name, outputs, kernel[0], step.stride, padding, meet, after=())
+        return Conv(name, outputs, kernel[0], step.stride, padding, reads_all_towers, after=())
 
 
 def _explicit_padding(padding: Padding, side: int, kernel: int, stride: int) -> tuple[int, int, int, int]:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.exchange import Share
-from alexnet_torch.model.parameter_names import grouped_name, tower_name
-from alexnet_torch.model.tower import Tower
+from alexnet_torch.model.exchange import Shard
+from alexnet_torch.model.tower import Tower, grouped_name, tower_name
 
 _WRAPPERS = re.compile(r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
 _NUMBERED_LAYER = re.compile(r"(?:conv|fc)(\d+)")
@@ -66,7 +65,7 @@ def grouped_shapes(architecture: Architecture, num_classes: int, image_size: int
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for index in range(architecture.towers):
-        tower = Tower(architecture, Share(index), torch.device("meta"), num_classes, image_size)
+        tower = Tower(architecture, Shard(index), torch.device("meta"), num_classes, image_size)
         for name, value in tower.state_dict().items():
             outputs = shapes[name][0] if name in shapes else 0
             shapes[name] = (outputs + value.shape[0], *value.shape[1:])

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.parameter_names import parameter_name
+from alexnet_torch.model.tower import parameter_name
 from alexnet_torch.weights.grouped import towers_to_grouped
 
 

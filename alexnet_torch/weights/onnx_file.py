@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.parameter_names import has_tower
 from alexnet_torch.model.presets import CAFFE
+from alexnet_torch.model.tower import has_tower
 from alexnet_torch.weights.file_network import FileNetwork, NormStep, add_network_name
 from alexnet_torch.weights.model_file import description_from_metadata
 from alexnet_torch.weights.onnx_network import read_network

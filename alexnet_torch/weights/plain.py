@@ -102,7 +102,7 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
 
 def _groups(net: Architecture, stage: Conv | Linear) -> int:
     """Returns the number of groups: one for each tower that reads only its own channels, else 1."""
-    return 1 if stage.meet or stage is net.stages[0] else net.towers
+    return 1 if stage.reads_all_towers or stage is net.stages[0] else net.towers
 
 
 def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module:

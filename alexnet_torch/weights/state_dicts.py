@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.parameter_names import has_tower
+from alexnet_torch.model.tower import has_tower
 from alexnet_torch.weights.grouped import FileLayer, layers_by_stage, layers_from_state_dict, without_wrappers
 
 

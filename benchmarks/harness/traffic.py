@@ -3,8 +3,8 @@
 import math
 
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.exchange import part_sizes
-from alexnet_torch.model.parameter_names import stage_of
+from alexnet_torch.model.exchange import shard_sizes
+from alexnet_torch.model.tower import stage_of
 from alexnet_torch.weights.grouped import grouped_shapes
 
 
@@ -27,11 +27,11 @@ def tower_exchanges(architecture: Architecture, classes: int, image_size: int) -
     # stage_sides names the parts of a stage in order: the last is the side after its pooling
     sides = {what.partition("'")[0]: side for what, side in architecture.stage_sides(image_size)}
     for conv in architecture.convs:
-        if conv.meet:
+        if conv.reads_all_towers:
             exchanges.append((previous, True))
         previous = conv.channels * sides[conv.name] ** 2
     for linear in architecture.linears:
-        if linear.meet:
+        if linear.reads_all_towers:
             exchanges.append((previous, True))
         previous = linear.width or classes
     return [*exchanges, (previous, False)]  # the logits: each tower computes the same loss
@@ -61,7 +61,7 @@ def bytes_sent(
         return {"gradients": ring_bytes(convs + linears, ranks)}
     if split == "ranks":
         slices = ranks // towers
-        rows = part_sizes(batch, slices)[0]
+        rows = shard_sizes(batch, slices)[0]
         exchanged = sum(
             4 * rows * values * (towers - 1) / towers * (2 if gradients_return else 1)
             for values, gradients_return in tower_exchanges(architecture, classes, image_size)

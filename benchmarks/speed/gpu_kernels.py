@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alexnet_torch.data.augment import _subtract_per_image, random_crops
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.model.layers.dropout import dropout_mask
+from alexnet_torch.model.dropout import dropout_mask
 from benchmarks.harness.processes import Worker
 from benchmarks.harness.report import markdown_table, save_result
 
@@ -36,24 +36,25 @@ Case = tuple[Any, str, Callable[[], Tensor], Callable[[], Tensor], int]
 def cases(channels: int = 48, side: int = 55) -> dict[str, Case]:
     """Returns the kernels' calls at the paper's shapes, for one image where the number of images changes nothing."""
     from alexnet_torch.data import triton_pixels
-    from alexnet_torch.model.layers import triton_dropout, triton_norm
+    from alexnet_torch.model import triton_kernels
 
     torch.manual_seed(0)
     found: dict[str, Case] = {}
     for layout in (torch.channels_last, torch.contiguous_format):
         x = (30 * torch.randn(1, channels, side, side)).to(memory_format=layout)
         g, name, size = torch.randn_like(x), str(layout).removeprefix("torch.").removesuffix("_format"), 4 * x.numel()
-        forward, backward = partial(triton_norm.forward, x, NORM, True), partial(triton_norm.backward, g, x, NORM, True)
-        found[f"norm, {name}"] = triton_norm, "norm_forward", forward, partial(exact_norm, x), 2 * size
+        forward = partial(triton_kernels.norm, x, NORM, True)
+        backward = partial(triton_kernels.norm_backward, g, x, NORM, True)
+        found[f"norm, {name}"] = triton_kernels, "norm_kernel", forward, partial(exact_norm, x), 2 * size
         gradient = partial(exact_norm, x, g)
-        found[f"norm, backward, {name}"] = triton_norm, "norm_backward", backward, gradient, 3 * size
+        found[f"norm, backward, {name}"] = triton_kernels, "norm_backward_kernel", backward, gradient, 3 * size
     a, numbers = torch.randn(2, 2048), (0, 0, 1 << 31, 2.0)
     y, size = exact_dropout(a).float(), 4 * a.numel()
-    drop = partial(triton_dropout.dropout, a, KEY, *numbers, True, None)
-    undrop = partial(triton_dropout.dropout, a, KEY, *numbers, False, y)
+    drop = partial(triton_kernels.dropout, a, KEY, *numbers, True, None)
+    undrop = partial(triton_kernels.dropout, a, KEY, *numbers, False, y)
     gradient = partial(exact_dropout, a, y)
-    found["ReLU and dropout"] = triton_dropout, "dropout_kernel", drop, partial(exact_dropout, a), 2 * size
-    found["ReLU and dropout, backward"] = triton_dropout, "dropout_kernel", undrop, gradient, 3 * size
+    found["ReLU and dropout"] = triton_kernels, "dropout_kernel", drop, partial(exact_dropout, a), 2 * size
+    found["ReLU and dropout, backward"] = triton_kernels, "dropout_kernel", undrop, gradient, 3 * size
     crops, pixels = random_crops(1, 256, 224, 0, 0, True), torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
     mean, noise, positions = torch.rand(256, 256, 3) * 255, torch.randn(1, 3), torch.from_numpy(crops.positions())
     call = partial(triton_pixels.subtract, pixels, positions, mean, noise, 1.0)

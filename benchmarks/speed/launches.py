@@ -39,9 +39,9 @@ PARTS = {
     "torch.optim.SGD.step": "update",
 }
 KERNELS = {
-    "alexnet_torch.model.layers.response_norm._forward": "response normalisation",
-    "alexnet_torch.model.layers.response_norm._backward": "response normalisation",
-    "alexnet_torch.model.layers.dropout._formula": "dropout",
+    "alexnet_torch.model.response_norm._forward": "response normalisation",
+    "alexnet_torch.model.response_norm._backward": "response normalisation",
+    "alexnet_torch.model.dropout._formula": "dropout",
     "alexnet_torch.data.augment._subtract_per_batch": "pixels to images",
 }
 

@@ -17,9 +17,9 @@ import tyro
 from torch import Tensor
 
 from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.response_norm import response_norm
+from alexnet_torch.model.response_norm import response_norm
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.report import markdown_table, save_result
 
@@ -70,11 +70,11 @@ def copy_time(x: Tensor, grad: Tensor, out: Tensor) -> float:
 
 def eager_time(x: Tensor, grad: Tensor) -> float:
     """Returns the seconds of our norm where no compiler is installed."""
-    available, kernels.available = kernels.available, lambda: False
+    available, cpu_kernels.available = cpu_kernels.available, lambda: False
     try:
         return norm_time(our_norm, x, grad)
     finally:
-        kernels.available = available
+        cpu_kernels.available = available
 
 
 def worst_error(x: Tensor) -> float:

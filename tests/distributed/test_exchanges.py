@@ -19,7 +19,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost
 from alexnet_torch.model.architecture import Architecture, Init
-from alexnet_torch.model.exchange import Exchange, part_sizes
+from alexnet_torch.model.exchange import Exchange, shard_sizes
 from alexnet_torch.model.presets import CAFFE
 from alexnet_torch.recipes.ablations import never_meet, one_tower
 from tests.support.caffe_files import SIZE
@@ -64,11 +64,11 @@ def gather_channels_of_partners(shape: tuple[int, ...], channels: int) -> None:
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         assert isinstance(exchange, PartnerExchange)
         rank, size = ranks.world.rank, ranks.world.size
-        sizes = part_sizes(channels, size)
+        sizes = shard_sizes(channels, size)
         parts = leaves(random_tensors(1, *((shape[0], c, *shape[1:]) for c in sizes)))
         weights = random_tensors(2, *[(shape[0], channels, *shape[1:])] * size)
         expected = weighted_gradients([torch.cat(parts, 1)] * size, weights, parts)[rank]
-        (joined,) = exchange.all_gather_channels([parts[rank]], channels, "conv3")
+        (joined,) = exchange.concat_towers([parts[rank]], channels, "conv3")
         torch.testing.assert_close(joined, torch.cat(parts, 1), rtol=0, atol=0)
         (gradient,) = weighted_gradients([joined], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
@@ -81,7 +81,7 @@ def gather_logits_of_partners(rows: int, classes: int) -> None:
     """All partners compute the same loss of the gathered logits: its gradient counts once."""
     with connected(World.from_environment().size, "ranks") as (ranks, exchange):
         rank = ranks.world.rank
-        parts = leaves(random_tensors(1, *((rows, c) for c in part_sizes(classes, ranks.world.size))))
+        parts = leaves(random_tensors(1, *((rows, c) for c in shard_sizes(classes, ranks.world.size))))
         labels = torch.arange(rows) % classes
         F.cross_entropy(torch.cat(parts, 1), labels, reduction="sum").backward()
         expected, parts[rank].grad = parts[rank].grad, None
@@ -129,8 +129,8 @@ def join_pieces(channels: int, towers: int, operation: str) -> None:
     """Joins all pieces of a linear stage, or those of the rank's tower."""
     with connected(towers, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        tower_sizes = part_sizes(channels, towers)
-        sizes = [piece for tower in tower_sizes for piece in part_sizes(tower, size // towers)]
+        tower_sizes = shard_sizes(channels, towers)
+        sizes = [piece for tower in tower_sizes for piece in shard_sizes(tower, size // towers)]
         parts = leaves(random_tensors(1, *((4, c) for c in sizes)))
         joined = [torch.cat(parts, 1)] * size
         if operation == "keep_own_channels":
@@ -142,13 +142,13 @@ def join_pieces(channels: int, towers: int, operation: str) -> None:
         (gradient,) = weighted_gradients([out], [weights[rank]], [parts[rank]])
         torch.testing.assert_close(gradient, expected)
         # `all_gather_rows` has joined it already: nothing is sent
-        assert exchange.all_gather_channels([joined[0]], joined[0].shape[1], "fc6")[0] is joined[0]
+        assert exchange.concat_towers([joined[0]], joined[0].shape[1], "fc6")[0] is joined[0]
 
 
 def gather_logits_of_pieces(classes: int) -> None:
     with connected(2, "hybrid") as (ranks, exchange):
         rank, size = ranks.world.rank, ranks.world.size
-        sizes = [piece for tower in part_sizes(classes, 2) for piece in part_sizes(tower, size // 2)]
+        sizes = [piece for tower in shard_sizes(classes, 2) for piece in shard_sizes(tower, size // 2)]
         parts = leaves(random_tensors(1, *((4, c) for c in sizes)))
         (expected,) = weighted_gradients([torch.cat(parts, 1).logsumexp(1)], random_tensors(2, (4,)), [parts[rank]])
         logits = exchange.gather_output([parts[rank]], classes, "the output")
@@ -163,7 +163,7 @@ def use_maps_without_sending() -> None:
         maps = random_tensors(1, (2, 3, 4, 4), (2, 3, 4, 4))
         exchange._peers = None  # sending would fail
         assert exchange.keep_own_channels(maps, 6, "conv2") is maps
-        torch.testing.assert_close(exchange.all_gather_channels(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
+        torch.testing.assert_close(exchange.concat_towers(maps, 6, "conv3"), [torch.cat(maps, 1)] * 2)
         torch.testing.assert_close(exchange.gather_output(maps, 6, "the output"), torch.cat(maps, 1))
 
 
@@ -173,7 +173,7 @@ def wait_for_a_missing_partner() -> str:
         if ranks.world.rank == 1:
             return ""
         try:
-            exchange.all_gather_channels([torch.zeros(1, 2)], 4, "fc6")
+            exchange.concat_towers([torch.zeros(1, 2)], 4, "fc6")
         except RankLost as lost:
             return lost.what
         raise AssertionError("the missing partner was not noticed")
@@ -198,7 +198,7 @@ def compare_with_one_process(architecture: Architecture, size: int, classes: int
         torch.testing.assert_close(logits, single_logits[scored])
         (F.cross_entropy(logits, labels[scored], reduction="sum") / rows).backward()
         for name, parameter in net.named_parameters():
-            expected = gradients[name][net.held_rows(name)]
+            expected = gradients[name][net.local_rows(name)]
             torch.testing.assert_close({name: parameter.grad}, {name: expected}, rtol=1e-9, atol=1e-12)
         with torch.no_grad():
             torch.testing.assert_close(net.eval()(images[loaded]), single_net.eval()(images)[scored])
@@ -240,7 +240,7 @@ def test_hybrid_gives_every_rank_all_rows(rank_pool: RankPool, rows: list[int]) 
 
 
 @TWO_AND_FOUR
-@pytest.mark.parametrize("operation", ["all_gather_channels", "keep_own_channels"])
+@pytest.mark.parametrize("operation", ["concat_towers", "keep_own_channels"])
 @pytest.mark.parametrize(("channels", "towers"), [(54, 2), (8, 2), (5, 1)])
 def test_hybrid_joins_pieces(rank_pool: RankPool, ranks: int, operation: str, channels: int, towers: int) -> None:
     run_on_ranks(rank_pool, ranks, join_pieces, channels, towers, operation)
@@ -312,4 +312,4 @@ def gather_counts() -> list[int]:
 
 @pytest.mark.parametrize(("total", "parts"), [(5, 2), (5, 4), (2, 4), (8, 4), (0, 3)])
 def test_part_sizes_are_those_of_tensor_split(total: int, parts: int) -> None:
-    assert part_sizes(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]
+    assert shard_sizes(total, parts) == [len(part) for part in torch.zeros(total).tensor_split(parts)]

@@ -132,7 +132,7 @@ def test_halo_is_a_slice_of_all_channels() -> None:
 
 def test_towers_on_one_device_use_one_joined_input() -> None:
     parts = [torch.randn(2, 4), torch.randn(2, 4)]
-    a, b = Exchange(2).all_gather_channels(parts, 8, "fc6")
+    a, b = Exchange(2).concat_towers(parts, 8, "fc6")
     assert a is b
     assert torch.equal(a, torch.cat(parts, dim=1))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups
 from alexnet_torch.training.precision import Precision
 from alexnet_torch.training.trainer import train_step

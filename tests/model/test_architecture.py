@@ -106,7 +106,7 @@ def test_construction_errors_name_the_field_and_its_value(make: object, message:
 
 
 def test_a_sixth_convolution_as_in_the_papers_larger_net() -> None:
-    sixth = Conv("conv6", 256, 3, 1, (1, 1, 1, 1), meet=True, init=Init(0.03, 1.0))
+    sixth = Conv("conv6", 256, 3, 1, (1, 1, 1, 1), reads_all_towers=True, init=Init(0.03, 1.0))
     net = AlexNet(replace(PAPER, convs=(*PAPER.convs, sixth)), 4, 64)
     assert net.features(torch.zeros(1, 3, 64, 64), "conv6").shape == (1, 256, 1, 1)
     assert net.stage_weights("conv6")[0].shape == (128, 256, 3, 3)

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from alexnet_torch import PAPER, AlexNet
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import Exchange
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.linear import linear
-from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool, spatial_response_norm
+from alexnet_torch.model.linear import linear
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TORCHVISION
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
 from tests.support.nets import narrow, with_random_weights
 from tests.support.plain_net import plain_logits
 
@@ -27,7 +27,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "norm and pooling": lambda x: response_norm_pool(30 * x, NORM, False, 3, 2, False),
     "ReLU, norm and pooling": lambda x: response_norm_pool(30 * x, NORM, True, 3, 2, True),
     "spatial norm": lambda x: spatial_response_norm(30 * x, SOURCE_2012.spatial_norm),
-    "exchange": lambda x: EXCHANGE.all_gather_channels([x**2, x**3], 2 * x.shape[1], "conv3")[1],
+    "exchange": lambda x: EXCHANGE.concat_towers([x**2, x**3], 2 * x.shape[1], "conv3")[1],
     "output": lambda x: EXCHANGE.gather_output([x**2, x**3], 2 * x.shape[1], "the output"),
     "halo": lambda x: EXCHANGE.channel_halo([x**2, x**3], 2, "conv1's norm")[0][0],
 }
@@ -42,7 +42,7 @@ def random_map(*shape: int) -> Tensor:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_first_and_second_derivatives_of_operations(name: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not native:
-        monkeypatch.setattr(kernels, "available", lambda: False)
+        monkeypatch.setattr(cpu_kernels, "available", lambda: False)
     x = random_map(1, 6, 4, 3).requires_grad_()
     assert torch.autograd.gradcheck(OPERATIONS[name], x, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(OPERATIONS[name], x, check_batched_grad=True)

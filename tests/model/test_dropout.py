@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.dropout import MaskPosition, dropout, dropout_mask
+from alexnet_torch.model import cpu_kernels
+from alexnet_torch.model.dropout import MaskPosition, dropout, dropout_mask
 
 KEY = 123456789012345678
 
@@ -23,10 +23,10 @@ def position(rate: float = 0.5, first_row: int = 0, first_element: int = 0) -> M
 
 @pytest.fixture(params=["native", "eager"])
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not kernels.available():
+    if request.param == "native" and not cpu_kernels.available():
         pytest.skip("there is no C++ compiler here")
     if request.param == "eager":
-        monkeypatch.setattr(kernels, "available", lambda: False)
+        monkeypatch.setattr(cpu_kernels, "available", lambda: False)
     return str(request.param)
 
 

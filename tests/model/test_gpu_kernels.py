@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_torch.data.augment import _subtract_per_image, random_crops, subtract_mean
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import PAPER, Norm
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.dropout import MaskPosition, dropout, dropout_mask
-from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool
+from alexnet_torch.model.dropout import MaskPosition, dropout, dropout_mask
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool
 
 NORMS = [PAPER.norm, Norm(3, 2.0, 0.6, 1.0), Norm(11, 11.0, 0.5), Norm(1, 1.0, 0.75)]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def without_native_kernels() -> None:
-    kernels.available = lambda: False  # in this process: what follows takes the kernels for GPUs
+    cpu_kernels.available = lambda: False  # in this process: what follows takes the kernels for GPUs
 
 
 def maps(shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:

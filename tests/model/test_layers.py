@@ -3,10 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Init
-from alexnet_torch.model.layers.initialisation import initialise
-from alexnet_torch.model.layers.linear import FasterLinear
-from alexnet_torch.model.layers.response_norm import spatial_response_norm
+from alexnet_torch.model.linear import FasterLinear
 from alexnet_torch.model.presets import SOURCE_2012
+from alexnet_torch.model.response_norm import spatial_response_norm
+from alexnet_torch.model.tower import initialise
 
 
 def test_the_spatial_norm_equals_an_explicit_loop() -> None:

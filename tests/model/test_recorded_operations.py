@@ -53,7 +53,7 @@ def recorded(net: AlexNet, rows: int) -> list[str]:
 @ARCHITECTURES
 def test_dispatch_modes_see_torchs_own_operations(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few elements in cache, the faster operations would take 40 images in several parts."""
-    monkeypatch.setattr("alexnet_torch.model.layers.response_norm._POOLED_ELEMENTS", 10_000)
+    monkeypatch.setattr("alexnet_torch.model.response_norm._POOLED_ELEMENTS", 10_000)
     net = net_of(architecture)
     few, many = recorded(net, 2), recorded(net, 40)
     assert few == many

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import PAPER, Norm
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.response_norm import response_norm, response_norm_pool
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0), Norm(1, 1.0, 0.75)]
@@ -19,10 +19,10 @@ NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3,
 @pytest.fixture(params=["native", "eager"], autouse=True)
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test runs with the native kernels and with the formulas in eager mode."""
-    if request.param == "native" and not kernels.available():
+    if request.param == "native" and not cpu_kernels.available():
         pytest.skip("there is no C++ compiler here")
     if request.param == "eager":
-        monkeypatch.setattr(kernels, "available", lambda: False)
+        monkeypatch.setattr(cpu_kernels, "available", lambda: False)
     return str(request.param)
 
 
@@ -150,7 +150,7 @@ def test_without_a_compiler_it_prints_so_once_and_still_works(
     if implementation == "eager":
         pytest.skip("the same for both implementations")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels._load.cache_clear()
+    cpu_kernels._load.cache_clear()
     try:
         monkeypatch.setenv("CXX", "no-such-compiler")
         x = 30 * torch.randn(1, 8, 2, 2)
@@ -163,7 +163,7 @@ def test_without_a_compiler_it_prints_so_once_and_still_works(
         assert "no-such-compiler" in printed
     finally:
         monkeypatch.undo()
-        kernels._load.cache_clear()
+        cpu_kernels._load.cache_clear()
 
 
 @pytest.mark.parametrize("ceil", [False, True])

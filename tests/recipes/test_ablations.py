@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
-from alexnet_torch.model.parameter_names import grouped_name, tower_of
 from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
+from alexnet_torch.model.tower import grouped_name, tower_of
 from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
 from tests.support.nets import count_parameters, with_random_weights

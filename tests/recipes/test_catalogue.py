@@ -14,7 +14,7 @@ import torch
 
 from alexnet_torch import AlexNet
 from alexnet_torch.data.colour import ColourNoise
-from alexnet_torch.model.dropout_key import DropoutKey
+from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import trainer

@@ -16,7 +16,7 @@ def plain_logits(net: Architecture, parameters: Mapping[str, Tensor], images: Te
         if stage is net.linears[0]:
             parts = [x if net.adaptive_pool is None else F.adaptive_avg_pool2d(x, net.adaptive_pool) for x in parts]
             parts = [x.flatten(1) for x in parts]
-        if stage.meet:
+        if stage.reads_all_towers:
             parts = [torch.cat(parts, dim=1)] * net.towers
         parts = [_layer(stage, parameters, tower, x) for tower, x in enumerate(parts)]
         for name in _operations(stage, net):

@@ -10,7 +10,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
 
 from alexnet_torch.data import augment
-from alexnet_torch.model.layers import dropout, response_norm
+from alexnet_torch.model import dropout, response_norm
 
 for module in (augment, dropout, response_norm):
-    module.takes_gpu_kernels = lambda x: True  # type: ignore[attr-defined]  # noqa: ARG005
+    module.takes_triton_kernels = lambda x: True  # type: ignore[attr-defined]  # noqa: ARG005

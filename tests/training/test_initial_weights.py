@@ -11,9 +11,8 @@ import torchvision
 
 from alexnet_torch import AlexNet
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.architecture import PAPER, Architecture, Conv
+from alexnet_torch.model.architecture import PAPER, Architecture, Conv, parse_stages
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
-from alexnet_torch.model.stage_names import parse_stages
 from alexnet_torch.recipes.ablations import with_tanh, without_norm
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training import initial_weights, trainer
@@ -186,7 +185,7 @@ def test_weights_that_do_not_fit_are_refused_with_their_name_and_both_shapes(tmp
 def with_sixth() -> Architecture:
     """The source's net with a sixth convolution layer over the last pooling layer."""
     net = narrow(PAPER)
-    return replace(net, convs=(*net.convs, Conv("conv6", 16, 3, 1, (1, 1, 1, 1), meet=True)))
+    return replace(net, convs=(*net.convs, Conv("conv6", 16, 3, 1, (1, 1, 1, 1), reads_all_towers=True)))
 
 
 def test_the_first_five_layers_are_copied_into_the_net_with_a_sixth(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_the_graph_has_the_edges_and_shapes_of_the_network(name: str) -> None:
         for box in boxes
     }
     for stage in architecture.stages[1:]:
-        meets = stage.meet or (architecture.norm.across_towers and "norm" in getattr(stage, "after", ()))
+        meets = stage.reads_all_towers or (architecture.norm.across_towers and "norm" in getattr(stage, "after", ()))
         for k in range(architecture.towers):
             expected = {f"T{other}" for other in range(architecture.towers) if meets or other == k}
             assert read_by[f"T{k}.{stage.name}"] == expected, stage.name

@@ -25,9 +25,9 @@ ODD = Architecture(
     "odd",
     convs=(
         Conv("conv1", 8, 3, 2, (1, 2, 2, 1), after=("pool", "relu", "pool", "norm")),
-        Conv("last", 8, 3, 1, (1, 1, 1, 1), meet=True, after=("tanh", "spatial_norm")),
+        Conv("last", 8, 3, 1, (1, 1, 1, 1), reads_all_towers=True, after=("tanh", "spatial_norm")),
     ),
-    linears=(Linear("fc3", 8, meet=False), Linear("out", None, meet=False)),
+    linears=(Linear("fc3", 8, reads_all_towers=False), Linear("out", None, reads_all_towers=False)),
     norm=Norm(window=7, across_towers=True),
     dropout=("last", "fc3"),
     adaptive_pool=2,
@@ -172,7 +172,7 @@ def test_wrong_arguments_are_ordinary_errors() -> None:
     with pytest.raises(ValueError, match="unit_range needs a mean image: pass the model that load_model returns"):
         plain(random_net(PAPER), unit_range=True)
     exchange = Exchange(2)
-    exchange.shares = exchange.shares[:1]
+    exchange.shards = exchange.shards[:1]
     with pytest.raises(ValueError, match="holds only a part of its parameters"):
         plain(AlexNet(narrow(PAPER), 5, 64, exchange=exchange))
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from alexnet_torch.model.layers.plain_operations import needs_plain_operations
+from alexnet_torch.kernel_choice import needs_plain_operations
 
 
 class _Linear(torch.autograd.Function):

@@ -1,9 +1,26 @@
-"""Where the layers use torch's own operations in place of their faster ones."""
+"""Where this project's kernels for GPUs compute, which are written in Triton."""
+
+import functools
+from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+
+def takes_triton_kernels(x: Tensor) -> bool:
+    """Returns whether kernels in Triton can compute x: a GPU's tensor, with values, outside of torch.compile.
+
+    Elsewhere the formulas do, of which torch.compile makes such kernels itself.
+    """
+    real = type(x) is Tensor or type(x) is nn.Parameter  # not a fake tensor, nor one that computes in its own way
+    return x.is_cuda and real and not torch.compiler.is_compiling() and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def needs_plain_operations(*tensors: Tensor) -> bool:

@@ -1,18 +1,35 @@
 """Dropout, with masks as a function of (key, row, element).
 
-The mask's formula, `dropout_mask` below, is some sixty of torch's operations. Our kernels on a CPU (kernels.py) and on
-a GPU (triton_dropout.py) compute it in one, together with the ReLU before it, and keep no mask for the backward pass.
+The mask's formula, `dropout_mask` below, is some sixty of torch's operations. Our kernels for CPUs (cpu_kernels.py) and
+GPUs (triton_kernels.py) compute it in one, together with the ReLU before it, and keep no mask for the backward pass.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.gpu_kernels import takes_gpu_kernels
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.plain_operations import needs_plain_operations
+from alexnet_torch.kernel_choice import needs_plain_operations, takes_triton_kernels
+from alexnet_torch.model import cpu_kernels
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """Identifies one step's dropout masks.
+
+    Attributes:
+        seed, step: of the run.
+        first_row: the images of a call are rows `first_row` and on of the global batch.
+        values: of `AlexNet.dropout_keys(seed, step)`, on the network's first device, for a caller who sends them there
+            with the images; without them each call makes and sends them.
+    """
+
+    seed: int
+    step: int
+    first_row: int = 0
+    values: Tensor | None = None
 
 
 class MaskPosition(NamedTuple):
@@ -63,13 +80,13 @@ def _compute(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None 
     """Computes dropout by the fastest implementation for x; the result is 0 where `gate` is 0 or less."""
     rate, key, row, element = position
     numbers = row, element, _threshold(rate), 1 / (1 - rate), relu
-    if x.is_cpu and type(x) is Tensor and kernels.available():
+    if x.is_cpu and type(x) is Tensor and cpu_kernels.available():
         # an element is rounded once from 32 bits, as in torch's operations
-        return kernels.dropout(_widen(x), int(key), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
-    if takes_gpu_kernels(x):
-        from alexnet_torch.model.layers import triton_dropout  # here, because it imports Triton
+        return cpu_kernels.dropout(_widen(x), int(key), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
+    if takes_triton_kernels(x):
+        from alexnet_torch.model import triton_kernels  # here, because it imports Triton
 
-        return triton_dropout.dropout(x.contiguous(), key, *numbers, gate)
+        return triton_kernels.dropout(x.contiguous(), key, *numbers, gate)
     return _formula(x, position, relu, gate)
 
 

@@ -4,9 +4,9 @@
     grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
 
 Memory traffic limits it: torch's own function makes many passes over the map where one each way is enough, and takes
-half of a training step. Three implementations give the same numbers: our native kernels on a CPU (kernels.py) and on
-a GPU (triton_norm.py), and the formulas below in eager mode where there is no compiler. They have a first
-derivative; where more is needed (plain_operations.py) torch's own function is used.
+half of a training step. Three implementations give the same numbers: our native kernels for CPUs (cpu_kernels.py) and
+GPUs (triton_kernels.py), and the formulas below in eager mode where there is no compiler. They have a first
+derivative; where more is needed (kernel_choice.py) torch's own function is used.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.gpu_kernels import takes_gpu_kernels
+from alexnet_torch.kernel_choice import needs_plain_operations, takes_triton_kernels
+from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import Norm
-from alexnet_torch.model.layers import kernels
-from alexnet_torch.model.layers.plain_operations import needs_plain_operations
 
 Formula = Callable[..., Tensor]
 Pooling = tuple[int, int, bool]  # size, stride, ceil
@@ -202,14 +201,14 @@ def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm
     """Computes a formula of maps (N, C, H, W), the last of which is x, by the fastest implementation for x."""
     x, compiling = maps[-1], torch.compiler.is_compiling()
     real = compiling or type(x) is Tensor or isinstance(x, torch.nn.Parameter)  # not a fake tensor
-    if real and x.is_cpu and kernels.available():
+    if real and x.is_cpu and cpu_kernels.available():
         native = getattr(torch.ops.alexnet_torch, kernel)
         out: Tensor = native(*map(_widen, maps), norm.window, norm.alpha, norm.beta, norm.k, relu)
         return out.to(x.dtype)
-    if takes_gpu_kernels(x):
-        from alexnet_torch.model.layers import triton_norm  # here, because it imports Triton
+    if takes_triton_kernels(x):
+        from alexnet_torch.model import triton_kernels  # here, because it imports Triton
 
-        on_gpu: Formula = triton_norm.forward if kernel == "norm" else triton_norm.backward
+        on_gpu: Formula = triton_kernels.norm if kernel == "norm" else triton_kernels.norm_backward
         return on_gpu(*maps, norm, relu)
     images = _chunk_images(x, _FORMULA_ELEMENTS)
     if len(x) <= images:

@@ -1,9 +1,9 @@
-"""Response normalisation on a GPU: one kernel each way, in Triton. Imported only where a GPU computes.
+"""Our kernels for GPUs, in Triton: response normalisation and dropout. Imported only where a GPU computes.
 
-The formulas are in response_norm.py. A map is read as a flat sequence of elements, in which the next channel of a pixel
-is `stride` elements further on: 1 in channels_last maps, H * W in contiguous ones. The neighbours of an element come
-from the first-level cache: memory is read once and written once. In the backward pass each element computes the sums
-of its neighbours again, which costs less than exchanging them between threads.
+The formulas are in response_norm.py and dropout.py. Normalisation reads a map as a flat sequence of elements, in which
+the next channel of a pixel is `stride` elements further on: 1 in channels_last maps, H * W in contiguous ones. The
+neighbours of an element come from the first-level cache: memory is read once and written once. In the backward pass
+each element computes the sums of its neighbours again: this costs less than exchanging them between threads.
 """
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from alexnet_torch.model.architecture import Norm
 
-BLOCK = 256  # elements of a program, two for each thread: with more, the registers of fewer programs fit a processor
+# elements of a program, two for each thread: with more, the registers of fewer programs fit a processor
+NORM_BLOCK = 256
 
 
 @triton.jit
@@ -37,7 +38,7 @@ def _load(base, offset, there, RELU: tl.constexpr, WIDE: tl.constexpr):  # noqa:
 
 
 @triton.jit
-def norm_forward(
+def norm_kernel(
     x_ptr, y_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
@@ -58,7 +59,7 @@ def norm_forward(
 
 
 @triton.jit
-def norm_backward(
+def norm_backward_kernel(
     grad_ptr, x_ptr, out_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
@@ -90,32 +91,97 @@ def norm_backward(
     tl.store(out_ptr + first + at, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+def norm(x: Tensor, settings: Norm, relu: bool) -> Tensor:
     """Returns the normalised map of x (N, C, H, W), contiguous or channels_last; see `response_norm`."""
     y = torch.empty_like(x)
-    _launch(norm_forward, (x, y), norm, relu)
+    _launch(norm_kernel, (x, y), settings, relu)
     return y
 
 
-def backward(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
+def norm_backward(grad: Tensor, x: Tensor, settings: Norm, relu: bool) -> Tensor:
     """Returns the gradient with respect to x, from that with respect to the result; both (N, C, H, W)."""
     out = torch.empty_like(x)
     like_x = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
-    _launch(norm_backward, (like_x, x, out), norm, relu)
+    _launch(norm_backward_kernel, (like_x, x, out), settings, relu)
     return out
 
 
-def constants(x: Tensor, norm: Norm, relu: bool) -> dict[str, object]:
+def constants(x: Tensor, settings: Norm, relu: bool) -> dict[str, object]:
     """Returns the kernels' arguments that are constants when they are compiled: as others, floats have 32 bits."""
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
-    numbers = {"HALF": norm.window // 2, "SCALE": norm.alpha / norm.window, "BETA": norm.beta, "K": norm.k}
-    return {**numbers, "RELU": relu, "WIDE": wide, "BLOCK": BLOCK}
+    numbers = {"SCALE": settings.alpha / settings.window, "BETA": settings.beta, "K": settings.k}
+    return {"HALF": settings.window // 2, **numbers, "RELU": relu, "WIDE": wide, "BLOCK": NORM_BLOCK}
 
 
-def _launch(kernel: triton.JITFunction, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> None:
+def _launch(kernel: triton.JITFunction, maps: tuple[Tensor, ...], settings: Norm, relu: bool) -> None:
     x = maps[-2]
     channels, n = x.shape[1], x.numel()
     stride = x.shape[2] * x.shape[3] if x.is_contiguous() else 1
     if n:
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            kernel[(triton.cdiv(n, BLOCK),)](*maps, n, channels, stride, **constants(x, norm, relu))
+            kernel[(triton.cdiv(n, NORM_BLOCK),)](*maps, n, channels, stride, **constants(x, settings, relu))
+
+
+DROPOUT_BLOCK = 1024  # elements of a row that a program computes
+
+
+@triton.jit
+def _mix(bits):
+    """Chris Wellons' lowbias32, of unsigned 32-bit values."""
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    return bits ^ (bits >> 16)
+
+
+@triton.jit(do_not_specialize=["first_row", "first_element"])
+def dropout_kernel(
+    x_ptr, key_ptr, gate_ptr, out_ptr, width, first_row, first_element,
+    THRESHOLD: tl.constexpr, SCALE: tl.constexpr, RELU: tl.constexpr, GATED: tl.constexpr,  # noqa: N803
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    """Computes BLOCK elements of a row of the batch."""
+    key, row = tl.load(key_ptr), tl.program_id(0)
+    row_bits = _mix(_mix((first_row + row).to(tl.uint32) ^ key.to(tl.uint32)) + (key >> 32).to(tl.uint32))
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, start = at < width, row.to(tl.int64) * width
+    value = tl.load(x_ptr + start + at, mask=inside, other=0).to(WIDE)
+    if RELU:
+        value = tl.where(value < 0, 0.0, value)  # NaN stays NaN
+    bits = _mix(_mix((first_element + at).to(tl.uint32)) ^ row_bits)
+    # a product, not a choice: a NaN that is dropped stays, as in the formula
+    value = value * (bits.to(tl.int64) >= THRESHOLD).to(WIDE) * SCALE
+    if GATED:
+        gate = tl.load(gate_ptr + start + at, mask=inside, other=0)
+        value = tl.where(gate <= 0, 0.0, value)
+    tl.store(out_ptr + start + at, value.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def dropout(
+    x: Tensor,
+    key: Tensor,
+    first_row: int,
+    first_element: int,
+    threshold: int,
+    scale: float,
+    relu: bool,
+    gate: Tensor | None,
+) -> Tensor:
+    """Returns dropout of x (n, ...), contiguous.
+
+    Args:
+        key: 0-d int64, on the device of x; first_row, first_element: of the mask.
+        threshold: the hash, 0..2^32 - 1, below which an element is dropped.
+        scale: the factor of the others.
+        relu: apply ReLU to x first.
+        gate: of the shape of x, contiguous: the result is 0 where it is 0 or less.
+    """
+    out, width = torch.empty_like(x), x.shape[1:].numel()
+    wide = tl.float64 if x.dtype == torch.float64 else tl.float32
+    constants = {"THRESHOLD": threshold, "SCALE": scale, "RELU": relu, "GATED": gate is not None, "WIDE": wide}
+    constants["BLOCK"] = DROPOUT_BLOCK
+    if x.numel():
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            dropout_kernel[len(x), triton.cdiv(width, DROPOUT_BLOCK)](
+                x, key, x if gate is None else gate, out, width, first_row, first_element, **constants
+            )
+    return out

@@ -1,1 +1,0 @@
-"""Layers that torch lacks, or that run faster here."""
