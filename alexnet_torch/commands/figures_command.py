@@ -30,6 +30,6 @@ def figures_command(
         raise UserError("figures: name at least one run's folder")
     if seed < 0:
         raise UserError(f"--seed {seed}: must be 0 or more")
-    from alexnet_torch.evaluation.figures.draw import FigureOptions, draw_figures
+    from alexnet_torch.evaluation.figures.draw import draw_figures
 
-    draw_figures(FigureOptions(runs, output, data, image, seed, tuple(devices.split(",")) if devices else None))
+    draw_figures(runs, output, data, image, seed, devices)

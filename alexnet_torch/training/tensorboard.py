@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from alexnet_torch.evaluation.figures.filter_grid import filter_grid
+from alexnet_torch.evaluation.figures import filter_grid
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.training.tensorboard_graph import network_graph
 from alexnet_torch.training.tensorboard_hparams import BEST_ERROR, TEST_RUN, experiment, session_start

@@ -1,8 +1,11 @@
 """The figures command: files, TensorBoard events and numbers, compared with the run."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 import weakref
 import xml.etree.ElementTree as ElementTree
@@ -17,7 +20,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,13 +27,12 @@ import alexnet_torch
 from alexnet_torch import cli, load_model, predict
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.features import stage_output
-from alexnet_torch.evaluation.figures import figure4_examples, figure_files
+from alexnet_torch.evaluation.features import stage_outputs
+from alexnet_torch.evaluation.figures import filter_grid, neighbours, style
 from alexnet_torch.evaluation.figures.curves import Curve, read_history
 from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES, distinct_names
-from alexnet_torch.evaluation.figures.figure4_examples import choose_examples, nearest_training_images
-from alexnet_torch.evaluation.figures.figure_files import FALLBACK_FONTS, STYLE, font_families, printable_name, render
-from alexnet_torch.evaluation.figures.filter_grid import filter_grid
+from alexnet_torch.evaluation.figures.neighbours import choose_examples, find_examples
+from alexnet_torch.evaluation.figures.style import FALLBACK_FONTS, STYLE, Figure, font_families, printable_name, render
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.model_file import TrainedModel, save_model
@@ -46,7 +47,7 @@ def run_figures(*arguments: Any) -> int:
 @pytest.fixture(autouse=True, scope="module")
 def _small_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure_files, "DPI", 40)
+        patch.setattr(style, "DPI", 40)
         yield
 
 
@@ -89,8 +90,15 @@ def test_all_figures_are_written_as_png_svg_and_to_tensorboard(drawn: Drawn) -> 
 
 def test_pyplot_which_has_global_state_is_not_used() -> None:
     sources = [path.read_text() for path in (Path(alexnet_torch.__file__).parent / "evaluation/figures").glob("*.py")]
-    assert len(sources) > 5
+    assert len(sources) >= 5
     assert not any("pyplot" in source for source in sources)
+
+
+def test_a_backend_that_is_not_installed_does_not_matter() -> None:
+    """Jupyter's MPLBACKEND is inherited by `!python train.py`, whose environment may lack it."""
+    command = [sys.executable, "-c", "import alexnet_torch.evaluation.figures.draw"]
+    environment = os.environ | {"MPLBACKEND": "module://not_installed.backend"}
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
 
 
 def test_a_second_command_writes_the_same_files_again(run_folder: Path) -> None:
@@ -146,18 +154,18 @@ def test_memory_holds_the_features_of_few_batches(run_folder: Path, monkeypatch:
     alive: list[weakref.ref[np.ndarray]] = []
     most_alive = 0
 
-    def counting_stage_output(*arguments: Any) -> np.ndarray:
+    def counting_stage_outputs(*arguments: Any) -> dict[str, np.ndarray]:
         nonlocal most_alive
-        features = stage_output(*arguments).copy()
-        alive[:] = [reference for reference in alive if reference() is not None] + [weakref.ref(features)]
+        outputs = {stage: output.copy() for stage, output in stage_outputs(*arguments).items()}
+        alive[:] = [reference for reference in alive if reference() is not None] + [weakref.ref(outputs["fc7"])]
         most_alive = max(most_alive, len(alive))
-        return features
+        return outputs
 
-    monkeypatch.setattr(figure4_examples, "stage_output", counting_stage_output)
+    monkeypatch.setattr(neighbours, "stage_outputs", counting_stage_outputs)
     model, root = load_model(run_folder), run_folder.parent
     prepared = prepare(root / "images", 73, str(root / "cache"))
-    (row,) = nearest_training_images(model, prepared, [root / "images/val/class0/000.png"], root, batch_size=2)
-    assert len(row) == 6
+    (example,) = find_examples(model, prepared, [root / "images/val/class0/000.png"], 0, batch_size=2)
+    assert len(example.neighbours) == 6
     assert most_alive <= 3  # of the image, a batch and the next batch, of 12 batches
 
 
@@ -248,7 +256,7 @@ def test_a_broken_report_is_an_error_and_an_incomplete_last_one_is_left_out(run_
     assert history.best_step() == 3
     for broken in (b'{"split": "train"}\n', b"\xff\n", b"[]\n", b'{"split": "test"}\n'):
         path.write_bytes(broken + reports.encode())
-        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1 is not a report .*; restore the file"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 1: is damaged .*; restore the file"):
             read_history(run_folder)
     (run_folder / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"; train\.py --output .* --resume writes it anew from the run's checkpoint"):
@@ -262,14 +270,13 @@ def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:
     np.testing.assert_array_equal(Curve(*values).downsampled(5000).error, values[3])
 
 
-def test_examples_cover_all_classes_before_any_class_repeats(run_folder: Path, tmp_path: Path) -> None:
-    prepared = prepare(run_folder.parent / "images", 73, str(run_folder.parent / "cache"))
-    chosen = choose_examples(prepared, 7, 0, tmp_path)
-    classes = [path.parent.name for path in chosen]
+def test_examples_cover_all_classes_before_any_class_repeats() -> None:
+    labels = np.repeat(np.arange(3), 4)
+    chosen = choose_examples(labels, 7, 0)
     assert len(set(chosen)) == 7
-    assert sorted(classes[:3]) == sorted(classes[3:6]) == ["class0", "class1", "class2"]
-    assert chosen == choose_examples(prepared, 7, 0, tmp_path) != choose_examples(prepared, 7, 1, tmp_path)
-    assert len(choose_examples(prepared, 99, 0, tmp_path)) == 12
+    assert sorted(labels[chosen[:3]]) == sorted(labels[chosen[3:6]]) == [0, 1, 2]
+    assert chosen == choose_examples(labels, 7, 0) != choose_examples(labels, 7, 1)
+    assert len(choose_examples(labels, 99, 0)) == 12
 
 
 def test_names_of_runs_have_as_few_folders_as_make_them_distinct() -> None:
@@ -297,7 +304,7 @@ def test_characters_that_dejavu_lacks_use_an_installed_fallback_font(monkeypatch
     """matplotlib's own DejaVu Sans Mono has the arc, U+2312; DejaVu Sans does not."""
     assert font_families(["Unifont", "Comic", "Noto Sans CJK JP"]) == ["DejaVu Sans", "Noto Sans CJK JP", "Unifont"]
 
-    @matplotlib.rc_context(STYLE)
+    @style.styled
     def draw_arc() -> np.ndarray:
         figure = Figure(figsize=(1, 1))
         figure.text(0.2, 0.2, "\u2312")
@@ -306,8 +313,8 @@ def test_characters_that_dejavu_lacks_use_an_installed_fallback_font(monkeypatch
     monkeypatch.setitem(STYLE, "font.family", font_families([]))
     with pytest.warns(UserWarning, match="Glyph 8978 .* missing from"):
         box = draw_arc()
-    monkeypatch.setattr(figure_files, "FALLBACK_FONTS", (*FALLBACK_FONTS, "DejaVu Sans Mono"))
-    monkeypatch.setitem(STYLE, "font.family", figure_files.font_families(["DejaVu Sans Mono"]))
+    monkeypatch.setattr(style, "FALLBACK_FONTS", (*FALLBACK_FONTS, "DejaVu Sans Mono"))
+    monkeypatch.setitem(STYLE, "font.family", font_families(["DejaVu Sans Mono"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not np.array_equal(draw_arc(), box)

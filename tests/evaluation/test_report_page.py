@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alexnet_torch import load_model, predict
-from alexnet_torch.evaluation.figures import figure_files
+from alexnet_torch.evaluation.figures import style
 from alexnet_torch.evaluation.intervals import wilson_interval
 from alexnet_torch.evaluation.report_page import write
 from tests.support.browser import browser
@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 30), (0, 255, 0)).save(images / "val/<b>&/very wrong.png")
     given = ["--data", str(images), "--output", str(folder / "run"), "--recipe", "demo", "--batch-size", "8"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure_files, "DPI", 40)
+        patch.setattr(style, "DPI", 40)
         done = run_train(*given, "--epochs", "2", "--lr", "0.02", "--seed", "4", page=True)
     assert done.returncode == 0, done.stderr
     assert f"the page about the run: {folder}/run/report.html" in done.stdout

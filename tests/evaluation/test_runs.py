@@ -108,13 +108,13 @@ def test_only_runs_of_different_seeds_are_one_group() -> None:
 def test_a_band_has_the_steps_of_all_seeds() -> None:
     a = Curve(*np.array([[1, 2, 3], [10, 20, 30], [3, 2, 1], [0.9, 0.5, 0.4]], np.float64))
     b = Curve(*np.array([[1, 2], [10, 20], [5, 1], [0.7, 0.6]], np.float64))
-    band = across_seeds([a, b])
-    assert band.mean.step.tolist() == [10, 20]
-    assert band.mean.loss.tolist() == [4, 1.5]
-    assert band.low.error.tolist() == [0.7, 0.5]
-    assert band.high.error.tolist() == [0.9, 0.6]
-    alone = across_seeds([a])
-    assert alone.low.error.tolist() == alone.high.error.tolist() == a.error.tolist()
+    mean, low, high = across_seeds([a, b])
+    assert mean.step.tolist() == [10, 20]
+    assert mean.loss.tolist() == [4, 1.5]
+    assert low.error.tolist() == [0.7, 0.5]
+    assert high.error.tolist() == [0.9, 0.6]
+    _, low, high = across_seeds([a])
+    assert low.error.tolist() == high.error.tolist() == a.error.tolist()
 
 
 @pytest.mark.parametrize(

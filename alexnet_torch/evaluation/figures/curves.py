@@ -1,63 +1,42 @@
-"""Training curves of one or several runs, from their metrics.jsonl."""
+"""Plots of a run's results: loss and error by epoch, the confusion matrix, the worst images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from alexnet_torch.evaluation.figures.figure_files import MARKERS, PALETTE, STYLE, printable_name
+from alexnet_torch.evaluation.figures.style import MARKERS, PALETTE, Figure, printable_name, styled
+from alexnet_torch.evaluation.guesses import WrongImage
 from alexnet_torch.evaluation.runs import read_records
 
-COLUMNS = ("epoch", "step", "loss", "top1_error")  # of a curve, in metrics.jsonl
 MAX_POINTS = 300  # of a curve
-LEGEND_COLUMNS = 3
+COLUMNS = 8  # of worst images
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A run's reports on one split."""
+class Curve(NamedTuple):
+    """A run's reports on one split, each (n,)."""
 
-    epoch: np.ndarray  # (n,) epochs done at each report
-    step: np.ndarray  # (n,) steps done
-    loss: np.ndarray  # (n,) in nats
-    error: np.ndarray  # (n,) top-1 error, as a fraction
+    epoch: np.ndarray  # epochs done at each report
+    step: np.ndarray  # steps done
+    loss: np.ndarray  # in nats
+    error: np.ndarray  # top-1 error, as a fraction
 
-    @property
-    def columns(self) -> tuple[np.ndarray, ...]:
-        """All values, in the order of the fields."""
-        return self.epoch, self.step, self.loss, self.error
-
-    def downsampled(self, max_points: int) -> "Curve":
-        """Returns the means of groups of consecutive reports, `max_points` groups at most."""
-        points = min(max_points, len(self.epoch))
-        starts = np.unique(np.linspace(0, len(self.epoch), points, endpoint=False).astype(int))
-        sizes = np.diff(np.append(starts, len(self.epoch)))
-        return Curve(*(np.add.reduceat(v, starts) / sizes for v in self.columns))
+    def downsampled(self, points: int) -> "Curve":
+        """Returns the means of groups of consecutive reports, `points` groups at most."""
+        starts = np.unique(np.linspace(0, len(self.step), min(points, len(self.step)), endpoint=False).astype(int))
+        sizes = np.diff(starts, append=len(self.step))
+        return Curve(*(np.add.reduceat(values, starts) / sizes for values in self))
 
 
-@dataclass(frozen=True)
-class Band:
-    """The curves of runs that differ in their seed, at the steps that all of them have reported."""
-
-    mean: Curve
-    low: Curve
-    high: Curve
-
-
-def across_seeds(curves: Sequence[Curve]) -> Band:
-    """Returns the mean, the lowest and the highest values of one or more curves, with few points."""
+def across_seeds(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
+    """Returns the mean, lowest and highest values of curves, with few points, at the steps that all have reported."""
     steps = reduce(np.intersect1d, (curve.step for curve in curves))
-    common = [Curve(*(value[np.isin(curve.step, steps)] for value in curve.columns)) for curve in curves]
-    short = [curve.downsampled(MAX_POINTS) if len(steps) else curve for curve in common]
-    columns = list(zip(*(curve.columns for curve in short), strict=True))
-    return Band(*(Curve(*(combine(values, axis=0) for values in columns)) for combine in (np.mean, np.min, np.max)))
+    common = [Curve(*(values[np.isin(curve.step, steps)] for values in curve)) for curve in curves]
+    short = np.array([curve.downsampled(MAX_POINTS) if len(steps) else curve for curve in common])
+    return Curve(*short.mean(0)), Curve(*short.min(0)), Curve(*short.max(0))
 
 
 @dataclass(frozen=True)
@@ -74,101 +53,101 @@ class History:
 
 
 def read_history(run: Path) -> History | None:
-    """Reads the reports in a run's metrics.jsonl; returns None without that file, as for imported weights.
-
-    Raises:
-        UserError: a line is not a report.
-    """
+    """Reads a run's metrics.jsonl; None without that file. A UserError names a line that is no report."""
     records = read_records(run)
     if records is None:
         return None
-    tests = [record for record in records if record.get("crops", 1) != 1]  # no points of the curve
-    rows: dict[str, list[list[float]]] = {"train": [], "val": []}
-    for record in records:
-        if record.get("crops", 1) == 1:
-            rows[record["split"]].append([record[name] for name in COLUMNS])
-    train, val = (Curve(*np.array(of_split, np.float64).reshape(-1, len(COLUMNS)).T) for of_split in rows.values())
+    tests = [record for record in records if record.get("crops", 1) != 1]
+    points = [record for record in records if record.get("crops", 1) == 1]
+    names = ("epoch", "step", "loss", "top1_error")
+    train, val = (
+        Curve(*np.array([[record[name] for record in points if record["split"] == split] for name in names], float))
+        for split in ("train", "val")
+    )
     return History(train, val, tests[-1] if tests else None)
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def curves_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
-    """Draws loss and top-1 error by epoch, for one run or more by their names.
-
-    Training is drawn as thin lines, validation as dashed lines with markers; of one run, the best epoch is marked. Runs
-    that differ only in their seed have one name: the line is their mean, and validation has a band from the lowest to
-    the highest.
-    """
-    figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // LEGEND_COLUMNS)), layout="constrained")
+    """Draws loss and top-1 error by epoch, for runs by their names; those of one name are drawn as mean and band."""
+    figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(histories) // 3)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for index, seeds in enumerate(histories.values()):
-        colour, marker = _line_style(index)
-        train, val = across_seeds([run.train for run in seeds]), across_seeds([run.val for run in seeds])
-        marker_spacing = max(1, len(val.mean.epoch) // 12)
-        for axes, name, factor in ((left, "loss", 1), (right, "error", 100)):
-            if len(seeds) > 1:
-                low, high = factor * getattr(val.low, name), factor * getattr(val.high, name)
-                axes.fill_between(val.mean.epoch, low, high, color=colour, alpha=0.2, linewidth=0)
-            axes.plot(train.mean.epoch, factor * getattr(train.mean, name), color=colour, linewidth=1, alpha=0.75)
-            axes.plot(
-                val.mean.epoch,
-                factor * getattr(val.mean, name),
-                color=colour,
-                linestyle="--",
-                linewidth=1.6,
-                marker=marker,
-                markersize=5.5,
-                markevery=(index % marker_spacing, marker_spacing),  # so that runs' markers do not overlap
-                markerfacecolor="white",
-            )
+    for index, (name, runs) in enumerate(histories.items()):
+        train, (val, low, high) = across_seeds([r.train for r in runs])[0], across_seeds([r.val for r in runs])
+        spacing = max(1, len(val.epoch) // 12)
+        # colour and marker are unique among 56 runs
+        line: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)]}
+        marker = {**line, "marker": MARKERS[index % len(MARKERS)], "markerfacecolor": "white"}
+        every = index % spacing, spacing  # so that runs' markers do not overlap
+        for axes, value, unit in ((left, "loss", 1), (right, "error", 100)):
+            if len(runs) > 1:
+                band = unit * getattr(low, value), unit * getattr(high, value)
+                axes.fill_between(val.epoch, *band, **line, alpha=0.2, linewidth=0)
+            axes.plot(train.epoch, unit * getattr(train, value), **line, linewidth=1, alpha=0.75)
+            shown = unit * getattr(val, value)
+            axes.plot(val.epoch, shown, **marker, ls="--", linewidth=1.6, markersize=5.5, markevery=every)
+        seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
+        figure.gca().plot([], [], **marker, label=printable_name(name, 34) + seeds)
+    figure.legend(loc="outside lower center", ncols=min(3, len(histories)))
     left.set_title("Loss (cross-entropy, nats)")
     right.set_title("Top-1 error (%)")
     for axes in (left, right):
-        _format_axes(axes)
-    if [len(seeds) for seeds in histories.values()] == [1]:
-        _mark_best(left, right, *next(iter(histories.values())))
-    lines = [Line2D([], [], color="0.3", linewidth=1), Line2D([], [], color="0.3", linewidth=1.6, linestyle="--")]
-    right.legend(lines, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
-    styles = map(_line_style, range(len(histories)))
-    figure.legend(
-        [Line2D([], [], color=colour, marker=marker, markerfacecolor="white") for colour, marker in styles],
-        [
-            printable_name(name, 34) + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
-            for name, seeds in histories.items()
-        ],
-        loc="outside lower center",
-        ncols=min(LEGEND_COLUMNS, len(histories)),
-    )
+        axes.set(xlabel="epoch", xlim=(0, None), ylim=(0, None), axisbelow=True)
+        axes.grid(color="0.9", linewidth=0.7)
+    if [len(runs) for runs in histories.values()] == [1]:
+        val = next(iter(histories.values()))[0].val
+        if len(val.error):  # mark the epoch whose weights are in model.pt
+            epoch, lowest = val.epoch[val.error.argmin()], 100 * val.error.min()
+            left.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
+            right.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
+            right.plot([epoch], [lowest], marker="*", markersize=13, color="black", zorder=4)
+            right.set_title(f"Top-1 error (%), best: {lowest:.2f}%, epoch {epoch:g}")
+    handles = [
+        right.plot([], [], color="0.3", **style)[0] for style in ({"linewidth": 1}, {"linewidth": 1.6, "ls": "--"})
+    ]
+    right.legend(handles, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     return figure
 
 
-def _mark_best(loss: Axes, error: Axes, history: History) -> None:
-    """Draws a vertical line at the epoch whose weights are in model.pt, with its error."""
-    if not len(history.val.epoch):
-        return
-    best = int(history.val.error.argmin())
-    epoch, lowest = history.val.epoch[best], 100 * history.val.error[best]
-    for axes in (loss, error):
-        axes.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
-    error.plot([epoch], [lowest], marker="*", markersize=13, color="black", zorder=4)
-    near_end = epoch > 0.6 * history.val.epoch[-1]
-    error.annotate(
-        f"best: {lowest:.2f}%, epoch {epoch:g}",
-        (epoch, lowest),
-        xytext=(-8 if near_end else 8, 12),
-        textcoords="offset points",
-        ha="right" if near_end else "left",
-    )
+@styled
+def confusion_figure(classes: Sequence[str], counts: np.ndarray) -> Figure:
+    """Draws counts (classes, classes): a row for each class, a column for each guess.
+
+    Colours show the fraction of the class's images, on a scale that shows few errors, too; where there is room, classes
+    have names and cells the number of images.
+    """
+    images = counts.sum(axis=1, keepdims=True)
+    fractions = np.divide(counts, images, out=np.zeros(counts.shape), where=images > 0)
+    side = float(np.clip(1.6 + 0.34 * len(classes), 4.0, 11.0))
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(fractions**0.4, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    ticks = (0, 0.01, 0.1, 0.5, 1)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7, label="fraction of the class's images")
+    bar.set_ticks([tick**0.4 for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
+    axes.set(xlabel="guess", ylabel="class")
+    axes.spines[:].set_visible(True)
+    if len(classes) <= 50:
+        names = [printable_name(name, 16) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90)
+        axes.set_yticks(range(len(classes)), names)
+    if len(classes) <= 20:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if fractions[row, column] > 0.3 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    return figure
 
 
-def _line_style(index: int) -> tuple[str, str]:
-    """Returns a run's colour and marker, which are unique among 56 runs."""
-    return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-
-
-def _format_axes(axes: Axes) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.grid(color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
+@styled
+def wrong_images_figure(images: Sequence[WrongImage]) -> Figure:
+    """Draws misclassified images, at least one, with their class, the guess and both probabilities."""
+    rows = -(-len(images) // COLUMNS)
+    figure = Figure(figsize=(12, 0.2 + 2.05 * rows), layout="constrained")
+    for index, image in enumerate(images, 1):
+        axes = figure.add_subplot(rows, COLUMNS, index)
+        axes.imshow(image.pixels, interpolation="nearest")
+        axes.set_axis_off()
+        label, guess = printable_name(image.label, 16), printable_name(image.guess, 16)
+        shown = f"{label} ({image.label_probability:.1%})\nguess {guess} ({image.guess_probability:.0%})"
+        axes.set_title(shown, fontsize=8)
+    return figure

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_torch.evaluation.figures.figure_files import STYLE, render
+from alexnet_torch.evaluation.figures.style import Figure, render, svg_text
 
 STYLE_SHEET = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
@@ -66,10 +64,7 @@ def drawing(figure: Figure, description: str) -> str:
 
 def vector_drawing(figure: Figure) -> str:
     """Returns a figure as SVG inside the page: sharp at any size, and small if it is of few lines."""
-    content = BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    svg = content.getvalue().decode()
+    svg = svg_text(figure)
     return svg[svg.index("<svg") :]
 
 

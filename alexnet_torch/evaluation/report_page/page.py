@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_torch.evaluation.figures.colourfulness import tower_colourfulness
 from alexnet_torch.evaluation.figures.curves import History, curves_figure
-from alexnet_torch.evaluation.figures.figure3_filters import filters_figure, grey_note
+from alexnet_torch.evaluation.figures.filters import filter_colours, filters_figure, grey_note
 from alexnet_torch.evaluation.guesses import Guesses
 from alexnet_torch.evaluation.report_page.html import (
     drawing,
@@ -74,10 +73,14 @@ def _description(content: RunContent) -> str:
 
 def _filter_section(name: str, model: TrainedModel) -> str:
     stage, note = model.net.architecture.convs[0].name, grey_note(model.mean)
-    weights = [tower.detach().float().cpu() for tower in model.net.stage_weights(stage)]
-    figure = filters_figure(name, weights, tower_colourfulness(stage, [tower.numpy() for tower in weights]))
+    weights = model.net.stage_weights(stage)
+    figure = filters_figure(name, weights, filter_colours(stage, weights))
     notes = [paragraph(f"{note[0].upper()}{note[1:]}.", "note")] if note else []
-    return section("Filters", *notes, drawing(figure, f"the filters of {stage}, by tower, and their colourfulness"))
+    return section(
+        "Filters",
+        *notes,
+        drawing(figure, f"the filters of {stage}, by tower, and their colourfulness"),
+    )
 
 
 def _settings_section(config: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_torch.evaluation.figures.confusion_plots import confusion_figure
+from alexnet_torch.evaluation.figures.curves import confusion_figure
 from alexnet_torch.evaluation.guesses import Guesses, WrongImage
 from alexnet_torch.evaluation.intervals import wilson_interval
 from alexnet_torch.evaluation.report_page.html import drawing, paragraph, picture, section, table, text

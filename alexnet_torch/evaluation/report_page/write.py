@@ -6,9 +6,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.evaluation.figures.confusion_plots import confusion_figure, wrong_images_figure
-from alexnet_torch.evaluation.figures.curves import History, read_history
-from alexnet_torch.evaluation.figures.figure_files import render
+from alexnet_torch.evaluation.figures.curves import History, confusion_figure, read_history, wrong_images_figure
+from alexnet_torch.evaluation.figures.style import render
 from alexnet_torch.evaluation.guesses import Guesses, guess_validation_images
 from alexnet_torch.evaluation.report_page.page import RunContent, run_page
 from alexnet_torch.evaluation.runs import read_config

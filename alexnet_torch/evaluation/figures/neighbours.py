@@ -1,0 +1,194 @@
+"""The paper's Figure 4: images with their most probable labels, and their nearest training images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alexnet_torch.data.augment import centre_slice
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes, decode_file
+from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.features import stage_outputs
+from alexnet_torch.evaluation.figures.style import BLUE, ORANGE, SKY, VERMILLION, Axes, Figure, printable_name, styled
+from alexnet_torch.evaluation.predict import Prediction, require_finite_outputs
+from alexnet_torch.randomness import random_generator
+from alexnet_torch.weights.model_file import TrainedModel
+
+NUM_EXAMPLES, NUM_NEIGHBOURS = 8, 6  # as in the paper
+CHECK_MARK = "✓"
+
+
+@dataclass
+class Picture:
+    """An image of the figure; one that is named or chosen has predictions, best first, and nearest training images."""
+
+    file: str
+    label: str | None  # its class; None if it is unknown
+    decode: Callable[[int], np.ndarray]  # side -> square (side, side, 3) uint8
+    distance: float = 0.0  # of a training image
+    predictions: Sequence[Prediction] = ()
+    neighbours: Sequence["Picture"] = ()
+
+    def crop(self, side: int = 256, size: int = 224) -> np.ndarray:
+        """Returns the centre that the network sees, (size, size, 3) uint8; by default with pixels enough to look at."""
+        centre = centre_slice(side, size)
+        return self.decode(side)[centre, centre]
+
+    def json_values(self) -> dict[str, Any]:
+        """Returns what the figures show, by name."""
+        nearest = [{"file": p.file, "label": p.label, "distance": p.distance} for p in self.neighbours]
+        return {"file": self.file, "label": self.label, "classes": self.predictions, "neighbours": nearest}
+
+
+def find_examples(
+    model: TrainedModel, prepared: PreparedImages | None, files: Sequence[Path], seed: int, batch_size: int = 64
+) -> list[Picture]:
+    """Returns the files, or else random validation images, with their predictions and nearest training images.
+
+    A file's class is its folder's name, if that is a class. The training images are read once, batch by batch.
+    """
+    classes = dict(zip(model.classes, model.labels, strict=True))
+    pictures = [Picture(str(file), classes.get(file.parent.name), partial(decode_file, file)) for file in files]
+    if prepared and not files:
+        chosen = choose_examples(prepared.val.labels, NUM_EXAMPLES, seed)
+        pictures = [_sample(model, prepared.val, index) for index in chosen]
+    if not pictures:
+        return []
+    try:
+        crops = np.stack([picture.crop(model.mean.shape[0], model.net.image_size) for picture in pictures])
+    except UnreadableImage as error:
+        raise UserError(f"{error}; name image files") from error
+    stages = model.net.architecture.stage_names[-2:]
+    features, logits = map(torch.from_numpy, stage_outputs(model, stages, crops).values())
+    require_finite_outputs(logits, [Path(picture.file) for picture in pictures])
+    probabilities, best = logits.softmax(dim=1).topk(min(5, len(model.classes)))
+    for picture, *pairs in zip(pictures, best.tolist(), probabilities.tolist(), strict=True):
+        top = zip(*pairs, strict=True)
+        picture.predictions = [
+            Prediction(label=model.labels[i], identity=model.classes[i], probability=p) for i, p in top
+        ]
+    if prepared:
+        blocks = _training_features(model, prepared, stages[0], batch_size)
+        found = nearest_vectors(features, blocks, NUM_NEIGHBOURS)
+        for picture, *row in zip(pictures, *(each.tolist() for each in found), strict=True):
+            picture.neighbours = [_sample(model, prepared.train, *pair) for pair in zip(*row, strict=True)]
+    return pictures
+
+
+def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
+    """Draws `count` images by their labels (n,), or all of fewer: one of each class before a second one of any."""
+    order = random_generator(seed, "examples").permutation(len(labels))
+    earlier = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order
+    for label in np.unique(labels):
+        of_class = labels[order] == label
+        earlier[of_class] = np.arange(of_class.sum())
+    return [int(index) for index in order[earlier.argsort(kind="stable")][:count]]
+
+
+def _sample(model: TrainedModel, samples: Samples, index: int, distance: float = 0.0) -> Picture:
+    split = samples.split
+    path, key = split.reader.location(index), split.keys[index]  # an archive's location is no path of a file
+    file = path if Path(path).as_posix().endswith(key) else key
+    label = model.labels[samples.labels[index]]
+    return Picture(file, label, lambda side: decode_bytes(split.read(index), side, file), distance)
+
+
+def _training_features(model: TrainedModel, prepared: PreparedImages, stage: str, batch_size: int) -> Iterator[Tensor]:
+    """Yields (n, d) features of the centre crops of each batch of training images, in their order."""
+    # as a validation split, since the loader then reads images in order and cuts the centre
+    loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
+    images = len(prepared.train.labels)
+    with tqdm(total=images, unit="image", desc=f"{stage} of training images", disable=None, dynamic_ncols=True) as bar:
+        for batch in loader.epoch(0):
+            outputs = stage_outputs(model, [stage], batch.images.numpy())
+            yield torch.from_numpy(outputs[stage]).flatten(1)
+            bar.update(len(batch.images))
+
+
+def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Finds the k vectors of all blocks (n, d) that are nearest to each of the queries (q, d), in float64.
+
+    Returns their indices and Euclidean distances, (q, k), nearest first; k is smaller if there are fewer vectors.
+    """
+    queries, seen = queries.flatten(1).double(), 0
+    distances, indices = queries[:, :0], torch.empty(len(queries), 0, dtype=torch.long)
+    for block in blocks:
+        # from differences: |q|^2 + |x|^2 - 2 q.x would not order almost equal distances
+        new = torch.cdist(queries, block.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        positions = torch.arange(seen, seen + len(block)).expand(len(queries), -1)
+        distances, order = torch.cat([distances, new], 1).sort(stable=True)
+        distances, indices = distances[:, :k], torch.cat([indices, positions], 1).gather(1, order[:, :k])
+        seen += len(block)
+    return indices, distances
+
+
+@styled
+def labels_figure(run: str, examples: Sequence[Picture]) -> Figure:
+    """Draws one image or more with bars for their most probable labels, the true one marked: Figure 4, left."""
+    columns = min(4, len(examples))
+    rows = -(-len(examples) // columns)
+    figure = Figure(figsize=(max(2.35 * columns + 0.3, 5.2), 3.75 * rows + 0.75), layout="constrained")
+    title = f"Most probable labels by {printable_name(run)} ({CHECK_MARK}: the true label)"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    bars = max(len(example.predictions) for example in examples)
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[2.2, 0.25 * bars] * rows)
+    for index, example in enumerate(examples):
+        row, column = divmod(index, columns)
+        name = printable_name(example.label or Path(example.file).name)
+        axes = _show_picture(figure.add_subplot(grid[2 * row, column]), example)
+        axes.set_title(name, loc="center", weight="bold")
+        axes = figure.add_subplot(grid[2 * row + 1, column])
+        axes.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        for y, prediction in enumerate(example.predictions):
+            label, probability = prediction["label"], prediction["probability"]
+            right = label == example.label
+            axes.barh(y, probability, height=0.84, color=ORANGE if right else SKY, alpha=0.8 if right else 0.55)
+            mark, weight = (f"{CHECK_MARK} ", "bold") if right else ("", "normal")
+            axes.text(0.02, y, mark + printable_name(label, 18), va="center", weight=weight, clip_on=True)
+            axes.text(1.0, y, f"{probability:.0%}", va="center", ha="right", weight=weight)
+    return figure
+
+
+@styled
+def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figure:
+    """Draws a row for each image: the image and its nearest training images in a stage's features: Figure 4, right."""
+    columns = 1 + max(len(example.neighbours) for example in examples)
+    figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
+    title = (
+        f"Nearest training images by Euclidean distance in {stage} of {printable_name(run)}\n"
+        f"({CHECK_MARK} and a solid frame: the same class; no mark and a dashed frame: another class; below: distance)"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    grid = figure.subplots(len(examples), columns, squeeze=False, width_ratios=[1.12] + [1] * (columns - 1))
+    for row, example in zip(grid, examples, strict=True):
+        label = example.label
+        name = printable_name(label or Path(example.file).name, 16)
+        _show_picture(row[0], example).set_title(name, loc="center", weight="bold", fontsize=8)
+        for axes, picture in zip(row[1:], example.neighbours, strict=False):
+            same = picture.label == label
+            title = f"{CHECK_MARK if same else ''} {printable_name(str(picture.label), 14)}".strip()
+            _show_picture(axes, picture).set_title(title, loc="center", fontsize=8)
+            axes.set_xlabel(f"{picture.distance:.1f}", fontsize=8, labelpad=2)
+            if label is not None:
+                style = {"color": BLUE, "linestyle": "-"} if same else {"color": VERMILLION, "linestyle": (0, (3, 2))}
+                axes.spines[:].set(linewidth=1.8, **style)
+        for unused in row[1 + len(example.neighbours) :]:
+            unused.set_axis_off()
+    return figure
+
+
+def _show_picture(axes: Axes, picture: Picture) -> Axes:
+    axes.imshow(picture.crop())
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("0.6")
+    return axes
