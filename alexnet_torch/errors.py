@@ -6,10 +6,10 @@ RunError             1
     Diverged         1             a loss or a weight is not finite
     RankLost         1             another rank is gone or does not answer
   OtherRankFailed    that rank's   another rank raised an error
-  Interrupted        128 + signal  SIGINT, SIGTERM or SIGHUP stopped training, which is saved
+  Interrupted        128 + signal  a signal stopped training, which is saved
   OutputLost         141 or 2      standard output, which is the result, cannot be written
 
-Stopped              128 + signal  SIGTERM or SIGHUP before training, or in a command; SIGINT is a KeyboardInterrupt
+Stopped              128 + signal  a signal before training, or in a command
 """
 
 import re
@@ -27,7 +27,7 @@ class RunError(Exception):
     """The run ends early. The message names the cause and a fix: one line, unless it lists many files."""
 
     exit_status = 1
-    printed_by: Literal["this rank", "main rank", "other rank"] = "this rank"
+    printed_by: Literal["this rank", "main rank", "nobody"] = "this rank"
 
 
 class UserError(RunError):
@@ -62,7 +62,7 @@ class RankLost(TrainingError):
 class OtherRankFailed(RunError):
     """Another rank raised an error, and prints it."""
 
-    printed_by = "other rank"
+    printed_by = "nobody"
 
     def __init__(self, exit_status: int) -> None:
         super().__init__(f"another rank failed with status {exit_status}")
@@ -70,7 +70,7 @@ class OtherRankFailed(RunError):
 
 
 class Interrupted(RunError):
-    """SIGINT, SIGTERM or SIGHUP stopped training, after a checkpoint was saved."""
+    """A signal stopped training, after a checkpoint was saved."""
 
     printed_by = "main rank"
 
@@ -89,32 +89,23 @@ class OutputLost(RunError):
     def __init__(self, reason: str | None) -> None:
         super().__init__(f"standard output cannot be written ({reason}); make room, or send it elsewhere")
         self.exit_status = 128 + signal.SIGPIPE if reason is None else 2
-        self.is_quiet = reason is None
+        self.printed_by = "nobody" if reason is None else "this rank"
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, at a place where Ctrl-C would be a KeyboardInterrupt.
-
-    Attributes:
-        signal: its number.
-    """
+    """A signal, where Ctrl-C would be a KeyboardInterrupt; code that catches exceptions does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
-        self.signal = number
+        self.exit_status = 128 + number
 
 
-def status_of(interrupt: KeyboardInterrupt) -> int:
-    """Returns the exit status after Ctrl-C or another signal: 128 plus its number."""
-    return 128 + (interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT)
-
-
-def describe_memory_error(error: MemoryError | RuntimeError) -> str | None:
+def describe_memory_error(error: BaseException) -> str | None:
     """Returns a line about memory that the system or a device did not give; None if the error is about other things.
 
     torch reports missing memory as RuntimeError: of a device as its subclass OutOfMemoryError, of the system in words.
     """
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error) or 'none was left'})"
-    found = _NO_MEMORY.search(str(error))
+    found = _NO_MEMORY.search(str(error)) if isinstance(error, RuntimeError) else None
     return f"there is not enough memory ({found[0]})" if found else None

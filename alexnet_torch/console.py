@@ -1,0 +1,116 @@
+"""What reaches the user, on streams that never stop or corrupt a run; --quiet and --verbose."""
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+from alexnet_torch.errors import OutputLost
+
+
+@contextmanager
+def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iterator[None]:
+    """Guards sys.stdout and sys.stderr in a block, and decides what is printed there; errors always are.
+
+    What cannot be written, because a pipe's reader or the terminal is gone or a disk is full, is dropped. Characters
+    that a terminal's encoding lacks are written as escapes. Lines of the package's own loggers go to stderr.
+
+    --quiet: no progress bars, only warnings, and nothing on standard output unless it is the result.
+    --verbose: debug lines and the warnings of libraries, too; lines instead of progress bars.
+    neither: no warnings of libraries: their users cannot act on them, and ours have lines of their own.
+
+    Args:
+        options: the command line, which has --quiet, --verbose or neither.
+        output_is_result: whether standard output is what the user wants, as a command's table, not a report of a run.
+
+    Raises:
+        OutputLost: standard output cannot be written, and it is the result.
+    """
+    quiet, verbose = "--quiet" in options, "--verbose" in options
+    for descriptor in range(3):  # where one is closed, a file opened later would get what C libraries print
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    streams, torch_level = (sys.stdout, sys.stderr), logging.getLogger("torch").level
+    output = _Stream(sys.stdout, raises=output_is_result, dropped=quiet and not output_is_result)
+    sys.stdout = cast(TextIO, output)
+    sys.stderr = cast(TextIO, _Stream(sys.stderr, is_terminal=not quiet and not verbose))
+    logger, handler = logging.getLogger("alexnet_torch"), _Lines()
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.addHandler(handler)
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch reads both when it is imported
+            if os.environ.setdefault("TORCH_LOGS", "-all") == "-all":  # who sets it asks for torch's logs
+                logging.getLogger("torch").setLevel(logging.ERROR)
+        try:
+            yield
+            output.flush()
+        finally:
+            with suppress(OutputLost):
+                output.flush()
+            sys.stdout, sys.stderr = streams
+            logger.removeHandler(handler)
+            logging.getLogger("torch").setLevel(torch_level)
+
+
+class _Lines(logging.Handler):
+    """Prints each record as a line on stderr, above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(record.getMessage(), file=sys.stderr)
+        else:
+            print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+class _Stream:
+    """A text stream whose writes do not fail, or fail as OutputLost; everything else is the stream's own."""
+
+    def __init__(
+        self, stream: TextIO | None, raises: bool = False, dropped: bool = False, is_terminal: bool = True
+    ) -> None:
+        self._is_closed = stream is None  # Python has no stream where the descriptor was closed
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115, PTH123 - open to the end of the process
+        self._raises, self._dropped, self._is_terminal = raises, dropped, is_terminal
+        if hasattr(self._stream, "reconfigure"):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        if self._is_closed and self._raises:
+            raise OutputLost("it is closed")
+        if not self._dropped:
+            with self._guarded():
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._dropped:
+            with self._guarded():
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._is_terminal and self._stream.isatty()  # no progress bar is drawn where there is no terminal
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._dropped = True
+            with suppress(OSError), open(os.devnull, "w") as null:  # noqa: PTH123
+                # what the stream still holds goes there when Python ends, which would otherwise print an error
+                os.dup2(null.fileno(), self._stream.fileno())
+            if self._raises:
+                raise OutputLost(None if error.errno == errno.EPIPE else error.strerror or str(error)) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

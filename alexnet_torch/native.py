@@ -1,0 +1,131 @@
+"""Compiled code: C++ sources compiled for this machine on first use, Triton's kernels, and C's allocator."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import atomic_write, cache_home, explain_os_error, is_inside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BUILD_ERRORS = (OSError, RuntimeError, subprocess.CalledProcessError, UserError)  # of building and of loading a library
+_FLAGS = ["-std=c++20", "-O3", "-march=native", "-fPIC", "-w"]
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from malloc.h
+_LARGEST_REUSED = 60 << 20  # bytes; reusing larger blocks, too, gains 2% more speed for 10% more memory
+
+LinkOptions = tuple[Sequence[str], Sequence[str]]  # for the compiler, and for the linker
+
+
+def native_library(
+    source: Path,
+    flags: Sequence[str] = (),
+    version: str = "",
+    options: Callable[[], LinkOptions] = lambda: ((), ()),
+    before_build: Callable[[], None] = lambda: None,
+) -> Path:
+    """Returns the shared library of a C++ source, compiled if this machine's cache has no intact one.
+
+    Args:
+        source: one file, without includes of its own.
+        flags: the compiler's, besides those that every source gets.
+        version: of the libraries that it is linked with.
+        options: returns where these libraries are; called only before a build.
+        before_build: called before a build, to say that it takes long.
+
+    Raises:
+        one of `BUILD_ERRORS`: there is no compiler, or it failed, or the cache cannot be written.
+    """
+    folder, name = cache_home() / "native", f"{source.stem}-{_key(source, flags, version)}"
+    for library in folder.glob(f"{name}-*.so"):
+        if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
+            return library
+    compiler = _compiler()
+    before_build()
+    folder.mkdir(parents=True, exist_ok=True)
+    compile_options, link_options = options()
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        object_file, linked = Path(temporary) / "kernels.o", Path(temporary) / "kernels.so"
+        _run([*compiler, *_FLAGS, *flags, *compile_options, "-c", str(source), "-o", str(object_file)])
+        # linked without -fopenmp, so that the threads are those of torch's own OpenMP: a second thread
+        # pool would compete with it for the cores
+        _run([*compiler, "-shared", str(object_file), "-o", str(linked), *link_options])
+        content = linked.read_bytes()
+    library = folder / f"{name}-{_digest(content)}.so"
+    atomic_write(library, lambda file: file.write(content))
+    return library
+
+
+def build_failure(error: BaseException) -> str:
+    """Returns a line of one of `BUILD_ERRORS` that tells its cause."""
+    if isinstance(error, OSError) and error.filename is not None and is_inside(error, cache_home().parent):
+        return f"{explain_os_error(error)}; or set XDG_CACHE_HOME to a folder that only this user can write"
+    reason = str(getattr(error, "stderr", None) or error)
+    return next((line for line in reason.splitlines() if "error" in line), reason.partition("\n")[0]).strip()
+
+
+def _key(source: Path, flags: Sequence[str], version: str) -> str:
+    """Identifies a library's source, flags, version and CPU: machines that differ may share a home folder."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return _digest("\n".join([source.read_text(), *_FLAGS, *flags, version, platform.machine(), cpu]).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _compiler() -> list[str]:
+    """Returns the C++ compiler's command, which CXX may give with arguments, as "ccache g++"."""
+    command = shlex.split(os.environ.get("CXX", ""))
+    if command and shutil.which(command[0]) is None:
+        raise OSError(f"CXX names {command[0]}, which is no command here; correct or unset it")
+    found = shutil.which("c++") or shutil.which("g++")
+    if not command and found is None:
+        raise OSError("there is no C++ compiler; install one, or name it in CXX")
+    return command or [str(found)]
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def takes_gpu_kernels(x: "Tensor") -> bool:
+    """Returns whether kernels in Triton can compute x: a GPU's tensor, with values, outside of torch.compile.
+
+    Elsewhere the formulas do, of which torch.compile makes such kernels itself.
+    """
+    import torch  # not at the top: processes that decode images need `reuse_freed_memory` only
+
+    real = type(x) is torch.Tensor or type(x) is torch.nn.Parameter  # not fake, nor one that computes in its own way
+    return x.is_cuda and real and not torch.compiler.is_compiling() and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def reuse_freed_memory() -> None:
+    """Makes glibc reuse freed memory; does nothing with other C libraries. Call it before training.
+
+    A training step frees and allocates gigabytes of activations on the CPU. By default each large block
+    comes from the system, which clears it 4 KiB at a time: up to a fifth of the step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_REUSED)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
