@@ -20,7 +20,7 @@ All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 t
 
 import sys
 
-from alexnet_torch.train_command import main
+from alexnet_torch.cli import train_main as main
 
 __all__ = ["main"]
 

@@ -1,63 +1,56 @@
-"""The command line of python -m alexnet_torch, and of the installed program alexnet-torch: runs the command named."""
+"""The two command lines: train.py, whose options are the settings, and python -m alexnet_torch with its commands."""
 
+import io
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, field, make_dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from alexnet_torch import train_command
-from alexnet_torch.commands.evaluate_command import evaluate_command
-from alexnet_torch.commands.export_command import export_command
-from alexnet_torch.commands.features_command import features_command
-from alexnet_torch.commands.figures_command import figures_command
-from alexnet_torch.commands.import_command import import_command
-from alexnet_torch.commands.predict_command import predict_command
-from alexnet_torch.commands.prepare_command import prepare_command
-from alexnet_torch.commands.report_command import report_command
-from alexnet_torch.commands.runs_command import runs_command
-from alexnet_torch.early_stop import stopped_by_signals
-from alexnet_torch.errors import OutputLost, UserError, describe_memory_error, status_of
+from alexnet_torch.commands import COMMANDS
+from alexnet_torch.console import console
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
+from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error
 from alexnet_torch.files import explain_os_error
-from alexnet_torch.malloc import reuse_freed_memory
-from alexnet_torch.output_streams import guarded_streams
-from alexnet_torch.recipes.command_line import one_line_errors
-from alexnet_torch.verbosity import choose_verbosity, verbosity
+from alexnet_torch.native import reuse_freed_memory
+from alexnet_torch.recipes import settings
+from alexnet_torch.recipes.settings import Option, options_of
+from alexnet_torch.signals import StopSignal
 
 PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
-TRAIN = "train"
 _DESCRIPTION = (
     "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, and --verbose, for the "
     "warnings of libraries."
 )
+# a run keeps its batch size: --resume refuses another
+_MORE_MEMORY = (
+    "free some, then start it again, with --resume if it has done steps; "
+    "or start a run in another --output with a smaller --batch-size"
+)
 
 
-def _parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """Returns the command for tyro to parse but not to run, so that `one_line_errors` sees only tyro's messages."""
+@dataclass(frozen=True)
+class RunOptions(settings.RunSettings):
+    """What the run saves, and how often."""
 
-    @wraps(command)
-    def parsed(*values: Any, **options: Any) -> Callable[[], None]:
-        return partial(command, *values, **options)
-
-    return parsed
-
-
-def _listed_train_command() -> None:
-    """Train a network on a folder of images."""
+    config: Annotated[str | None, Option(None, "FILE")]  # an option only: config.json does not name another one
+    """Repeat the run whose config.json this is, in a new --output, with its settings where no option is given."""
+    quiet: Annotated[bool, Option(False)]  # as is this one: a resumed run may be watched in another way
+    """Print only errors, warnings and what was found in the data."""
+    verbose: Annotated[bool, Option(False)]
+    """Print also each checkpoint, machine and versions, and the warnings of libraries; lines instead of a bar."""
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    TRAIN: _listed_train_command,  # only for the list: its options are those of train_command
-    "prepare": prepare_command,
-    "predict": predict_command,
-    "evaluate": evaluate_command,
-    "import": import_command,
-    "export": export_command,
-    "figures": figures_command,
-    "report": report_command,
-    "runs": runs_command,
-    "features": features_command,
+GROUPS = {
+    "data": settings.DataSettings,
+    "training": settings.TrainingSettings,
+    "start": settings.StartSettings,
+    "placement": settings.PlacementSettings,
+    "run": RunOptions,
 }
 
 
@@ -72,44 +65,154 @@ def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
     Messages and the help begin with the program's name.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == [TRAIN]:
-        return train_command.main(arguments[1:], f"{program} {TRAIN}")
-    try:
-        with stopped_by_signals(), guarded_streams(output_is_result=True):
-            return _run(arguments, program)
-    except OutputLost as error:
-        if not error.is_quiet:
-            with guarded_streams(output_is_result=False):
-                print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_status
+    if arguments[:1] == ["train"]:
+        return train_main(arguments[1:], f"{program} train")
+    return _run(arguments, program, _run_command)
 
 
-def _run(arguments: list[str], program: str) -> int:
-    quiet, verbose = (option in arguments for option in ("--quiet", "--verbose"))  # of every command
-    words = [word for word in arguments if word not in ("--quiet", "--verbose")]
+def train_main(arguments: list[str] | None = None, program: str = "train.py") -> int:
+    """Trains as one of the run's ranks; returns the exit status. Arguments as for `main`."""
+    return _run(sys.argv[1:] if arguments is None else arguments, program, _train, is_training=True)
+
+
+def _run(
+    arguments: list[str], program: str, work: Callable[[list[str], str, World], None], is_training: bool = False
+) -> int:
+    """Runs a command line; returns its exit status. The one place that prints why it ended early."""
+    world, speaks = SINGLE_PROCESS, True
+    reuse_freed_memory()
+    with console(arguments, output_is_result=not is_training):
+        try:
+            try:
+                if "--quiet" in arguments and "--verbose" in arguments:
+                    raise UserError("--quiet: contradicts --verbose; give one of the two")
+                world = World.from_environment() if is_training else SINGLE_PROCESS
+                work(arguments, program, world)
+                return 0
+            finally:
+                sys.stdout.flush()
+        except RunError as error:
+            status, line = error.exit_status, str(error)
+            speaks = error.printed_by == "this rank" or (error.printed_by == "main rank" and world.is_main)
+        except KeyboardInterrupt as interrupt:  # before training, which saves first: see StopSignal
+            line = "interrupted before training; the same command continues" if is_training else "stopped"
+            status, speaks = getattr(interrupt, "exit_status", 130), world.local_rank == 0
+        except (OSError, MemoryError, RuntimeError) as error:
+            cause = explain_os_error(error) if isinstance(error, OSError) else describe_memory_error(error)
+            if cause is None:
+                raise
+            if not isinstance(error, OSError):
+                cause += f"; {_MORE_MEMORY if is_training else 'free some, or use smaller images or batches'}"
+            status, line = 2, f"rank {world.rank}: {cause}" if world.size > 1 else cause
+        if speaks:
+            print(f"{program}: {line}", file=sys.stderr)
+        return status
+
+
+def _run_command(arguments: list[str], program: str, _: World) -> None:
+    def parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+        """Returns the command for tyro to parse but not to run, so that `_one_line_errors` sees only its messages."""
+        return wraps(command)(lambda *values, **options: partial(command, *values, **options))
+
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        app.command(name=name)(_parse_only(command))
+        app.command(name=name)(parse_only(command))
+    words = [word for word in arguments if word not in ("--quiet", "--verbose")]  # of every command: see `console`
+    config = (tyro.conf.FlagCreatePairsOff,)
+    with StopSignal():
+        with _one_line_errors(program):
+            run_command = app.cli(args=words, prog=program, description=_DESCRIPTION, config=config)
+        run_command()
+
+
+def _train(arguments: list[str], program: str, world: World) -> None:
+    # a rank that waits in torch could not act on a signal: only the one that builds, and says so, handles it
+    with StopSignal(raise_early=world.local_rank == 0) as stop:
+        try:
+            given = parse(arguments, program)
+            if (world.size > 1 or world.torchrun) and "output" not in given:
+                raise UserError("--output: name the run's folder under torchrun: a restart must find the same folder")
+        except UserError as error:
+            if world.local_rank == 0:  # for its machine
+                raise
+            raise OtherRankFailed(error.exit_status) from error
+        # not at the top: torch takes seconds to import, which --help and errors in the options do not need
+        from alexnet_torch.distributed.ranks import Ranks
+        from alexnet_torch.training.launch import launch
+
+        ranks = Ranks(world)
+        try:
+            launch(given, ranks, stop)
+        except RankLost as lost:
+            message = ranks.describe_missing(lost)  # on one of the ranks that are left
+            raise (RunError(message) if message else OtherRankFailed(lost.exit_status)) from lost
+        finally:
+            ranks.close()
+
+
+def parse(arguments: Sequence[str], program: str = "train.py") -> dict[str, Any]:
+    """Returns the options of train.py that are given, by the names of the settings.
+
+    The program's name is for the help and for messages.
+
+    Raises:
+        UserError: an option is unknown, or its value is of the wrong type.
+        SystemExit: of status 0, after --help.
+    """
+    groups = [(name, _tyro_group(group)) for name, group in GROUPS.items()]
+    parser = make_dataclass("Options", [(name, group, field(default_factory=group)) for name, group in groups])
+    with _one_line_errors(program):
+        options: Any = tyro.cli(
+            parser,
+            args=arguments,
+            prog=program,
+            description="Train AlexNet, in two towers, on a folder of images.",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
+    values = {name: value for group in GROUPS for name, value in asdict(getattr(options, group)).items()}
+    for_console = ("quiet", "verbose")
+    return {k: v for k, v in values.items() if v is not None and v is not False and k not in for_console}
+
+
+def _tyro_group(group: type) -> type:
+    """Returns a dataclass of a group's options for tyro; None and False say that an option was not given."""
+    types = get_type_hints(group)
+    options: list[tuple[str, Any, Any]] = []
+    for name, option in options_of(group).items():
+        if types[name] is bool:
+            options.append((name, bool, False))
+            continue
+        kind = tyro.extras.literal_type_from_choices(option.choices) if option.choices else types[name]
+        default = "the recipe's" if callable(option.default) else "none" if option.default is None else option.default
+        hint = f"default: {option.default_text or default}"
+        if option.choices and option.metavar:
+            hint = f"one of {', '.join(option.choices)}; {hint}"
+        shown = tyro.conf.arg(help_behavior_hint=f"({hint})", metavar=option.metavar or "|".join(option.choices))
+        options.append((name, Annotated[kind | None, shown], None))
+    # tyro finds the docstrings in the base
+    return make_dataclass(group.__name__, options, bases=(group,), namespace={"__doc__": group.__doc__}, frozen=True)
+
+
+@contextmanager
+def _one_line_errors(program: str) -> Iterator[None]:
+    """Replaces the box that tyro prints for a wrong command line by a UserError of one line."""
+    printed = io.StringIO()
     try:
-        with one_line_errors(program):
-            run_command = app.cli(
-                args=words, prog=program, description=_DESCRIPTION, config=(tyro.conf.FlagCreatePairsOff,)
-            )
-        reuse_freed_memory()
-        with verbosity(choose_verbosity(quiet, verbose), output_is_result=True):
-            run_command()
-    except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_status
-    except OSError as error:
-        print(f"{program}: {explain_os_error(error)}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if (cause := describe_memory_error(error)) is None:
+        with redirect_stderr(printed):
+            yield
+    except SystemExit as error:
+        if not error.code:
             raise
-        print(f"{program}: {cause}; free some, or use smaller images or batches", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"{program}: stopped", file=sys.stderr)
-        return status_of(interrupt)
-    return 0
+        # below its title the box has the message, a rule, and lines that repeat the help; with ASCII's lines, too
+        parts = re.split(r"^[│╰ ]*[─-]{10}.*$", printed.getvalue().partition("\n")[2], flags=re.M)
+        text = " ".join(" ".join(line.strip("│ ") for line in "".join(parts[:1]).splitlines()).split())
+        # in plain words: without Python's types and the choice None, by which our options are not given
+        text = re.sub(
+            r"Error parsing (--\S+): .*invalid literal for int.* base 10: (.+)", r"\1 \2: must be a whole number", text
+        )
+        text = re.sub(r"Error parsing (--\S+): .*not convert string to float: (.+)", r"\1 \2: must be a number", text)
+        if choice := re.fullmatch(r"invalid choice (.+) for argument '(--\S+)'\. Expected one of \((.*)\)\.", text):
+            choices = sorted(set(re.findall(r"'([^']*)'", choice[3])) - {"None"})
+            text = f"{choice[2]} {choice[1]}: must be one of {', '.join(choices)}"
+        near = re.search(r"Perhaps you meant:\W+(--[\w-]+)", printed.getvalue())
+        raise UserError(f"{text} ({f'perhaps {near[1]}; ' if near else ''}see {program} --help)") from error

@@ -31,6 +31,7 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
         OutputLost: standard output cannot be written, and it is the result.
     """
     quiet, verbose = "--quiet" in options, "--verbose" in options
+    os.environ["MPLBACKEND"] = "agg"  # Jupyter names one that may not be installed, and figures are files
     for descriptor in range(3):  # where one is closed, a file opened later would get what C libraries print
         try:
             os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Writes files so that they are complete or absent, even after a crash or a power cut."""
+"""Files that are complete or absent, even after a crash; their errors in one line; text that users wrote."""
 
 import contextlib
 import errno
@@ -9,9 +9,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO
 
 from alexnet_torch.errors import RunError, UserError, describe_memory_error
+
+_FIXES = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in your quota",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EPERM: "change its permissions, or name another path",
+    errno.EROFS: "its disk is read-only; name another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "part of its path is a file; name another path",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENOENT: "check its path",
+    errno.ELOOP: "its links lead in a circle; name another path",
+    errno.EMFILE: "raise the limit of open files with ulimit -n",
+    errno.EIO: "check its disk",
+}
 
 
 def cache_home() -> Path:
@@ -44,26 +60,9 @@ def describe_os_error(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
 
 
-_MENDS = {
-    errno.ENOSPC: "make room on its disk",
-    errno.EDQUOT: "make room in your quota",
-    errno.EACCES: "change its permissions, or name another path",
-    errno.EPERM: "change its permissions, or name another path",
-    errno.EROFS: "its disk is read-only; name another path",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOTDIR: "part of its path is a file; name another path",
-    errno.EEXIST: "name another path",
-    errno.EISDIR: "it is a folder; name a file",
-    errno.ENOENT: "check its path",
-    errno.ELOOP: "its links lead in a circle; name another path",
-    errno.EMFILE: "raise the limit of open files with ulimit -n",
-    errno.EIO: "check its disk",
-}
-
-
 def explain_os_error(error: OSError) -> str:
     """Returns the file that failed, its own reason, and what to do about this reason."""
-    return f"{describe_os_error(error)}; {_MENDS.get(error.errno or 0, 'name another path')}"
+    return f"{describe_os_error(error)}; {_FIXES.get(error.errno or 0, 'name another path')}"
 
 
 def is_inside(error: OSError, folder: Path) -> bool:
@@ -96,9 +95,7 @@ def reading(file: Path | str, fix: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or str(error) or type(error).__name__}; {fix}") from error
     except Exception as error:  # parsers raise almost anything on damaged files
-        if isinstance(error, RunError) or (
-            isinstance(error, MemoryError | RuntimeError) and describe_memory_error(error)
-        ):
+        if isinstance(error, RunError) or describe_memory_error(error):
             raise
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file}: is damaged ({cause}); {fix}") from error
@@ -111,6 +108,20 @@ def writing(option: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{option}: {explain_os_error(error)}") from error
+
+
+@contextmanager
+def explain_missing_package(path: Path, extra: str = "exchange") -> Iterator[None]:
+    """Turns a missing package, which a file's format needs and training does not, into a UserError of the file.
+
+    Args:
+        path: the file.
+        extra: the extra of pyproject.toml that has the package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path}: needs the package {error.name}; pip install 'alexnet_torch[{extra}]'") from error
 
 
 @contextmanager
@@ -155,16 +166,14 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` with a temporary file, and renames it to `path`.
-
-    Raises:
-        OSError: as for `atomic_file`.
-    """
+    """Calls `write` with a temporary file, and renames it to `path`; raises as `atomic_file`."""
     with atomic_file(path) as file:
         try:
             write(file)
-        except RuntimeError as error:  # torch.save turns a failed write into this
-            raise OSError(f"{path}: {error}") from error
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch.save hides the system's reason behind its own
+                raise error.__context__ from error
+            raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -174,3 +183,38 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def utf8_text(text: str) -> str:
+    """Returns a text in which bytes that are not UTF-8, as names of files may have them, are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def require_utf8(path: Path | str, option: str) -> None:
+    """Raises a UserError if a path has bytes that are not UTF-8, which TensorBoard cannot open."""
+    if utf8_text(str(path)) != str(path):
+        raise UserError(f"{option} {utf8_text(str(path))}: is not UTF-8, as TensorBoard needs; choose another name")
+
+
+def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
+    """Returns the lines of a UTF-8 file that are not empty, without white space around them.
+
+    Args:
+        path: the file.
+        option: that names it, for messages.
+        any_bytes: take bytes that are not UTF-8, as the names of files may have them, as Python reads such names.
+
+    Raises:
+        UserError: the file cannot be read, or is in another encoding.
+    """
+    try:
+        text = path.read_text("utf-8-sig", "surrogateescape" if any_bytes else "strict")
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise UserError(f"{option} {explain_os_error(error)}") from error
+    if "\0" in text:
+        convert = f"iconv -f LATIN1 -t UTF-8 {quote(str(path))} > {quote(f'{path}.utf8')}"
+        raise UserError(f"{option} {path}: is not UTF-8 text; convert it, for example with {convert}")
+    # not splitlines, which also ends lines at characters that names may have
+    return [line.strip() for line in text.split("\n") if line.strip()]

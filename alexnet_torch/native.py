@@ -1,7 +1,6 @@
-"""Compiled code: C++ sources compiled for this machine on first use, Triton's kernels, and C's allocator."""
+"""Compiled code: C++ sources compiled for this machine on first use, and C's allocator."""
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
@@ -11,15 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, cache_home, explain_os_error, is_inside
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BUILD_ERRORS = (OSError, RuntimeError, subprocess.CalledProcessError, UserError)  # of building and of loading a library
 _FLAGS = ["-std=c++20", "-O3", "-march=native", "-fPIC", "-w"]
@@ -101,22 +95,6 @@ def _compiler() -> list[str]:
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-def takes_gpu_kernels(x: "Tensor") -> bool:
-    """Returns whether kernels in Triton can compute x: a GPU's tensor, with values, outside of torch.compile.
-
-    Elsewhere the formulas do, of which torch.compile makes such kernels itself.
-    """
-    import torch  # not at the top: processes that decode images need `reuse_freed_memory` only
-
-    real = type(x) is torch.Tensor or type(x) is torch.nn.Parameter  # not fake, nor one that computes in its own way
-    return x.is_cuda and real and not torch.compiler.is_compiling() and _has_triton()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def reuse_freed_memory() -> None:

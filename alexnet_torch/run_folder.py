@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from alexnet_torch.errors import UserError
@@ -115,3 +116,10 @@ def is_claimed(folder: Path) -> bool:
     except OSError:  # held; or the disk has no locks, but the file is there while a process writes the run
         return True
     return False
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of the libraries whose code decides results, by name; torch's with its build."""
+    import torch  # not at the top: it takes seconds to import, which --help does not need
+
+    return {"torch": torch.__version__} | {name: version(name) for name in ("torchvision", "numpy", "pillow")}

@@ -1,4 +1,4 @@
-"""Signals that end a run: before training as exceptions, which give locks and temporary files back; then after a step."""
+"""Signals that end a run: before training as exceptions, which give locks and files back; then after a step."""
 
 import os
 import signal

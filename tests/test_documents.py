@@ -13,6 +13,7 @@ import torch
 import torchvision
 
 from alexnet_torch import CAFFE, cli
+from alexnet_torch.commands import COMMANDS
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.recipes.catalogue import RECIPES, paper
 from tests.support.caffe_files import caffemodel, narrow, random_caffe_weights
@@ -114,7 +115,7 @@ def test_every_command_and_example_runs(
 
 
 def test_options_exist() -> None:
-    programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in cli.COMMANDS)]
+    programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in COMMANDS)]
     options = {"--logdir", "--batch-sizes", "--first", "--write-table", "--device"}
     options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
     for program in programs:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch import native_library as native
+from alexnet_torch import native
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import cache_home

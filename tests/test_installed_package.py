@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch import cli
+from alexnet_torch.commands import COMMANDS
 from tests.support.folders import make_images
 from tests.support.paths import PROJECT
 
@@ -76,7 +76,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
 def test_the_installed_program_trains_and_uses_the_run(program: Path, tmp_path: Path) -> None:
     make_images(tmp_path / "images")
     shown = run(program, tmp_path, "--help")
-    assert all(command in shown for command in cli.COMMANDS)
+    assert all(command in shown for command in COMMANDS)
     assert "usage: alexnet-torch train" in run(program, tmp_path, "train", "--help")
     given = ("--data", "images", "--recipe", "demo", "--batch-size", "8", "--epochs", "1")
     trained = run(program, tmp_path, "train", *given, "--output", "run")

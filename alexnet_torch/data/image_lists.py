@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.errors import UserError
-from alexnet_torch.text_files import read_lines
+from alexnet_torch.files import read_lines
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from alexnet_torch.data.augment import Crops
 from alexnet_torch.data.checksums import checksum_factors, image_checksum
 from alexnet_torch.data.integrity import DAMAGED
 from alexnet_torch.errors import UserError
-from alexnet_torch.native_library import BUILD_ERRORS, build_failure, native_library
+from alexnet_torch.native import BUILD_ERRORS, build_failure, native_library
 
 SOURCE = Path(__file__).parent / "native" / "gather.cpp"
 _DONE, _UNREADABLE = -1, -2  # the results of `gather`, besides the position of a damaged image

@@ -102,7 +102,7 @@ def _work(connection: socket.socket) -> None:
     """Receives a function, then calls it with each value that it receives, and sends what it returns or raises."""
     import torch  # the server has imported it
 
-    from alexnet_torch.malloc import reuse_freed_memory
+    from alexnet_torch.native import reuse_freed_memory
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reuse_freed_memory()

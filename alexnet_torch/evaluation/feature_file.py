@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, sync_folder
-from alexnet_torch.optional_packages import explain_missing_package
-from alexnet_torch.text_files import utf8_text
+from alexnet_torch.files import atomic_write, explain_missing_package, sync_folder, utf8_text
 
 SUFFIXES = (".npy", ".safetensors", ".h5")
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes that the safetensors library reads

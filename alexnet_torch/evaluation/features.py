@@ -29,10 +29,9 @@ from alexnet_torch.evaluation.feature_file import (
 )
 from alexnet_torch.evaluation.partial_features import PartialFeatures
 from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
-from alexnet_torch.files import explain_os_error
+from alexnet_torch.files import explain_missing_package, explain_os_error
 from alexnet_torch.model.exchange import shard_sizes
-from alexnet_torch.optional_packages import explain_missing_package
-from alexnet_torch.versions import library_versions
+from alexnet_torch.run_folder import library_versions
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet_torch.native_library import BUILD_ERRORS, LinkOptions, build_failure, native_library
+from alexnet_torch.native import BUILD_ERRORS, LinkOptions, build_failure, native_library
 
 _NORM, _DROPOUT = (Path(__file__).parent / "native" / name for name in ("response_norm.cpp", "dropout.cpp"))
 # without -ffast-math, which would lose the NaNs by which a run sees that it diverged

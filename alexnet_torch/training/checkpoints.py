@@ -1,6 +1,7 @@
 """Checkpoints: complete or absent, checksummed; the newest two and the best stay."""
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.training.run_state import RunState, require_same_run
-from alexnet_torch.verbosity import detail
+
+logger = logging.getLogger(__name__)
 
 _DIGITS = 16  # of SHA-256 in a file's name, as in torch.hub's file names
 _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
@@ -70,7 +72,7 @@ class RunCheckpoints:
                 }
                 started = time.monotonic()
                 path = save_checkpoint(self.folder, state.step, content, state.best_step)
-                detail(f"checkpoint {path}, in {time.monotonic() - started:.1f} s")
+                logger.debug(f"checkpoint {path}, in {time.monotonic() - started:.1f} s")
         self.saved_step, self.saves, self.last_save = state.step, self.saves + 1, time.monotonic()
 
     def load(self) -> tuple[RunState, str] | None:

@@ -24,7 +24,7 @@ from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_os_error
+from alexnet_torch.files import atomic_write, explain_os_error, require_utf8
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import parse_stages
@@ -33,7 +33,7 @@ from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS, claimed
-from alexnet_torch.text_files import require_utf8
+from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import RunCheckpoints
 from alexnet_torch.training.final_page import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
@@ -45,11 +45,9 @@ from alexnet_torch.training.run_end import record_end
 from alexnet_torch.training.run_log import RunLog
 from alexnet_torch.training.run_model import run_model
 from alexnet_torch.training.run_state import RunState, identity
-from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.tracking import require_tracker
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
-from alexnet_torch.verbosity import detail
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -95,7 +93,7 @@ def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: ExitSt
                 atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
                 control.mark_started()
                 for name in ("hardware", "python", "versions", "commit"):
-                    detail(f"{name}: {description[name]}")
+                    logger.debug(f"{name}: {description[name]}")
     except OSError as error:
         raise UserError(f"--output {settings.output}: {explain_os_error(error)}") from error
     with record_end(trainer.output, ranks.world.is_main):

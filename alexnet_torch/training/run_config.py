@@ -13,7 +13,7 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.versions import library_versions
+from alexnet_torch.run_folder import library_versions
 
 
 def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:

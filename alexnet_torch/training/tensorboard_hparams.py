@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, HParamInfo, MetricInfo, MetricName
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 
-from alexnet_torch.text_files import utf8_text
+from alexnet_torch.files import utf8_text
 
 BEST_ERROR = "val/best_top1_error"
 TEST_RUN = "test"  # the folder of the final test's events, in that of the run's events

@@ -24,6 +24,7 @@ from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.captured_step import CapturedStep, compile_step
 from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
 from alexnet_torch.training.final_test import test_best
@@ -34,7 +35,6 @@ from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
 from alexnet_torch.training.run_model import run_model
 from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.step_inputs import step_inputs
-from alexnet_torch.training.stop_signal import StopSignal
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.update_ratio import update_ratios
 from alexnet_torch.weights.finite_weights import first_not_finite

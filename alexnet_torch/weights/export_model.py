@@ -10,11 +10,10 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_os_error
+from alexnet_torch.files import atomic_write, explain_missing_package, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.model.tower import parameter_name
-from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.grouped_network import grouped_state_dict
 from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs

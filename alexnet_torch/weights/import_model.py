@@ -10,12 +10,12 @@ from torch import nn
 from torchvision.models import AlexNet_Weights
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import read_lines
 from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import tower_devices
 from alexnet_torch.model.presets import CAFFE, PRESETS
 from alexnet_torch.model.tower import parameter_name
-from alexnet_torch.text_files import read_lines
 from alexnet_torch.weights.export_model import PixelNet
 from alexnet_torch.weights.file_architecture import architecture_of, differences_at
 from alexnet_torch.weights.file_network import ConvStep, FileNetwork

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.run_folder import CONFIG, METRICS
-from alexnet_torch.versions import library_versions
+from alexnet_torch.run_folder import CONFIG, METRICS, library_versions
 
 _HEADER = """---
 library_name: alexnet_torch

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_os_error
+from alexnet_torch.files import atomic_write, explain_missing_package, explain_os_error
 from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
-from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import (
     CONFIG,
     MODEL_CARD,

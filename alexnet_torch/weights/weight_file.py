@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_missing_package
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.model.tower import parameter_name
-from alexnet_torch.optional_packages import explain_missing_package
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe_network, grouped
 from alexnet_torch.weights.file_network import FileNetwork

@@ -35,8 +35,8 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.schedules import EpochSchedule
 from alexnet_torch.recipes.settings import resolve
 from alexnet_torch.run_folder import CHECKPOINTS, METRICS
+from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.launch import build_trainer
-from alexnet_torch.training.stop_signal import StopSignal
 from benchmarks.harness.records import append_record, read_records
 from benchmarks.harness.report import markdown_table
 

@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.gpu.commands import print_measured
 from benchmarks.harness.devices import peak_memory_of, synchronise
 from benchmarks.harness.our_step import our_step

@@ -13,7 +13,7 @@ from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.schedules import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.training.precision import Precision

@@ -27,7 +27,7 @@ from alexnet_torch.data.journal import allocate_map
 from alexnet_torch.data.manifest import digest_name
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.archives import (
     Image,
     repeated_images,

@@ -14,7 +14,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.measure import peak_memory, time_call
 from benchmarks.harness.our_step import our_step
 from benchmarks.harness.paths import RESULTS

@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_net, torchvision_net

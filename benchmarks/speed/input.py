@@ -33,7 +33,7 @@ from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.sources.image_files import FileReader
 from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import SourceSplit
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.map_tables import map_tables
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs, usual_images

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.response_norm import response_norm
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.report import markdown_table, save_result
 

@@ -20,9 +20,9 @@ import tyro
 from alexnet_torch.data.decode import decode_file, decoded_side
 from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.evaluation.predict import predict
-from alexnet_torch.malloc import reuse_freed_memory
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
+from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.weights.model_file import TrainedModel
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs

@@ -23,7 +23,7 @@ from alexnet_torch.data.journal import Journal
 from alexnet_torch.data.pixel_sums import PixelSums
 from alexnet_torch.data.prepare_ahead import prepare_ahead
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.photographs import photographs
 from benchmarks.harness.report import markdown_table, save_result
 

@@ -23,7 +23,7 @@ from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.recipes.settings import resolve
 from alexnet_torch.training.launch import build_trainer

@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet_torch.malloc import reuse_freed_memory
+from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.measure import GFLOP_PER_IMAGE, best_rates, median_times, peak_memory, time_call
 from benchmarks.harness.processes import Worker
 from benchmarks.harness.report import markdown_table, save_result

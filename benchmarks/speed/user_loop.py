@@ -40,7 +40,7 @@ def step_functions(name: str, options: Options) -> dict[str, Callable[[], object
         net = torchvision_net()
     else:
         from alexnet_torch import AlexNet  # here, so that the rival's process does not load it
-        from alexnet_torch.malloc import reuse_freed_memory
+        from alexnet_torch.native import reuse_freed_memory
 
         if name == TUNED:
             reuse_freed_memory()

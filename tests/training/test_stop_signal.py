@@ -3,9 +3,8 @@ import signal
 
 import pytest
 
-from alexnet_torch.early_stop import stopped_by_signals
-from alexnet_torch.errors import Stopped, status_of
-from alexnet_torch.training.stop_signal import SIGNALS, StopSignal
+from alexnet_torch.errors import Stopped
+from alexnet_torch.signals import SIGNALS, StopSignal
 
 
 def handlers() -> list[object]:
@@ -30,12 +29,9 @@ def test_a_signal_is_stored_a_second_one_acts_as_usual_and_the_handlers_are_rest
 @pytest.mark.parametrize("number", SIGNALS)
 def test_before_training_a_signal_is_an_exception_with_its_status(number: signal.Signals) -> None:
     before = handlers()
-    with StopSignal(), pytest.raises(KeyboardInterrupt) as raised:
+    with StopSignal(), pytest.raises(Stopped) as raised:
         signal.raise_signal(number)
-    assert status_of(raised.value) == 128 + number
-    with stopped_by_signals(), pytest.raises(KeyboardInterrupt) as raised:
-        signal.raise_signal(number)
-    assert status_of(raised.value) == 128 + number
+    assert raised.value.exit_status == 128 + number
     assert handlers() == before
 
 
@@ -51,11 +47,7 @@ def test_nohup_stays_in_force() -> None:
             stop.install()
             os.kill(os.getpid(), signal.SIGHUP)
         assert stop.signal is None
-        with stopped_by_signals():
+        with StopSignal():
             os.kill(os.getpid(), signal.SIGHUP)  # raises nothing
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def test_stopped_is_not_an_exception_that_code_catches_by_mistake() -> None:
-    assert not issubclass(Stopped, Exception)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.optional_packages import explain_missing_package
+from alexnet_torch.files import explain_missing_package
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

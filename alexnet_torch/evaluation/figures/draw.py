@@ -15,9 +15,8 @@ from alexnet_torch.evaluation.figures.filters import colours_table, filter_colou
 from alexnet_torch.evaluation.figures.neighbours import find_examples, labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.style import DPI, Figure, render, svg_text
 from alexnet_torch.evaluation.runs import images_of_run, read_settings, same_but_seed
-from alexnet_torch.files import atomic_write, writing
+from alexnet_torch.files import atomic_write, require_utf8, writing
 from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
-from alexnet_torch.text_files import require_utf8
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
 FIGURE_NAMES = ("filters", "labels", "neighbours", "curves")

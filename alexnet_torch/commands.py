@@ -1,0 +1,337 @@
+"""The commands of python -m alexnet_torch: what a trained run can be used for.
+
+Each imports what it calls when it runs: torch takes seconds to import, which --help and a wrong command line do not
+need. Docstrings and annotations are what --help shows.
+"""
+
+import json as json_format
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import writing
+
+if TYPE_CHECKING:
+    from alexnet_torch.weights.model_file import TrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def shown(metavar: str | None, hint: str | None = None, help: str | None = None) -> Any:
+    """Returns how --help shows an option: its values, a hint, and its help if the docstring has none."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint and f"({hint})", help=help)
+
+
+Run = Annotated[Path, Positional, shown("RUN", help="A run's folder, with model.pt and model.json.")]
+Runs = Annotated[tuple[Path, ...], Positional, shown("RUN [RUN ...]", "required")]
+Input = Annotated[Path, Positional, shown("FILE")]
+RunData = Annotated[str | None, shown("DIR|digits|none", "default: the run's")]
+Devices = Annotated[
+    str | None,
+    shown("NAME[,NAME]", "default: best", "One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1."),
+]
+SkipBad = Annotated[bool, shown(None, help="Leave out files that cannot be read, instead of stopping with a list.")]
+Seed = Annotated[int, shown("N")]
+
+
+def _load_run(run: Path, devices: str | None) -> "TrainedModel":
+    import torch
+
+    from alexnet_torch.weights.model_file import load_model
+
+    model = load_model(run, devices.split(",") if devices else None)
+    model.net.to(memory_format=torch.channels_last)  # the convolutions' format: else each batch converts the weights
+    return model
+
+
+def _require_some(command: str, values: Sequence[Path], what: str) -> None:
+    if not values:
+        raise UserError(f"{command}: name at least one {what}")
+
+
+def _require_at_least(least: int, **options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
+
+
+def train_command() -> None:
+    """Train a network on a folder of images."""  # only for the list: its options are in cli.py
+
+
+def prepare_command(
+    source: Annotated[str, Positional, shown("SOURCE")],
+    output: Annotated[Path, shown("DIR")],
+    image_size: Annotated[int, shown("N")] = 224,
+    skip_bad: SkipBad = False,
+    val_split: Annotated[float | None, shown("FRACTION", "default: none")] = None,
+    seed: Seed = 0,
+    workers: Annotated[int | None, shown("N", "default: one for each core")] = None,
+) -> None:
+    """Decode a data set into a folder that --data takes, also on another machine, without the original images.
+
+    Args:
+        source: A data set in any form that --data takes, or "digits".
+        output: The folder to make. If the command is interrupted, the same command continues.
+        image_size: The network's image size: 224 for most recipes, 64 for demo.
+        val_split: Part of each class's training images to validate with, where there are no validation images.
+        seed: Decides, with the images' content, which images these are.
+        workers: Processes that decode.
+    """
+    _require_at_least(1, image_size=image_size, workers=workers)
+    _require_at_least(0, seed=seed)
+    if val_split is not None and not 0 < val_split < 1:
+        raise UserError(f"--val-split {val_split:g}: must be between 0 and 1, such as 0.1")
+    from alexnet_torch.data.decode import decoded_side
+    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.prepare_ahead import prepare_ahead
+    from alexnet_torch.data.sources.val_split import ValSplit
+
+    side, chosen = decoded_side(image_size), ValSplit(val_split, seed) if val_split else None
+    try:
+        prepare_ahead(data_folder(source), output.expanduser(), side, skip_bad, chosen, workers)
+    except KeyboardInterrupt:
+        logger.warning("interrupted: the same command continues")
+        raise
+
+
+def predict_command(
+    run: Run,
+    images: Annotated[tuple[Path, ...], Positional, shown("FILE [FILE ...]", "required")],
+    json: bool = False,
+    devices: Devices = None,
+) -> None:
+    """Print the five most probable classes of image files.
+
+    Args:
+        images: Image files.
+        json: Print one line of JSON for each image.
+    """
+    _require_some("predict", images, f"image file after {run}")
+    from alexnet_torch.evaluation.predict import predict
+
+    for file, predictions in predict(_load_run(run, devices), images):
+        if json:
+            print(json_format.dumps({"file": str(file), "classes": predictions}, allow_nan=False))
+            continue
+        print(file)
+        for prediction in predictions:
+            print(f"  {prediction['probability']:7.2%}  {prediction['label']}")
+
+
+def evaluate_command(
+    runs: Runs,
+    data: Annotated[str, shown("SET|digits")],
+    crops: Annotated[Literal[1, 5, 10] | None, shown("1|5|10", "default: 1 and 10; 5 for --no-mirror runs")] = None,
+    real: Annotated[Path | None, shown("FILE", "default: none")] = None,
+    csv: Annotated[Path | None, shown("FILE", "default: none")] = None,
+    json: bool = False,
+    devices: Devices = None,
+    cache: Annotated[str, shown("DIR|auto|none")] = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Test runs on a set of images: each run, and the average of several.
+
+    Args:
+        runs: Runs' folders, with model.pt and model.json, of the same classes.
+        data: Class folders, a folder with val/, any data set for training, ImageNet-V2, -A, -R, -Sketch or -C, or
+            "digits"; with the model's classes or some of them.
+        crops: 1, the centre crop; 5, with the corners; or 10, with mirror images, as in the paper.
+        real: Test on ImageNet's validation images by ReaL labels, too: their real.json.
+        csv: Write a row for each image: file, label, five guesses, probabilities.
+        cache: Where training may have stored the decoded images, as in training: a folder, auto or none.
+        json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
+    """
+    _require_some("evaluate", runs, "run's folder")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError("evaluate: the same run is named twice; name each run once")
+    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.evaluation.evaluate import check_same_classes
+    from alexnet_torch.evaluation.multi_crop import default_num_crops
+    from alexnet_torch.evaluation.test_sets.class_matching import match_classes, model_identities
+    from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
+    from alexnet_torch.evaluation.test_sets.held_out import held_out_part
+    from alexnet_torch.evaluation.test_sets.real_labels import RealLabels
+    from alexnet_torch.evaluation.test_sets.score import ScoreOptions, score_models
+    from alexnet_torch.evaluation.test_sets.set_report import results_json, results_text
+
+    names, models = [str(run) for run in runs], [_load_run(run, devices) for run in runs]
+    check_same_classes({name: model.classes for name, model in zip(names, models, strict=True)})
+    root = data_folder(data)
+    test_set = find_test_set(root, held_out_part(runs, root), cache)
+    first = models[0]
+    match = match_classes(first.classes, names[0], test_set.classes, f"--data {data}", first.names)
+    real_labels = RealLabels(real, model_identities(first.classes)) if real else None
+    if real_labels:
+        real_labels.check_names(test_set.split.keys)
+    are_crops = test_set.cropped_side is not None
+    if are_crops and crops not in (None, 1):
+        raise UserError(f"--crops {crops}: the images of {test_set.root} are centre crops already; use --crops 1")
+    most = 1 if are_crops else crops or default_num_crops(models)
+    logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
+    results = score_models(models, names, test_set, match, ScoreOptions(most, real_labels, csv, skip_bad, cache))
+    shown_crops = [n for n in results.by_crops if crops in (None, n)]
+    if json:
+        print(json_format.dumps(results_json(test_set, names, first, match, results, shown_crops), allow_nan=False))
+    else:
+        print(results_text(test_set, names, match, results, shown_crops))
+
+
+def import_command(
+    file: Input,
+    output: Annotated[Path, shown("RUN")],
+    classes: Annotated[Path | None, shown("FILE", "default: detected")] = None,
+    architecture: Annotated[str | None, shown("NAME", "default: detected")] = None,
+    inputs: Annotated[str | None, shown("rgb|caffe|imagenet", "default: detected")] = None,
+    mean: Annotated[str | None, shown("R,G,B|FILE", "default: ImageNet's; required for rgb")] = None,
+    image_size: Annotated[int | None, shown("N", "default: detected")] = None,
+    key: Annotated[str | None, shown("NAME", "default: the only one")] = None,
+) -> None:
+    """Make a run's folder from a file of weights: of Caffe, ONNX, torchvision, another state dict, or safetensors.
+
+    Args:
+        file: A .caffemodel, .onnx or .safetensors file, or one that torch.load reads without unpickling.
+        output: The folder to make, with model.pt and model.json.
+        classes: A file with one class name on each line.
+        architecture: paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
+        inputs: The images that the weights expect: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
+        mean: The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file.
+        image_size: Height and width of the network's images, in pixels.
+        key: Which network of a checkpoint with several, such as model or ema.
+    """
+    from alexnet_torch.weights.import_model import ImportOptions, import_model
+    from alexnet_torch.weights.model_file import save_new_model
+
+    model, messages = import_model(file, ImportOptions(architecture, inputs, mean, image_size, key), classes)
+    save_new_model(output, model)
+    print("\n".join([*messages, f"the model is in {output}"]))
+
+
+def export_command(
+    run: Run,
+    file: Input,
+    format: Annotated[str | None, shown("safetensors|grouped|torchvision|onnx|pt2", "default: from suffix")] = None,
+) -> None:
+    """Write a run's model to a file for other programs.
+
+    Args:
+        file: .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
+        format: The file's format.
+    """
+    from alexnet_torch.weights.export_model import export_model
+    from alexnet_torch.weights.model_file import load_model
+
+    print(f"{file}: reads {export_model(load_model(run, ['cpu']), file, format)}")
+
+
+def figures_command(
+    runs: Runs,
+    output: Annotated[Path | None, shown("DIR", "default: RUN/figures")] = None,
+    data: RunData = None,
+    image: Annotated[tuple[Path, ...], shown("FILE [FILE ...]", "default: none")] = (),
+    seed: Seed = 0,
+    devices: Devices = None,
+) -> None:
+    """Draw the paper's figures for runs: filters, labels, neighbours, and curves; measure filters' colourfulness.
+
+    Args:
+        runs: Runs' folders; their curves are drawn in one figure.
+        output: Where to write PNG and SVG files.
+        data: The images that the run was trained on; none: draw only the figures that need no images.
+        image: Image files to show instead of eight validation images.
+        seed: Seed of the choice of validation images.
+    """
+    _require_some("figures", runs, "run's folder")
+    _require_at_least(0, seed=seed)
+    from alexnet_torch.evaluation.figures.draw import draw_figures
+
+    draw_figures(runs, output, data, image, seed, devices)
+
+
+def report_command(
+    run: Run,
+    output: Annotated[Path | None, shown("FILE.html", "default: RUN/report.html")] = None,
+    data: RunData = None,
+    devices: Devices = None,
+) -> None:
+    """Write a page about a run for a browser, in one file: errors, curves, what it gets wrong, settings, machine.
+
+    Args:
+        output: The file to write.
+        data: The images that the run was trained on; none: write what needs no images.
+    """
+    from alexnet_torch.evaluation.report_page.write import write_report
+    from alexnet_torch.evaluation.runs import images_of_run
+
+    model = _load_run(run, devices)
+    with writing(f"--output {output or run}"):
+        print(f"the page is {write_report(run, model, images_of_run(run, model, data), output)}")
+
+
+def runs_command(folder: Annotated[Path, Positional, shown("DIR")] = Path("runs"), compare: bool = False) -> None:
+    """List runs: the settings that differ, state, best error, time; or compare them over seeds.
+
+    Args:
+        folder: The folder of the runs.
+        compare: Print mean and spread over the runs that differ only in their seed.
+    """
+    from alexnet_torch.evaluation.runs import comparison_table, find_runs, run_table
+
+    if runs := find_runs(folder):
+        print(comparison_table(runs) if compare else run_table(runs))
+    else:
+        print(f"{folder}: no runs")
+
+
+def features_command(
+    run: Run,
+    folder: Annotated[Path, Positional, shown("DIR")],
+    output: Annotated[Path, shown("FILE.npy|FILE.safetensors|FILE.h5")],
+    stage: Annotated[str, shown("NAME[,NAME]")] = "fc7",
+    files: Annotated[Path | None, shown("LIST.txt", "default: all, sorted")] = None,
+    per_tower: bool = False,
+    skip_bad: SkipBad = False,
+    batch_size: Annotated[int, shown("N")] = 64,
+    devices: Devices = None,
+) -> None:
+    """Write stages' outputs for all images of a folder, or for a list of them, into one file.
+
+    Args:
+        folder: A folder of images, nested in any way.
+        output: The file to write; a .npy file gets a .json with file and class names beside it.
+        stage: Stages, from conv1 to fc8 in the paper's network, for example conv5,fc7 or conv1..conv5.
+        files: A text file with the path of an image in DIR on each line, in the order that the rows get.
+        per_tower: Write an array for each tower, instead of one with the channels of both.
+        batch_size: Images in a batch.
+    """
+    _require_at_least(1, batch_size=batch_size)
+    from alexnet_torch.evaluation.features import FeatureRequest, save_features
+    from alexnet_torch.model.architecture import parse_stages
+    from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
+
+    model = _load_run(run, devices)
+    stages = parse_stages("--stage", stage, model.net.architecture.stage_names) or ()
+    request = FeatureRequest(folder, output, stages, files, per_tower, skip_bad, batch_size)
+    metadata, arrays = save_features(model, request, [run / MODEL_WEIGHTS, run / MODEL_DESCRIPTION])
+    for array in arrays:
+        name = array.name if len(arrays) > 1 else stage
+        print(f"{output}: {name} of {len(metadata.files)} images, float32 {(len(metadata.files), *array.shape)}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train_command,
+    "prepare": prepare_command,
+    "predict": predict_command,
+    "evaluate": evaluate_command,
+    "import": import_command,
+    "export": export_command,
+    "figures": figures_command,
+    "report": report_command,
+    "runs": runs_command,
+    "features": features_command,
+}
