@@ -24,6 +24,7 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from alexnet_torch.errors import UserError
+from alexnet_torch.run_folder import claimed
 sys.stdin.readline()
 try:
     with claimed(Path(sys.argv[1])):
