@@ -28,10 +28,10 @@ lint: .venv/installed-dev
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -q -r requirements.txt
+	$(PY) -m pip install -q -e .
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-exchange.txt requirements-hdf5.txt requirements-parquet.txt .venv/installed
+.venv/installed-dev: requirements-dev.txt pyproject.toml .venv/installed
 	$(PY) -m pip install -q -r requirements-dev.txt
 	touch $@
 
@@ -39,8 +39,8 @@ lint: .venv/installed-dev
 # changes nothing in .venv.
 SITE_PACKAGES := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
-.venv-clients/installed: requirements-clients.txt .venv/installed-dev
+.venv-clients/installed: pyproject.toml .venv/installed-dev
 	$(PYTHON) -m venv .venv-clients
 	$(PY) $(SITE_PACKAGES) > $$(.venv-clients/bin/python $(SITE_PACKAGES))/base.pth
-	.venv-clients/bin/python -m pip install -q -r requirements-clients.txt
+	.venv-clients/bin/python -m pip install -q -e '.[clients]'
 	touch $@

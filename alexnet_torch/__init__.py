@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
+__version__ = "0.1.0"  # the project's: pyproject.toml reads it here
+
 __all__ = [
     "CAFFE",
     "CAFFENET",
@@ -52,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

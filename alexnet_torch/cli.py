@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from alexnet_torch import __version__
 from alexnet_torch.commands import COMMANDS
 from alexnet_torch.console import console
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
@@ -23,8 +24,8 @@ from alexnet_torch.signals import StopSignal
 
 PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
 _DESCRIPTION = (
-    "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, and --verbose, for the "
-    "warnings of libraries."
+    "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, --verbose, for the "
+    "warnings of libraries, and --version."
 )
 # a run keeps its batch size: --resume refuses another
 _MORE_MEMORY = (
@@ -86,6 +87,9 @@ def _run(
             try:
                 if "--quiet" in arguments and "--verbose" in arguments:
                     raise UserError("--quiet: contradicts --verbose; give one of the two")
+                if "--version" in arguments:
+                    print(f"alexnet_torch {__version__}")
+                    return 0
                 world = World.from_environment() if is_training else SINGLE_PROCESS
                 work(arguments, program, world)
                 return 0

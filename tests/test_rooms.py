@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import alexnet_torch
+from tests.support.commands import run_cli, run_train
+
 PACKAGE = Path(__file__).parents[1] / "alexnet_torch"
 FLOORS = [  # from the ground up; rooms on one floor never import each other
     ["errors"],
@@ -75,7 +78,11 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_public_names_exist() -> None:
-    import alexnet_torch
-
     for name in alexnet_torch.__all__:
         assert getattr(alexnet_torch, name) is not None
+    assert {*alexnet_torch.__all__, "__version__"} <= set(dir(alexnet_torch))
+
+
+def test_both_programs_tell_the_version() -> None:
+    for done in (run_train("--version"), run_cli("--version"), run_cli("predict", "--version")):
+        assert (done.returncode, done.stdout) == (0, f"alexnet_torch {alexnet_torch.__version__}\n")
