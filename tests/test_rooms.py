@@ -36,7 +36,9 @@ def imported_by_room() -> dict[str, set[str]]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "alexnet_torch":
-                inside = str(node.module).split(".")[1:2] or [name.name for name in node.names]
+                inside = str(node.module).split(".")[1:2] or [
+                    name.name for name in node.names if name.name != "__version__"
+                ]
                 rooms.setdefault(parts[0], set()).update(room for room in inside if room != parts[0])
     return rooms
 
