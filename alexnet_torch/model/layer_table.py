@@ -1,0 +1,74 @@
+"""The table of a network's layers: shapes, parameters and multiply-adds, from the architecture alone, without torch."""
+
+from dataclasses import astuple, dataclass, fields
+
+from alexnet_torch.model.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A stage of the full network, both towers together.
+
+    Attributes:
+        output: (channels, height, width) of a convolution, (width,) of a linear stage.
+        pooled: the shape after the stage's pooling, which the next stage reads.
+        padding: zeros at the left, right, top and bottom.
+        groups: parts of the input channels that are read apart: towers, or 1 where each reads all of them.
+        multiply_adds: of one image's forward pass in the convolution or product, without the biases.
+    """
+
+    stage: str
+    output: tuple[int, ...]
+    pooled: tuple[int, ...]
+    kernel: int
+    stride: int
+    padding: tuple[int, ...]
+    groups: int
+    parameters: int
+    multiply_adds: int
+
+
+def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 224) -> list[LayerRow]:
+    """Returns a row for each stage, in order.
+
+    Raises:
+        ValueError: the images are too small for the network.
+    """
+    final_side, channels, rows = net.final_side(image_size), 3, []
+    sides = dict(net.stage_sides(image_size))
+    for conv in net.convs:
+        # conv1 reads the image, which every tower has whole
+        groups = net.towers if rows and not conv.reads_all_towers else 1
+        side, weights = sides[conv.name], conv.channels * channels // groups * conv.kernel**2
+        is_last = conv is net.convs[-1]
+        pooled = final_side if is_last else sides.get(f"{conv.name}'s pooling", side)
+        shapes = (conv.channels, side, side), (conv.channels, pooled, pooled)
+        counts = weights + conv.channels, weights * side * side
+        rows.append(LayerRow(conv.name, *shapes, conv.kernel, conv.stride, conv.padding, groups, *counts))
+        channels = conv.channels
+    inputs = channels * final_side**2
+    for linear in net.linears:
+        groups, width = 1 if linear.reads_all_towers else net.towers, linear.width or num_classes
+        weights = inputs // groups * width
+        rows.append(LayerRow(linear.name, (width,), (width,), 1, 1, (0, 0, 0, 0), groups, weights + width, weights))
+        inputs = width
+    return rows
+
+
+def table_text(rows: list[LayerRow], as_csv: bool = False) -> str:
+    """Returns the rows below their column names, with the sums of parameters and multiply-adds: for people, or CSV."""
+    names = [field.name for field in fields(LayerRow)]
+    sums = [sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)]
+    cells = [[_cell(value) for value in astuple(row)] for row in rows]
+    if as_csv:
+        return "\n".join(",".join(row) for row in [names, *cells])
+    for row in cells:
+        row[-2:] = [f"{int(number):,}" for number in row[-2:]]
+    table = [names, *cells, ["all", *[""] * 6, *(f"{number:,}" for number in sums)]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
