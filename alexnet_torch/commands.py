@@ -288,6 +288,30 @@ def runs_command(folder: Annotated[Path, Positional, shown("DIR")] = Path("runs"
         print(f"{folder}: no runs")
 
 
+def layers_command(
+    architecture: Annotated[str, Positional, shown("NAME")] = "paper",
+    image_size: Annotated[int, shown("N")] = 224,
+    num_classes: Annotated[int, shown("N")] = 1000,
+    csv: bool = False,
+) -> None:
+    """Print the table of a network's layers: shapes, kernels, groups, parameters, multiply-adds of an image.
+
+    Args:
+        architecture: paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Outputs of the last layer.
+        csv: Print comma-separated values.
+    """
+    from alexnet_torch.model.layer_table import layer_table, table_text
+    from alexnet_torch.model.presets import preset
+
+    _require_at_least(1, image_size=image_size, num_classes=num_classes)
+    try:
+        print(table_text(layer_table(preset(architecture), num_classes, image_size), csv))
+    except ValueError as error:
+        raise UserError(f"layers: {error}") from error
+
+
 def features_command(
     run: Run,
     folder: Annotated[Path, Positional, shown("DIR")],
@@ -334,4 +358,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report_command,
     "runs": runs_command,
     "features": features_command,
+    "layers": layers_command,
 }

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 HEADER = f"{'room':14}{'files':>6}{'lines':>8}{'characters':>12}{'code':>8}{'refuse':>8}{'one importer':>14}"
 _FIRST_GRADIENT = """
 import sys, torch
-from alexnet_torch.{module} import main
+from alexnet_torch.MAIN
 backward = torch.Tensor.backward
 def first(*values, **options):
     print("modules", sum(name.split(".")[0] == "alexnet_torch" for name in sys.modules), file=sys.stderr)
@@ -26,7 +26,7 @@ main(["--data", "digits", "--recipe", "demo", "--no-mirror", "--max-steps", "1",
 
 
 def refusing_lines(tree: ast.Module) -> int:
-    """Returns the number of lines that raise or handle an error, with a condition whose only consequence is an error."""
+    """Returns the number of lines that raise or handle an error, and of conditions that only lead to one."""
     lines: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise | ast.ExceptHandler):
@@ -69,7 +69,7 @@ def print_sizes(package: Path) -> None:
         row = Counter(
             files=1,
             lines=len(text.splitlines()),
-            characters=sum(len(line.strip()) + 1 for line in text.splitlines()),
+            characters=sum(len(line.strip()) for line in text.splitlines()),
             code=code_lines(text, tree),
             refuse=refusing_lines(tree),
             one=int(counts[".".join(("alexnet_torch", *parts))] == 1),
@@ -86,9 +86,8 @@ def print_sizes(package: Path) -> None:
 
 def modules_before_first_gradient(checkout: Path) -> str:
     """Returns how many of the package's modules are imported when the first gradient is computed."""
-    module = "cli" if not (checkout / "alexnet_torch/train_command.py").exists() else "train_command"
-    code = _FIRST_GRADIENT.format(module=module if module != "cli" else "cli")
-    code = code if module != "cli" else code.replace("import main", "import train_main as main")
+    former = (checkout / "alexnet_torch/train_command.py").exists()
+    code = _FIRST_GRADIENT.replace("MAIN", "train_command import main" if former else "cli import train_main as main")
     with TemporaryDirectory() as folder:
         line = [sys.executable, "-c", code, f"{folder}/run"]
         done = subprocess.run(line, cwd=checkout, check=True, capture_output=True, text=True)

@@ -35,7 +35,7 @@ def test_against_the_network_itself(name: str) -> None:
         row = seen.setdefault(stage, [0, 0, 0])
         row[:] = [row[0] + output.shape[1], row[1] + parameters, row[2] + weight.numel() * places]
 
-    for tower in net.towers:
+    for tower in net.towers.values():
         for stage in net.architecture.stage_names:
             layer = tower.get_submodule(stage)
             layer.register_forward_hook(lambda module, _, output, stage=stage: count(stage, module, output))
