@@ -1,13 +1,12 @@
 """Files that are complete or absent, even after a crash; their errors in one line; text that users wrote."""
 
-import contextlib
 import errno
 import fcntl
 import glob
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from typing import BinaryIO
@@ -31,15 +30,10 @@ _FIXES = {
 
 
 def cache_home() -> Path:
-    """Returns the folder for files that can be rebuilt: alexnet_torch in $XDG_CACHE_HOME or ~/.cache.
-
-    Raises:
-        UserError: neither is known, as in containers whose user has no name and no HOME. A folder for temporary files
-            would not do: in one that others can write, compiled code may be theirs.
-    """
+    """Returns the folder for files that can be rebuilt: alexnet_torch in $XDG_CACHE_HOME or ~/.cache."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet_torch"
-    except RuntimeError as error:
+    except RuntimeError as error:  # a container's user without name and HOME; in /tmp compiled code may be others'
         raise UserError(
             "this user has no home folder for decoded images and compiled code; set XDG_CACHE_HOME to a folder that "
             "only this user can write"
@@ -84,12 +78,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(file: Path | str, fix: str) -> Iterator[None]:
-    """Turns whatever reading a damaged file raises into a UserError: the file, the cause, the fix.
-
-    Args:
-        file: the file, with the option that names it where that helps, as "--mean m.npy".
-        fix: what to do, as "export it again".
-    """
+    """Turns whatever reading a damaged file raises into a UserError: the file or "--option FILE", the cause, the fix."""
     try:
         yield
     except OSError as error:
@@ -111,13 +100,8 @@ def writing(option: str) -> Iterator[None]:
 
 
 @contextmanager
-def explain_missing_package(path: Path, extra: str = "exchange") -> Iterator[None]:
-    """Turns a missing package, which a file's format needs and training does not, into a UserError of the file.
-
-    Args:
-        path: the file.
-        extra: the extra of pyproject.toml that has the package.
-    """
+def explain_missing_package(path: Path | str, extra: str = "exchange") -> Iterator[None]:
+    """Turns a package that the block lacks into a UserError that names its extra, which pyproject.toml lists."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -126,11 +110,7 @@ def explain_missing_package(path: Path, extra: str = "exchange") -> Iterator[Non
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a temporary file, and renames it to `path` if the block raises no exception.
-
-    Raises:
-        OSError: for example the disk is full or the folder was removed; no temporary file stays.
-    """
+    """Yields a temporary file, and renames it to `path` if the block raises no exception; else removes it."""
     remove_leftovers(path.parent, f".{glob.escape(path.name)}.*.tmp")
     with naming(path):
         file = _locked_temporary(path)
@@ -150,7 +130,7 @@ def _locked_temporary(path: Path) -> BinaryIO:
     """Opens a new file beside `path`, locked for as long as it is open."""
     while True:
         file = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp").open("xb")
-        with contextlib.suppress(OSError):  # of a file system without locks: there nobody removes leftovers either
+        with suppress(OSError):  # of a file system without locks: there nobody removes leftovers either
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink:
             return file
@@ -160,13 +140,13 @@ def _locked_temporary(path: Path) -> BinaryIO:
 def remove_leftovers(folder: Path, pattern: str) -> None:
     """Removes temporary files of processes that were killed; those that a process still writes are locked and stay."""
     for leftover in folder.glob(pattern):
-        with contextlib.suppress(OSError), leftover.open("rb") as file:
+        with suppress(OSError), leftover.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` with a temporary file, and renames it to `path`; raises as `atomic_file`."""
+    """Calls `write` with a temporary file, and renames it to `path`."""
     with atomic_file(path) as file:
         try:
             write(file)
@@ -191,28 +171,18 @@ def utf8_text(text: str) -> str:
 
 
 def require_utf8(path: Path | str, option: str) -> None:
-    """Raises a UserError if a path has bytes that are not UTF-8, which TensorBoard cannot open."""
+    """Refuses a path that is not UTF-8, which TensorBoard cannot open."""
     if utf8_text(str(path)) != str(path):
         raise UserError(f"{option} {utf8_text(str(path))}: is not UTF-8, as TensorBoard needs; choose another name")
 
 
 def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
-    """Returns the lines of a UTF-8 file that are not empty, without white space around them.
-
-    Args:
-        path: the file.
-        option: that names it, for messages.
-        any_bytes: take bytes that are not UTF-8, as the names of files may have them, as Python reads such names.
-
-    Raises:
-        UserError: the file cannot be read, or is in another encoding.
-    """
-    try:
-        text = path.read_text("utf-8-sig", "surrogateescape" if any_bytes else "strict")
-    except UnicodeDecodeError:
-        text = "\0"
-    except OSError as error:
-        raise UserError(f"{option} {explain_os_error(error)}") from error
+    """Returns a UTF-8 file's lines that are not empty, stripped; `any_bytes`: with other bytes as in Python's names."""
+    with writing(option):  # whose message names the option, too
+        try:
+            text = path.read_text("utf-8-sig", "surrogateescape" if any_bytes else "strict")
+        except UnicodeDecodeError:
+            text = "\0"
     if "\0" in text:
         convert = f"iconv -f LATIN1 -t UTF-8 {quote(str(path))} > {quote(f'{path}.utf8')}"
         raise UserError(f"{option} {path}: is not UTF-8 text; convert it, for example with {convert}")
