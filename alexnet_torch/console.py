@@ -23,12 +23,7 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
     --verbose: debug lines and the warnings of libraries, too; lines instead of progress bars.
     neither: no warnings of libraries: their users cannot act on them, and ours have lines of their own.
 
-    Args:
-        options: the command line, which has --quiet, --verbose or neither.
-        output_is_result: whether standard output is what the user wants, as a command's table, not a report of a run.
-
-    Raises:
-        OutputLost: standard output cannot be written, and it is the result.
+    Raises OutputLost if standard output is what the user wants, as a command's table, and cannot be written.
     """
     quiet, verbose = "--quiet" in options, "--verbose" in options
     os.environ["MPLBACKEND"] = "agg"  # Jupyter names one that may not be installed, and figures are files

@@ -1,16 +1,4 @@
-"""How a run ends early, by exit status and by who prints the message.
-
-RunError             1
-  UserError          2             the user's input is wrong
-  TrainingError      1             training failed; all ranks raise it together
-    Diverged         1             a loss or a weight is not finite
-    RankLost         1             another rank is gone or does not answer
-  OtherRankFailed    that rank's   another rank raised an error
-  Interrupted        128 + signal  a signal stopped training, which is saved
-  OutputLost         141 or 2      standard output, which is the result, cannot be written
-
-Stopped              128 + signal  a signal before training, or in a command
-"""
+"""How a run ends early: each error has an exit status, and says which rank prints it."""
 
 import re
 import signal
@@ -24,35 +12,30 @@ _NO_MEMORY = re.compile(
 
 
 class RunError(Exception):
-    """The run ends early. The message names the cause and a fix: one line, unless it lists many files."""
+    """The run ends early. The message names file or option, cause and fix: one line, unless it lists many files."""
 
     exit_status = 1
     printed_by: Literal["this rank", "main rank", "nobody"] = "this rank"
 
 
 class UserError(RunError):
-    """The user's input is wrong. The message names the file or option."""
+    """The user's input is wrong."""
 
     exit_status = 2
 
 
 class TrainingError(RunError):
-    """Training failed, for example because it diverged. The message names the step."""
+    """Training failed."""
 
     printed_by = "main rank"
 
 
 class Diverged(TrainingError):
-    """A loss or a weight is not finite. The message names the last good checkpoint."""
+    """A loss or a weight is not finite."""
 
 
 class RankLost(TrainingError):
-    """Another rank did not answer in time, or is gone.
-
-    Args:
-        what: the operation in which this rank waited.
-        why: the transport's error message.
-    """
+    """Another rank did not answer in time, or is gone: `what` this rank waited in, and the transport's message."""
 
     def __init__(self, what: str, why: str) -> None:
         self.what, self.why = what, why.splitlines()[0]
@@ -80,11 +63,7 @@ class Interrupted(RunError):
 
 
 class OutputLost(RunError):
-    """Standard output cannot be written.
-
-    Args:
-        reason: why; None if its reader has ended, as in `predict ... | head -1`: that is no error, and not printed.
-    """
+    """Standard output cannot be written; no reason if its reader has ended, as in `predict ... | head -1`."""
 
     def __init__(self, reason: str | None) -> None:
         super().__init__(f"standard output cannot be written ({reason}); make room, or send it elsewhere")
@@ -101,11 +80,9 @@ class Stopped(KeyboardInterrupt):
 
 
 def describe_memory_error(error: BaseException) -> str | None:
-    """Returns a line about memory that the system or a device did not give; None if the error is about other things.
-
-    torch reports missing memory as RuntimeError: of a device as its subclass OutOfMemoryError, of the system in words.
-    """
+    """Returns a line about memory that the system or a device did not give; None if the error is about other things."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error) or 'none was left'})"
+    # torch raises RuntimeError: of a device its subclass OutOfMemoryError, of the system one that only words tell
     found = _NO_MEMORY.search(str(error)) if isinstance(error, RuntimeError) else None
     return f"there is not enough memory ({found[0]})" if found else None

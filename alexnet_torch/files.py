@@ -78,7 +78,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(file: Path | str, fix: str) -> Iterator[None]:
-    """Turns whatever reading a damaged file raises into a UserError: the file or "--option FILE", the cause, the fix."""
+    """Turns whatever reading a damaged file raises into a UserError: file or "--option FILE", cause, fix."""
     try:
         yield
     except OSError as error:
@@ -178,11 +178,12 @@ def require_utf8(path: Path | str, option: str) -> None:
 
 def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
     """Returns a UTF-8 file's lines that are not empty, stripped; `any_bytes`: with other bytes as in Python's names."""
-    with writing(option):  # whose message names the option, too
-        try:
-            text = path.read_text("utf-8-sig", "surrogateescape" if any_bytes else "strict")
-        except UnicodeDecodeError:
-            text = "\0"
+    try:
+        text = path.read_text("utf-8-sig", "surrogateescape" if any_bytes else "strict")
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise UserError(f"{option} {explain_os_error(error)}") from error
     if "\0" in text:
         convert = f"iconv -f LATIN1 -t UTF-8 {quote(str(path))} > {quote(f'{path}.utf8')}"
         raise UserError(f"{option} {path}: is not UTF-8 text; convert it, for example with {convert}")

@@ -32,15 +32,8 @@ def native_library(
 ) -> Path:
     """Returns the shared library of a C++ source, compiled if this machine's cache has no intact one.
 
-    Args:
-        source: one file, without includes of its own.
-        flags: the compiler's, besides those that every source gets.
-        version: of the libraries that it is linked with.
-        options: returns where these libraries are; called only before a build.
-        before_build: called before a build, to say that it takes long.
-
-    Raises:
-        one of `BUILD_ERRORS`: there is no compiler, or it failed, or the cache cannot be written.
+    `version` is that of the libraries that it is linked with; `options` returns where they are, and is called, as
+    `before_build`, only before a build. Raises one of `BUILD_ERRORS`.
     """
     folder, name = cache_home() / "native", f"{source.stem}-{_key(source, flags, version)}"
     for library in folder.glob(f"{name}-*.so"):
@@ -100,8 +93,8 @@ def _run(command: list[str]) -> None:
 def reuse_freed_memory() -> None:
     """Makes glibc reuse freed memory; does nothing with other C libraries. Call it before training.
 
-    A training step frees and allocates gigabytes of activations on the CPU. By default each large block
-    comes from the system, which clears it 4 KiB at a time: up to a fifth of the step.
+    By default each large block, of activations for example, comes from the system, which clears it 4 KiB at a time: up
+    to a fifth of a training step on the CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:

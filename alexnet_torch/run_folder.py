@@ -33,12 +33,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file syste
 
 
 def fix_of_damage(run: Path, without_checkpoints: str) -> str:
-    """Returns what a user can do about a damaged metrics.jsonl, model.pt or model.json of a run.
-
-    Args:
-        run: the run's folder.
-        without_checkpoints: what to do where the run has no checkpoints.
-    """
+    """Returns what a user can do about a damaged metrics.jsonl, model.pt or model.json of a run."""
     anew = f"train.py --output {run} --resume writes it anew from the run's checkpoint"
     return anew if (run / CHECKPOINTS).is_dir() else without_checkpoints
 
@@ -48,15 +43,8 @@ def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[
     """Holds a run's folder for this process in a block, and yields it; creates it where it is missing.
 
     The lock is the operating system's: it ends with the process, however that ends. Created folders into which nothing
-    was written are removed.
-
-    Args:
-        folder: the run's.
-        patience: seconds to wait for another process that holds it.
-        new: take the first of FOLDER, FOLDER-2, FOLDER-3, ... that does not exist.
-
-    Raises:
-        UserError: another process holds the folder, or it cannot be written.
+    was written are removed. Waits `patience` seconds for another process that holds it. A new folder is the first of
+    FOLDER, FOLDER-2, FOLDER-3, ... that does not exist.
     """
     from filelock import FileLock, Timeout  # not at the top: a tenth of a second, which --help does not need
 

@@ -18,17 +18,11 @@ class StopSignal:
     """Handles signals in a block: raises `Stopped` at once, or after `install` stores the signal for training to stop.
 
     A second signal ends the process at once. SIGHUP stays ignored where it is, by nohup. A thread, which cannot set
-    handlers, sets none.
-
-    Args:
-        raise_early: whether signals raise `Stopped` before `install`, or act as usual.
-
-    Attributes:
-        signal: the number of the signal stored; None before one comes.
+    handlers, sets none. Without `raise_early`, signals act as usual before `install`.
     """
 
     def __init__(self, raise_early: bool = True) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # the one stored
         self._raise_early = raise_early
         self._previous: dict[signal.Signals, Any] = {}
 
