@@ -315,7 +315,7 @@ def layers_command(
 def features_command(
     run: Run,
     folder: Annotated[Path, Positional, shown("DIR")],
-    output: Annotated[Path, shown("FILE.npy|FILE.safetensors|FILE.h5")],
+    output: Annotated[Path, shown("FILE.npy|FILE.h5")],
     stage: Annotated[str, shown("NAME[,NAME]")] = "fc7",
     files: Annotated[Path | None, shown("LIST.txt", "default: all, sorted")] = None,
     per_tower: bool = False,
@@ -341,10 +341,9 @@ def features_command(
     model = _load_run(run, devices)
     stages = parse_stages("--stage", stage, model.net.architecture.stage_names) or ()
     request = FeatureRequest(folder, output, stages, files, per_tower, skip_bad, batch_size)
-    metadata, arrays = save_features(model, request, [run / MODEL_WEIGHTS, run / MODEL_DESCRIPTION])
-    for array in arrays:
-        name = array.name if len(arrays) > 1 else stage
-        print(f"{output}: {name} of {len(metadata.files)} images, float32 {(len(metadata.files), *array.shape)}")
+    arrays = save_features(model, request, [run / MODEL_WEIGHTS, run / MODEL_DESCRIPTION])
+    for name, shape in arrays.items():
+        print(f"{output}: {name if len(arrays) > 1 else stage} of {shape[0]} images, float32 {shape}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -1,9 +1,11 @@
 """Features: stages' outputs for many images, written batch by batch into one file."""
 
 import hashlib
+import json
+import logging
+import os
 import platform
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +16,17 @@ import torch
 from tqdm import tqdm
 
 from alexnet_torch.data.decode import VERSION
-from alexnet_torch.data.decode_stream import decode_centre_crops
 from alexnet_torch.data.image_lists import find_images, read_file_list
+from alexnet_torch.data.loader import decode_ahead
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.feature_file import (
-    HDF5_REQUIREMENTS,
-    SUFFIXES,
-    FeatureArray,
-    FeatureMetadata,
-    bytes_on_disk,
-    folder_classes,
-    header_lengths,
-    write_feature_file,
-)
-from alexnet_torch.evaluation.partial_features import PartialFeatures
+from alexnet_torch.evaluation.partial_features import PartialRows, Shapes, partial_rows
 from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
-from alexnet_torch.files import explain_missing_package, explain_os_error
+from alexnet_torch.files import atomic_write, explain_missing_package, sync_folder, utf8_text, writing
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.run_folder import library_versions
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class FeatureRequest:
 
     Attributes:
         folder: a folder of images, with subfolders at any depth; an image's class is the folder that contains it.
-        output: a .npy, .safetensors or .h5 file, which is created or replaced.
+        output: a .npy or .h5 file, which is created or replaced.
         stages: names of stages, such as "conv5" and "fc7"; one pass computes all of them.
         files: a text file with an image's path in `folder` on each line, in the order of the rows; None for all images
             of the folder, sorted.
@@ -74,18 +68,12 @@ def stage_outputs(model: TrainedModel, stages: Sequence[str], crops: np.ndarray)
     return {stage: output.float().cpu().contiguous().numpy() for stage, output in outputs.items()}
 
 
-def stage_output(model: TrainedModel, stage: str, crops: np.ndarray) -> np.ndarray:
-    """Returns one stage's output; arguments as for `stage_outputs`."""
-    return stage_outputs(model, [stage], crops)[stage]
+def save_features(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path] = ()) -> Shapes:
+    """Writes stages' outputs for many images into one file.
 
-
-def save_features(
-    model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path] = ()
-) -> tuple[FeatureMetadata, list[FeatureArray]]:
-    """Writes stages' outputs for many images into one file; `write_feature_file` has its format.
-
-    Memory holds a few batches and the names of the files, for any number of images. If it is interrupted, the rows so
-    far stay in a folder beside the output, and the same call continues from them.
+    A .npy file is one float32 array; several arrays have a file each, such as FILE.conv5.npy, and what is known about
+    the rows is in FILE.json. A .h5 file has all arrays, "files", "classes" and "labels"; the rest is in its attributes.
+    The file appears complete or not at all. Memory holds a few batches and the names of the images.
 
     Args:
         model: of a run.
@@ -93,96 +81,70 @@ def save_features(
         model_files: the model's files, whose SHA-256 are recorded too.
 
     Returns:
-        the metadata of the file, and its arrays.
+        the shapes of the arrays, by name.
 
     Raises:
         UserError: the request is wrong, a file cannot be read, an output is not finite, or the disk is too small.
     """
-    output = request.output
-    _check(model, request)
-    names = _names(request)
-    if request.files is not None and not request.skip_bad:
-        _check_existing(request.files, request.folder, names)
-    arrays = _arrays(model, request)
-    metadata = FeatureMetadata(_source(model, request, model_files), names, *folder_classes(names))
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(request, arrays, len(names))
-        lengths = header_lengths(output, metadata, arrays)
-        with PartialFeatures(output, arrays, lengths, _command(metadata, request)) as partial:
-            _compute(model, request, names, partial)
-            metadata = metadata.without(index for index, _ in partial.bad)
-            partial.save()
-            write_feature_file(output, metadata, arrays, partial.parts)
-        partial.remove()
-        return metadata, arrays
-    except OSError as error:
-        raise UserError(f"--output {output}: {explain_os_error(error)}") from error
-
-
-def _names(request: FeatureRequest) -> tuple[str, ...]:
-    return find_images(request.folder) if request.files is None else read_file_list(request.files)
-
-
-def _check(model: TrainedModel, request: FeatureRequest) -> None:
-    if request.output.suffix not in SUFFIXES:
-        raise UserError(f"--output {request.output}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-    if request.output.suffix == ".h5":
-        with explain_missing_package(request.output, HDF5_REQUIREMENTS):
+    output, size = request.output, model.net.image_size
+    if output.suffix not in (".npy", ".h5"):
+        raise UserError(f"--output {output}: must end in .npy or .h5")
+    if output.suffix == ".h5":
+        with explain_missing_package(output, "hdf5"):
             import h5py  # noqa: F401 - found missing now, not after hours
-    if request.batch_size < 1:
-        raise UserError(f"--batch-size {request.batch_size}: must be 1 or more")
-    stages = model.net.architecture.stage_names
-    for stage in request.stages:
-        if stage not in stages:
-            raise UserError(f"--stage {stage}: unknown stage; choose from {', '.join(stages)}")
-    if not request.stages or len(set(request.stages)) < len(request.stages):
-        raise UserError(f"--stage {','.join(request.stages)}: name each stage once, and at least one")
+    names = find_images(request.folder) if request.files is None else read_file_list(request.files)
+    missing = [] if request.files is None else [name for name in names if not (request.folder / name).is_file()]
+    if missing and not request.skip_bad:
+        listed = "\n".join(f"  {request.folder / name}" for name in missing)
+        fix = "remove the lines, or leave them out with --skip-bad"
+        raise UserError(f"--files {request.files}: {len(missing)} file(s) do not exist; {fix}:\n{listed}")
+    black = _arrays(model, request, np.zeros((1, size, size, 3), np.uint8))
+    shapes = {name: (len(names), *rows.shape[1:]) for name, rows in black.items()}
+    source = _source(model, request, model_files)
+    command = {**source, "files": _digest("\0".join(names).encode("utf-8", "surrogateescape")), "format": output.suffix}
+    with writing(f"--output {output}"), partial_rows(output, shapes, command, request.skip_bad) as partial:
+        need = len(names) * sum(rows.nbytes for rows in black.values()) * (2 if output.suffix == ".h5" else 1)
+        if need > (free := shutil.disk_usage(partial.folder).free):
+            raise UserError(
+                f"--output {output}: {', '.join(request.stages)} of {len(names)} images needs {need / 1e9:.1f} GB but "
+                f"only {free / 1e9:.1f} GB are free; free space or name a file on another disk"
+            )
+        _compute(model, request, names, partial)
+        rows = _described(names, {index for index, _ in partial.bad})
+        partial.finish()
+        shapes = {name: (partial.rows, *shape[1:]) for name, shape in shapes.items()}
+        if output.suffix == ".h5":
+            _write_hdf5(output, source, rows, partial)
+        else:
+            _write_npy(output, shapes, {**source, **rows}, partial)
+        sync_folder(output.parent)
+    return shapes
 
 
-def _check_existing(file: Path, folder: Path, names: Sequence[str]) -> None:
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        listed = "\n".join(f"  {folder / name}" for name in missing)
-        raise UserError(
-            f"--files {file}: {len(missing)} file(s) do not exist; remove the lines, or leave them out "
-            f"with --skip-bad:\n{listed}"
-        )
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _check_space(request: FeatureRequest, arrays: Sequence[FeatureArray], rows: int) -> None:
-    need, free = bytes_on_disk(request.output, rows, arrays), shutil.disk_usage(request.output.parent).free
-    if need > free:
-        raise UserError(
-            f"--output {request.output}: {', '.join(request.stages)} of {rows} images needs {need / 1e9:.1f} GB but "
-            f"only {free / 1e9:.1f} GB are free; free space or name a file on another disk"
-        )
+def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes the rows (N, ...) of each array by name: "features" alone, else such as "conv5" or "conv5.tower0"."""
+    arrays = stage_outputs(model, request.stages, crops)
+    if request.per_tower:
+        ends = {
+            name: np.cumsum(shard_sizes(rows.shape[1], model.net.architecture.towers)) for name, rows in arrays.items()
+        }
+        arrays = {
+            f"{stage}.tower{tower}": part
+            for stage in request.stages
+            for tower, part in enumerate(np.split(arrays[stage], ends[stage][:-1], axis=1))
+        }
+    return {"features": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
-def _arrays(model: TrainedModel, request: FeatureRequest) -> list[FeatureArray]:
-    """Returns the arrays of the output, in the order of the stages: computes them for one black image."""
-    size = model.net.image_size
-    by_name = _by_array(model, request, stage_outputs(model, request.stages, np.zeros((1, size, size, 3), np.uint8)))
-    if len(by_name) == 1:
-        return [FeatureArray("features", next(iter(by_name.values())).shape[1:])]
-    return [FeatureArray(name, rows.shape[1:]) for name, rows in by_name.items()]
-
-
-def _by_array(model: TrainedModel, request: FeatureRequest, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the rows (N, ...) of each array by name, such as "conv5", or "conv5.tower0" with `per_tower`."""
-    if not request.per_tower:
-        return {stage: outputs[stage] for stage in request.stages}
-    towers, arrays = model.net.architecture.towers, {}
-    for stage in request.stages:
-        ends = np.cumsum(shard_sizes(outputs[stage].shape[1], towers))
-        for tower, rows in enumerate(np.split(outputs[stage], ends[:-1], axis=1)):
-            arrays[f"{stage}.tower{tower}"] = rows
-    return arrays
-
-
-def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path]) -> dict[str, object]:
+def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path]) -> dict[str, Any]:
+    """Returns how the features are made, as JSON values."""
     net, side = model.net, model.mean.shape[0]
-    metadata: dict[str, object] = {
+    last = net.architecture.stage_names[-1]
+    return {
         "stages": list(request.stages),
         "per_tower": request.per_tower,
         "folder": str(request.folder),
@@ -190,7 +152,7 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
         "towers": net.architecture.towers,
         "image_size": net.image_size,
         "model_sha256": model_sha256(model),
-        "model_files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files},
+        "model_files": {str(path): _digest(path.read_bytes()) for path in model_files},
         "preprocessing": {
             "orientation": "as EXIF says",
             "square": f"central, scaled to {side} pixels, bicubic with antialiasing",
@@ -203,51 +165,69 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
         "batch_size": request.batch_size,
         "devices": [str(device) for device in net.devices],
         "versions": {**library_versions(), "python": platform.python_version()},
+        **({"logits": list(model.classes)} if last in request.stages else {}),  # the class of each column
     }
-    if net.architecture.stage_names[-1] in request.stages:
-        metadata["logits"] = model.classes  # the class of each column of the last stage
-    return metadata
 
 
-def _command(metadata: FeatureMetadata, request: FeatureRequest) -> dict[str, Any]:
-    """Returns what must be the same for an interrupted computation to continue."""
-    names = hashlib.sha256("\0".join(metadata.files).encode("utf-8", "surrogateescape")).hexdigest()
-    return {**metadata.source, "files": names, "format": request.output.suffix}
+def _described(names: Sequence[str], bad: set[int]) -> dict[str, Any]:
+    """Returns the files of the rows, their classes, which are their folders, and the label of each row, or -1."""
+    files = [name for index, name in enumerate(names) if index not in bad]
+    classes = sorted({name.rpartition("/")[0] for name in names} - {""})
+    index = {name: i for i, name in enumerate(["", *classes], -1)}
+    labels = [index[file.rpartition("/")[0]] for file in files]
+    return {"files": files, "classes": classes, "skipped": [names[i] for i in sorted(bad)], "labels": labels}
 
 
-def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str], partial: PartialFeatures) -> None:
+def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str], partial: PartialRows) -> None:
     """Computes the missing rows, batch by batch."""
-    if partial.bad and not request.skip_bad:  # since then, the user may have repaired them
-        first = partial.bad[0][0]
-        partial.restart_at(first - first % request.batch_size)
     if partial.done:
-        print(f"{partial.folder}: continues after {partial.done} of {len(names)} files", file=sys.stderr)
-    files, start = [request.folder / name for name in names], partial.done
-    size, side = model.net.image_size, model.mean.shape[0]
-    unreadable: list[tuple[int, str]] = []
+        logger.info(f"{partial.folder}: continues after {partial.done} of {len(names)} files")
+    start, files = partial.done, [request.folder / name for name in names]
+    squares, unreadable = [(model.mean.shape[0], model.net.image_size)], list(partial.bad)
     with tqdm(total=len(files), initial=start, unit="image", disable=None, dynamic_ncols=True) as bar:
-        for batch in decode_centre_crops(files[start:], side, size, request.batch_size, request.workers):
-            count = len(batch.indices) + len(batch.bad)
-            unreadable += [(start + index, reason) for index, reason in batch.bad]
+        for batch in decode_ahead(files[start:], squares, request.batch_size, request.workers):
+            bad = [(start + index, str(error)) for index, error in batch.bad]
+            unreadable += bad
             # after the first bad file there will be no output: the other files are only decoded, to list all bad ones
             if request.skip_bad or not unreadable:
-                outputs = stage_outputs(model, request.stages, batch.images) if len(batch.indices) else None
-                for output in (outputs or {}).values():
-                    require_finite_outputs(torch.from_numpy(output), [files[start + i] for i in batch.indices])
-                rows = list(_by_array(model, request, outputs).values()) if outputs else _no_rows(partial.arrays)
-                partial.append(partial.done + count, rows, [(start + i, reason) for i, reason in batch.bad])
-            bar.update(count)
-    _report_unreadable(request, files, partial.bad or unreadable)
-
-
-def _no_rows(arrays: Sequence[FeatureArray]) -> list[np.ndarray]:
-    return [np.empty((0, *array.shape), np.float32) for array in arrays]
-
-
-def _report_unreadable(request: FeatureRequest, files: Sequence[Path], bad: Sequence[tuple[int, str]]) -> None:
-    listed = "\n".join(f"  {files[index]}: {reason}" for index, reason in bad)
-    if bad and (not request.skip_bad or len(bad) == len(files)):
+                arrays = _arrays(model, request, batch.crops[0]) if len(batch.indices) else {}
+                for rows in arrays.values():
+                    require_finite_outputs(torch.from_numpy(rows), [files[start + i] for i in batch.indices])
+                partial.append(len(batch.indices) + len(bad), arrays, bad)
+            bar.update(len(batch.indices) + len(bad))
+    listed = "\n".join(f"  {reason}" for _, reason in unreadable)
+    if unreadable and (not request.skip_bad or len(unreadable) == len(files)):
         fix = "mend them or move them elsewhere" + ("" if request.skip_bad else ", or leave them out with --skip-bad")
-        raise UserError(f"{len(bad)} file(s) cannot be read; {fix}:\n{listed}")
-    if bad:
-        print(f"{len(bad)} file(s) cannot be read and are left out:\n{listed}", file=sys.stderr)
+        raise UserError(f"{len(unreadable)} file(s) cannot be read; {fix}:\n{listed}")
+    if unreadable:
+        logger.warning(f"{len(unreadable)} file(s) cannot be read and are left out:\n{listed}")
+
+
+def _write_npy(path: Path, shapes: Shapes, values: dict[str, Any], partial: PartialRows) -> None:
+    paths = {name: path if len(shapes) == 1 else path.with_suffix(f".{name}.npy") for name in shapes}
+    arrays = {name: {"file": array.name, "shape": shapes[name]} for name, array in paths.items()}
+    described = {"arrays": arrays} if len(paths) > 1 else {"shape": shapes["features"]}
+    for array in paths.values():
+        array.unlink(missing_ok=True)  # so that an old array is never beside the new names
+    content = json.dumps({**described, **values}).encode()
+    atomic_write(path.with_suffix(".json"), lambda file: file.write(content))
+    for name, array in paths.items():
+        partial.parts[name].replace(array)
+
+
+def _write_hdf5(path: Path, source: dict[str, Any], rows: dict[str, Any], partial: PartialRows) -> None:
+    import h5py  # not at the top: an optional package
+
+    complete = partial.folder / "complete.h5"
+    with h5py.File(complete, "w") as file:
+        for name, part in partial.parts.items():
+            file.create_dataset(name, data=np.load(part, mmap_mode="r"))
+        file.create_dataset("labels", data=np.array(rows["labels"], "<i4"))
+        for name in ("files", "classes"):  # too long for attributes
+            encoded = [value.encode("utf-8", "surrogateescape") for value in rows[name]]  # their own bytes
+            file.create_dataset(name, data=np.array(encoded, object), dtype=h5py.string_dtype())
+        for name, value in {**source, "skipped": rows["skipped"]}.items():
+            file.attrs[name] = utf8_text(value) if isinstance(value, str) else json.dumps(value)
+    with complete.open("rb") as written:
+        os.fsync(written.fileno())
+    complete.replace(path)

@@ -1,165 +1,120 @@
-"""Features that were computed so far, stored in a folder beside the output until the output is complete."""
+"""The rows of features so far, in a folder beside their file, from which the same command continues."""
 
-import fcntl
 import json
+import logging
 import os
 import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.feature_file import FeatureArray
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_write, reading
+from alexnet_torch.run_folder import claimed
 
-SAVE_SECONDS = 30.0
-"""At most so much work is lost by kill -9 or a power cut: how often rows and progress are synced to the disk."""
+logger = logging.getLogger(__name__)
 
-_PROGRESS = "progress.json"
+SAVE_SECONDS = 30.0  # at most so much work is lost by kill -9 or a power cut
 
-
-def partial_folder(output: Path) -> Path:
-    """Returns the folder of an unfinished output: fc7.npy.partial for fc7.npy."""
-    return output.with_name(f"{output.name}.partial")
+Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by name
 
 
-class PartialFeatures:
-    """The rows of each array, in a file of its own, and how far they are; the same command continues from them.
-
-    As a context manager it saves when the block ends with an exception, and then removes the folder if nothing was
-    computed.
-
-    Args:
-        output: the feature file to make.
-        arrays: name and row shape of each array.
-        header_lengths: bytes to leave free at the start of each array's file.
-        command: JSON values by name that must not change between interruption and continuation.
+class PartialRows:
+    """A .npy file of each array, with room for the rows of all images, and how far they are.
 
     Attributes:
-        folder: where the rows are.
         parts: the file of each array.
-        done: how many files of the list are done, readable or not.
+        done: how many images are done, readable or not.
         bad: (index, reason) of each unreadable one.
-
-    Raises:
-        UserError: the folder is in use, or of another command.
-        OSError: the folder cannot be written.
     """
 
-    def __init__(
-        self, output: Path, arrays: Sequence[FeatureArray], header_lengths: Sequence[int], command: Mapping[str, Any]
-    ) -> None:
-        self.folder, self.arrays, self.header_lengths = partial_folder(output), arrays, header_lengths
-        self.done, self.bad = 0, list[tuple[int, str]]()
-        self._command = json.loads(json.dumps(dict(command)))
-        self._command["header_lengths"] = list(header_lengths)
-        self.parts = [self.folder / f"{array.name}.rows" for array in arrays]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise UserError(f"--output {output}: another process is writing it; wait, or name another file") from error
-        try:
-            self._read_progress(output)
-            self._files = [self._open(part, length) for part, length in zip(self.parts, header_lengths, strict=True)]
-        except BaseException:
-            self._lock.close()
-            raise
-        self._next_save = time.monotonic() + SAVE_SECONDS
+    def __init__(self, folder: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool) -> None:
+        self.folder, self._shapes, self._command = folder, shapes, json.loads(json.dumps(command))
+        self.parts = {name: folder / f"{name}.npy" for name in shapes}
+        self.done, self.bad, self._saved = 0, list[tuple[int, str]](), time.monotonic()
+        if (path := folder / "progress.json").exists():
+            self._continue(json.loads(path.read_text()))
+        if self.bad and not skip_bad:  # since then, the user may have repaired them
+            self.done, self.bad = 0, []
+        for name, part in self.parts.items():
+            total = shapes[name][0]
+            if not part.exists() or len(np.load(part, mmap_mode="r")) not in (total, self.rows):  # or was being moved
+                np.lib.format.open_memmap(part, "w+", "<f4", shapes[name])  # a sparse file
+                self.done, self.bad = 0, []
+
+    def _continue(self, progress: dict[str, Any]) -> None:
+        was, self.done, self.bad = progress["command"], progress["done"], [(i, why) for i, why in progress["bad"]]
+        if names := [name for name in {**was, **self._command} if was.get(name) != self._command.get(name)]:
+            raise UserError(
+                f"--output: {self.folder} has the rows of another command, which differs in {', '.join(names)}; "
+                "finish that command, move the folder elsewhere, or name another file"
+            )
 
     @property
     def rows(self) -> int:
-        """The number of rows of each array."""
+        """The number of rows of each array so far."""
         return self.done - len(self.bad)
 
-    def _read_progress(self, output: Path) -> None:
-        path = self.folder / _PROGRESS
-        if not path.exists():
-            return
-        try:
-            progress = json.loads(path.read_text())
-            command, done, bad = progress["command"], progress["done"], [(i, why) for i, why in progress["bad"]]
-        except (ValueError, KeyError, TypeError) as error:
-            fix = f"move {self.folder} elsewhere to start again"
-            raise UserError(f"--output {output}: {path} is damaged; {fix}") from error
-        if command != self._command:
-            names = [n for n in {**command, **self._command} if command.get(n) != self._command.get(n)]
-            raise UserError(
-                f"--output {output}: {self.folder} has the rows of another command, which differs in "
-                f"{', '.join(names)}; finish that command, move the folder elsewhere, or name another file"
-            )
-        self.done, self.bad = done, bad
-        sizes = [part.stat().st_size if part.exists() else 0 for part in self.parts]
-        if any(size < self._end(index) for index, size in enumerate(sizes)):  # it was interrupted as it moved them
-            self.done, self.bad = 0, []
+    def open(self, files: ExitStack) -> None:
+        """Opens the files of the arrays, until `files` is closed."""
+        self._files = {name: files.enter_context(part.open("r+b")) for name, part in self.parts.items()}
 
-    def _end(self, index: int) -> int:
-        return self.header_lengths[index] + self.rows * self.arrays[index].row_bytes
-
-    def _open(self, part: Path, header_length: int) -> BinaryIO:
-        """Opens a part and removes what was written after the last saved progress."""
-        file = part.open("r+b" if part.exists() else "w+b")
-        file.truncate(self._end(self.parts.index(part)))
-        file.seek(max(header_length, self._end(self.parts.index(part))))
-        return file
-
-    def restart_at(self, done: int) -> None:
-        """Drops the rows of the files from index `done` on; no file before it may be unreadable."""
-        assert not any(index < done for index, _ in self.bad)
-        self.done, self.bad = done, []
-        for index, file in enumerate(self._files):
-            file.truncate(self._end(index))
-            file.seek(self._end(index))
-
-    def append(self, done: int, features: Sequence[np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
-        """Adds the rows of the next files.
-
-        Args:
-            done: the index after the last of these files.
-            features: (n, *shape) float32 for each array, of the readable ones.
-            bad: (index, reason) of each of the others.
-        """
-        for file, rows in zip(self._files, features, strict=True):
-            file.write(np.ascontiguousarray(rows, "<f4").data)
-        self.done = done
+    def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
+        """Adds the rows (n, ...) of the next images, of which some are bad: (index, reason)."""
+        for name, rows in features.items():
+            self._files[name].seek((self.rows - self._shapes[name][0]) * rows[0].nbytes, os.SEEK_END)
+            self._files[name].write(np.ascontiguousarray(rows, "<f4").data)
+        self.done += count
         self.bad += bad
-        if time.monotonic() >= self._next_save:
+        if time.monotonic() > self._saved + SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Makes all rows so far survive a kill and a power cut."""
-        for file in self._files:
+        for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        progress = {"command": self._command, "done": self.done, "bad": self.bad}
-        atomic_write(self.folder / _PROGRESS, lambda file: file.write(json.dumps(progress).encode()))
-        self._next_save = time.monotonic() + SAVE_SECONDS
+        progress = json.dumps({"command": self._command, "done": self.done, "bad": self.bad}).encode()
+        atomic_write(self.folder / "progress.json", lambda file: file.write(progress))
+        self._saved = time.monotonic()
 
-    def remove(self) -> None:
-        """Removes the folder; the output is complete."""
-        shutil.rmtree(self.folder)
+    def finish(self) -> None:
+        """Cuts the files to their rows; NumPy leaves room for any number of them in the header."""
+        for name, file in self._files.items():
+            shape = (self.rows, *self._shapes[name][1:])
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            file.truncate(file.tell() + int(np.prod(shape)) * 4)
+        self.save()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+@contextmanager
+def partial_rows(
+    output: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool = False
+) -> Iterator[PartialRows]:
+    """Yields the rows so far; saves them if the block fails, removes them if it does not.
+
+    Args:
+        output: the file to make, fc7.npy; the folder is fc7.npy.partial.
+        shapes: of the arrays with the rows of all images.
+        command: JSON values that must be the same to continue.
+        skip_bad: keep what was unreadable, instead of a new start.
+    """
+    with claimed(output.with_name(f"{output.name}.partial")) as folder, ExitStack() as files:
+        with reading(f"--output: {folder}", "move it elsewhere to start again"):
+            partial = PartialRows(folder, shapes, command, skip_bad)
+        partial.open(files)
         try:
-            if kind is not None and self.rows:
-                self.save()
-        finally:
-            for file in self._files:
-                file.close()
-            if kind is not None and not self.rows:
-                self.remove()
-            elif kind is not None:
-                print(f"{self.folder}: has {self.rows} rows; the same command continues from them", file=sys.stderr)
-            self._lock.close()
+            yield partial
+        except BaseException:
+            if partial.rows:
+                partial.save()
+                logger.info(f"{folder}: has {partial.rows} rows; the same command continues from them")
+            else:
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)

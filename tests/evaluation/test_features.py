@@ -3,22 +3,27 @@
 import hashlib
 import json
 import re
+import shutil
 import sys
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from alexnet_torch import cli, load_model
 from alexnet_torch.data.decode import decode_file
+from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import FeatureRequest, save_features
+from alexnet_torch.evaluation.partial_features import partial_rows
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 from tests.support.nets import narrow_net
 
@@ -62,16 +67,30 @@ def run_features(*arguments: Any) -> int:
     return cli.main(["features", *map(str, arguments)])
 
 
+def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays of a .h5 file, and what is known about them."""
+    with h5py.File(path) as file:
+        arrays = {name: file[name][()] for name in file if name not in ("files", "classes")}
+        known = {
+            name: value if name in ("folder", "architecture", "model_sha256") else json.loads(value)
+            for name, value in file.attrs.items()
+        }
+        return arrays, known | {name: file[name].asstr()[()].tolist() for name in ("files", "classes")}
+
+
 def test_both_formats_have_the_same_contents(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = run_folder.parent / "images"
-    for kind in ("npy", "safetensors"):
+    for kind in ("npy", "h5"):
         assert run_features(run_folder, images, "--output", tmp_path / f"new/f.{kind}") == 0
         assert f"new/f.{kind}: fc7 of 36 images, float32 (36, 64)" in capsys.readouterr().out
-    loaded, metadata = load_file(tmp_path / "new/f.safetensors"), json.loads((tmp_path / "new/f.json").read_text())
-    np.testing.assert_array_equal(loaded["features"], np.load(tmp_path / "new/f.npy"))
-    assert loaded["labels"].tolist() == metadata["labels"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"f.npy", "f.json", "f.h5"}
+    (arrays, known), metadata = read_h5(tmp_path / "new/f.h5"), json.loads((tmp_path / "new/f.json").read_text())
+    np.testing.assert_array_equal(arrays["features"], np.load(tmp_path / "new/f.npy"))
+    assert arrays["labels"].tolist() == metadata.pop("labels")
+    assert metadata.pop("shape") == [36, 64]
+    assert known == metadata
     assert metadata["classes"] == [f"{split}/class{k}" for split in ("train", "val") for k in range(3)]
     assert run_features(run_folder, images, "--stage", "fc8", "--output", tmp_path / "logits.npy") == 0
     assert json.loads((tmp_path / "logits.json").read_text())["logits"] == ["class0", "class1", "class2"]
@@ -115,14 +134,14 @@ def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
     ("arguments", "message"),
     [
         (["RUN", "IMAGES"], "output"),
-        (["RUN", "IMAGES", "--output", "f.txt"], r"--output f.txt: must end in .npy, .safetensors or .h5"),
+        (["RUN", "IMAGES", "--output", "f.txt"], r"--output f.txt: must end in .npy or .h5"),
         (
             ["RUN", "IMAGES", "--output", "f.npy", "--stage", "fc9"],
             "--stage fc9: 'fc9' is not a stage; choose from conv1,",
         ),
         (["RUN", "nowhere", "--output", "f.npy"], "nowhere: there is no such folder; name a folder of images"),
         (["RUN", "RUN", "--output", "f.npy"], "contains no images that can be read; name a folder"),
-        (["RUN", "IMAGES", "--output", "/dev/null/f.npy"], "--output /dev/null/f.npy: /dev/null: File exists"),
+        (["RUN", "IMAGES", "--output", "/dev/null/f.npy"], "--output /dev/null/f.npy.partial: .*Not a directory"),
         (["RUN", "IMAGES", "--output", "f.npy", "--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["IMAGES", "IMAGES", "--output", "f.npy"], "no model here"),
     ],
@@ -148,9 +167,9 @@ def test_wrong_arguments_are_refused_in_one_line(
 def test_a_full_disk_is_refused_before_decoding(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(features, "bytes_on_disk", lambda *_: 1 << 60)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.npy") == 2
-    assert "fc7 of 36 images needs 1152921504.6 GB" in capsys.readouterr().err
+    assert "fc7 of 36 images needs 0.0 GB but only 0.0 GB are free" in capsys.readouterr().err
 
 
 def interrupt_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +190,10 @@ def test_control_c_at_once_leaves_no_file(
     interrupt_after(0, monkeypatch)
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
     assert capsys.readouterr().err == "python -m alexnet_torch: stopped\n"
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("ending", ["npy", "safetensors", "h5"])
+@pytest.mark.parametrize("ending", ["npy", "h5"])
 def test_an_interrupted_command_continues_to_the_same_file(
     ending: str, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,8 +239,8 @@ def test_several_stages_come_from_one_pass_together_or_by_tower(run_folder: Path
     for stage in stages:
         assert run_features(run_folder, images, "--stage", stage, "--output", tmp_path / f"{stage}.npy") == 0
     option = ["--stage", "conv1..conv2,conv5,fc8"]
-    assert run_features(run_folder, images, *option, "--output", tmp_path / "all.safetensors") == 0
-    together = load_file(tmp_path / "all.safetensors")
+    assert run_features(run_folder, images, *option, "--output", tmp_path / "all.h5") == 0
+    together, _ = read_h5(tmp_path / "all.h5")
     assert sorted(together) == [*stages, "labels"]
     assert run_features(run_folder, images, *option, "--per-tower", "--output", tmp_path / "towers.h5") == 0
     with h5py.File(tmp_path / "towers.h5") as file:
@@ -296,10 +315,77 @@ def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path)
     assert metadata["classes"] == ["a/b/c", "d"]
 
 
-def test_the_narrow_network_has_the_papers_stages_in_two_towers() -> None:
-    """The network that the tests above use."""
-    assert narrow_net().architecture.stage_names == tuple(STAGES)
-    assert narrow_net().architecture.towers == 2
+SHAPES = {"conv5": (11, 6, 2), "fc7.tower0": (11, 5)}
+
+
+def test_rows_of_another_command_are_not_continued(tmp_path: Path) -> None:
+    path, folder = tmp_path / "f.npy", tmp_path / "f.npy.partial"
+    with suppress(KeyboardInterrupt), partial_rows(path, SHAPES, {"command": "same"}) as partial:
+        partial.append(4, {name: np.ones((4, *shape[1:]), np.float32) for name, shape in SHAPES.items()}, [])
+        raise KeyboardInterrupt
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    refused = pytest.raises(UserError, match="has the rows of another command, which differs in command; finish that")
+    with refused, partial_rows(path, SHAPES, {"command": "another"}):
+        pass
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    with pytest.raises(UserError, match="another process is writing"), partial_rows(path, SHAPES, {"command": "same"}):  # noqa: SIM117
+        with partial_rows(path, SHAPES, {"command": "same"}):
+            pass
+    (folder / "progress.json").write_text("{")
+    damaged = pytest.raises(UserError, match=r"f\.npy\.partial: is damaged .*; move it elsewhere to start again")
+    with damaged, partial_rows(path, SHAPES, {"command": "same"}):
+        pass
+
+
+def test_rows_after_the_last_save_before_a_kill_are_computed_again(tmp_path: Path) -> None:
+    path, rows = tmp_path / "f.npy", {name: np.ones((3, *shape[1:]), np.float32) for name, shape in SHAPES.items()}
+    with suppress(KeyboardInterrupt), partial_rows(path, SHAPES, {}) as partial:
+        partial.append(4, rows, [(1, "no image")])
+        raise KeyboardInterrupt
+    with (tmp_path / "f.npy.partial/conv5.npy").open("r+b") as file:
+        file.seek(128 + 3 * 48)
+        file.write(b"written before a kill")
+    with partial_rows(path, SHAPES, {}, skip_bad=True) as partial:
+        assert (partial.done, partial.rows) == (4, 3)
+        partial.append(7, {name: np.full((7, *shape[1:]), 2, np.float32) for name, shape in SHAPES.items()}, [])
+        partial.finish()
+        for name, part in partial.parts.items():
+            assert (np.load(part).reshape(10, -1) == np.repeat([1, 2], [3, 7])[:, None]).all(), name
+    with partial_rows(path, SHAPES, {}) as partial:
+        assert partial.done == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["npy", "h5"])
+def test_after_an_error_no_new_file_exists_and_an_old_one_is_unchanged(
+    ending: str, run_folder: Path, tmp_path: Path
+) -> None:
+    images, output = run_folder.parent / "images/val", tmp_path / f"new/f.{ending}"
+    output.parent.mkdir()
+    assert run_features(run_folder, images, "--output", output) == 0
+    before = {path: path.read_bytes() for path in output.parent.iterdir()}
+    (images / "class0/000.png").write_bytes(b"")
+    assert run_features(run_folder, images, "--output", output) == 2
+    assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
+
+
+def test_memory_does_not_grow_with_the_features(tmp_path: Path) -> None:
+    """16 MB of features in batches of 0.1 MB."""
+    shapes = {"features": (4000, 1000)}
+    tracemalloc.start()
+    try:
+        with partial_rows(tmp_path / "f.npy", shapes, {}) as partial:
+            for _ in range(0, 4000, 25):
+                partial.append(25, {"features": np.zeros((25, 1000), np.float32)}, [])
+            partial.finish()
+            features._write_hdf5(
+                tmp_path / "f.h5", {}, {"files": [], "classes": [], "labels": [], "skipped": []}, partial
+            )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "f.h5").stat().st_size > 16e6
+    assert peak < 2e6
 
 
 def test_worker_processes_decode_real_photographs(

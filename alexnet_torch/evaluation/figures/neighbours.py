@@ -1,8 +1,7 @@
 """The paper's Figure 4: images with their most probable labels, and their nearest training images."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_torch.data.augment import centre_slice
-from alexnet_torch.data.decode import UnreadableImage, decode_bytes, decode_file
-from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.loader import Loader, decode_ahead
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures.style import BLUE, ORANGE, SKY, VERMILLION, Axes, Figure, printable_name, styled
@@ -32,15 +30,10 @@ class Picture:
 
     file: str
     label: str | None  # its class; None if it is unknown
-    decode: Callable[[int], np.ndarray]  # side -> square (side, side, 3) uint8
+    pixels: np.ndarray  # (224, 224, 3) uint8, whatever the network reads
     distance: float = 0.0  # of a training image
     predictions: Sequence[Prediction] = ()
     neighbours: Sequence["Picture"] = ()
-
-    def crop(self, side: int = 256, size: int = 224) -> np.ndarray:
-        """Returns the centre that the network sees, (size, size, 3) uint8; by default with pixels enough to look at."""
-        centre = centre_slice(side, size)
-        return self.decode(side)[centre, centre]
 
     def json_values(self) -> dict[str, Any]:
         """Returns what the figures show, by name."""
@@ -56,16 +49,13 @@ def find_examples(
     A file's class is its folder's name, if that is a class. The training images are read once, batch by batch.
     """
     classes = dict(zip(model.classes, model.labels, strict=True))
-    pictures = [Picture(str(file), classes.get(file.parent.name), partial(decode_file, file)) for file in files]
-    if prepared and not files:
-        chosen = choose_examples(prepared.val.labels, NUM_EXAMPLES, seed)
-        pictures = [_sample(model, prepared.val, index) for index in chosen]
-    if not pictures:
+    if files:
+        crops, pixels = _decode(model, files)
+        pictures = [Picture(str(f), classes.get(f.parent.name), each) for f, each in zip(files, pixels, strict=True)]
+    elif prepared:
+        crops, pictures = _samples(model, prepared.val, choose_examples(prepared.val.labels, NUM_EXAMPLES, seed))
+    else:
         return []
-    try:
-        crops = np.stack([picture.crop(model.mean.shape[0], model.net.image_size) for picture in pictures])
-    except UnreadableImage as error:
-        raise UserError(f"{error}; name image files") from error
     stages = model.net.architecture.stage_names[-2:]
     features, logits = map(torch.from_numpy, stage_outputs(model, stages, crops).values())
     require_finite_outputs(logits, [Path(picture.file) for picture in pictures])
@@ -77,10 +67,31 @@ def find_examples(
         ]
     if prepared:
         blocks = _training_features(model, prepared, stages[0], batch_size)
-        found = nearest_vectors(features, blocks, NUM_NEIGHBOURS)
-        for picture, *row in zip(pictures, *(each.tolist() for each in found), strict=True):
-            picture.neighbours = [_sample(model, prepared.train, *pair) for pair in zip(*row, strict=True)]
+        for picture, indices, distances in zip(
+            pictures, *nearest_vectors(features, blocks, NUM_NEIGHBOURS), strict=True
+        ):
+            _, found = _samples(model, prepared.train, indices.tolist())
+            picture.neighbours = [replace(p, distance=d) for p, d in zip(found, distances.tolist(), strict=True)]
     return pictures
+
+
+def _decode(model: TrainedModel, images: Sequence[Path] | SourceSplit) -> tuple[np.ndarray, ...]:
+    """Returns the crops (n, H, W, 3) that the network reads, and those to look at, with 224 pixels."""
+    squares = (model.mean.shape[0], model.net.image_size), (256, 224)
+    (batch,) = decode_ahead(images, squares, len(images))
+    if batch.bad:
+        raise UserError(f"{batch.bad[0][1]}; name image files")
+    return batch.crops
+
+
+def _samples(model: TrainedModel, samples: Samples, indices: Sequence[int]) -> tuple[np.ndarray, list[Picture]]:
+    split, pictures = samples.split.take(np.array(indices)), []
+    crops, pixels = _decode(model, split)
+    for index, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
+        path = split.reader.location(index)
+        file = path if Path(path).as_posix().endswith(key) else key  # an archive's location is no path of a file
+        pictures.append(Picture(file, model.labels[label], pixels[index]))
+    return crops, pictures
 
 
 def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
@@ -91,14 +102,6 @@ def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
         of_class = labels[order] == label
         earlier[of_class] = np.arange(of_class.sum())
     return [int(index) for index in order[earlier.argsort(kind="stable")][:count]]
-
-
-def _sample(model: TrainedModel, samples: Samples, index: int, distance: float = 0.0) -> Picture:
-    split = samples.split
-    path, key = split.reader.location(index), split.keys[index]  # an archive's location is no path of a file
-    file = path if Path(path).as_posix().endswith(key) else key
-    label = model.labels[samples.labels[index]]
-    return Picture(file, label, lambda side: decode_bytes(split.read(index), side, file), distance)
 
 
 def _training_features(model: TrainedModel, prepared: PreparedImages, stage: str, batch_size: int) -> Iterator[Tensor]:
@@ -187,7 +190,7 @@ def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figu
 
 
 def _show_picture(axes: Axes, picture: Picture) -> Axes:
-    axes.imshow(picture.crop())
+    axes.imshow(picture.pixels)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color("0.6")
