@@ -109,7 +109,7 @@ def predict_command(
     """Print the five most probable classes of image files.
 
     Args:
-        images: Image files.
+        images: Image files, or folders of them.
         json: Print one line of JSON for each image.
     """
     _require_some("predict", images, f"image file after {run}")
@@ -126,7 +126,7 @@ def predict_command(
 
 def evaluate_command(
     runs: Runs,
-    data: Annotated[str, shown("SET|digits")],
+    data: Annotated[str | None, shown("SET|digits", "default: the run's")] = None,
     crops: Annotated[Literal[1, 5, 10] | None, shown("1|5|10", "default: 1 and 10; 5 for --no-mirror runs")] = None,
     real: Annotated[Path | None, shown("FILE", "default: none")] = None,
     csv: Annotated[Path | None, shown("FILE", "default: none")] = None,
@@ -151,35 +151,34 @@ def evaluate_command(
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
-    from alexnet_torch.evaluation.evaluate import check_same_classes
-    from alexnet_torch.evaluation.multi_crop import default_num_crops
-    from alexnet_torch.evaluation.test_sets.class_matching import match_classes, model_identities
-    from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
-    from alexnet_torch.evaluation.test_sets.held_out import held_out_part
-    from alexnet_torch.evaluation.test_sets.real_labels import RealLabels
-    from alexnet_torch.evaluation.test_sets.score import ScoreOptions, score_models
-    from alexnet_torch.evaluation.test_sets.set_report import results_json, results_text
+    from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
+    from alexnet_torch.evaluation.results import results_json, results_text, score_test_set
+    from alexnet_torch.evaluation.robustness import RealLabels
+    from alexnet_torch.evaluation.runs import read_settings
+    from alexnet_torch.evaluation.scoring import default_num_crops
+    from alexnet_torch.evaluation.test_sets import find_test_set, held_out_part
 
-    names, models = [str(run) for run in runs], [_load_run(run, devices) for run in runs]
-    check_same_classes({name: model.classes for name, model in zip(names, models, strict=True)})
+    models = {str(run): _load_run(run, devices) for run in runs}
+    (name, first), *_ = models.items()
+    check_same_classes({name: model.classes for name, model in models.items()})
+    if (data := data or read_settings(runs[0]).get("data")) is None:
+        raise UserError(f"evaluate: {name} does not say which images it was trained on; name some with --data")
     root = data_folder(data)
     test_set = find_test_set(root, held_out_part(runs, root), cache)
-    first = models[0]
-    match = match_classes(first.classes, names[0], test_set.classes, f"--data {data}", first.names)
+    match = match_classes(first.classes, name, test_set.classes, f"--data {data}", first.names)
     real_labels = RealLabels(real, model_identities(first.classes)) if real else None
     if real_labels:
         real_labels.check_names(test_set.split.keys)
-    are_crops = test_set.cropped_side is not None
-    if are_crops and crops not in (None, 1):
+    if test_set.cropped_side and crops not in (None, 1):
         raise UserError(f"--crops {crops}: the images of {test_set.root} are centre crops already; use --crops 1")
-    most = 1 if are_crops else crops or default_num_crops(models)
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
-    results = score_models(models, names, test_set, match, ScoreOptions(most, real_labels, csv, skip_bad, cache))
+    most = 1 if test_set.cropped_side else crops or default_num_crops(list(models.values()))
+    results = score_test_set(models, test_set, match, most, real_labels, csv, skip_bad, cache)
     shown_crops = [n for n in results.by_crops if crops in (None, n)]
     if json:
-        print(json_format.dumps(results_json(test_set, names, first, match, results, shown_crops), allow_nan=False))
+        print(json_format.dumps(results_json(test_set, first, match, results, shown_crops), allow_nan=False))
     else:
-        print(results_text(test_set, names, match, results, shown_crops))
+        print(results_text(test_set, match, results, shown_crops))
 
 
 def import_command(
@@ -265,7 +264,7 @@ def report_command(
         output: The file to write.
         data: The images that the run was trained on; none: write what needs no images.
     """
-    from alexnet_torch.evaluation.report_page.write import write_report
+    from alexnet_torch.evaluation.report_page import write_report
     from alexnet_torch.evaluation.runs import images_of_run
 
     model = _load_run(run, devices)

@@ -20,7 +20,7 @@ from alexnet_torch.data.image_lists import find_images, read_file_list
 from alexnet_torch.data.loader import decode_ahead
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.partial_features import PartialRows, Shapes, partial_rows
-from alexnet_torch.evaluation.predict import network_input, require_finite_outputs
+from alexnet_torch.evaluation.scoring import network_input, require_finite
 from alexnet_torch.files import atomic_write, explain_missing_package, sync_folder, utf8_text, writing
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.run_folder import library_versions
@@ -64,7 +64,7 @@ def stage_outputs(model: TrainedModel, stages: Sequence[str], crops: np.ndarray)
         stages: names of stages, such as "fc7".
         crops: (N, H, W, 3) uint8; H and W are the network's image size.
     """
-    outputs = model.net.stage_outputs(network_input(model, crops), stages)
+    outputs = model.net.stage_outputs(network_input(model, torch.from_numpy(crops)), stages)
     return {stage: output.float().cpu().contiguous().numpy() for stage, output in outputs.items()}
 
 
@@ -192,7 +192,7 @@ def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str],
             if request.skip_bad or not unreadable:
                 arrays = _arrays(model, request, batch.crops[0]) if len(batch.indices) else {}
                 for rows in arrays.values():
-                    require_finite_outputs(torch.from_numpy(rows), [files[start + i] for i in batch.indices])
+                    require_finite(torch.from_numpy(rows), [files[start + i] for i in batch.indices])
                 partial.append(len(batch.indices) + len(bad), arrays, bad)
             bar.update(len(batch.indices) + len(bad))
     listed = "\n".join(f"  {reason}" for _, reason in unreadable)

@@ -1,15 +1,19 @@
-"""Loss and top-k errors: sums over batches and ranks, the results, and their table."""
+"""What is counted of predictions: loss, top-k errors, and which classes are taken for which."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SumCounts = Callable[[Tensor], Tensor]
 """Adds up the counts of the ranks that evaluate different images."""
+
+_Z = 1.959963984540054  # the standard normal distribution has 95% of its mass within this distance of 0
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,6 @@ class EvalResult:
         return math.isfinite(self.loss)
 
 
-class EvalMetrics:
-    """Sums of losses and errors over batches."""
-
-    def __init__(self) -> None:
-        self._losses: list[float] = []
-        self._wrong1 = self._wrong5 = self._images = 0
-
-    def add(self, log_probs: Tensor, labels: Tensor) -> None:
-        """Counts a batch: (N, classes) and (N,), on one device."""
-        self._losses.append(F.nll_loss(log_probs, labels, reduction="sum").item())
-        self._wrong1 += int(count_wrong(log_probs, labels, 1))
-        self._wrong5 += int(count_wrong(log_probs, labels, 5))
-        self._images += len(labels)
-
-    def result(self, sum_counts: SumCounts) -> EvalResult:
-        """Returns the means over the images that all ranks have counted."""
-        counts = torch.tensor([math.fsum(self._losses), self._wrong1, self._wrong5, self._images], dtype=torch.float64)
-        loss, wrong1, wrong5, images = sum_counts(counts).tolist()
-        return EvalResult(loss / images, wrong1 / images, wrong5 / images)
-
-
 def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """Returns how many labels are not among the k most probable classes, as a 0-d integer tensor.
 
@@ -59,30 +42,120 @@ def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EnsembleResult:
-    """Results of each model, in the models' order, and of the average of their probabilities."""
+class Predictions:
+    """The most probable class of each of n images, with their labels."""
 
-    models: tuple[EvalResult, ...]
-    average: EvalResult
+    indices: np.ndarray  # (n,) int64, positions of the images in their set
+    labels: np.ndarray  # (n,) int64
+    predicted: np.ndarray  # (n,) int64
+    label_probability: np.ndarray  # (n,) float64
+    probability: np.ndarray  # (n,) float64, of the predicted class
 
 
-def error_table(names: Sequence[str], results: Mapping[int, EnsembleResult]) -> str:
-    """Returns a table of errors in %: a row for each model and, if there are several, one for their average.
+class Scores:
+    """Sums of losses and errors over batches; and each image's prediction, where images have indices.
 
-    The results are by the number of crops.
+    Args:
+        classes: (set classes,) int64, the model's class of each label, where labels are those of a test set. If it
+            lacks some of the model's classes, `among_set` has the scores among its own.
     """
-    rows = list(names)
-    columns: dict[str, list[float]] = {}
-    for num_crops, result in results.items():
-        shown = [*result.models, result.average] if len(names) > 1 else list(result.models)
-        crops = "centre crop" if num_crops == 1 else f"{num_crops} crops"
-        columns[f"{crops}, top-1"] = [r.top1_error for r in shown]
-        columns[f"{crops}, top-5"] = [r.top5_error for r in shown]
-    if len(names) > 1:
-        rows.append(f"average of {len(names)}")
-    width = max(map(len, ["error", *rows]))
-    lines = [f"{'error':{width}}  " + "  ".join(columns)]
-    for index, row in enumerate(rows):
-        cells = (f"{errors[index]:{len(heading)}.2%}" for heading, errors in columns.items())
-        lines.append(f"{row:{width}}  " + "  ".join(cells))
-    return "\n".join(lines)
+
+    def __init__(self, classes: Tensor | None = None) -> None:
+        self._classes, self._images = classes, 0
+        self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right; on its device, for no wait
+        self._rows: list[Tensor] = []
+        self.among_set: Scores | None = None
+
+    def add(self, log_probs: Tensor, labels: Tensor, indices: np.ndarray | None = None) -> None:
+        """Counts a batch: log-probabilities (n, classes), labels (n,) and the images' indices (n,)."""
+        labels = labels.to(log_probs.device)
+        own = labels if self._classes is None else self._classes.to(labels.device)[labels]
+        if self._classes is not None and len(self._classes) < log_probs.shape[1]:
+            self.among_set = self.among_set or Scores()
+            self.among_set.add(log_probs[:, self._classes].log_softmax(dim=1), labels)
+        loss = F.nll_loss(log_probs, own, reduction="sum")
+        wrong = [count_wrong(log_probs, own, k) for k in (1, 5)]
+        self._sums.append(torch.stack([loss.double(), *(count.double() for count in wrong)]))
+        self._images += len(labels)
+        if indices is not None:
+            top = log_probs.topk(1, dim=1)  # as count_wrong decides between equal ones
+            columns = [labels[:, None], top.indices, log_probs.gather(1, own[:, None]).exp(), top.values.exp()]
+            self._rows.append(torch.cat([torch.from_numpy(indices)[:, None].to(labels), *columns], dim=1))
+
+    def result(self, sum_counts: SumCounts = lambda counts: counts) -> EvalResult:
+        """Returns the means over the images that all ranks have counted."""
+        sums = torch.stack(self._sums).T.tolist() if self._sums else [[], [], []]
+        counts = torch.tensor([*map(math.fsum, sums), self._images], dtype=torch.float64)
+        loss, wrong1, wrong5, images = sum_counts(counts).tolist()
+        return EvalResult(loss / images, wrong1 / images, wrong5 / images)
+
+    def predictions(self, images: int, sum_counts: SumCounts = lambda counts: counts) -> Predictions:
+        """Returns the predictions of all ranks for a set of `images` images, some of which may have been left out."""
+        table = torch.zeros(images, 5, dtype=torch.float64)
+        for row in self._rows:
+            table[row[:, 0].long().cpu()] = torch.cat([torch.ones_like(row[:, :1]), row[:, 1:]], dim=1).cpu()
+        found, labels, predicted, label_probability, probability = sum_counts(table).numpy().T
+        seen = np.flatnonzero(found)
+        labels, predicted = labels[seen].astype(np.int64), predicted[seen].astype(np.int64)
+        return Predictions(seen, labels, predicted, label_probability[seen], probability[seen])
+
+
+class ConfusedPair(NamedTuple):
+    """Images of one class that were taken for another."""
+
+    label: int
+    predicted: int
+    images: int
+
+
+class Confusion:
+    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes.
+
+    Args:
+        predictions: for each image its label and class.
+        classes: (labels,) int64, the class that is right for each label: a test set may lack some of a model's.
+        model_classes: the number of the model's classes.
+    """
+
+    def __init__(self, predictions: Predictions, classes: np.ndarray, model_classes: int) -> None:
+        self._shape, self._right = (len(classes), model_classes), classes[predictions.labels] == predictions.predicted
+        self._labels, self._pairs = predictions.labels, predictions.labels * model_classes + predictions.predicted
+
+    @property
+    def images(self) -> np.ndarray:
+        """(labels,) int64: the images of each label."""
+        return np.bincount(self._labels, minlength=self._shape[0])
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(labels, model's classes) int64."""
+        return np.bincount(self._pairs, minlength=math.prod(self._shape)).reshape(self._shape)
+
+    def class_errors(self) -> np.ndarray:
+        """Returns the top-1 error of each label, (labels,) float64 in 0..1; nan where it has no image."""
+        wrong, images = np.bincount(self._labels[~self._right], minlength=self._shape[0]), self.images
+        errors = np.full(len(images), np.nan)
+        np.divide(wrong, images, out=errors, where=images > 0)
+        return errors
+
+    def most_confused(self, most: int = 20) -> list[ConfusedPair]:
+        """Returns the pairs of a label and a wrong class with the most images, these first; equal ones in order."""
+        pairs, counts = np.unique(self._pairs[~self._right], return_counts=True)
+        chosen = np.argsort(-counts, kind="stable")[:most]
+        return [ConfusedPair(*divmod(int(pairs[i]), self._shape[1]), int(counts[i])) for i in chosen]
+
+
+def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
+    """Returns the bounds of an error, as fractions: Wilson's score interval (1927) of 95% confidence.
+
+    It says how far an error measured on few images may be from that on all images of the kind. Unlike error ± two
+    standard errors it stays within 0..1 and is right for few images and for errors near 0.
+
+    Args:
+        wrong: how many images were wrong, 0 to `images`.
+        images: number of images, at least 1.
+    """
+    error, z2 = wrong / images, _Z * _Z / images
+    centre = (error + z2 / 2) / (1 + z2)
+    half = _Z / (1 + z2) * math.sqrt(error * (1 - error) / images + z2 / (4 * images))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
@@ -126,7 +126,7 @@ class RunSummary:
 
     name: str
     settings: dict[str, Any]
-    state: Literal["running", "stopped", "diverged", "failed", "done"]
+    state: str  # running, stopped, diverged, failed or done
     epoch: float  # epochs done at the last report
     best_error: float | None  # the lowest top-1 error of a validation, as a fraction; None before the first one
     best_epoch: float | None
@@ -177,11 +177,11 @@ def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
         best.get("top1_error"),
         best.get("epoch"),
         tests[-1]["top1_error"] if tests else None,
-        _training_seconds(records, settings.get("batch_size", 1)),
+        training_seconds(records, settings.get("batch_size", 1)),
     )
 
 
-def _training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> float:
+def training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> float:
     """Returns how long training took: each report's images over its images/s."""
     seconds, step = 0.0, 0.0
     for record in records:

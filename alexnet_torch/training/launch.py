@@ -35,7 +35,7 @@ from alexnet_torch.recipes.settings import Settings, resolve
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import RunCheckpoints
-from alexnet_torch.training.final_page import write_page
+from alexnet_torch.training.final_test import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.precision import Precision

@@ -16,8 +16,8 @@ from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full_state, weights_of
 from alexnet_torch.errors import Diverged, Interrupted, TrainingError, UserError
-from alexnet_torch.evaluation.evaluate import evaluate
 from alexnet_torch.evaluation.metrics import count_wrong
+from alexnet_torch.evaluation.scoring import Tested, evaluate
 from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.dropout import DropoutKey
@@ -98,6 +98,7 @@ class Trainer:
         self.parallel_net: nn.Module = self.net  # wrapped by `fit`, to add up gradients if there are several ranks
         self.captured_step: CapturedStep | None = None  # in place of `train_step`, from `fit` on
         self.stopped_by = 0  # the signal for which all ranks stop
+        self.tested: Tested | None = None  # the best weights, at the end
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
 
@@ -221,7 +222,7 @@ class Trainer:
         self._check_weights()
         sum_counts = self.ranks.collectives.sum_over_slices
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.mean, self._stop_requested, sum_counts)
+            errors = evaluate(self.net, self.val_loader, self._stop_requested, sum_counts)
         if errors is None:
             return False
         self._require_finite(errors.is_finite, f"the validation loss after step {state.step} is {errors.loss}")
@@ -262,11 +263,11 @@ class Trainer:
         step, mirror = self.state.best_step, not self.settings.no_mirror
         if step is None:
             return
-        tested = test_best(self.output, self.net, self.prepared, mirror, self.ranks, self._stop_requested)
-        if tested is None:  # interrupted: the next --resume tests them
+        self.tested = test_best(self.output, self.net, self.prepared, mirror, self.ranks, self._stop_requested)
+        if self.tested is None:  # interrupted: the next --resume tests them
             return
-        crops = max(tested)
-        centre, averaged = tested[1].average, tested[crops].average
+        crops = max(self.tested.errors)
+        centre, averaged = self.tested.errors[1], self.tested.errors[crops]
         is_finite = centre.is_finite and averaged.is_finite
         self._require_finite(
             is_finite, f"the loss of the best weights, of step {step}, is not finite with {crops} crops"

@@ -20,8 +20,8 @@ MODULES = {
     "evaluate": (
         "alexnet_torch.weights.model_file",
         "alexnet_torch.data.prepare",
-        "alexnet_torch.evaluation.evaluate",
-        "alexnet_torch.evaluation.test_sets.score",
+        "alexnet_torch.evaluation.scoring",
+        "alexnet_torch.evaluation.results",
     ),
     "train": ("alexnet_torch.training.launch",),
 }
@@ -89,7 +89,7 @@ def _run_command(phases: Phases, command: str, options: list[str]) -> None:
     cli, model_file = import_module("alexnet_torch.cli"), import_module("alexnet_torch.weights.model_file")
     phases.count("load the model", model_file, "load_model")
     if command == "predict":
-        phases.count("decode", import_module("alexnet_torch.evaluation.predict"), "decode_centre_crop")
+        phases.count("decode", import_module("alexnet_torch.evaluation.predict"), "centre_crop")
     phases.count("compute", model_file.AlexNet, "forward")
     if status := cli.main([command, *options]):
         sys.exit(status)

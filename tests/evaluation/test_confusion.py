@@ -1,4 +1,4 @@
-"""Counts of labels and guesses, compared with scikit-learn and with loops."""
+"""Counts of labels and predictions, compared with scikit-learn and with loops."""
 
 from collections import Counter
 
@@ -6,55 +6,66 @@ import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix
 
-from alexnet_torch.evaluation.confusion import ConfusedPair, Confusion
+from alexnet_torch.evaluation.metrics import ConfusedPair, Confusion, Predictions, Scores
 
 
-def random_batch(n: int, labels: int, guesses: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(n)
-    draw = (torch.randint(0, high, (n,), generator=generator) for high in (labels, guesses))
-    return next(draw), next(draw)
+def predictions(labels: np.ndarray, predicted: np.ndarray) -> Predictions:
+    unused = np.zeros(len(labels))
+    return Predictions(np.arange(len(labels)), labels, predicted, unused, unused)
+
+
+def random_images(n: int, labels: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(n)
+    return random.integers(0, labels, n), random.integers(0, classes, n)
 
 
 def test_counts_equal_scikit_learns() -> None:
-    confusion = Confusion.square(6)
-    batches = [random_batch(n, 6, 6) for n in (40, 1, 13)]
-    for labels, guesses in batches:
-        confusion.add(labels, guesses)
-    all_labels, all_guesses = (torch.cat(each).numpy() for each in zip(*batches, strict=True))
-    expected = confusion_matrix(all_labels, all_guesses, labels=range(6))
-    assert np.array_equal(confusion.counts, expected)
-    assert confusion.images.tolist() == [np.sum(all_labels == label) for label in range(6)]
-    errors = [np.mean(all_guesses[all_labels == label] != label) for label in range(6)]
+    labels, predicted = random_images(54, 6, 6)
+    confusion = Confusion(predictions(labels, predicted), np.arange(6), 6)
+    assert np.array_equal(confusion.counts, confusion_matrix(labels, predicted, labels=range(6)))
+    assert confusion.images.tolist() == [np.sum(labels == label) for label in range(6)]
+    errors = [np.mean(predicted[labels == label] != label) for label in range(6)]
     np.testing.assert_allclose(confusion.class_errors(), errors)
 
 
 def test_a_set_with_some_of_the_classes_has_a_row_for_each_and_a_column_for_all() -> None:
-    confusion = Confusion(np.array([4, 1]), 5)
-    confusion.add(torch.tensor([0, 0, 0, 1]), torch.tensor([4, 1, 0, 1]))
-    assert confusion.counts.tolist() == [[1, 1, 0, 0, 1], [0, 1, 0, 0, 0]]
-    np.testing.assert_allclose(confusion.class_errors(), [2 / 3, 0])
-
-
-def test_a_class_without_images_has_no_error() -> None:
-    confusion = Confusion.square(2)
-    confusion.add(torch.tensor([1]), torch.tensor([0]))
-    assert np.isnan(confusion.class_errors()[0])
-    assert confusion.class_errors()[1] == 1
+    found = predictions(np.array([0, 0, 0, 1]), np.array([4, 1, 0, 1]))
+    confusion = Confusion(found, np.array([4, 1, 2]), 5)
+    assert confusion.counts.tolist() == [[1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
+    np.testing.assert_allclose(confusion.class_errors(), [2 / 3, 0, np.nan])
 
 
 def test_the_most_confused_pairs_come_first() -> None:
-    confusion = Confusion(np.array([2, 0, 3]), 4)
-    labels, guesses = random_batch(200, 3, 4)
-    confusion.add(labels, guesses)
-    pairs = Counter(zip(labels.tolist(), guesses.tolist(), strict=True))
-    wrong = [(-count, label, guess) for (label, guess), count in pairs.items() if guess != (2, 0, 3)[label]]
-    expected = [ConfusedPair(label, guess, -count) for count, label, guess in sorted(wrong)]
+    labels, predicted = random_images(200, 3, 4)
+    confusion = Confusion(predictions(labels, predicted), np.array([2, 0, 3]), 4)
+    pairs = Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
+    wrong = [(-count, label, other) for (label, other), count in pairs.items() if other != (2, 0, 3)[label]]
+    expected = [ConfusedPair(label, other, -count) for count, label, other in sorted(wrong)]
     assert len(expected) == 9
     assert confusion.most_confused() == expected
     assert confusion.most_confused(2) == expected[:2]
+    assert Confusion(predictions(np.arange(3), np.arange(3)), np.arange(3), 3).most_confused() == []
 
 
-def test_without_errors_no_pair_is_confused() -> None:
-    confusion = Confusion.square(3)
-    confusion.add(torch.arange(3), torch.arange(3))
-    assert confusion.most_confused() == []
+def test_many_classes_take_memory_only_for_their_images() -> None:
+    many = 100_000  # a matrix would take 80 GB
+    labels = np.arange(0, many, 1000)
+    confusion = Confusion(predictions(labels, labels[::-1].copy()), np.arange(many), many)
+    assert np.nansum(confusion.class_errors()) == 100
+    assert confusion.most_confused(1) == [ConfusedPair(0, 99_000, 1)]
+
+
+def test_predictions_of_two_ranks_are_joined_by_the_images_indices() -> None:
+    log_probs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double().log_softmax(1)
+    labels, ranks = torch.tensor([3, 1, 0, 2, 2]), [Scores(), Scores()]
+    for scores, rows in zip(ranks, ([4, 0], [1, 3]), strict=True):  # image 2 is unreadable
+        scores.add(log_probs[rows], labels[rows], np.array(rows))
+    other = torch.zeros(5, 5, dtype=torch.float64)
+    ranks[1].predictions(5, lambda table: other.copy_(table))
+    joined = ranks[0].predictions(5, lambda table: table + other)
+    assert joined.indices.tolist() == [0, 1, 3, 4]
+    assert joined.labels.tolist() == labels[joined.indices].tolist()
+    assert joined.predicted.tolist() == log_probs.argmax(1)[joined.indices].tolist()
+    probabilities = log_probs.exp()
+    np.testing.assert_allclose(joined.label_probability, probabilities[joined.indices, labels[joined.indices]])
+    np.testing.assert_allclose(joined.probability, probabilities.amax(1)[joined.indices])

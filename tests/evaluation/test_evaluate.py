@@ -1,6 +1,6 @@
 """Errors of models and of their average, compared with loops over single images in float64."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,12 +10,20 @@ import torch
 
 from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
 from alexnet_torch.data.augment import subtract_mean
-from alexnet_torch.data.loader import Batch, Loader
+from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.evaluation.evaluate import evaluate, evaluate_models
-from alexnet_torch.evaluation.metrics import EvalResult, error_table
-from alexnet_torch.evaluation.multi_crop import cut_crops, default_num_crops
+from alexnet_torch.evaluation.metrics import EvalResult
+from alexnet_torch.evaluation.results import error_table
+from alexnet_torch.evaluation.scoring import (
+    ImageBatch,
+    cut_crops,
+    default_num_crops,
+    evaluate,
+    score,
+    score_validation_images,
+    worst_images,
+)
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
 from tests.support.folders import make_images
 from tests.support.nets import narrow
@@ -88,32 +96,57 @@ def assert_same(result: EvalResult, expected: EvalResult) -> None:
     assert result.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
+def batches(images: Mapping[int, PreparedImages], batch_size: int) -> Iterator[ImageBatch]:
+    loaders = [Loader(prepared, "val", side, batch_size).epoch(0) for side, prepared in images.items()]
+    for of_sides in zip(*loaders, strict=True):
+        squares = {side: batch.images for side, batch in zip(images, of_sides, strict=True)}
+        yield ImageBatch(squares, of_sides[0].labels, of_sides[0].indices)
+
+
 @pytest.mark.parametrize(("batch_size", "most_crops"), [(4, 10), (64, 5)])
 def test_errors_of_models_and_of_their_average_equal_those_of_a_loop(
     batch_size: int, most_crops: int, models: list[TrainedModel], images: dict[int, PreparedImages]
 ) -> None:
     """Batches of 4 leave a last one of 1 of the 21 images: each counts once."""
-    results = evaluate_models(models, images, most_crops, batch_size)
-    assert results is not None
-    assert list(results) == [1, most_crops]
-    labels = images[73].val.labels
-    for num_crops, result in results.items():
+    scores = score(models, batches(images, batch_size), most_crops)
+    assert scores is not None
+    assert list(scores) == [1, most_crops]
+    labels, results = images[73].val.labels, {n: [each.result() for each in of] for n, of in scores.items()}
+    for num_crops, found in results.items():
         expected = [expected_probabilities(model, images[model.mean.shape[0]], num_crops) for model in models]
-        for model_result, probabilities in zip(result.models, expected, strict=True):
-            assert_same(model_result, expected_result(probabilities, labels))
-        assert_same(result.average, expected_result(np.mean(expected, axis=0), labels))
-    assert len({each.loss for r in results.values() for each in (*r.models, r.average)}) == 8  # no two agree by chance
+        for result, probabilities in zip(found, [*expected, np.mean(expected, axis=0)], strict=True):
+            assert_same(result, expected_result(probabilities, labels))
+    assert len({each.loss for found in results.values() for each in found}) == 8  # no two agree by chance
 
 
 def test_the_centre_crop_gives_the_result_of_validation_in_training(
     models: list[TrainedModel], images: dict[int, PreparedImages]
 ) -> None:
-    results = evaluate_models(models[:1], images, 1)
-    assert results is not None
-    assert list(results) == [1]
-    in_training = evaluate(models[0].net, Loader(images[73], "val", 64, 5), torch.from_numpy(models[0].mean))
+    tested = score_validation_images(models[0], images[73])
+    in_training = evaluate(models[0].net, Loader(images[73], "val", 64, 5))
+    assert tested is not None
     assert in_training is not None
-    assert_same(results[1].average, in_training)
+    assert_same(tested.errors[1], in_training)
+
+
+def test_a_model_is_tested_with_its_predictions_and_its_worst_images(
+    models: list[TrainedModel], images: dict[int, PreparedImages]
+) -> None:
+    prepared, labels = images[73], images[73].val.labels
+    tested = score_validation_images(models[0], prepared, 10)
+    assert tested is not None
+    expected = expected_probabilities(models[0], prepared, 1)
+    assert list(tested.errors) == [1, 10]
+    assert tested.predictions.predicted.tolist() == expected.argmax(axis=1).tolist()
+    np.testing.assert_allclose(tested.predictions.label_probability, expected[range(21), labels], rtol=1e-4)
+    wrong = np.flatnonzero(expected.argmax(axis=1) != labels)
+    order = wrong[np.argsort(expected[wrong, labels[wrong]])]
+    worst = worst_images(tested, prepared, 3)
+    assert [image.path for image in worst] == [prepared.val.keys[index] for index in order[:3]]
+    assert prepared.val.images is not None
+    for image, index in zip(worst, order.tolist(), strict=False):
+        assert np.array_equal(image.pixels, prepared.val.images[index][4:68, 4:68])
+        assert (image.label, image.predicted) == (CLASSES[labels[index]], CLASSES[expected[index].argmax()])
 
 
 def test_crops_are_the_papers_ten() -> None:
@@ -133,27 +166,20 @@ def test_crops_are_the_papers_ten() -> None:
 def test_ten_crops_read_an_image_and_subtract_the_mean_once(
     models: list[TrainedModel], images: dict[int, PreparedImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, subtracted, epoch = [], [], Loader.epoch
+    subtracted = []
 
-    def counting_epoch(loader: Loader, number: int) -> Iterator[Batch]:
-        for batch in epoch(loader, number):
-            read.append(len(batch.labels))
-            yield batch
-
-    def counting_to_float(batch: torch.Tensor, *rest: object) -> torch.Tensor:
+    def counting(batch: torch.Tensor, *rest: object) -> torch.Tensor:
         subtracted.append(len(batch))
         return subtract_mean(batch, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Loader, "epoch", counting_epoch)
-    monkeypatch.setattr("alexnet_torch.evaluation.multi_crop.subtract_mean", counting_to_float)
-    evaluate_models(models, images, 10)
-    assert read == [21, 21]  # for two sides
+    monkeypatch.setattr("alexnet_torch.evaluation.scoring.subtract_mean", counting)
+    score(models, batches(images, 64), 10)
     assert subtracted == [21, 21, 21]  # for three models
 
 
 def test_evaluation_stops_when_it_is_asked_to(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
     answers = iter([False, True])
-    assert evaluate_models(models[:1], images, 10, 4, lambda: next(answers)) is None
+    assert score(models[:1], batches({73: images[73]}, 4), 10, should_stop=lambda: next(answers)) is None
 
 
 def test_models_trained_without_mirror_images_are_tested_on_five_crops(
@@ -164,10 +190,10 @@ def test_models_trained_without_mirror_images_are_tested_on_five_crops(
     assert default_num_crops([*models, load_model(tmp_path, ["cpu"])]) == 5
 
 
-def test_the_table_of_one_model_has_no_average(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
-    results = evaluate_models(models[:1], images, 1)
-    assert results is not None
-    assert len(error_table(["a"], results).splitlines()) == 2
+def test_top_5_errors_are_shown_where_there_are_more_than_five_classes() -> None:
+    results = {1: [EvalResult(0.1, 0.25, 0.125)]}
+    assert [line.split() for line in error_table(["a"], results, 6).splitlines()][1] == ["a", "25.00%", "12.50%"]
+    assert [line.split() for line in error_table(["a"], results, 5).splitlines()][1] == ["a", "25.00%"]
 
 
 def test_the_same_run_named_twice_is_refused(

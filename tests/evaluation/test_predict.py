@@ -2,18 +2,18 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from alexnet_torch.data.augment import centre_crops
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.predict import _decode_batches, predict
+from alexnet_torch.evaluation.predict import predict
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.weights.model_file import TrainedModel, describe_model, load_model, save_model
@@ -63,23 +63,21 @@ def test_results_have_the_files_order_and_equal_those_of_single_files(model: Tra
         assert probabilities == pytest.approx(sorted(expected.tolist(), reverse=True), rel=1e-4)
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 2])
-def test_no_more_batches_are_decoded_in_advance_than_asked_for(prefetch: int, files: list[Path]) -> None:
-    batches = [files[:3], files[3:6], files[6:7]]
-    started = []
-
-    def decode(file: Path) -> np.ndarray:
-        started.append(file)
-        return np.array(files.index(file))
-
-    with ThreadPoolExecutor(2) as pool:
-        decoded = _decode_batches(pool, decode, batches, prefetch)
-        first, images = next(decoded)
-        assert (first, [int(image) for image in images]) == (files[:3], [0, 1, 2])
-        assert set(started) <= {file for batch in batches[: 1 + prefetch] for file in batch}
-        rest = [*decoded]
-    assert [int(image) for _, images in rest for image in images] == [3, 4, 5, 6]
-    assert [file for batch, _ in rest for file in batch] == files[3:7]
+def test_strings_folders_pictures_and_arrays_are_predicted_alike(model: TrainedModel, files: list[Path]) -> None:
+    folder = files[0].parent
+    inside = [file for file in files if file.parent == folder]
+    expected = [guesses for _, guesses in predict(model, inside)]
+    assert [*predict(model, str(folder))] == [*zip(inside, expected, strict=True)]
+    assert [*predict(model, map(str, inside))] == [*zip(map(str, inside), expected, strict=True)]
+    picture = Image.open(inside[1])
+    array = np.asarray(picture)
+    mixed = [*predict(model, [picture, inside[2], array])]
+    assert mixed[0][0] is picture
+    assert mixed[2][0] is array
+    for (_, guesses), index in zip(mixed, (1, 2, 1), strict=True):
+        assert [each["label"] for each in guesses] == [each["label"] for each in expected[index]]
+        probabilities = [each["probability"] for each in expected[index]]
+        assert [each["probability"] for each in guesses] == pytest.approx(probabilities, rel=1e-5)
 
 
 def test_a_bad_file_raises_an_error_after_the_earlier_batches(model: TrainedModel, files: list[Path]) -> None:

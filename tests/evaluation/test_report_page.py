@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alexnet_torch import load_model, predict
+from alexnet_torch.evaluation import report_page
 from alexnet_torch.evaluation.figures import style
-from alexnet_torch.evaluation.intervals import wilson_interval
-from alexnet_torch.evaluation.report_page import write
+from alexnet_torch.evaluation.metrics import wilson_interval
 from tests.support.browser import browser
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
@@ -170,7 +170,7 @@ def test_a_page_that_fails_does_not_fail_the_run(finished: Path, tmp_path: Path)
         raise MemoryError("of this test")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "write_report", fail)
+        patch.setattr(report_page, "write_report", fail)
         given = ["--data", str(finished.parent / "images"), "--recipe", "demo", "--max-steps", "1"]
         done = run_train(*given, "--output", tmp_path / "run", page=True)
     assert done.returncode == 0

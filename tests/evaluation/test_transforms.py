@@ -14,7 +14,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from alexnet_torch import transforms
-from alexnet_torch.evaluation.predict import decode_centre_crop, network_input
+from alexnet_torch.evaluation.predict import centre_crop
+from alexnet_torch.evaluation.scoring import network_input
 from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.nets import narrow_net
 
@@ -28,7 +29,8 @@ def make_model(size: int, side: int) -> TrainedModel:
 
 
 def input_of_predict(model: TrainedModel, file: Path) -> Tensor:
-    return network_input(model, decode_centre_crop(file, model.mean.shape[0], model.net.image_size)[None])[0]
+    crop = centre_crop(file, len(model.mean), model.net.image_size)
+    return network_input(model, torch.from_numpy(crop)[None])[0]
 
 
 def write_images(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import torch
 
 from alexnet_torch import load_model
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.metrics import EvalMetrics, EvalResult
+from alexnet_torch.evaluation.metrics import EvalResult, Scores
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.weights.input_convention import mean_from_option
@@ -136,6 +136,6 @@ def test_a_mean_image_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_result_of_no_loss_that_is_finite_says_so() -> None:
-    metrics = EvalMetrics()
+    metrics = Scores()
     metrics.add(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
-    assert not metrics.result(lambda counts: counts).is_finite
+    assert not metrics.result().is_finite

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_torch.evaluation.figures.style import MARKERS, PALETTE, Figure, printable_name, styled
-from alexnet_torch.evaluation.guesses import WrongImage
 from alexnet_torch.evaluation.runs import read_records
+from alexnet_torch.evaluation.scoring import WrongImage
 
 MAX_POINTS = 300  # of a curve
 COLUMNS = 8  # of worst images
@@ -147,7 +147,7 @@ def wrong_images_figure(images: Sequence[WrongImage]) -> Figure:
         axes = figure.add_subplot(rows, COLUMNS, index)
         axes.imshow(image.pixels, interpolation="nearest")
         axes.set_axis_off()
-        label, guess = printable_name(image.label, 16), printable_name(image.guess, 16)
-        shown = f"{label} ({image.label_probability:.1%})\nguess {guess} ({image.guess_probability:.0%})"
+        label, guess = printable_name(image.label, 16), printable_name(image.predicted, 16)
+        shown = f"{label} ({image.label_probability:.1%})\nguess {guess} ({image.probability:.0%})"
         axes.set_title(shown, fontsize=8)
     return figure

@@ -16,7 +16,8 @@ from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures.style import BLUE, ORANGE, SKY, VERMILLION, Axes, Figure, printable_name, styled
-from alexnet_torch.evaluation.predict import Prediction, require_finite_outputs
+from alexnet_torch.evaluation.predict import Prediction
+from alexnet_torch.evaluation.scoring import require_finite
 from alexnet_torch.randomness import random_generator
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -58,7 +59,7 @@ def find_examples(
         return []
     stages = model.net.architecture.stage_names[-2:]
     features, logits = map(torch.from_numpy, stage_outputs(model, stages, crops).values())
-    require_finite_outputs(logits, [Path(picture.file) for picture in pictures])
+    require_finite(logits, [Path(picture.file) for picture in pictures])
     probabilities, best = logits.softmax(dim=1).topk(min(5, len(model.classes)))
     for picture, *pairs in zip(pictures, best.tolist(), probabilities.tolist(), strict=True):
         top = zip(*pairs, strict=True)

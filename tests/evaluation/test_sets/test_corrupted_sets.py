@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet_torch.data.decode import decode_file
-from alexnet_torch.evaluation.test_sets.corrupted_sets import find_corruptions
-from alexnet_torch.evaluation.test_sets.imagenet_c import ALEXNET_ERRORS
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, find_corruptions
 from tests.support.commands import run_cli
 from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, write_image
 
@@ -94,9 +93,9 @@ def test_one_corruption_and_one_severity_are_found_by_their_folders(run: Path, t
     root = tmp_path / "imagenet-c"
     for severity in (2, 3):
         write_image(root / "snow" / str(severity) / WNIDS[5] / "1.png", severity, (224, 224))
-    assert [each.name for each in find_corruptions(root)] == ["snow/2", "snow/3"]
-    assert [each.name for each in find_corruptions(root / "snow")] == ["snow/2", "snow/3"]
-    assert [each.name for each in find_corruptions(root / "snow" / "3")] == ["snow/3"]
+    assert [name for name, _ in find_corruptions(root)] == ["snow/2", "snow/3"]
+    assert [name for name, _ in find_corruptions(root / "snow")] == ["snow/2", "snow/3"]
+    assert [name for name, _ in find_corruptions(root / "snow" / "3")] == ["snow/3"]
     assert find_corruptions(root / "snow" / "3" / WNIDS[5]) == []
     one = evaluate_json(run, "--data", root / "snow/3")["results"][0]
     assert one["corruptions"]["snow"]["3"] == error_of(run, [root / "snow/3" / WNIDS[5] / "1.png"], [5])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_torch.evaluation.test_sets.find_test_set import find_test_set
+from alexnet_torch.evaluation.test_sets import find_test_set
 from alexnet_torch.run_folder import MODEL_WEIGHTS
 from tests.support.commands import run_cli
 from tests.support.folders import make_images
@@ -220,7 +220,8 @@ def test_a_network_whose_outputs_overflow_is_refused(imagenet_a: Path, tmp_path:
         weights["towers.0.fc8.weight"][place] = sign
     torch.save(weights, broken / MODEL_WEIGHTS)
     line = refused(broken, "--data", imagenet_a, "--csv", tmp_path / "out.csv")
-    assert f"{broken}: the network's outputs for " in line
+    assert f"{broken}: val/n0" in line
+    assert "the network's outputs for it are infinite" in line
     assert not (tmp_path / "out.csv").exists()
 
 

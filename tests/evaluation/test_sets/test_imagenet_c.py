@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alexnet_torch.evaluation.test_sets.imagenet_c import ALEXNET_ERRORS, SEVERITIES, CorruptionErrors
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, CorruptionErrors
 
 # ResNet-50's errors in % as the paper's table of corruptions has them: CE = error / AlexNet's error, mCE 76.7
 RESNET_CE = [80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77]

@@ -3,11 +3,12 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from alexnet_torch.data.sources.class_names import same_names, some
 from alexnet_torch.data.sources.imagenet_classes import WNID, imagenet_classes
 from alexnet_torch.data.sources.source import SourceClass
 from alexnet_torch.errors import UserError
@@ -15,22 +16,32 @@ from alexnet_torch.errors import UserError
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """The classes of a test set among those of a model.
+    """The classes of a test set among those of a model."""
 
-    Attributes:
-        indices: (set classes,) int64, the model's class of each class of the set.
-        how: what they were matched by, for people.
-        model_classes: the number of the model's classes.
-    """
-
-    indices: np.ndarray
-    how: str
+    indices: np.ndarray  # (set classes,) int64, the model's class of each class of the set
+    how: str  # what they were matched by, for people
     model_classes: int
 
     @property
     def is_subset(self) -> bool:
         """Whether the set lacks some of the model's classes: it is then scored among its own classes, too."""
         return len(self.indices) < self.model_classes
+
+
+def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
+    """Raises a UserError unless runs, by their names, have the same classes in the same order."""
+    (first, first_classes), *others = classes_by_run.items()
+    for other, classes in others:
+        if same_names(classes, first_classes):
+            continue
+        difference = "they are in a different order"
+        if missing := set(first_classes) - set(classes):
+            difference = f"it lacks {min(missing)!r}"
+        elif extra := set(classes) - set(first_classes):
+            difference = f"it also has {min(extra)!r}"
+        raise UserError(
+            f"{other}: its classes differ from those of {first}: {difference}; name runs and images of the same classes"
+        )
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
@@ -67,28 +78,22 @@ def match_classes(
     Raises:
         UserError: a class of the set is none of the model's, or could be several.
     """
-    identities = model_identities(model)
+    identities, own = model_identities(model), [each.identity for each in test]
     index_of = {identity: index for index, identity in enumerate(identities)}
-    own = [each.identity for each in test]
-    has_wnids = all(map(WNID.fullmatch, identities))
+    has_wnids, how = all(map(WNID.fullmatch, identities)), "WordNet ID"
     if all(identity in index_of for identity in own):
-        how = "WordNet ID" if has_wnids else "name"
+        how = how if has_wnids else "name"
         _check_numbers([(names or model)[index_of[identity]] for identity in own], test, model_name, test_name)
-        return ClassMatch(np.array([index_of[identity] for identity in own], np.int64), how, len(model))
-    if has_wnids and all(_is_standard_index(each.identity) and each.name == each.identity for each in test):
-        standard = imagenet_classes()
-        found: list[set[int]] = [_known(index_of, [standard[int(number)].identity]) for number in own]
-        how = "ImageNet's index (its folders are numbers)"
+        found = [{index_of[identity]} for identity in own]
+    elif has_wnids and all(re.fullmatch("0*[0-9]{1,3}", each.identity) and each.name == each.identity for each in test):
+        how, standard = "ImageNet's index (its folders are numbers)", imagenet_classes()
+        found = [{index_of[i]} if (i := standard[int(number)].identity) in index_of else set() for number in own]
     elif has_wnids and all(map(WNID.fullmatch, own)):
-        found, how = [_known(index_of, [identity]) for identity in own], "WordNet ID"
+        found = [{index_of[identity]} if identity in index_of else set() for identity in own]
     else:
-        found, how = _match_names(names or model, identities, test), "name"
+        how, found = "name", _match_names(names or model, identities, test)
     _check(found, own, model_name, test_name)
     return ClassMatch(np.array([min(indices) for indices in found], np.int64), how, len(model))
-
-
-def _is_standard_index(identity: str) -> bool:
-    return identity.isascii() and identity.isdigit() and int(identity) < 1000
 
 
 def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name: str, test_name: str) -> None:
@@ -100,10 +105,6 @@ def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name
                 f"{test_name}: its class {each.identity} is {each.name}, and that of {model_name} is {name}; "
                 "name a set of the model's classes"
             )
-
-
-def _known(index_of: dict[str, int], identities: Iterable[str]) -> set[int]:
-    return {index_of[identity] for identity in identities if identity in index_of}
 
 
 def _match_names(model: Sequence[str], identities: Sequence[str], test: Sequence[SourceClass]) -> list[set[int]]:
@@ -143,27 +144,13 @@ def _is_name_of(name: str, standard: SourceClass) -> bool:
 
 def _check(found: Sequence[set[int]], own: Sequence[str], model_name: str, test_name: str) -> None:
     """Raises a UserError unless each class of the set is exactly one class of the model, and no other class is it."""
-    unknown = [identity for identity, indices in zip(own, found, strict=True) if not indices]
-    if unknown:
-        raise UserError(
-            f"{test_name}: {_count(unknown, own)} none of the classes of {model_name}: {_some(unknown)}; "
-            "name a set of the model's classes, with the same WordNet IDs or names"
-        )
     counts = Counter(index for indices in found for index in indices)
-    unclear = [
-        identity for identity, indices in zip(own, found, strict=True) if len(indices) > 1 or counts[min(indices)] > 1
-    ]
-    if unclear:
-        raise UserError(
-            f"{test_name}: {_count(unclear, own)} not clearly one class of {model_name}, by name: {_some(unclear)}; "
-            "name the set's folders by WordNet ID"
-        )
-
-
-def _count(some: Sequence[str], own: Sequence[str]) -> str:
-    return f"{len(some)} of its {len(own)} classes {'is' if len(some) == 1 else 'are'}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """Returns up to five names: a thousand are too many for a message."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    unknown = [name for name, indices in zip(own, found, strict=True) if not indices]
+    unclear = [name for name, each in zip(own, found, strict=True) if len(each) > 1 or counts[min(each, default=0)] > 1]
+    for names, what, fix in (
+        (unknown, "none of the classes of {}", "name a set of the model's classes, with the same WordNet IDs or names"),
+        (unclear, "not clearly one class of {}, by name", "name the set's folders by WordNet ID"),
+    ):
+        if names:
+            count = f"{len(names)} of its {len(own)} classes {'is' if len(names) == 1 else 'are'}"
+            raise UserError(f"{test_name}: {count} {what.format(model_name)}: {some(names)}; {fix}")

@@ -1,1 +1,0 @@
-"""The page about a run that the command `report` writes: one HTML file that needs no server and no other file."""

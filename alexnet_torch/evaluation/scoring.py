@@ -1,0 +1,226 @@
+"""From images to log-probabilities to scores: the one loop of validation, tests, `evaluate` and pages."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alexnet_torch.data.augment import centre_crops, subtract_mean
+from alexnet_torch.data.loader import Loader, decode_ahead
+from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.metrics import EvalResult, Predictions, Scores, SumCounts
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.weights.model_file import TrainedModel
+
+ShouldStop = Callable[[], bool]
+
+
+class ImageBatch(NamedTuple):
+    """Decoded images with known classes."""
+
+    images: Mapping[int, Tensor]  # by their side in pixels: (n, side, side, 3) uint8
+    labels: Tensor  # (n,) int64
+    indices: np.ndarray | None  # (n,) int64, positions in their set
+
+
+LogProbs = dict[int, list[Tensor]]
+"""By the number of crops, (n, classes) log-probabilities of each model and, if there are several, of their average."""
+
+
+def default_num_crops(models: Sequence[TrainedModel]) -> int:
+    """Returns the paper's 10, or 5 if a model was trained without mirror images, as on digits."""
+    return 10 if all(model.mirror for model in models) else 5
+
+
+def network_input(model: TrainedModel, images: Tensor) -> Tensor:
+    """Returns images minus the mean image, (n, 3, H, W) float on the network's first device.
+
+    The images are (n, H, W, 3) uint8, squares of the mean image's side or centre crops of these.
+    """
+    mean = torch.from_numpy(model.mean).to(model.net.devices[0], torch.get_default_dtype())
+    return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
+
+
+def cut_crops(images: Tensor, size: int, num_crops: int) -> Iterator[Tensor]:
+    """Yields each crop of all images, (n, 3, size, size), as in section 4.1 of the paper; the centre crop is first.
+
+    Args:
+        images: (n, 3, S, S) full images, after subtraction of the mean image, so that it is cut as they are.
+        size: height and width of a crop, in pixels.
+        num_crops: 1, the centre; 5, the centre and the four corners; 10, these and their mirror images.
+    """
+    last = images.shape[-1] - size
+    corners = [(0, 0), (0, last), (last, 0), (last, last)] if num_crops > 1 else []
+    for top, left in [(last // 2, last // 2), *corners]:
+        crop = images[:, :, top : top + size, left : left + size]
+        yield crop
+        if num_crops == 10:
+            yield crop.flip(3)
+
+
+@torch.no_grad()
+def log_probabilities(
+    model: TrainedModel, images: Tensor, num_crops: int = 1, dtype: torch.dtype = torch.float64
+) -> dict[int, Tensor]:
+    """Returns each image's log-probabilities (n, classes) of at least `dtype`, by the number of crops.
+
+    That is of the centre crop and, if `num_crops` > 1, of the crops' mean softmax; images as for `network_input`.
+    """
+    log_probs = []
+    for crop in cut_crops(network_input(model, images), model.net.image_size, num_crops):
+        logits = model.net(crop)
+        log_probs.append(logits.to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=1))
+    return {1: log_probs[0]} if num_crops == 1 else {1: log_probs[0], num_crops: _log_mean(log_probs)}
+
+
+def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
+    """Returns the logarithm of the mean probability: the paper averages probabilities, not logits."""
+    return torch.stack([*log_probs]).logsumexp(dim=0) - math.log(len(log_probs))
+
+
+def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
+    """Raises a UserError if a network's outputs (n, ...) for n images are not finite; it names the first such image."""
+    if not bool(outputs.sum().isfinite()):
+        bad = next((i for i, output in enumerate(outputs) if not bool(output.sum().isfinite())), 0)
+        raise UserError(
+            f"{images[bad]}: the network's outputs for it are infinite or not numbers: its training has diverged; "
+            "use another run's model"
+        )
+
+
+def score(
+    models: Sequence[TrainedModel],
+    batches: Iterable[ImageBatch],
+    num_crops: int = 1,
+    classes: Tensor | None = None,
+    should_stop: ShouldStop = lambda: False,
+    watch: Callable[[ImageBatch, LogProbs], None] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> dict[int, list[Scores]] | None:
+    """Scores models, and the average of several; all score a batch before the next one is read.
+
+    Args:
+        models: of any architecture and image size, with the same classes.
+        batches: with images of each model's mean image's side, or for one crop of its image size.
+        num_crops: 1; or 5 or 10, which give the scores of the centre crop, too.
+        classes: as for `Scores`.
+        should_stop: called before each batch; the result is None if it returns True.
+        watch: called with each batch and what the models predict for it.
+        dtype: of the log-probabilities, at least.
+    """
+    count = len(models) + (len(models) > 1)
+    scores = {n: [Scores(classes) for _ in range(count)] for n in sorted({1, num_crops})}
+    for batch in batches:
+        if should_stop():
+            return None
+        by_model = []
+        for model in models:
+            images = batch.images.get(len(model.mean))
+            images = batch.images[model.net.image_size] if images is None else images
+            by_model.append(log_probabilities(model, images, num_crops, dtype))
+        log_probs = {n: [each[n] for each in by_model] for n in scores}
+        for n, values in log_probs.items():
+            if len(models) > 1:
+                values.append(_log_mean(values))
+            for each, value in zip(scores[n], values, strict=True):
+                each.add(value, batch.labels, batch.indices)
+        if watch:
+            watch(batch, log_probs)
+    return scores
+
+
+def evaluate(
+    net: AlexNet,
+    loader: Loader,
+    should_stop: ShouldStop = lambda: False,
+    sum_counts: SumCounts = lambda counts: counts,
+) -> EvalResult | None:
+    """Computes the loss and errors of a network in training, in evaluation mode, with the centre crop.
+
+    Args:
+        net: its training mode is restored afterwards.
+        loader: of the validation images.
+        should_stop: called before each batch; the result is None if it returns True.
+        sum_counts: adds up the counts of ranks that have different slices of each batch.
+    """
+    model, training = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean), net.training
+    batches = (ImageBatch({loader.image_size: b.images}, b.labels, None) for b in loader.epoch(0))
+    try:
+        scores = score([model], batches, should_stop=should_stop, dtype=torch.float32)
+    finally:
+        net.train(training)
+    return scores[1][0].result(sum_counts) if scores else None
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test of a trained model on its validation images."""
+
+    model: TrainedModel
+    errors: dict[int, EvalResult]  # by the number of crops
+    predictions: Predictions  # with the centre crop
+
+
+def score_validation_images(
+    model: TrainedModel,
+    prepared: PreparedImages,
+    num_crops: int = 1,
+    should_stop: ShouldStop = lambda: False,
+    slices: tuple[int, int] = (0, 1),
+    sum_counts: SumCounts = lambda counts: counts,
+    workers: int | None = None,
+) -> Tested | None:
+    """Tests a model on the validation images of its data set; returns None if `should_stop`.
+
+    Args:
+        model: in evaluation mode.
+        prepared: the images.
+        num_crops: as for `score`.
+        should_stop: as for `score`.
+        slices: index of this rank's slice of each batch, and number of slices.
+        sum_counts: adds up the counts of all slices.
+        workers: processes that decode images; one for each core by default.
+    """
+    side = model.net.image_size if num_crops == 1 else prepared.side
+    loader = Loader(prepared, "val", side, 64, workers=workers, slices=slices)
+    count, hidden = loader.batches_per_epoch, slices[0] > 0 or None
+    loaded = tqdm(loader.epoch(0), total=count, unit="batch", disable=hidden, leave=False)
+    batches = (ImageBatch({side: batch.images}, batch.labels, batch.indices) for batch in loaded)
+    scores = score([model], batches, num_crops, should_stop=should_stop)
+    if scores is None:
+        return None
+    errors = {n: each.result(sum_counts) for n, (each,) in scores.items()}
+    return Tested(model, errors, scores[1][0].predictions(len(prepared.val.labels), sum_counts))
+
+
+@dataclass(frozen=True)
+class WrongImage:
+    """An image whose most probable class is wrong."""
+
+    path: str  # relative to the data folder
+    label: str
+    label_probability: float
+    predicted: str
+    probability: float
+    pixels: np.ndarray  # (H, W, 3) uint8, what the network sees
+
+
+def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> list[WrongImage]:
+    """Returns the images with a wrong prediction whose label has the lowest probability, the lowest first."""
+    p, names, size = tested.predictions, prepared.names, tested.model.net.image_size
+    wrong = np.flatnonzero(p.predicted != p.labels)
+    wrong = wrong[np.argsort(p.label_probability[wrong], kind="stable")][:most]
+    samples, worst = prepared.val.split.take(p.indices[wrong]), []
+    for batch in decode_ahead(samples, [(prepared.side, size)]):
+        for row, pixels in zip(batch.indices.tolist(), batch.crops[0], strict=True):
+            i = wrong[row]
+            label, predicted = names[p.labels[i]], names[p.predicted[i]]
+            numbers = float(p.label_probability[i]), float(p.probability[i])
+            worst.append(WrongImage(samples.keys[row], label, numbers[0], predicted, numbers[1], pixels))
+    return worst

@@ -1,0 +1,218 @@
+"""Test sets: images with known classes, how --data names them, and their batches, decoded once for all networks."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_of
+from alexnet_torch.data.loader import Loader, decode_ahead
+from alexnet_torch.data.manifest import MANIFEST, stale_reason
+from alexnet_torch.data.prepared_images import PreparedImages, load_map, load_prepared
+from alexnet_torch.data.sources.class_folders import (
+    check_not_empty,
+    is_image_folder,
+    read_class_folders,
+    read_split_of,
+)
+from alexnet_torch.data.sources.class_names import class_order
+from alexnet_torch.data.sources.image_files import source_of_files
+from alexnet_torch.data.sources.image_tree import ImageTree
+from alexnet_torch.data.sources.imagenet_classes import WNID
+from alexnet_torch.data.sources.junk import PassedOver
+from alexnet_torch.data.sources.kaggle import is_kaggle
+from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.source import Source, SourceClass, SourceSplit
+from alexnet_torch.data.sources.tiny_imagenet import is_tiny_imagenet
+from alexnet_torch.data.sources.val_split import ValSplit, with_validation
+from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.robustness import find_corruptions, list_corruptions
+from alexnet_torch.evaluation.runs import recorded_split
+from alexnet_torch.evaluation.scoring import ImageBatch
+from alexnet_torch.weights.model_file import TrainedModel
+
+KNOWN_SETS = {
+    "imagenetv2": "ImageNet-V2",
+    "imagenet-v2": "ImageNet-V2",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet-sketch": "ImageNet-Sketch",
+    "sketch": "ImageNet-Sketch",
+}
+"""What sets are called whose folders begin with this word, as their authors distribute them."""
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images with known classes."""
+
+    __test__ = False  # no class of tests, for pytest
+
+    form: str  # as people call it
+    root: Path  # the folder or file that --data names
+    classes: tuple[SourceClass, ...]  # that the labels are of
+    split: SourceSplit  # the images, in their order
+    passed_over: PassedOver  # what is no image
+    groups: tuple[str, ...] = ()  # of images that are scored separately, too, such as "snow/3"; often none
+    group_of: np.ndarray | None = None  # (n,) int64, each image's group
+    cropped_side: int | None = None  # side of the images in pixels, if they are centre crops already
+    source: Source | None = None  # what the set is the validation images of, if it is
+
+    @classmethod
+    def of_source(cls, source: Source) -> "TestSet":
+        """Returns the validation images of a source."""
+        val = source.split("val")
+        return cls(source.form, source.root, source.classes, val, source.passed_over, source=source)
+
+    def describe(self) -> str:
+        """Returns one line for people: form, numbers of classes and images, what was passed over."""
+        counts = f"{len(self.classes):,} classes, {len(self.split):,} images"
+        return f"--data {self.root}: {self.form}, {counts}{self.passed_over}"
+
+
+def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
+    """Returns how the runs' training divided a data set into training and validation images by --val-split.
+
+    Returns None if it is another set than they were trained on, or has validation images of its own. Raises a UserError
+    if the runs divided it in different ways, so that each was trained on some of the others' images.
+    """
+    parts = {run: recorded_split(run, root) for run in runs}
+    first, *others = parts
+    for other in others:
+        if parts[other] != parts[first]:
+            raise UserError(
+                f"--data {root}: {first} and {other} were trained on different parts of it (--val-split, --seed): "
+                "an image that tests one has trained the other; evaluate each alone"
+            )
+    return parts[first]
+
+
+def find_test_set(root: Path, val_split: ValSplit | None = None, cache: str = "auto") -> TestSet:
+    """Lists the images of a test set, without decoding any; where there is val/, train/ is not needed and not listed.
+
+    Args:
+        root: a folder of class folders, or one with val/, or one that contains nothing but such a folder; ImageNet-C,
+            or one of its corruptions or severities; or any source, of which the validation images are taken.
+        val_split: how the models' training chose its validation images among the set's: only these are taken.
+        cache: where the digests of a divided set's files are kept, as for `prepare`.
+
+    Raises:
+        UserError: there is nothing, or no validation images; the message says what is missing.
+    """
+    if not root.exists():
+        raise UserError(f"--data {root}: there is no such file or folder; name a folder of class folders, or with val/")
+    if val_split:
+        return TestSet.of_source(with_validation(open_source(root), val_split, cache_folder(cache)))
+    if not root.is_dir():
+        return _of_source(root)
+    if corruptions := find_corruptions(root):
+        return TestSet(**list_corruptions(root, corruptions))
+    tree = ImageTree(root)
+    if is_image_folder(tree) and not is_kaggle(tree) and not is_tiny_imagenet(tree):
+        return _open_val(root) if tree.is_folder("val") else _of_source(root)
+    names = ImageTree(root).subfolders()
+    if len(names) == 1 and not len(ImageTree(root).images("", deep=False)):
+        if not len(ImageTree(root / names[0]).images("", deep=False)):
+            return find_test_set(root / names[0])  # the folder that a set is in, as archives are often unpacked
+        tree = ImageTree(root)  # the one class of a set, which is too few for a source to train on
+        classes = read_class_folders(tree, "")
+        check_not_empty(tree.what, "", classes)
+        source = source_of_files("class folders", root, class_order(classes), {"train": classes}, tree.passed_over)
+        return TestSet.of_source(_as_validation(source))
+    return _of_source(root)
+
+
+def _open_val(root: Path) -> TestSet:
+    """Lists val/ of ImageFolder's layout, or ILSVRC-2012's flat val/."""
+    if not ImageTree(root / "val").subfolders():
+        return find_test_set(root / "val")
+    tree = ImageTree(root)
+    val = read_split_of(tree, "val")
+    return TestSet.of_source(source_of_files("images of val/", root, class_order(val), {"val": val}, tree.passed_over))
+
+
+def _of_source(root: Path) -> TestSet:
+    source = open_source(root)
+    if any(split.name == "val" for split in source.splits):
+        return TestSet.of_source(source)
+    if source.form.startswith("class folders"):  # which are not divided: all of them are the test set
+        return TestSet.of_source(_as_validation(source))
+    raise UserError(f"--data {root}: {source.without_val or 'has no validation images; name a set that has'}")
+
+
+def _as_validation(source: Source) -> Source:
+    """Returns a source whose training images are validation images; its form is a known set's, if it is one."""
+    (split,) = source.splits
+    keys = Names.of(f"val/{key.partition('/')[2]}" for key in split.keys)
+    root, form = source.root.absolute(), source.form
+    if all(WNID.fullmatch(each) or each.isdigit() for each in source.identities):
+        for name in (root.parent.name.lower(), root.name.lower()):
+            form = next((known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", name)), form)
+    return replace(source, form=form, splits=(replace(split, name="val", keys=keys),))
+
+
+def image_batches(
+    test_set: TestSet, models: Sequence[TrainedModel], cache: str, skip_bad: bool, skipped: list[str]
+) -> Iterator[ImageBatch]:
+    """Yields a set's images in every size that the models read, 64 at a time, with progress on a terminal.
+
+    What training has stored is not decoded again. Messages about unreadable images are added to `skipped`.
+
+    Raises:
+        UserError: an image cannot be read, without `skip_bad`; or none can.
+    """
+    cropped, labels = test_set.cropped_side, test_set.split.labels
+    sides = sorted({model.net.image_size if cropped else len(model.mean) for model in models})
+    stored = None if cropped else stored_images(test_set, sides, cache)
+    with closing(tqdm(total=len(labels), unit="image", disable=None, leave=False)) as bar:
+        if stored is not None:
+            loaders = [Loader(each, "val", each.side, 64).epoch(0) for each in stored]
+            for batches in zip(*loaders, strict=True):
+                indices = batches[0].indices
+                images = {side: batch.images for side, batch in zip(sides, batches, strict=True)}
+                yield ImageBatch(images, torch.from_numpy(labels[indices]), indices)
+                bar.update(len(indices))
+            return
+        for decoded in decode_ahead(test_set.split, [(side, side) for side in sides], required_side=cropped):
+            skipped += [str(error) for _, error in decoded.bad]
+            if skipped and not skip_bad:
+                fix = "mend it or move it elsewhere, or leave out what cannot be read with --skip-bad"
+                raise UserError(f"{skipped[0]}; {fix}")
+            if len(decoded.indices):
+                images = {side: torch.from_numpy(crops) for side, crops in zip(sides, decoded.crops, strict=True)}
+                yield ImageBatch(images, torch.from_numpy(labels[decoded.indices]), decoded.indices)
+            bar.update(len(decoded.indices) + len(decoded.bad))
+    if len(skipped) == len(labels):
+        raise UserError(f"--skip-bad: no image of {test_set.root} can be read; the first: {skipped[0]}")
+
+
+def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[PreparedImages] | None:
+    """Returns a test set's decoded images of each side, if `--cache` has all of them; nothing is built.
+
+    A map is taken only if it is complete, and the files have not changed since. A prepared map is its own, and must
+    have the one side that is needed.
+    """
+    if test_set.source and test_set.source.map_side is not None:
+        return [load_map(test_set.source, side) for side in sides]
+    home, prefix, stored = cache_folder(cache), prefix_of(test_set.root), []
+    source = test_set.source if test_set.source and len(test_set.source.splits) > 1 else None
+    for side in sides:
+        # looked for without listing train/, which takes seconds for a million images
+        if cache == "none" or not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):
+            return None
+        try:
+            source = source or open_source(test_set.root)
+        except UserError:  # its training images have changed since: it is no data set for training any more
+            return None
+        target = CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side, has_maps=True)
+        if stale_reason(target) is not None:
+            return None
+        stored.append(load_prepared(target, skip_bad=True))
+    return stored if all(each.val.keys == test_set.split.keys for each in stored) else None
