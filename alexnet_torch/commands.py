@@ -222,7 +222,7 @@ def export_command(
         file: .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
         format: The file's format.
     """
-    from alexnet_torch.weights.export_model import export_model
+    from alexnet_torch.weights.export import export_model
     from alexnet_torch.weights.model_file import load_model
 
     print(f"{file}: reads {export_model(load_model(run, ['cpu']), file, format)}")

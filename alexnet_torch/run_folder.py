@@ -19,7 +19,6 @@ METRICS = "metrics.jsonl"  # one line of JSON for each report
 MODEL_WEIGHTS = "model.pt"  # the best weights: a plain state dict
 MODEL_DESCRIPTION = "model.json"  # what a prediction needs besides the weights
 PRETRAINED_WEIGHTS = "model.safetensors"  # the full model, as save_pretrained writes it
-MODEL_CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"

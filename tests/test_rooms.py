@@ -65,7 +65,7 @@ def modules_after(imports: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("module", "libraries"),  # what else imports torch.distributed
-    [("weights.caffe_file", "torch"), ("model.alexnet", "torch"), ("weights.import_model", "torchvision.models")],
+    [("weights.caffe", "torch"), ("model.alexnet", "torch"), ("weights.import_model", "torchvision.models")],
 )
 def test_the_model_and_its_files_need_no_processes(module: str, libraries: str) -> None:
     imported = modules_after(f"alexnet_torch.{module}")

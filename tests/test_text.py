@@ -91,7 +91,7 @@ def test_a_run_with_folders_that_are_not_utf_8_trains(tmp_path: Path) -> None:
     for done in (run_train("--data", images, "--output", other), run_cli("figures", run, "--output", other)):
         assert done.returncode == 2
         assert re.search(r"--output .*l\\udce4uf: is not UTF-8, as TensorBoard needs; choose another", done.stderr)
-    load_model(run).save_pretrained(tmp_path / "saved", run)
+    load_model(run).save_pretrained(tmp_path / "saved")
 
 
 def odd_images(folder: Path) -> Path:

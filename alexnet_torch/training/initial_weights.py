@@ -7,13 +7,11 @@ from pathlib import Path
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, parse_stages
-from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.weights.file_architecture import architecture_of, differences, differences_at
-from alexnet_torch.weights.grouped import grouped_shapes, grouped_to_towers
-from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, InputConvention, to_our_inputs
-from alexnet_torch.weights.weight_file import WeightFile, detect_inputs, read_weight_file, shape_mismatches
+from alexnet_torch.weights.grouped import differences, grouped_shapes, grouped_to_towers
+from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
+from alexnet_torch.weights.weight_file import WeightFile, read_weight_file
 
 
 def check_start(settings: Settings, architecture: Architecture) -> None:
@@ -69,28 +67,29 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     Raises:
         UserError: a tensor does not fit, or it is unknown which images the file's weights read.
     """
-    file, names = read_weight_file(Path(source)), net.architecture.stage_names
+    file = read_weight_file(Path(source), image_size=net.image_size)
+    names, first_weight = net.architecture.stage_names, f"{net.architecture.stage_names[0]}.weight"
     if stages is None:
         stages, still_random = _stages_with_same_classes(file, net)
-        ignored = set(names) - set(stages)  # shape_mismatches reports the file's unknown stages
+        ignored = set(names) - set(stages)  # mismatches() reports the file's unknown stages
     else:
         still_random = f"; random weights: {', '.join(name for name in names if name not in stages)}"
         ignored = {stage_of(name) for name in file.weights} - set(stages)
     copied = {name: value for name, value in file.weights.items() if stage_of(name) not in ignored}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
     expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
-    if mismatches := shape_mismatches(replace(file, weights=copied), expected, "the network to train"):
+    if mismatches := replace(file, weights=copied).mismatches(expected, "the network to train"):
         raise UserError(f"--init: {mismatches[0]}; name other weights, or with --init-stages the stages that fit")
-    source_net, first_weight = _architecture(file, net.image_size), f"{names[0]}.weight"
     if first_weight in copied:
-        scale = (source_net.input_scale if source_net else 1.0) / net.architecture.input_scale
-        copied[first_weight] = to_our_inputs(copied[first_weight], _inputs(file)) * scale
+        if file.inputs is None:
+            raise UserError(
+                f"--init {source}: does not say which images its weights read; make a run of it with "
+                "python -m alexnet_torch import, and name that run"
+            )
+        scale = (file.architecture.input_scale if file.architecture else 1.0) / net.architecture.input_scale
+        copied[first_weight] = INPUT_CONVENTIONS[file.inputs].to_ours(copied[first_weight]) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
-    different: list[str] = []
-    if source_net is not None and file.network is not None:  # its rounding in pooling is known for its image size only
-        different = differences_at(source_net, net.architecture, net.image_size, stages)
-    elif source_net is not None:
-        different = list(differences(source_net, net.architecture, stages))
+    different = list(differences(file.architecture, net.architecture, stages)) if file.architecture else []
     warning = f"; they were trained in a network with {', '.join(different)}" if different else ""
     part = "".join(f" ({note})" for note in file.notes)
     return f"the weights of {source}{part}: {', '.join(stages)}{still_random}{warning}"
@@ -103,28 +102,3 @@ def _stages_with_same_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[
     if bias is None or len(bias) == net.num_classes:
         return (*before, last), ""
     return before, f"; {last} has random weights, for {net.num_classes} classes instead of {len(bias)}"
-
-
-def _architecture(file: WeightFile, image_size: int) -> Architecture | None:
-    """Returns the architecture of the network that has the weights; None if it is unknown."""
-    if file.network is not None:
-        try:
-            return architecture_of(file.network, file.network.image_size or image_size)
-        except ValueError as error:
-            raise UserError(f"--init {file.path}: {error}; name an AlexNet weight file") from error
-    if file.description is None:
-        return TORCHVISION if detect_inputs(file) == "imagenet" else None
-    try:
-        return Architecture.from_dict(file.description["architecture"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--init {file.path}: its description is damaged ({error}); name another") from error
-
-
-def _inputs(file: WeightFile) -> InputConvention:
-    name = detect_inputs(file)
-    if name is None:
-        raise UserError(
-            f"--init {file.path}: does not say which images its weights read; make a run of it with "
-            "python -m alexnet_torch import, and name that run"
-        )
-    return INPUT_CONVENTIONS[name]

@@ -37,8 +37,7 @@ from alexnet_torch.training.run_state import RunState
 from alexnet_torch.training.step_inputs import step_inputs
 from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.update_ratio import update_ratios
-from alexnet_torch.weights.finite_weights import first_not_finite
-from alexnet_torch.weights.model_file import save_model
+from alexnet_torch.weights.model_file import first_not_finite, save_model
 
 
 def train_step(

@@ -1,21 +1,17 @@
 """The network as an ordinary nn.Sequential: one device, maps of all towers, one module for each operation."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Operation
-from alexnet_torch.weights.grouped_network import grouped_state_dict
+from alexnet_torch.weights.grouped import grouped_state_dict
 from alexnet_torch.weights.model_file import TrainedModel
-from alexnet_torch.weights.plain_modules import (
-    GroupedLinear,
-    GroupedResponseNorm,
-    SpatialResponseNorm,
-    UnitRangeInput,
-)
 
 
 def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.Sequential:
@@ -43,16 +39,17 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     if not isinstance(net_or_model, AlexNet | TrainedModel):
         raise TypeError(f"net_or_model must be an AlexNet or a TrainedModel, not {type(net_or_model).__name__}")
     net = net_or_model if isinstance(net_or_model, AlexNet) else net_or_model.net
-    with torch.device("meta"):  # the weights are assigned below
-        modules = dict(_numbered(_modules(net.architecture, net.num_classes, net.image_size)))
+    sequence, used = nn.Sequential(), Counter[str]()
     if unit_range:
         if isinstance(net_or_model, AlexNet):
             raise ValueError("unit_range needs a mean image: pass the model that load_model returns, not its network")
-        mean = net_or_model.centre_mean().to(next(net.parameters()))
-        modules = {"input": UnitRangeInput(mean), **modules}
-    sequence = nn.Sequential()
-    for name, module in modules.items():
-        sequence.add_module(name, module)
+        sequence.add_module("input", UnitRangeInput(net_or_model.centre_mean().to(next(net.parameters()))))
+    with torch.device("meta"):  # the weights are assigned below
+        for stage, operation, module in _modules(net.architecture, net.num_classes, net.image_size):
+            number = re.search(r"\d+$", stage)
+            name = f"{operation}{number[0] if number else '_' + stage}" if operation else stage
+            used[name] += 1
+            sequence.add_module(name if used[name] == 1 else f"{name}_{used[name]}", module)
     weights, shapes = grouped_state_dict(net), {name: value.shape for name, value in sequence.state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != shapes:
         raise ValueError("the network holds only a part of its parameters; load the full model in one process")
@@ -60,25 +57,15 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     return sequence.train(net.training)
 
 
-def _numbered(modules: Iterator[tuple[str, str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
-    """Names each module: the stage itself, or an operation with the stage's number; a repeated name gets `_2`, ..."""
-    used: dict[str, int] = {}
-    for stage, operation, module in modules:
-        number = re.search(r"\d+$", stage)
-        name = f"{operation}{number[0] if number else '_' + stage}" if operation else stage
-        used[name] = used.get(name, 0) + 1
-        yield name if used[name] == 1 else f"{name}_{used[name]}", module
-
-
 def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[tuple[str, str, nn.Module]]:
     """Yields (stage, operation, module) in order; the operation of a stage's layer is ""."""
     channels = 3
     for conv in net.convs:
         left, right, top, bottom = conv.padding
-        symmetric = left == right and top == bottom
-        if not symmetric:
+        is_symmetric = left == right and top == bottom
+        if not is_symmetric:
             yield conv.name, "pad", nn.ZeroPad2d(conv.padding)
-        padding, groups = (top, left) if symmetric else (0, 0), _groups(net, conv)
+        padding, groups = (top, left) if is_symmetric else (0, 0), _groups(net, conv)
         yield conv.name, "", nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, padding, groups=groups)
         for operation in conv.after:
             yield conv.name, operation, _operation(net, operation, conv.name)
@@ -106,15 +93,87 @@ def _groups(net: Architecture, stage: Conv | Linear) -> int:
 
 
 def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module:
-    norm = net.norm
+    norm, spatial = net.norm, net.spatial_norm
     if operation == "pool":
         return nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pools_up(stage))
     if operation == "norm":
-        groups = 1 if norm.across_towers else net.towers
-        if groups == 1:
+        if norm.across_towers or net.towers == 1:
             return nn.LocalResponseNorm(norm.window, norm.alpha, norm.beta, norm.k)
-        return GroupedResponseNorm(norm.window, norm.alpha, norm.beta, norm.k, groups)
+        return GroupedResponseNorm(norm.window, norm.alpha, norm.beta, norm.k, net.towers)
     if operation == "spatial_norm":
-        spatial = net.spatial_norm
         return SpatialResponseNorm(spatial.window, spatial.alpha, spatial.beta, spatial.k)
     return nn.Tanh() if operation == "tanh" else nn.ReLU()
+
+
+class UnitRangeInput(nn.Module):
+    """Converts images of 0..1 to what the network reads: times 255, minus the mean image.
+
+    Args:
+        mean: (3, H, W) floating-point, 0..255; a buffer that is not in the state dict.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns (N, 3, H, W) for RGB images (N, 3, H, W) of 0..1."""
+        return images * 255 - self.mean
+
+
+class GroupedResponseNorm(nn.LocalResponseNorm):
+    """Response normalisation in which no window reaches into another of `groups` equal groups of channels."""
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, groups: int) -> None:
+        super().__init__(size, alpha, beta, k)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (N, C, H, W) for maps (N, C, H, W)."""
+        by_group = x.unflatten(1, (self.groups, -1)).flatten(0, 1)  # (N * groups, C / groups, H, W)
+        normalised: Tensor = F.local_response_norm(by_group, self.size, self.alpha, self.beta, self.k)
+        return torch.flatten(normalised.unflatten(0, (-1, self.groups)), 1, 2)
+
+    def extra_repr(self) -> str:
+        """Returns the arguments."""
+        return f"{super().extra_repr()}, groups={self.groups}"
+
+
+class SpatialResponseNorm(nn.LocalResponseNorm):
+    """Response normalisation over a square of `size` within each channel, clipped at the borders; alpha by size^2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (N, C, H, W) for maps (N, C, H, W)."""
+        # avg_pool2d counts the zeros of the padding: the divisor is size^2 at the borders too
+        mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)
+        return x * (self.k + self.alpha * mean) ** -self.beta
+
+
+class GroupedLinear(nn.Module):
+    """A linear layer in which each group of outputs reads its own group of inputs.
+
+    Args:
+        inputs: a multiple of `groups`.
+        outputs: if not a multiple of `groups`, the first groups have one more, as torch.tensor_split gives them.
+        groups: the number of groups.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (N, outputs) for (N, inputs)."""
+        weights, biases = self.weight.tensor_split(self.groups), self.bias.tensor_split(self.groups)
+        inputs = x.unflatten(1, (self.groups, -1))  # (N, groups, inputs / groups)
+        parts = [F.linear(inputs[:, group], weights[group], biases[group]) for group in range(self.groups)]
+        return torch.cat(parts, 1)
+
+    def extra_repr(self) -> str:
+        """Returns the sizes."""
+        outputs, inputs = self.weight.shape
+        return f"in_features={inputs * self.groups}, out_features={outputs}, groups={self.groups}"

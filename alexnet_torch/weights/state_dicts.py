@@ -1,16 +1,78 @@
-"""Finds the networks in what a checkpoint contains: by their tensors, under whatever keys and prefixes they are."""
+"""What torch.save wrote, and the networks in it: by their tensors, under whatever keys and prefixes they are."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import argparse
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.tower import has_tower
-from alexnet_torch.weights.grouped import FileLayer, layers_by_stage, layers_from_state_dict, without_wrappers
+from alexnet_torch.weights.grouped import layers_by_stage, without_wrappers
+
+_SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that makes a scalar again
+_RECONSTRUCT = np.zeros(1).__reduce__()[0]  # and an array
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint8", "float16", "float32", "float64", "U1")},
+    # NumPy 2 has moved the two functions
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
+"""What training scripts save beside tensors and plain values. Unpickling it runs no code of the file."""
+
+
+def load_torch(path: Path) -> Any:
+    """Returns what torch.save wrote, on the CPU, without running code of the file.
+
+    torch does not check the CRC-32 of each tensor; here it is. That takes a quarter of a second for AlexNet.
+
+    Raises:
+        UserError: it contains objects that are not unpickled.
+        Exception: of almost any kind, if the file is damaged.
+    """
+    with path.open("rb") as file:
+        head = file.read(20)
+    if is_zip := head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f"the checksum of {broken} is wrong")
+            files = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "data.pkl" not in files or "constants.pkl" in files:
+            raise UserError(f"{path}: is of torch.export, TorchScript or another program; name a saved state_dict()")
+    with torch.serialization.safe_globals(_PLAIN):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
+            names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+            if is_zip:
+                names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            if not names:
+                raise ValueError(f"it begins with {head!r}, not as torch.save's files") from error
+            raise UserError(_not_unpickled(path, sorted(names))) from error
+
+
+def _not_unpickled(path: Path, names: list[str]) -> str:
+    """Returns which objects of a file are not unpickled, and a statement that saves its weights without them."""
+    loaded = f"torch.load({str(path)!r}, weights_only=False)"
+    kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
+    if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
+        kept = f"{loaded}.state_dict()"
+    return (
+        f"{path}: contains more than tensors, {', '.join(names[:4])}, which is not unpickled, because that can run "
+        f"code; if you trust the file, save only the weights: torch.save({kept}, 'weights.pt')"
+    )
 
 
 @dataclass(frozen=True)
@@ -27,33 +89,19 @@ class FoundNetwork:
     state: dict[str, Tensor]
     other_tensors: tuple[str, ...]
 
-    @property
-    def has_towers(self) -> bool:
-        """Whether names are this package's, by tower."""
-        return any(has_tower(without_wrappers(name)) for name in self.state)
-
-    def layers(self) -> dict[str, FileLayer]:
-        """Returns the layers by stage, for names that are not by tower.
-
-        Raises:
-            ValueError: they are not an AlexNet's.
-        """
-        return layers_by_stage(layers_from_state_dict(self.state))
-
-    def problem(self) -> str | None:
-        """Returns why the tensors are not an AlexNet's; None if they may be."""
+    def problem(self) -> str:
+        """Returns why the tensors are not an AlexNet's; "" if they may be."""
         try:
-            if not self.has_towers:
-                self.layers()
+            if not has_towers(self.state):
+                layers_by_stage(self.state)
         except ValueError as error:
-            return str(error)
-        return None
+            return f"in {self.key} {error}" if self.key else str(error)
+        return ""
 
-    def equals(self, other: "FoundNetwork") -> bool:
-        """Returns whether both have the same names and values."""
-        return list(self.state) == list(other.state) and all(
-            torch.equal(value, other.state[name]) for name, value in self.state.items()
-        )
+
+def has_towers(state: Mapping[str, Any]) -> bool:
+    """Returns whether names are this package's, by tower."""
+    return any(has_tower(without_wrappers(name)) for name in state)
 
 
 def find_network(path: Path, content: object, key: str | None = None) -> FoundNetwork:
@@ -70,37 +118,25 @@ def find_network(path: Path, content: object, key: str | None = None) -> FoundNe
     """
     found = list(_networks(content, ()))
     if not found:
-        raise ValueError(f"it contains {describe(content)}, and no network's weights")
-    names = ", ".join(network.key or "the file itself" for network in found)
+        kind = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            kind = f"a dictionary of {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
+        raise ValueError(f"it contains {kind}, and no network's weights")
     if key is not None:
-        chosen = [network for network in found if network.key == key]
-        if not chosen:
+        names = ", ".join(network.key or "the file itself" for network in found)
+        found = [network for network in found if network.key == key]
+        if not found:
             raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {names}")
-        found = chosen
-    fitting = [network for network in found if network.problem() is None]
+    fitting = [network for network in found if not network.problem()]
     if not fitting:
-        raise ValueError("; ".join(_problem(network) for network in found))
-    if not all(network.equals(fitting[0]) for network in fitting[1:]):
-        keys = ", ".join(network.key or "the file itself" for network in fitting)
-        raise UserError(f"{path}: it contains {len(fitting)} different networks, {keys}; choose one with import --key")
-    return fitting[0]
-
-
-def describe(content: object) -> str:
-    """Returns what a file contains, for messages."""
-    if isinstance(content, Mapping):
-        if "param_groups" in content:
-            return "an optimizer's state"
-        keys = [str(key) for key in content]
-        return f"a dictionary of {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" if keys else "nothing"
-    if isinstance(content, Tensor):
-        return f"one tensor {tuple(content.shape)}"
-    return f"a {type(content).__name__}"
-
-
-def _problem(network: FoundNetwork) -> str:
-    problem = network.problem()
-    return f"in {network.key} {problem}" if network.key else str(problem)
+        raise ValueError("; ".join(network.problem() for network in found))
+    first, *others = fitting
+    for other in others:
+        values = zip(first.state.values(), other.state.values(), strict=False)
+        if list(first.state) != list(other.state) or not all(torch.equal(*pair) for pair in values):
+            keys = ", ".join(network.key or "the file itself" for network in fitting)
+            raise UserError(f"{path}: it contains {len(fitting)} networks, {keys}; choose one with import --key")
+    return first
 
 
 def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
@@ -110,22 +146,22 @@ def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     networks = {prefix: _names(tensors, prefix) for prefix in _prefixes(tensors, "")}
     of_networks = {name for names in networks.values() for name in names}
-    other_tensors = tuple(name for name in tensors if name not in of_networks)
+    others = tuple(name for name in tensors if name not in of_networks)
     for prefix, names in networks.items():
         state = {name.removeprefix(prefix): tensors[name] for name in names}
-        yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, other_tensors)
+        yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, others)
     for key, value in content.items():
         yield from _networks(value, (*keys, str(key)))
 
 
-def _names(tensors: Iterable[str], prefix: str) -> list[str]:
+def _names(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
     """Returns the names with a prefix: only those by tower, if there are any."""
     names = [name for name in tensors if name.startswith(prefix)]
     return [name for name in names if has_tower(name.removeprefix(prefix))] or names
 
 
-def _prefixes(tensors: Mapping[str, Any], prefix: str) -> list[str]:
-    """Returns the prefixes of networks: the longest that have all layers of each behind them."""
+def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Returns the prefixes of networks: the longest that have several convolutions and linear layers behind them."""
     if any(has_tower(name.removeprefix(prefix)) for name in tensors):
         return [prefix]
     parts: dict[str, dict[str, Tensor]] = {}
@@ -133,10 +169,5 @@ def _prefixes(tensors: Mapping[str, Any], prefix: str) -> list[str]:
         part, dot, _ = name.removeprefix(prefix).partition(".")
         parts.setdefault(f"{prefix}{part}{dot}", {})[name] = value
     longer = [found for part, inside in parts.items() if part.endswith(".") for found in _prefixes(inside, part)]
-    return longer or ([prefix] if _has_network(tensors) else [])
-
-
-def _has_network(tensors: Mapping[str, Tensor]) -> bool:
-    """Returns whether there are several convolutions and several linear layers."""
     dimensions = [value.ndim for name, value in tensors.items() if name.endswith("weight")]
-    return dimensions.count(4) > 1 and dimensions.count(2) > 1
+    return longer or ([prefix] if dimensions.count(4) > 1 and dimensions.count(2) > 1 else [])

@@ -16,7 +16,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EvalResult, Scores
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.weights.input_convention import mean_from_option
+from alexnet_torch.weights.inputs import mean_from_option
 from alexnet_torch.weights.model_file import save_model
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images, make_run

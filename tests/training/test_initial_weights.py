@@ -15,9 +15,10 @@ from alexnet_torch.model.architecture import PAPER, Architecture, Conv, parse_st
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.ablations import with_tanh, without_norm
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training import initial_weights, trainer
+from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.initial_weights import copy_weights, freeze_stages
+from alexnet_torch.weights import weight_file
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
 from tests.support.commands import run_train
@@ -203,7 +204,7 @@ def test_the_first_five_layers_are_copied_into_the_net_with_a_sixth(tmp_path: Pa
 
 
 def test_torchvisions_weights_are_converted_to_our_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initial_weights, "detect_inputs", lambda _: "imagenet")  # its shapes are too wide for a test
+    monkeypatch.setattr(weight_file, "TORCHVISION", narrow(TORCHVISION))  # its own shapes are too wide for a test
     trained, net = AlexNet(narrow(TORCHVISION), 5, 64, seed=1), AlexNet(narrow(TORCHVISION), 3, 64, seed=2)
     with torch.device("meta"):
         names = list(torchvision.models.alexnet().state_dict())
@@ -249,11 +250,11 @@ def test_differences_to_the_network_of_the_weights_are_printed(tmp_path: Path) -
     net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
     assert copy_weights(net, str(file)).endswith(
         "; they were trained in a network with norm.alpha 0.0001 instead of 0.0005, norm.k 1.0 "
-        "instead of 2.0, norm.across_towers True instead of False, "
+        "instead of 2.0, norm.across_towers True instead of False, pool_ceil True instead of False, "
         "conv1.padding (0, 0, 0, 0) instead of (0, 3, 0, 3)"
     )
     output = copy_weights(net, str(file), ("fc6",))
-    assert output.endswith("norm.across_towers True instead of False")
+    assert output.endswith("norm.across_towers True instead of False, pool_ceil True instead of False")
     source = AlexNet(narrow(PAPER), 5, 64)
     save_model(tmp_path, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
     relu = "conv1.after ('relu', 'norm', 'pool')"

@@ -10,7 +10,6 @@ from alexnet_torch.weights.grouped import (
     grouped_shapes,
     grouped_to_towers,
     layers_by_stage,
-    layers_from_state_dict,
     towers_to_grouped,
 )
 
@@ -37,36 +36,27 @@ def test_grouped_shapes_are_those_of_the_network(architecture: object, classes: 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("infix", ["", "module."])
 def test_data_parallels_prefixes_are_removed(prefix: str, infix: str) -> None:
-    state = {}
-    for index in range(5):
-        state[f"{prefix}features.{infix}{3 * index}.weight"] = torch.full((index + 1, 1, 1, 1), 1.0)
-        state[f"{prefix}features.{infix}{3 * index}.bias"] = torch.zeros(index + 1)
-    for index in range(3):
-        state[f"{prefix}classifier.{index}.weight"] = torch.full((index + 9, 1), 1.0)
-        state[f"{prefix}classifier.{index}.bias"] = torch.zeros(index + 9)
-    layers = layers_from_state_dict(state)
-    assert [layer.name for layer in layers][:2] == ["features.0", "features.3"]
-    assert layers[1].weight_name == f"{prefix}features.{infix}3.weight"  # as the file has it
-    stages = layers_by_stage(layers)
-    assert tuple(stages) == PAPER.stage_names
-    assert [len(layer.bias) for layer in stages.values()] == [1, 2, 3, 4, 5, 9, 10, 11]
+    layers = {f"{prefix}features.{infix}{3 * index}": 4 for index in range(5)}
+    layers |= {f"{prefix}classifier.{index}": 2 for index in range(3)}
+    state: dict[str, torch.Tensor] = {}
+    for layer, dimensions in layers.items():
+        state |= {f"{layer}.weight": torch.zeros((1,) * dimensions), f"{layer}.bias": torch.zeros(1)}
+    names = layers_by_stage(state)  # as the file has them
+    assert [names[f"{stage}.weight"] for stage in PAPER.stage_names] == [f"{layer}.weight" for layer in layers]
 
 
 def test_layers_match_stages_by_our_names_or_else_by_order() -> None:
-    def state(*names: str) -> dict[str, torch.Tensor]:
+    def stages(*names: str) -> dict[str, str]:
         weights: dict[str, torch.Tensor] = {}
         for name in names:
             shape = (2, 1, 1, 1) if name.startswith("conv") else (2, 1)
             weights |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(2)}
-        return weights
+        own_names = layers_by_stage(weights).items()
+        return {stage.removesuffix(".bias"): own[:-5] for stage, own in own_names if stage.endswith("bias")}
 
-    our_names = ("fc7", "conv2", "conv1")
-    assert tuple(layers_by_stage(layers_from_state_dict(state(*our_names)))) == ("conv1", "conv2", "fc7")
+    assert list(stages("fc7", "conv2", "conv1")) == ["conv1", "conv2", "fc7"]
     fc_from_1 = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
-    stages = layers_by_stage(layers_from_state_dict(state(*fc_from_1)))
-    assert {stage: layer.name for stage, layer in stages.items()} == dict(
-        zip(PAPER.stage_names, fc_from_1, strict=True)
-    )
+    assert stages(*fc_from_1) == dict(zip(PAPER.stage_names, fc_from_1, strict=True))
 
 
 def test_a_tower_that_does_not_fit_is_named() -> None:

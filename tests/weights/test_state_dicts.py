@@ -91,17 +91,14 @@ def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
     other = {name: value + 1 for name, value in WEIGHTS.items()}
     content = {"model": WEIGHTS, "model_ema": other, "teacher": {"net": prefixed("module.", other)}}
     message = error(tmp_path, content)
-    assert (
-        "it contains 3 different networks, model, model_ema, teacher.net.module; choose one with import --key"
-        in message
-    )
+    assert "it contains 3 networks, model, model_ema, teacher.net.module; choose one with import --key" in message
     assert_is_read(read(tmp_path, content, "model_ema"), other)
     assert_is_read(read(tmp_path, content, "teacher.net.module"), other)
     assert "--key ema: it contains no such network; choose one of model, model_ema, teacher.net.module" in error(
         tmp_path, content, "ema"
     )
     in_one = {**prefixed("student."), **prefixed("teacher.", other)}
-    assert "2 different networks, student, teacher" in error(tmp_path, in_one)
+    assert "2 networks, student, teacher" in error(tmp_path, in_one)
     assert_is_read(read(tmp_path, in_one, "teacher"), other)
     assert_is_read(read(tmp_path, {"state_dict": WEIGHTS, "best": dict(WEIGHTS)}))  # the same twice
 
@@ -113,7 +110,7 @@ def test_the_alexnet_is_taken_from_beside_another_network(tmp_path: Path) -> Non
     }
     file = read(tmp_path, {"teacher": vgg, "student": WEIGHTS})
     assert_is_read(file)
-    assert "in teacher it has 13 convolutions and 3 linear layers among 16" in error(tmp_path, {"teacher": vgg})
+    assert "in teacher it has 13 convolutions and 3 linear layers, not AlexNet's" in error(tmp_path, {"teacher": vgg})
 
 
 def test_safetensors_of_other_programs_are_searched_too(tmp_path: Path) -> None:
@@ -162,7 +159,7 @@ def test_the_error_for_a_whole_module_names_the_way_out(tmp_path: Path) -> None:
             net[stage] = nn.Conv2d(1, 1, 1) if value.ndim == 4 else nn.Linear(1, 1)
         setattr(net[stage], kind, nn.Parameter(value))
     message = error(tmp_path, net)
-    assert "seems to be a module, pickled with its code's names (torch.nn.modules." in message
+    assert "contains more than tensors, torch.nn.modules." in message
     follow_advice(message, tmp_path)
 
 
@@ -174,32 +171,23 @@ def save_script(file: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
 
 
-def save_array(file: Path) -> None:
-    with file.open("wb") as opened:
-        np.save(opened, np.zeros(3))
-
-
-def save_arrays(file: Path) -> None:
-    with file.open("wb") as opened:
-        np.savez(opened, a=np.zeros(3))
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS; fetch"),
-        (lambda file: file.write_text("<!DOCTYPE html>\n<html>"), "a web page; download the file itself"),
-        (lambda file: file.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file, such as Keras writes"),
-        (lambda file: file.write_bytes(b"\x89PNG\r\n" + bytes(100)), "an image; name a weight file"),
-        (lambda file: save_file(WEIGHTS, file), "a safetensors file; give its name the ending .safetensors"),
-        (save_array, "a NumPy array; convert it"),
-        (save_arrays, "an archive of NumPy arrays; convert it"),
-        (save_script, "a TorchScript archive; save torch.jit.load(FILE).state_dict()"),
-        (export_program, "a program of torch.export; save torch.export.load(FILE).state_dict"),
+        (
+            lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"),
+            "it begins with b'version https://git-",
+        ),
+        (lambda file: file.write_text("<!DOCTYPE html>\n<html>"), "it begins with b'<!DOCTYPE html>"),
+        (save_script, "is of torch.export, TorchScript or another program; name a saved state_dict()"),
+        (export_program, "is of torch.export, TorchScript or another program"),
         (lambda file: torch.save({}, file), "it contains nothing, and no network's weights"),
-        (lambda file: torch.save(torch.zeros(2, 3), file), "it contains one tensor (2, 3), and no network's weights"),
-        (lambda file: torch.save({"state": {}, "param_groups": []}, file), "it contains an optimizer's state, and no"),
+        (lambda file: torch.save(torch.zeros(2, 3), file), "it contains a Tensor, and no network's weights"),
+        (
+            lambda file: torch.save({"state": {}, "param_groups": []}, file),
+            "contains a dictionary of state, param_groups, and",
+        ),
         (lambda file: torch.save({"epoch": 1, "loss": 2.0}, file), "it contains a dictionary of epoch, loss, and no"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from alexnet_torch import TORCHVISION, load_model
 from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.weights.grouped_network import grouped_state_dict
+from alexnet_torch.weights.grouped import grouped_state_dict
 from tests.support.commands import run_cli
 from tests.support.nets import narrow
 from tests.support.test_sets import NAMES, WNIDS, evaluate_json, imagenet_run, probabilities, write_image

@@ -10,24 +10,14 @@ import torchvision
 from torch import Tensor, nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_missing_package, explain_os_error
+from alexnet_torch.files import atomic_write, explain_missing_package, writing
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
-from alexnet_torch.model.tower import parameter_name
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
-from alexnet_torch.weights.grouped_network import grouped_state_dict
-from alexnet_torch.weights.input_convention import INPUT_CONVENTIONS, from_our_inputs
-from alexnet_torch.weights.model_file import (
-    TrainedModel,
-    describe_model,
-    model_metadata,
-    safetensors_content,
-)
+from alexnet_torch.weights.grouped import CONV1, grouped_state_dict
+from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
+from alexnet_torch.weights.model_file import TrainedModel, describe_model, safetensors_content, sealed_metadata
 
-FORMATS = {".safetensors": "safetensors", ".pt": "grouped", ".pth": "grouped", ".onnx": "onnx", ".pt2": "pt2"}
-"""The format for each file ending; "torchvision" has no ending of its own."""
-
-_CONV1 = parameter_name("conv1", "weight")  # the first stage of every architecture
 _OUR_IMAGES = "RGB images, 0..255, minus the mean image"
 _PIXELS = "RGB images, 0..255, (N, 3, {0}, {0}): the graph subtracts the mean image; N is free"
 
@@ -38,7 +28,7 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
     Args:
         model: the model, on the CPU.
         path: the file to write.
-        file_format: a value of `FORMATS`, or "torchvision"; None chooses by the file's ending.
+        file_format: safetensors, grouped, torchvision, onnx or pt2; None chooses by the file's ending.
 
     Returns:
         a phrase that says which images the exported network reads.
@@ -54,20 +44,18 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
         "onnx": _write_onnx,
         "pt2": _write_exported_program,
     }
-    if file_format is not None and file_format not in writers:
-        raise UserError(f"--format {file_format}: no such format; choose from {', '.join(writers)}")
-    file_format = file_format or FORMATS.get(path.suffix)
     if file_format is None:
-        raise UserError(f"{path}: no format has this ending; choose one with --format: {', '.join(writers)}")
+        file_format = {".pt": "grouped", ".pth": "grouped"}.get(path.suffix, path.suffix[1:])
+        if file_format not in writers:
+            raise UserError(f"{path}: no format has this ending; choose one with --format: {', '.join(writers)}")
+    if file_format not in writers:
+        raise UserError(f"--format {file_format}: no such format; choose from {', '.join(writers)}")
     if path.name == MODEL_WEIGHTS and (path.parent / MODEL_DESCRIPTION).exists():
         raise UserError(f"{path}: is a run's own model, which export would overwrite; name another file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or name another file")
-    try:
-        with explain_missing_package(path):
-            return writers[file_format](model, path)
-    except OSError as error:
-        raise UserError(f"{path}: {explain_os_error(error)}") from error
+    with writing(str(path)), explain_missing_package(path):
+        return writers[file_format](model, path)
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> str:
@@ -84,17 +72,16 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
     """Writes torchvision's names; for torchvision's images, too, if the mean image is ImageNet's mean colour."""
-    if model.net.architecture.computation_only() != TORCHVISION.computation_only():
-        raise UserError(f"{path}: torchvision's alexnet is not {model.net.architecture.name}; use --format grouped")
-    weights = grouped_state_dict(model.net)
-    convention = INPUT_CONVENTIONS["imagenet"]
-    assert convention.mean is not None
-    images_read = _OUR_IMAGES
-    if np.allclose(model.mean, convention.mean, rtol=0, atol=1e-3):
-        weights[_CONV1] = from_our_inputs(weights[_CONV1], convention)
+    net = model.net
+    if net.architecture.computation_only() != TORCHVISION.computation_only():
+        raise UserError(f"{path}: torchvision's alexnet is not {net.architecture.name}; use --format grouped")
+    weights, imagenet, images_read = grouped_state_dict(net), INPUT_CONVENTIONS["imagenet"], _OUR_IMAGES
+    assert imagenet.mean is not None
+    if np.allclose(model.mean, imagenet.mean, rtol=0, atol=1e-3):
+        weights[CONV1] = imagenet.from_ours(weights[CONV1])
         images_read = "torchvision's images (0..1, standardised by ImageNet's mean and deviation)"
     with torch.device("meta"):
-        names = list(torchvision.models.alexnet(num_classes=model.net.num_classes).state_dict())
+        names = list(torchvision.models.alexnet(num_classes=net.num_classes).state_dict())
     renamed = dict(zip(names, weights.values(), strict=True))
     atomic_write(path, lambda file: torch.save(renamed, file))
     return images_read
@@ -132,7 +119,7 @@ def _write_exported_program(model: TrainedModel, path: Path) -> str:
 
 
 def _write_onnx(model: TrainedModel, path: Path) -> str:
-    import onnx  # not at the top: see explain_missing_package
+    import onnx  # not at the top: an optional package
     import onnxscript  # noqa: F401 - torch.onnx needs it, and would report it missing in its own way
 
     program = torch.onnx.export(
@@ -146,6 +133,6 @@ def _write_onnx(model: TrainedModel, path: Path) -> str:
     )
     assert program is not None
     graph = program.model_proto
-    onnx.helper.set_model_props(graph, model_metadata(model))
+    onnx.helper.set_model_props(graph, sealed_metadata(model))
     atomic_write(path, lambda file: file.write(graph.SerializeToString()))
     return _PIXELS.format(model.net.image_size)

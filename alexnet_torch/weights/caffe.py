@@ -1,0 +1,169 @@
+"""Reads Caffe's files: the network of a .caffemodel and the mean image of a .binaryproto.
+
+Both are protobuf messages. The few fields read here are declared below; the protobuf runtime decodes them.
+"""
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from torch import Tensor
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import reading
+from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.model.presets import PRESETS
+from alexnet_torch.weights.grouped import require_alexnet
+
+# "name number type", with their numbers in Caffe's caffe.proto; a type is a scalar or a message, * means repeated,
+# = is the default; enumerations are integers
+_MESSAGES = {
+    "BlobShape": "dim 1 int64*",
+    # num to width: in files older than `shape`
+    "BlobProto": "num 1 int32, channels 2 int32, height 3 int32, width 4 int32, data 5 float*, shape 7 BlobShape, "
+    "double_data 8 double*",
+    "ConvolutionParameter": "pad 3 uint32*, group 5 uint32=1, stride 6 uint32*, pad_h 9 uint32, pad_w 10 uint32, "
+    "stride_h 13 uint32, stride_w 14 uint32, dilation 18 uint32*",
+    "LRNParameter": "local_size 1 uint32=5, alpha 2 float=1, beta 3 float=0.75, norm_region 4 int32, k 5 float=1",
+    "PoolingParameter": "pool 1 int32, kernel_size 2 uint32, stride 3 uint32=1, pad 4 uint32, kernel_h 5 uint32, "
+    "kernel_w 6 uint32, stride_h 7 uint32, stride_w 8 uint32, pad_h 9 uint32, pad_w 10 uint32, "
+    "global_pooling 12 bool, round_mode 13 int32",
+    "LayerParameter": "name 1 string, type 2 string, blobs 7 BlobProto*, convolution_param 106 ConvolutionParameter, "
+    "lrn_param 118 LRNParameter, pooling_param 121 PoolingParameter",
+    # until 2014; its type is an enumeration
+    "V1LayerParameter": "name 4 string, type 5 int32, blobs 6 BlobProto*, convolution_param 10 ConvolutionParameter, "
+    "lrn_param 18 LRNParameter, pooling_param 19 PoolingParameter",
+    "NetParameter": "name 1 string, layers 2 V1LayerParameter*, layer 100 LayerParameter*",
+}
+_V1_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU", 23: "TanH"}
+_V1_TYPES |= dict.fromkeys((1, 5, 8, 9, 12, 20, 21, 22, 24, 29, 32, 36), "Data")  # or loss, accuracy and the like
+_COMPUTING_NOTHING = {"Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "DummyData", "Input", "Dropout"}
+_COMPUTING_NOTHING |= {"AnnotatedData", "Split", "Flatten", "Softmax", "SoftmaxWithLoss", "Accuracy", "Silence"}
+
+
+def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
+    """Returns the weights of a .caffemodel by the names of its layers, and the preset that has its layers.
+
+    conv1's channel order is Caffe's, BGR.
+
+    Raises:
+        ValueError: the layers are not those of a preset; the message names the first that is not.
+    """
+    net = _parse(path, "NetParameter")
+    layers = [(layer, layer.type) for layer in net.layer]
+    layers += [(layer, _V1_TYPES.get(layer.type, f"type {layer.type}")) for layer in net.layers]
+    layers = [(layer, kind) for layer, kind in layers if kind not in _COMPUTING_NOTHING]
+    kinds = [kind for _, kind in layers]
+    try:
+        require_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"))
+        names = [f"{kind} {layer.name}" for layer, kind in layers]
+        architecture = _preset(names, [_step(layer, kind) for layer, kind in layers])
+    except ValueError as error:
+        raise ValueError(f"it seems to be {net.name}: {error}" if net.name else str(error)) from error
+    state: dict[str, Tensor] = {}
+    for layer, kind in layers:
+        if kind in ("Convolution", "InnerProduct"):
+            weight, *bias = (_to_array(path, layer.name, blob) for blob in layer.blobs[:2])
+            state[f"{layer.name}.weight"] = torch.from_numpy(weight)
+            state[f"{layer.name}.bias"] = torch.from_numpy(bias[0].reshape(-1)) if bias else torch.zeros(len(weight))
+    return state, architecture
+
+
+def _preset(names: list[str], steps: list[str]) -> Architecture:
+    """Returns the preset of Caffe's that has the layers, given by name and by `_step`."""
+
+    def same_until(net: Architecture) -> int:
+        pairs = enumerate(zip_longest(steps, _steps(net)))
+        return next((index for index, (step, expected) in pairs if step != expected), len(steps))
+
+    nearest = max((PRESETS["caffe"], PRESETS["caffenet"]), key=same_until)
+    if steps == _steps(nearest):
+        return nearest
+    index = same_until(nearest)
+    name, step, expected = ([*texts, "nothing"][index] for texts in (names, steps, _steps(nearest)))
+    raise ValueError(f"its layers are not those of {nearest.name}: {name} is {step}, not {expected}")
+
+
+def _steps(net: Architecture) -> list[str]:
+    """Returns the layers of one of Caffe's presets as `_step` returns a file's."""
+    norm = net.norm
+    after = {
+        "relu": "ReLU",
+        "norm": _NORM.format(norm.window, norm.alpha, norm.beta, norm.k, ""),
+        "pool": _POOL.format(net.pool_size, net.pool_stride, ""),
+    }
+    steps = []
+    for conv in net.convs:
+        groups = 1 if conv.reads_all_towers or conv is net.convs[0] else net.towers
+        steps.append(_CONV.format({conv.stride}, {*conv.padding}, groups, ""))
+        steps += [after[operation] for operation in conv.after]
+    return [*steps, "InnerProduct", "ReLU", "InnerProduct", "ReLU", "InnerProduct"]
+
+
+_CONV = "Convolution of stride {}, pad {}, group {}{}"
+_NORM = "LRN of local_size {}, alpha {}, beta {}, k {}{}"
+_POOL = "Pooling of kernel_size {}, stride {}{}"
+
+
+def _step(layer: Any, kind: str) -> str:
+    """Returns a layer's type and settings."""
+
+    def others(settings: Any, *names: str) -> str:
+        """Returns the settings that no layer of a preset has."""
+        return "".join(f", {name} {getattr(settings, name)}" for name in names if getattr(settings, name))
+
+    conv, lrn, pool = layer.convolution_param, layer.lrn_param, layer.pooling_param
+    sides = ("stride_h", "stride_w", "pad_h", "pad_w")
+    if kind == "Convolution":
+        more = others(conv, *sides) + (f", dilation {conv.dilation}" if set(conv.dilation) - {1} else "")
+        return _CONV.format({*conv.stride} or {1}, {*conv.pad} or {0}, conv.group, more)
+    if kind == "LRN":
+        constants = (round(value, 7) for value in (lrn.alpha, lrn.beta, lrn.k))  # of float32
+        return _NORM.format(lrn.local_size, *constants, others(lrn, "norm_region"))
+    if kind == "Pooling":
+        more = others(pool, *sides, "kernel_h", "kernel_w", "pool", "pad", "global_pooling", "round_mode")
+        return _POOL.format(pool.kernel_size, pool.stride, more)
+    return kind
+
+
+def read_mean_image(path: Path) -> np.ndarray:
+    """Reads the mean image of a .binaryproto, such as Caffe's imagenet_mean: (3, S, S) float32 BGR, 0..255."""
+    return _to_array(path, "the mean", _parse(path, "BlobProto"))
+
+
+def _parse(path: Path, message: str) -> Any:
+    """Reads a file that is one of `_MESSAGES`."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    for name, declarations in _MESSAGES.items():
+        declared = file.message_type.add(name=name)
+        for declaration in declarations.split(", "):
+            field_name, number, kind = declaration.split()
+            kind, _, default = kind.partition("=")
+            label = kinds.LABEL_REPEATED if kind.endswith("*") else kinds.LABEL_OPTIONAL
+            field = declared.field.add(name=field_name, number=int(number), label=label)
+            if (kind := kind.rstrip("*")) in _MESSAGES:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".caffe.{kind}"
+            else:
+                field.type = getattr(kinds, f"TYPE_{kind.upper()}")
+            if default:
+                field.default_value = default
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    message_class: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{message}"))
+    with reading(path, "copy it again, or name a file that Caffe wrote"):
+        return message_class.FromString(path.read_bytes())
+
+
+def _to_array(path: Path, name: str, blob: Any) -> np.ndarray:
+    """Returns a BlobProto's values, float32."""
+    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
+    while len(shape) > 1 and shape[0] == 1:  # old files pad a linear weight's two sizes and a bias's one with 1s
+        shape = shape[1:]
+    values = np.array(blob.data or blob.double_data, np.float32)
+    if values.size != np.prod(shape):
+        raise UserError(f"{path}: {name} has shape {shape} but {values.size} values; copy the file again")
+    return values.reshape(shape)
