@@ -164,7 +164,7 @@ def evaluate_command(
     if (data := data or read_settings(runs[0]).get("data")) is None:
         raise UserError(f"evaluate: {name} does not say which images it was trained on; name some with --data")
     root = data_folder(data)
-    test_set = find_test_set(root, held_out_part(runs, root), cache)
+    test_set = find_test_set(root, held_out_part(runs, root))
     match = match_classes(first.classes, name, test_set.classes, f"--data {data}", first.names)
     real_labels = RealLabels(real, model_identities(first.classes)) if real else None
     if real_labels:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_torch.data.sources.class_names import normal
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.classes import normal
 from alexnet_torch.data.sources.source import Source, SourceSplit
 
 DIGEST_BYTES = 16
@@ -59,7 +58,7 @@ def files_fingerprint(side: int, source: Source, rows: list[np.ndarray]) -> str 
 
     None if the samples are not files at the paths of their keys, which older runs could not read.
     """
-    if source.files.paths != Names.joined([split.keys for split in source.splits]):
+    if source.files.paths != [key for split in source.splits for key in split.keys]:
         return None
     digest, first = hashlib.sha256(f"{side} {source.identities}".encode("utf-8", "surrogateescape")), 0
     for split, readable in zip(source.splits, rows, strict=True):
@@ -70,5 +69,5 @@ def files_fingerprint(side: int, source: Source, rows: list[np.ndarray]) -> str 
     return digest.hexdigest()
 
 
-def _readable_keys(split: SourceSplit, readable: np.ndarray) -> Names:
-    return split.keys if len(readable) == len(split) else split.keys.take(readable)
+def _readable_keys(split: SourceSplit, readable: np.ndarray) -> list[str]:
+    return split.keys if len(readable) == len(split) else [split.keys[i] for i in readable.tolist()]

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from alexnet_torch.data.sources.image_tree import ImageTree
+from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import read_lines
 
@@ -21,12 +21,12 @@ def find_images(root: Path) -> tuple[str, ...]:
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name a folder of images")
-    tree = ImageTree(root, what=str(root))
-    paths = tuple(sorted(tree.images("").paths))
+    listing = Listing(root, str(root))
+    paths = tuple(sorted(path for path, *_ in listing.images("")))
     if not paths:
         raise UserError(f"{root}: contains no images that can be read; name a folder that has some")
-    if tree.passed_over.counts:
-        logger.warning(f"{root}: {len(paths):,} images{tree.passed_over}")
+    if listing.skipped.counts:
+        logger.warning(f"{root}: {len(paths):,} images{listing.skipped}")
     return paths
 
 

@@ -14,8 +14,7 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.data.crop_reader import MAP_THREADS, FileCrops, crops_from_files, crops_from_map
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes, image_size
 from alexnet_torch.data.prepared_images import PreparedImages, Samples
-from alexnet_torch.data.sources.image_files import FileReader
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.listing import FileReader
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.data.worker_processes import available_cores, map_in_workers
 from alexnet_torch.randomness import random_generator
@@ -157,7 +156,7 @@ def decode_ahead(
         UserError: a worker process was killed.
     """
     if not isinstance(images, SourceSplit):
-        names = Names.of(map(str, images))
+        names = list(map(str, images))
         images = SourceSplit("val", names, np.zeros(len(names), np.int64), FileReader(Path(), names))
     split, decoder = images, _Decoder(tuple(squares), required_side)
     starts, count = range(0, len(split), batch_size), workers or available_cores()

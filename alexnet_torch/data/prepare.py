@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_torch.data.cache_location import CacheFolder, cache_folder, locate_cache
+from alexnet_torch.data.cache_location import CacheFolder, locate_cache
 from alexnet_torch.data.decode_pass import Chunks, decode_chunks
 from alexnet_torch.data.fingerprint import DIGEST_BYTES
 from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
@@ -53,7 +53,7 @@ def prepare(
     Raises:
         UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
     """
-    source = with_validation(open_source(root), val_split, cache_folder(cache))
+    source = with_validation(open_source(root), val_split)
     for line in (source.describe(), *source.notes):
         logger.warning(line)
     return prepare_source(source, side, cache, skip_bad, workers)

@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from alexnet_torch.data.cache_location import CacheFolder, cache_folder, free_bytes
+from alexnet_torch.data.cache_location import CacheFolder, free_bytes
 from alexnet_torch.data.journal import lock_folder
 from alexnet_torch.data.manifest import MANIFEST, read_manifest, stale_reason
 from alexnet_torch.data.prepare import build
@@ -41,7 +41,7 @@ def prepare_ahead(
         UserError: something is wrong with the data set, images cannot be read, the output is another folder with
             content, or its disk is too small.
     """
-    source = with_validation(open_source(root), val_split, cache_folder("auto"))
+    source = with_validation(open_source(root), val_split)
     for line in (source.describe(), *source.notes):
         logger.warning(line)
     if source.map_side is not None:

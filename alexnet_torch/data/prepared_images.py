@@ -12,7 +12,6 @@ from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.image_map import ImageMap
 from alexnet_torch.data.integrity import read_checksums
 from alexnet_torch.data.manifest import COVARIANCE, MANIFEST, MEAN, read_manifest, recorded_fingerprint
-from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
 
@@ -33,7 +32,7 @@ class Samples:
         return self.split.labels
 
     @property
-    def keys(self) -> Names:
+    def keys(self) -> list[str]:
         """The samples' keys, (n): their paths relative to a folder in ImageFolder's layout."""
         return self.split.keys
 

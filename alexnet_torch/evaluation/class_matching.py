@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_torch.data.sources.class_names import same_names, some
-from alexnet_torch.data.sources.imagenet_classes import WNID, imagenet_classes
-from alexnet_torch.data.sources.source import SourceClass
+from alexnet_torch.data.sources.classes import WNID, SourceClass, imagenet_classes, same_names, some
 from alexnet_torch.errors import UserError
 
 

@@ -78,7 +78,7 @@ def score_test_set(
 
         def watch(batch: ImageBatch, log_probs: LogProbs) -> None:
             assert batch.indices is not None
-            files = list(keys.take(batch.indices))
+            files = [keys[i] for i in batch.indices.tolist()]
             for of_crops in log_probs.values():
                 for name, values in zip(names, of_crops, strict=False):
                     require_finite(values, [f"{name}: {file}" for file in files])
@@ -95,7 +95,7 @@ def score_test_set(
             group_of = test_set.group_of[predictions.indices]
             corruptions = CorruptionErrors.of_groups(test_set.groups, group_of, is_wrong)
         if real:
-            images, wrong = real.count(keys.take(predictions.indices), predictions.predicted)
+            images, wrong = real.count([keys[i] for i in predictions.indices.tolist()], predictions.predicted)
             counted = images, wrong / images if images else None
         among_set = each.among_set.result() if each.among_set else None
         confusion = Confusion(predictions, match.indices, len(labels))

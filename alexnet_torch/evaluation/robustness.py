@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.data.decode import image_size
-from alexnet_torch.data.sources.class_folders import read_class_folders
-from alexnet_torch.data.sources.class_names import class_order
-from alexnet_torch.data.sources.image_files import FileReader
-from alexnet_torch.data.sources.image_tree import ImageTree
-from alexnet_torch.data.sources.imagenet_classes import class_of, imagenet_indices
-from alexnet_torch.data.sources.junk import PassedOver
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.classes import class_of, class_order, imagenet_indices
+from alexnet_torch.data.sources.layouts import read_class_folders
+from alexnet_torch.data.sources.listing import FileReader, Listing
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
@@ -83,10 +79,10 @@ def list_corruptions(root: Path, corruptions: Sequence[tuple[str, str]]) -> dict
     names = [name for name, _ in corruptions]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
-    tree, classes = ImageTree(root, PassedOver()), list[str]()
-    paths, labels, groups = [], [], []
+    listing, classes = Listing(root), list[str]()
+    paths, labels, groups = list[str](), [], []
     for group, (name, folder) in enumerate(corruptions):
-        listed = read_class_folders(tree, folder)
+        listed = read_class_folders(listing, folder, may_be_empty=True)
         own = class_order(list(listed))
         if group and own != classes:
             raise UserError(
@@ -95,14 +91,13 @@ def list_corruptions(root: Path, corruptions: Sequence[tuple[str, str]]) -> dict
             )
         classes = own
         for label, identity in enumerate(own):
-            files = listed[identity].files
-            paths.append(files.paths)
+            files = sorted(listed[identity].members)
+            paths += files
             labels.append(np.full(len(files), label, np.int64))
             groups.append(np.full(len(files), group, np.int64))
-    all_paths = Names.joined(paths)
-    if not len(all_paths):
+    if not paths:
         raise UserError(f"--data {root}: {names[0]} has no images in class folders; unpack it again")
-    split = SourceSplit("val", all_paths, np.concatenate(labels), FileReader(root, all_paths))
+    split = SourceSplit("val", paths, np.concatenate(labels), FileReader(root, paths))
     cropped = CROPPED_SIDE if image_size(split.read(0)) == (CROPPED_SIDE, CROPPED_SIDE) else None
     form = f"ImageNet-C, {len(corruptions)} of corruption and severity"
     return {
@@ -110,7 +105,7 @@ def list_corruptions(root: Path, corruptions: Sequence[tuple[str, str]]) -> dict
         "root": root,
         "classes": tuple(map(class_of, classes)),
         "split": split,
-        "passed_over": tree.passed_over,
+        "skipped": listing.skipped,
         "groups": tuple(names),
         "group_of": np.concatenate(groups),
         "cropped_side": cropped,

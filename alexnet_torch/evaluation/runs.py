@@ -84,7 +84,7 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
     """
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.prepare import prepare
-    from alexnet_torch.data.sources.class_names import same_names
+    from alexnet_torch.data.sources.classes import same_names
 
     settings = read_settings(run)
     data = data or settings.get("data")

@@ -15,22 +15,9 @@ from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_
 from alexnet_torch.data.loader import Loader, decode_ahead
 from alexnet_torch.data.manifest import MANIFEST, stale_reason
 from alexnet_torch.data.prepared_images import PreparedImages, load_map, load_prepared
-from alexnet_torch.data.sources.class_folders import (
-    check_not_empty,
-    is_image_folder,
-    read_class_folders,
-    read_split_of,
-)
-from alexnet_torch.data.sources.class_names import class_order
-from alexnet_torch.data.sources.image_files import source_of_files
-from alexnet_torch.data.sources.image_tree import ImageTree
-from alexnet_torch.data.sources.imagenet_classes import WNID
-from alexnet_torch.data.sources.junk import PassedOver
-from alexnet_torch.data.sources.kaggle import is_kaggle
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.classes import WNID, SourceClass
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Source, SourceClass, SourceSplit
-from alexnet_torch.data.sources.tiny_imagenet import is_tiny_imagenet
+from alexnet_torch.data.sources.source import Skipped, Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.robustness import find_corruptions, list_corruptions
@@ -59,7 +46,7 @@ class TestSet:
     root: Path  # the folder or file that --data names
     classes: tuple[SourceClass, ...]  # that the labels are of
     split: SourceSplit  # the images, in their order
-    passed_over: PassedOver  # what is no image
+    skipped: Skipped  # what is no image
     groups: tuple[str, ...] = ()  # of images that are scored separately, too, such as "snow/3"; often none
     group_of: np.ndarray | None = None  # (n,) int64, each image's group
     cropped_side: int | None = None  # side of the images in pixels, if they are centre crops already
@@ -69,12 +56,12 @@ class TestSet:
     def of_source(cls, source: Source) -> "TestSet":
         """Returns the validation images of a source."""
         val = source.split("val")
-        return cls(source.form, source.root, source.classes, val, source.passed_over, source=source)
+        return cls(source.form, source.root, source.classes, val, source.skipped, source=source)
 
     def describe(self) -> str:
-        """Returns one line for people: form, numbers of classes and images, what was passed over."""
+        """Returns one line for people: form, numbers of classes and images, what was skipped."""
         counts = f"{len(self.classes):,} classes, {len(self.split):,} images"
-        return f"--data {self.root}: {self.form}, {counts}{self.passed_over}"
+        return f"--data {self.root}: {self.form}, {counts}{self.skipped}"
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
@@ -94,68 +81,30 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
     return parts[first]
 
 
-def find_test_set(root: Path, val_split: ValSplit | None = None, cache: str = "auto") -> TestSet:
+def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
     """Lists the images of a test set, without decoding any; where there is val/, train/ is not needed and not listed.
 
     Args:
         root: a folder of class folders, or one with val/, or one that contains nothing but such a folder; ImageNet-C,
             or one of its corruptions or severities; or any source, of which the validation images are taken.
         val_split: how the models' training chose its validation images among the set's: only these are taken.
-        cache: where the digests of a divided set's files are kept, as for `prepare`.
 
     Raises:
         UserError: there is nothing, or no validation images; the message says what is missing.
     """
-    if not root.exists():
-        raise UserError(f"--data {root}: there is no such file or folder; name a folder of class folders, or with val/")
     if val_split:
-        return TestSet.of_source(with_validation(open_source(root), val_split, cache_folder(cache)))
-    if not root.is_dir():
-        return _of_source(root)
-    if corruptions := find_corruptions(root):
+        return TestSet.of_source(with_validation(open_source(root), val_split))
+    if root.is_dir() and (corruptions := find_corruptions(root)):
         return TestSet(**list_corruptions(root, corruptions))
-    tree = ImageTree(root)
-    if is_image_folder(tree) and not is_kaggle(tree) and not is_tiny_imagenet(tree):
-        return _open_val(root) if tree.is_folder("val") else _of_source(root)
-    names = ImageTree(root).subfolders()
-    if len(names) == 1 and not len(ImageTree(root).images("", deep=False)):
-        if not len(ImageTree(root / names[0]).images("", deep=False)):
-            return find_test_set(root / names[0])  # the folder that a set is in, as archives are often unpacked
-        tree = ImageTree(root)  # the one class of a set, which is too few for a source to train on
-        classes = read_class_folders(tree, "")
-        check_not_empty(tree.what, "", classes)
-        source = source_of_files("class folders", root, class_order(classes), {"train": classes}, tree.passed_over)
-        return TestSet.of_source(_as_validation(source))
-    return _of_source(root)
-
-
-def _open_val(root: Path) -> TestSet:
-    """Lists val/ of ImageFolder's layout, or ILSVRC-2012's flat val/."""
-    if not ImageTree(root / "val").subfolders():
-        return find_test_set(root / "val")
-    tree = ImageTree(root)
-    val = read_split_of(tree, "val")
-    return TestSet.of_source(source_of_files("images of val/", root, class_order(val), {"val": val}, tree.passed_over))
-
-
-def _of_source(root: Path) -> TestSet:
-    source = open_source(root)
-    if any(split.name == "val" for split in source.splits):
-        return TestSet.of_source(source)
-    if source.form.startswith("class folders"):  # which are not divided: all of them are the test set
-        return TestSet.of_source(_as_validation(source))
-    raise UserError(f"--data {root}: {source.without_val or 'has no validation images; name a set that has'}")
-
-
-def _as_validation(source: Source) -> Source:
-    """Returns a source whose training images are validation images; its form is a known set's, if it is one."""
-    (split,) = source.splits
-    keys = Names.of(f"val/{key.partition('/')[2]}" for key in split.keys)
-    root, form = source.root.absolute(), source.form
-    if all(WNID.fullmatch(each) or each.isdigit() for each in source.identities):
-        for name in (root.parent.name.lower(), root.name.lower()):
-            form = next((known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", name)), form)
-    return replace(source, form=form, splits=(replace(split, name="val", keys=keys),))
+    source = open_source(root, test=True)
+    if source.form.startswith("class folders") and all(
+        WNID.fullmatch(each) or each.isdigit() for each in source.identities
+    ):
+        place = source.root.absolute()
+        for name in (place.parent.name.lower(), place.name.lower()):
+            known = [known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", name)]
+            source = replace(source, form=known[0] if known else source.form)
+    return TestSet.of_source(source)
 
 
 def image_batches(

@@ -7,7 +7,7 @@ from typing import Any
 
 from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.data.sources.class_names import same_names
+from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings

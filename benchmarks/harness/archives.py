@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes, validation_labels
+from alexnet_torch.data.sources.classes import imagenet_classes, validation_labels
 
 Image = tuple[str, str, bytes]  # split, file name as ILSVRC-2012 has it, content
 

@@ -18,7 +18,6 @@ from alexnet_torch.data.augment import Crops, copy_crop, random_crops
 from alexnet_torch.data.crop_reader import PREFETCH, crops_from_map
 from alexnet_torch.data.image_map import ImageMap, checksum
 from alexnet_torch.data.prepared_images import Samples
-from alexnet_torch.data.sources.names import Names
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.data.worker_processes import map_ahead
 from benchmarks.harness.measure import time_call
@@ -67,7 +66,7 @@ def native_reader(threads: int, epoch: int = 0) -> Reader:
 
     def read(images: ImageMap) -> Iterator[Tensor]:
         crops, batches = _epoch(len(images), epoch)
-        nothing = Names.of(())
+        nothing = list[str]()
         split = SourceSplit("train", nothing, np.zeros(0, np.int64), None)  # type: ignore[arg-type]
         return crops_from_map(Samples(images, np.arange(len(images)), split), crops, SIZE, batches, threads, False)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
+from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.data.sources.recognise import open_source
 from benchmarks.harness.report import markdown_table, save_result
 

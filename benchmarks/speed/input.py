@@ -30,8 +30,7 @@ from alexnet_torch.data.decode_pass import Chunk, decode_chunk
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.data.sources.image_files import FileReader
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.listing import FileReader
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.map_tables import map_tables
@@ -107,7 +106,7 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
     def pil(resample: Image.Resampling) -> float:
         return time_call(lambda: [full_decode(path, resample) for path in repeated]) / DECODED_IMAGES
 
-    paths = Names.of(map(str, repeated))
+    paths = list(map(str, repeated))
     samples = SourceSplit("train", paths, np.zeros(DECODED_IMAGES, np.int64), FileReader(Path(), paths))
     chunk = Chunk(0, samples, np.arange(len(samples)), SIDE, folder / "map.u8", folder / "digests")
     for name in ("digests", "train.sums"):

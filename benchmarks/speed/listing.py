@@ -28,7 +28,7 @@ from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
 from alexnet_torch.data.manifest import COVARIANCE, MEAN, digest_name, write_manifest
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import readable_rows
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
+from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.data.sources.recognise import open_source
 from benchmarks.harness.report import markdown_table, save_result
 

@@ -55,7 +55,7 @@ def one_class(root: Path) -> None:
 
 
 WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (remove("."), "there is no such folder"),
+    "missing": (remove("."), "there is no such file or folder"),
     "no train": (remove("train"), "has no folder train/; put the training images into"),
     "no val": (
         remove("val"),
@@ -63,10 +63,10 @@ WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "flat val": (lambda r: flatten(r / "val"), "val/ is flat: .* move each image into val/<class>/"),
     "flat train": (lambda r: flatten(r / "train"), "train/ is flat"),
-    "empty class": (empty_class, "no images in train/ of class class1; add some, or move it"),
-    "fewer in val": (remove("val/class2"), "only in train/: class2; only in val/: none"),
-    "another in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train/: class2; only in val/: x"),
-    "no images": (without_images, "train/ has no images that can be read"),
+    "empty class": (empty_class, "no images in train/ of class class1; put some into train/<class>/"),
+    "fewer in val": (remove("val/class2"), "only in train: class2; only in val: none"),
+    "another in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train: class2; only in val: x"),
+    "no images": (without_images, "no images in train/ of any class; put"),
     "nothing in val": (remove("val/class0", "val/class1", "val/class2"), "val/ contains no images; put them"),
     "one class": (one_class, "has only one class, class0;"),
 }
@@ -78,7 +78,7 @@ def test_each_wrong_layout_has_its_own_message(name: str, tmp_path: Path) -> Non
     spoil, message = WRONG_LAYOUTS[name]
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
-        with_validation(open_source(root), None, root)
+        with_validation(open_source(root), None)
     assert str(error.value).startswith(f"--data {root}: ")
     assert "\n" not in str(error.value)
 
@@ -90,12 +90,12 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
 
     root = make_images(tmp_path, train=1, val=1)
-    monkeypatch.setattr(os, "scandir", refuse)  # a test run by root may read everything
-    with pytest.raises(UserError, match=r"--data .*: no permission to read .*train;"):
+    monkeypatch.setattr(os, "open", refuse)  # a test run by root may read everything
+    with pytest.raises(UserError, match=r"--data .*: Permission denied; change its permissions"):
         open_source(root)
 
 

@@ -80,7 +80,7 @@ def test_squares_read_as_image_files_have_the_same_pixels(root: Path, tmp_path: 
     assert expected.val.images is not None
     for index, row in enumerate((4, 1)):
         assert np.array_equal(decode_bytes(split.read(index), 73, "square"), expected.val.images[row])
-    assert split.reader.location(0) == f"{tmp_path / 'map/val.u8'}, image 4"
+    assert split.reader.location(0) == f"{tmp_path / 'map/val.u8'}: image 4"
 
 
 def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_damaged_maps_and_other_sizes_are_refused_in_one_line(root: Path, tmp_pa
     assert "has squares of 73 pixels, and 256 are needed" in trained.stderr
     content = (prepared / "val.u8").read_bytes()
     (prepared / "val.u8").write_bytes(content[:-1])
-    assert "val.u8 has 191,843 bytes, not 191,844" in refused("evaluate", run, "--data", prepared)
+    assert "val.u8 has the wrong size" in refused("evaluate", run, "--data", prepared)
     (prepared / "val.u8").write_bytes(content)
     (prepared / "samples.npz").write_bytes(b"PK\3\4")
     assert "damaged" in refused("evaluate", run, "--data", prepared)

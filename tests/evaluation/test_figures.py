@@ -221,7 +221,7 @@ def test_imported_weights_have_only_the_filters_figure(run_folder: Path, capsys:
         (["nowhere"], "nowhere: no model here"),
         (["RUN", "RUN"], "the same run is named twice"),
         (["RUN", "--seed", "-1"], "--seed -1: must be 0 or more"),
-        (["RUN", "--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["RUN", "--data", "nowhere"], "--data nowhere: there is no such file or folder"),
         (["RUN", "--data", "OTHER"], r"--data .*other: its classes differ from those of .*; name the images"),
         (["RUN", "--image", *["x.png"] * 41], "--image: 41 files do not fit into one figure; name 40 at most"),
         (["RUN", "--image", "nothing.png"], "nothing.png: .*No such file.*name image files"),

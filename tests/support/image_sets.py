@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes, validation_labels
+from alexnet_torch.data.sources.classes import imagenet_classes, validation_labels
 
 STANDARD_INDICES = (2, 134, 517)  # great white shark; crane, the bird; crane, the machine
 

@@ -1,5 +1,6 @@
 """Writers of small sets in the layouts of CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST."""
 
+import hashlib
 import pickle
 import struct
 from pathlib import Path
@@ -16,7 +17,7 @@ def write_cifar(root: Path, description: type[CIFAR10] = CIFAR10, images: int = 
     fine = description is CIFAR100
     names = [f"class{k}" for k in range(3)]
     meta: dict[str, Any] = {description.meta["key"]: names}
-    (folder / description.meta["filename"]).write_bytes(pickle.dumps(meta, 2))
+    write_pickle(folder / description.meta["filename"], meta, description)
     for file, _ in description.train_list + description.test_list:
         labels = [int(k) for k in random.permutation(images) % 3]
         batch = {
@@ -24,8 +25,18 @@ def write_cifar(root: Path, description: type[CIFAR10] = CIFAR10, images: int = 
             "fine_labels" if fine else "labels": labels,
             "batch_label": "a batch",
         }
-        (folder / file).write_bytes(pickle.dumps(batch, 2))
+        write_pickle(folder / file, batch, description)
     return folder
+
+
+def write_pickle(file: Path, content: object, description: type[CIFAR10] = CIFAR10) -> None:
+    """Writes a file of a set, and makes its MD5 the one that torchvision expects."""
+    file.write_bytes(pickle.dumps(content, 2))
+    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    if file.name == description.meta["filename"]:
+        description.meta["md5"] = md5
+    for listed in description.train_list + description.test_list:
+        listed[1] = md5 if listed[0] == file.name else listed[1]
 
 
 def idx(values: np.ndarray) -> bytes:

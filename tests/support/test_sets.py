@@ -14,7 +14,7 @@ from torchvision.models import AlexNet_Weights
 
 from alexnet_torch import PAPER, AlexNet, Architecture
 from alexnet_torch.data.decode import decode_file
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
+from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
 from tests.support.commands import run_cli
 from tests.support.nets import narrow, with_random_weights

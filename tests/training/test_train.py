@@ -187,7 +187,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
         (["--devices", "cuda:99"], r"--devices cuda:99: this machine shows \d+ GPU"),
         (["--devices", "cpu,cpu,cpu"], r"--devices: 3 devices for 2 tower\(s\); name one device, or one for each"),
         (["--split", "devices", "--devices", "cpu"], "--split devices: needs 2 devices"),
-        (["--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--data", "nowhere"], "--data nowhere: there is no such file or folder"),
         (["--resume"], r"--resume: .* holds no run \(no config.json\); start one without --resume"),
         (
             ["--output", "/dev/null/run"],

@@ -1,60 +1,61 @@
-"""The data sets that are laid out in folders, on disk or in a zip file."""
+"""Data sets that are laid out in folders, on disk or in a zip file: ImageFolder's, class folders, Kaggle's, Tiny's."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import csv
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alexnet_torch.data.sources.class_folders import (
-    is_class_folders,
-    is_flat_validation,
-    is_image_folder,
-    open_class_folders,
-    open_flat_validation,
-    open_image_folder,
-    replace_passed_over,
-)
-from alexnet_torch.data.sources.image_tree import ImageTree
-from alexnet_torch.data.sources.kaggle import is_kaggle, open_kaggle
-from alexnet_torch.data.sources.looked_files import LookedFiles
-from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.tiny_imagenet import is_tiny_imagenet, open_tiny_imagenet
-from alexnet_torch.data.sources.tree import Tree
-from alexnet_torch.data.sources.zip_tree import ZipTree
+from alexnet_torch.data.sources.archives import list_files
+from alexnet_torch.data.sources.classes import VALIDATION_NAME, class_of_name, normal, some, tells_class
+from alexnet_torch.data.sources.listing import Entry, Listing, has_image_suffix
+from alexnet_torch.data.sources.source import ClassSamples, Source, SplitName, make_source
 from alexnet_torch.errors import UserError
 
+Samples = dict[str, ClassSamples]
+Layout = Callable[[Listing, bool], Source]
+"""Opens a listing; if the flag is set, only its images to score a network on."""
 
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay out a data set in folders."""
-
-    recognise: Callable[[Tree], bool]
-    open: Callable[[Tree], Source]
-
-
-LAYOUTS = (
-    Layout(is_kaggle, open_kaggle),
-    Layout(is_tiny_imagenet, open_tiny_imagenet),
-    Layout(is_image_folder, open_image_folder),
-    Layout(is_flat_validation, open_flat_validation),
-    Layout(is_class_folders, open_class_folders),
-)
-"""In the order in which they are tried: Tiny ImageNet also looks like ImageFolder whose val/ has one class, images."""
+SPLIT_WORDS = {
+    "train": {"train", "training", "trainset"},
+    "val": {"val", "valid", "validation", "dev", "eval"},
+    "test": {"test", "testing", "testset"},
+}
+"""Words with which the names of a split's folder begin or end, as train2017, seg_test, Validation."""
+NO_CLASSES = {"images", "masks", "labels", "annotations"}
+KAGGLE = "ILSVRC/Data/CLS-LOC/"
+KAGGLE_LABELS, KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+TINY_CLASSES, TINY_NAMES, TINY_LABELS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 
 
-def is_folder_set(root: Path) -> bool:
+def find_layout(listing: Listing, test: bool) -> Layout | None:
+    """Returns how to open a listing; Tiny ImageNet also looks like ImageFolder whose val/ has one class, images."""
+    splits = split_folders(listing)
+    if listing.is_folder(KAGGLE[:-1]):
+        return open_kaggle
+    if _is_tiny(listing):
+        return open_tiny
+    if "train" in splits or "val" in splits:
+        return open_image_folder
+    names = listing.folder("").folders
+    if not names and any(VALIDATION_NAME.fullmatch(entry[0]) for entry in listing.folder("").files):
+        return open_flat_validation
+    others = [name for name in names if not split_word(name) and name.lower() not in NO_CLASSES]
+    if len(others) > (0 if test else 1) and any(_has_images(listing, f"{name}/") for name in others):
+        return open_class_folders
+    return None
+
+
+def is_folder_set(root: Path, test: bool = False) -> bool:
     """Returns whether a folder has one of the layouts."""
-    return root.is_dir() and _layout(ImageTree(root)) is not None
+    return root.is_dir() and find_layout(Listing(root), test) is not None
 
 
-def open_folder_set(root: Path) -> Source:
-    """Lists the samples of a folder that has one of the layouts; errors as for the layout."""
-    looked = LookedFiles(root)
-    tree = ImageTree(root, is_image=looked.is_image)
-    layout = _layout(tree)
+def open_folder_set(root: Path, test: bool = False) -> Source:
+    """Lists the samples of a folder that has one of the layouts."""
+    listing = Listing(root)
+    layout = find_layout(listing, test)
     assert layout is not None
-    source = layout.open(tree)
-    looked.save()
-    return source
+    return layout(listing, test)
 
 
 def is_zip(root: Path) -> bool:
@@ -62,20 +63,273 @@ def is_zip(root: Path) -> bool:
     return root.is_file() and root.suffix.lower() == ".zip"
 
 
-def open_zip(root: Path) -> Source:
-    """Lists the samples of a zip file whose folders have one of the layouts, within one folder or not.
-
-    Raises:
-        UserError: the file is damaged, has none of the layouts, or something is missing or wrong.
-    """
-    tree = ZipTree(root)
-    while (layout := _layout(tree)) is None:
-        folders = replace_passed_over(tree).subfolders()
+def open_zip(root: Path, test: bool = False) -> Source:
+    """Lists the samples of a zip file whose folders have one of the layouts, within one folder or not."""
+    list_files(root, [root])  # refuses a web page
+    listing = Listing(root)
+    while (layout := find_layout(listing, test)) is None:
+        folders = listing.folder("").folders
         if len(folders) != 1:
             raise UserError(f"--data {root}: contains neither train/ and val/ nor class folders; unpack it and look")
-        tree = tree.below(f"{folders[0]}/")
-    return tree.source(layout.open(tree))
+        listing = listing.below(f"{folders[0]}/")
+    return layout(listing, test)
 
 
-def _layout(tree: Tree) -> Layout | None:
-    return next((layout for layout in LAYOUTS if layout.recognise(tree)), None)
+def split_word(name: str) -> str | None:
+    """Returns the split whose folder a name seems to be: "train", "val" or "test"."""
+    words = re.findall("[a-z]+", name.lower())
+    return next((split for split, known in SPLIT_WORDS.items() if known & {*words[:1], *words[-1:]}), None)
+
+
+def split_folders(listing: Listing) -> dict[SplitName, str]:
+    """Returns the folders of training and of validation images, each ending in "/".
+
+    Other names than train/ and val/ are taken if both are there, have class folders, and nothing competes.
+    """
+    names = listing.folder("").folders
+    found: dict[SplitName, str] = {}
+    for split, kinds in {"train": ("train",), "val": ("val", "test")}.items():
+        exact = [name for name in names if name == split]
+        near = ([name for name in names if split_word(name) == kind and _has_classes(listing, name)] for kind in kinds)
+        candidates = exact or next(filter(None, near), [])
+        if len(candidates) == 1:
+            found["train" if split == "train" else "val"] = candidates[0]
+    if len(found) < 2:
+        found = {split: name for split, name in found.items() if name == split}
+    return {split: f"{_innermost(listing, name)}/" for split, name in found.items()}
+
+
+def _innermost(listing: Listing, folder: str) -> str:
+    """Returns a folder, or the one of the same name that alone is in it: training_set/training_set."""
+    name = folder.rpartition("/")[2]
+    return _innermost(listing, f"{folder}/{name}") if listing.folder(f"{folder}/").folders == [name] else folder
+
+
+def _has_classes(listing: Listing, folder: str) -> bool:
+    return bool(listing.folder(f"{folder}/").folders) and not _has_images(listing, f"{folder}/")
+
+
+def _has_images(listing: Listing, folder: str) -> bool:
+    files = listing.folder(folder).files
+    return any(has_image_suffix(entry[0]) for entry in files) or bool(
+        any("." not in entry[0] for entry in files) and listing.images(folder, deep=False)
+    )
+
+
+def open_image_folder(listing: Listing, test: bool) -> Source:
+    """Lists train/<class>/* and val/<class>/*, without opening them; without val/, those of train/.
+
+    A flat val/ is taken if the images' names tell their classes, as ILSVRC-2012's do.
+    """
+    folders = split_folders(listing)
+    if test and "val" in folders:
+        return _source(listing, "images of val/", {"val": read_split(listing, folders["val"])})
+    if "train" not in folders:
+        raise UserError(f"{listing.what}: has no folder train/; {missing_split(listing, 'train')}")
+    train = read_split(listing, folders["train"], only_folders=True)
+    if "val" not in folders:
+        fix = f"has no folder val/; {missing_split(listing, 'val')}"
+        return _source(listing, "ImageFolder without val/", {"train": train}, without_val=fix)
+    val, written = read_split(listing, folders["val"], train), {normal(name): name for name in train}
+    form = "ImageFolder"
+    if not listing.folder(folders["val"]).folders:
+        form = "ImageFolder with ILSVRC-2012's flat val/"
+    elif folders != {"train": "train/", "val": "val/"}:
+        form = f"ImageFolder of {folders['train']} and, to validate, {folders['val']}"
+    return _source(listing, form, {"train": train, "val": {written.get(normal(n), n): each for n, each in val.items()}})
+
+
+def open_class_folders(listing: Listing, test: bool) -> Source:
+    """Lists the images of class folders; all are training images."""
+    samples = read_class_folders(listing, "")
+    if test:
+        return _source(listing, "class folders", {"val": samples})
+    fix = (
+        "has class folders, but no train/ and val/; let --val-split 0.1 choose validation images, or move the class "
+        "folders into train/ and some images into val/"
+    )
+    return _source(listing, "class folders", {"train": samples}, without_val=fix)
+
+
+def open_flat_validation(listing: Listing, test: bool) -> Source:
+    """Lists ILSVRC-2012's validation images in one folder: a test set."""
+    del test
+    return _source(listing, "ILSVRC-2012's validation images", {"val": _by_name(listing, "")})
+
+
+def open_kaggle(listing: Listing, test: bool) -> Source:
+    """Lists ILSVRC-2012 as Kaggle distributes it, with the validation labels in a CSV file."""
+    del test
+    labels, names = (listing.text(path) for path in (KAGGLE_LABELS, KAGGLE_NAMES))
+    if labels is None or names is None:
+        missing = KAGGLE_LABELS if labels is None else KAGGLE_NAMES
+        raise UserError(f"{listing.what}: has ILSVRC/ but no {missing}; put Kaggle's file beside ILSVRC/")
+    for folder in (f"{KAGGLE}train", f"{KAGGLE}val"):
+        if not listing.is_folder(folder):
+            raise UserError(f"{listing.what}: has no folder {folder}/; unpack it from Kaggle's archive")
+    train = read_class_folders(listing, f"{KAGGLE}train/")
+    rows = csv.DictReader(labels.splitlines())
+    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+        raise UserError(f"{listing.what}: {KAGGLE_LABELS} has no columns ImageId,PredictionString; restore it")
+    # the first word of a prediction string is the class; boxes follow
+    pairs = ((row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows)
+    val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
+    lines = (line.partition(" ") for line in names.splitlines())  # "n01440764 tench, Tinca tinca"
+    readable = {identity: name.strip() for identity, _, name in lines if name.strip()}
+    return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, readable)
+
+
+def _is_tiny(listing: Listing) -> bool:
+    """Returns whether there are Tiny ImageNet's tables, or its images of val/; not val/ sorted into class folders."""
+    if listing.is_folder("val/images") and not listing.is_folder("train/images"):  # else a class of that name
+        return True
+    classes = listing.text(TINY_CLASSES)
+    return (
+        classes is not None
+        and listing.text(TINY_LABELS) is not None
+        and not any(listing.is_folder(f"val/{identity}") for identity in classes.split())
+    )
+
+
+def open_tiny(listing: Listing, test: bool) -> Source:
+    """Lists Tiny ImageNet: train/<wnid>/images/, val/images/ and val/val_annotations.txt."""
+    del test
+    classes, labels = (listing.text(path) for path in (TINY_CLASSES, TINY_LABELS))
+    if classes is None or labels is None:
+        missing = TINY_CLASSES if classes is None else TINY_LABELS
+        raise UserError(f"{listing.what}: has Tiny ImageNet's folders but no {missing}; unpack its archive again")
+    train: Samples = {}
+    for identity in classes.split():
+        images = listing.images(f"train/{identity}/images/") if listing.is_folder(f"train/{identity}/images") else []
+        if not images:
+            raise UserError(f"{listing.what}: no images in train/{identity}/images/; unpack Tiny ImageNet again")
+        train[identity] = _samples(images, f"train/{identity}/images/")
+    if extra := sorted(set(listing.subfolders("train/")) - set(train)):
+        raise UserError(f"{listing.what}: train/{extra[0]}/ is not in {TINY_CLASSES}; move it elsewhere")
+    rows = (line.split("\t") for line in labels.splitlines())
+    val = _by_table(listing, "val/images/", ((row[0], "".join(row[1:2]).strip()) for row in rows), TINY_LABELS, train)
+    lines = (line.partition("\t") for line in (listing.text(TINY_NAMES) or "").splitlines())
+    readable = {identity: name.strip() for identity, _, name in lines if identity in train}
+    return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, readable)
+
+
+def _by_table(
+    listing: Listing, folder: str, rows: Iterable[tuple[str, str]], table: str, classes: Mapping[str, object]
+) -> Samples:
+    """Returns a flat folder's images by the classes of a table, which has file names with suffix or without."""
+    class_of: dict[str, str] = {}
+    for number, (name, identity) in enumerate(rows, 1):
+        if not name or identity not in classes:
+            raise UserError(
+                f"{listing.what}: row {number} of {table}: {name!r} has the class {identity!r}, "
+                "of which train/ has no images; restore it"
+            )
+        if class_of.setdefault(name, identity) != identity:
+            raise UserError(f"{listing.what}: {table} has {name} as {class_of[name]} and as {identity}; restore it")
+    samples: Samples = {}
+    with_suffix, used = any("." in name for name in class_of), set()
+    for path, *place in listing.images(folder, deep=False):
+        name = path[len(folder) :]
+        listed = name if with_suffix else name.rpartition(".")[0]
+        if listed not in class_of:
+            raise UserError(f"{listing.what}: {path} has no row in {table}; restore the table, or move it elsewhere")
+        used.add(listed)
+        samples.setdefault(class_of[listed], ClassSamples()).add(name, path, *place)
+    if missing := sorted(class_of.keys() - used):
+        raise UserError(
+            f"{listing.what}: {table} names images that are not in {folder}: {some(missing)}; unpack it again"
+        )
+    return samples
+
+
+def read_split(
+    listing: Listing, folder: str, classes: Mapping[str, object] | None = None, only_folders: bool = False
+) -> Samples:
+    """Returns the images of train/ or val/ by class.
+
+    Args:
+        listing: has the folder.
+        folder: of class folders; or flat, if the names of its images tell their classes.
+        classes: of the training images: flat images of others are skipped.
+        only_folders: whether a flat folder is refused.
+    """
+    if listing.folder(folder).folders and (samples := read_class_folders(listing, folder)):
+        return samples
+    files = [entry[0] for entry in listing.folder(folder).files if has_image_suffix(entry[0])]
+    if not files:
+        raise UserError(f"{listing.what}: {folder} contains no images; put them into {folder}<class>/")
+    if only_folders or not all(map(tells_class, files)):
+        raise UserError(
+            f"{listing.what}: {folder} is flat: it contains images directly, without class folders; "
+            f"move each image into {folder}<class>/"
+        )
+    samples = _by_name(listing, folder)
+    for identity in samples.keys() - classes.keys() if classes else ():
+        for path in samples.pop(identity).members:
+            listing.skipped.add("of other classes", path)
+    return samples
+
+
+def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False) -> Samples:
+    """Returns the images in each subfolder of a folder ("" or one that ends in "/"), by the subfolder's name."""
+    written: dict[str, str] = {}
+    samples: Samples = {}
+    for name in listing.subfolders(folder):
+        if written.setdefault(normal(name), name) != name:
+            raise UserError(
+                f"{listing.what}: {folder} has two folders named {name}, in two ways that Unicode writes it; "
+                "move their images into one"
+            )
+        runs = listing.skipped.counts.get("of a run", 0)
+        images = listing.images(f"{folder}{name}/")
+        if images or listing.skipped.counts.get("of a run", 0) == runs:  # else it is runs/, for example
+            samples[name] = _samples(images, f"{folder}{name}/")
+    if not may_be_empty and (empty := [name for name, of_class in samples.items() if not of_class.names]):
+        where = "any class" if len(empty) == len(samples) else f"class {some(empty)}"
+        raise UserError(
+            f"{listing.what}: no images in {folder or 'the folder'} of {where}; put some into {folder}<class>/"
+        )
+    return samples
+
+
+def missing_split(listing: Listing, split: SplitName) -> str:
+    """Returns what to do about a missing train/ or val/: a near name is pointed out."""
+    kinds = ("train",) if split == "train" else ("val", "test")
+    if near := [name for kind in kinds for name in listing.folder("").folders if split_word(name) == kind]:
+        return f"if {near[0]}/ is that, rename it to {split}/"
+    if split == "train":
+        return "put the training images into train/<class>/"
+    return "move some images of each class into val/<class>/, or let --val-split 0.1 choose them"
+
+
+def _samples(images: Sequence[Entry], folder: str) -> ClassSamples:
+    """Returns the images of a class folder."""
+    samples, start = ClassSamples(), len(folder)
+    samples.members = [entry[0] for entry in images]
+    samples.names = [path[start:] for path in samples.members]
+    samples.places.extend(number for entry in images for number in entry[1:])
+    return samples
+
+
+def _by_name(listing: Listing, folder: str) -> Samples:
+    """Returns the images of a flat folder by the class that their names tell."""
+    samples: Samples = {}
+    for path, *place in listing.images(folder, deep=False):
+        identity, name = class_of_name(path[len(folder) :], f"{listing.what}: {path}")
+        samples.setdefault(identity, ClassSamples()).add(name, path, *place)
+    return samples
+
+
+def _source(
+    listing: Listing,
+    form: str,
+    splits: Mapping[SplitName, Samples],
+    names: Mapping[str, str] | None = None,
+    without_val: str = "",
+) -> Source:
+    files = None
+    if listing.zipped is not None:
+        form, files = f"{form} in a zip file", list_files(listing.root, [listing.root])
+    return make_source(
+        form, listing.root, splits, listing.reader, listing.skipped, files, names, without_val=without_val
+    )

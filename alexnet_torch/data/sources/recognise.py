@@ -1,72 +1,64 @@
 """Recognises by its content in which form a data set is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_torch.data.sources.class_folders import missing_split
-from alexnet_torch.data.sources.image_tree import ImageTree
-from alexnet_torch.data.sources.layouts import is_folder_set, is_zip, open_folder_set, open_zip
-from alexnet_torch.data.sources.names import in_one_line
-from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.classes import in_one_line
+from alexnet_torch.data.sources.layouts import is_folder_set, is_zip, missing_split, open_folder_set, open_zip
+from alexnet_torch.data.sources.listing import Listing
+from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
 from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.tar_forms import is_tar_set, open_tar_set
+from alexnet_torch.data.sources.tar_sets import is_tar_set, open_tar_set
 from alexnet_torch.data.sources.torchvision_sets import is_torchvision_set, open_torchvision_set
 from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_os_error
 
 
-@dataclass(frozen=True)
-class Form:
-    """One way in which people have a data set."""
-
-    name: str
-    recognise: Callable[[Path], bool]  # quick: looks at a few names, reads no data
-    open: Callable[[Path], Source]  # lists the samples; raises a UserError if something is missing or wrong
-
-
-FORMS = (
-    Form("folders of images", is_folder_set, open_folder_set),
-    Form("a zip file", is_zip, open_zip),
-    Form("tars", is_tar_set, open_tar_set),
-    Form("parquet files", is_parquet_set, open_parquet_set),
-    Form("CIFAR's or MNIST's files", is_torchvision_set, open_torchvision_set),
-    Form("a prepared map", is_prepared_map, open_prepared_map),
-)
-
-
-def open_source(root: Path) -> Source:
+def open_source(root: Path, test: bool = False) -> Source:
     """Lists the samples of a data set without decoding them.
 
     Args:
-        root: a folder or a file, in one of FORMS.
+        root: a folder or a file, in any form.
+        test: only the images to score a network on, as the split "val": validation images, or all of class folders.
 
     Raises:
         UserError: there is nothing, it has none of the forms or two of them, or something is missing or wrong in it.
     """
     try:
-        return _open_source(root)
-    except PermissionError as error:
-        raise UserError(f"--data {root}: no permission to read {error.filename}; change its permissions") from error
+        source = _open(root, test)
+    except OSError as error:
+        raise UserError(f"--data {root}: {explain_os_error(error)}") from error
     except UserError as error:
-        if in_one_line(str(error)) == str(error):
-            raise
         raise UserError(in_one_line(str(error))) from error
+    if test and source.splits[-1].name != "val":
+        raise UserError(f"--data {root}: {source.without_val or 'has no validation images; name a set that has'}")
+    return source
 
 
-def _open_source(root: Path) -> Source:
+def _open(root: Path, test: bool) -> Source:
     if not root.exists():
-        raise UserError(f"--data {root}: there is no such folder; name a folder that contains train/ and val/")
-    found = [form for form in FORMS if form.recognise(root)]
-    if len(found) == 1:
-        return found[0].open(root)
+        raise UserError(f"--data {root}: there is no such file or folder; name a folder that contains train/ and val/")
+    place = root
+    while not (found := _forms(place, test)) and place.is_dir() and len(Listing(place).folder("").folders) == 1:
+        place /= Listing(place).folder("").folders[0]  # as archives are often unpacked: photos/photos/train
+    if len(found) > 1:
+        raise UserError(f"--data {place}: holds two data sets, {found[0][0]} and {found[1][0]}; move one elsewhere")
     if found:
-        raise UserError(
-            f"--data {root}: holds two data sets, {found[0].name} and {found[1].name}; move one of them elsewhere"
-        )
+        return found[0][1](place)
     if root.is_dir():
-        folders = ImageTree(root).subfolders()
-        if len(folders) == 1 and any(form.recognise(root / folders[0]) for form in FORMS):
-            return open_source(root / folders[0])  # as archives are often unpacked: photos/photos/train
-        raise UserError(f"--data {root}: has no folder train/; {missing_split(ImageTree(root), 'train')}")
+        raise UserError(f"--data {root}: has no folder train/; {missing_split(Listing(root), 'train')}")
     raise UserError(f"--data {root}: is a file; name the folder that contains train/ and val/")
+
+
+def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]:
+    """Returns the name of each form that a path has, and how to open it: by a few names, without reading data."""
+    forms: dict[str, tuple[bool, Callable[[Path], Source]]] = {
+        "folders of images": (is_folder_set(root, test), lambda root: open_folder_set(root, test)),
+        "a zip file": (is_zip(root), lambda root: open_zip(root, test)),
+        "tars": (is_tar_set(root), open_tar_set),
+        "parquet files": (is_parquet_set(root), open_parquet_set),
+        "CIFAR's or MNIST's files": (is_torchvision_set(root), open_torchvision_set),
+        "a prepared map": (is_prepared_map(root), open_prepared_map),
+    }
+    return [(name, opened) for name, (is_one, opened) in forms.items() if is_one]

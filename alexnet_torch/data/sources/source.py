@@ -2,36 +2,33 @@
 
 A sample's key is the path that it would have in ImageFolder's layout: <split>/<class identity>/<file name>. Samples
 are ordered by label, then by folder and file name as ImageFolder orders them, so that the same image files give the
-same map whatever form holds them: see `sample_order`.
+same cache and the same run whatever form holds them.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 
 from alexnet_torch.data.decode import UnreadableImage
-from alexnet_torch.data.sources.junk import PassedOver
-from alexnet_torch.data.sources.names import Names, in_one_line
+from alexnet_torch.data.sources.classes import SourceClass, class_of, class_order, in_one_line, normal, some
+from alexnet_torch.errors import UserError
 
 SplitName = Literal["train", "val"]
 
-
-@dataclass(frozen=True)
-class SourceClass:
-    """A class: what it is recognised by in other data sets, and what people call it."""
-
-    identity: str  # the WordNet ID if it has one, as "n01440764"; else the folder's or the data set's name
-    name: str  # "tench, Tinca tinca"
+LISTED = 1000
+"""Names kept for each reason to skip files: a folder copied by macOS has a ._ file beside each of a million images."""
 
 
 class Reader(ABC):
     """Reads the encoded image of each sample of a split.
 
-    It is pickled to worker processes: it holds no open file, but opens what it needs at the first read in each process.
-    Its memory is a few numbers and a name for each sample, since there may be 1.3 million.
+    It is pickled to worker processes: it holds no open file, but opens what it needs.
     """
 
     @abstractmethod
@@ -52,11 +49,35 @@ class Reader(ABC):
 
 
 @dataclass(frozen=True)
+class ArchiveReader(Reader):
+    """Samples by their places in archives. Files are opened for each image: that takes a hundredth of decoding it."""
+
+    files: tuple[Path, ...]
+    members: list[str]  # (n) names in the archive
+    places: np.ndarray  # (n, k) int64: index of the file, and numbers that say where in it
+
+    def take(self, indices: np.ndarray) -> Self:
+        """As for every reader."""
+        places = self.places[indices]
+        used, places[:, 0] = np.unique(places[:, 0], return_inverse=True)
+        files = tuple(self.files[i] for i in used.tolist())
+        return replace(self, files=files, members=[self.members[i] for i in indices.tolist()], places=places)
+
+    def location(self, index: int) -> str:
+        """As for every reader."""
+        return in_one_line(f"{self.files[self.places[index, 0]]}: {self.members[index]}")
+
+    def storage_order(self) -> np.ndarray:
+        """As for every reader."""
+        return np.lexsort(self.places.T[::-1])
+
+
+@dataclass(frozen=True)
 class SourceSplit:
     """The samples of one split, in their fixed order."""
 
     name: SplitName
-    keys: Names  # (n) as "train/n01440764/n01440764_10026.JPEG"
+    keys: list[str]  # (n) as "train/n01440764/n01440764_10026.JPEG"
     labels: np.ndarray  # (n,) int64, indices into the source's classes
     reader: Reader  # of (n) samples
 
@@ -70,7 +91,12 @@ class SourceSplit:
 
     def take(self, indices: np.ndarray) -> "SourceSplit":
         """Returns some of the samples, in that order."""
-        return SourceSplit(self.name, self.keys.take(indices), self.labels[indices], self.reader.take(indices))
+        keys = [self.keys[i] for i in indices.tolist()]
+        return SourceSplit(self.name, keys, self.labels[indices], self.reader.take(indices))
+
+    def renamed(self, name: SplitName) -> "SourceSplit":
+        """Returns the samples as those of another split."""
+        return replace(self, name=name, keys=[f"{name}/{key.partition('/')[2]}" for key in self.keys])
 
     def read(self, index: int) -> bytes:
         """Returns a sample's image file; raises UnreadableImage, with its place and the reason, if it cannot."""
@@ -85,9 +111,36 @@ class SourceSplit:
 class SourceFiles:
     """The files that a source reads, images or archives, by which a change is noticed."""
 
-    paths: Names  # relative to the source's root; "." if the root is the file
+    paths: list[str]  # relative to the source's root; "." if the root is the file
     sizes: np.ndarray  # (files,) int64, bytes; -1 if there is no such file
     times: np.ndarray  # (files,) int64, the time of the last change in nanoseconds; 0 if there is no such file
+
+    def digest(self) -> str:
+        """Returns a digest of all paths, sizes and times."""
+        digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape"))
+        for part in (self.sizes, self.times):
+            digest.update(part.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+@dataclass
+class Skipped:
+    """Files and folders that are not taken for images or classes, by the reason."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    paths: dict[str, list[str]] = field(default_factory=dict)  # the first of each reason, at most LISTED
+
+    def add(self, reason: str, path: str) -> None:
+        """Counts a file or folder."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        listed = self.paths.setdefault(reason, [])
+        if len(listed) < LISTED:
+            listed.append(path)
+
+    def __str__(self) -> str:
+        """The end of the line that describes a source; empty if nothing was skipped."""
+        parts = [f"{count:,} {reason} ({self.paths[reason][0]})" for reason, count in sorted(self.counts.items())]
+        return f"; {sum(self.counts.values()):,} skipped: {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +152,7 @@ class Source:
     classes: tuple[SourceClass, ...]
     splits: tuple[SourceSplit, ...]  # training first; a test set has only "val"
     files: SourceFiles
-    passed_over: PassedOver = field(default_factory=PassedOver)
+    skipped: Skipped = field(default_factory=Skipped)
     notes: tuple[str, ...] = ()  # warnings, one line each, that do not stop anything
     without_val: str = ""  # what to do about missing validation images, as the end of a message
     variant: str = ""  # what decides the samples besides the root, as in a file name: "-val0.1-seed0"
@@ -107,10 +160,7 @@ class Source:
 
     def split(self, name: SplitName) -> SourceSplit:
         """Returns a split; raises KeyError if the source has none of that name."""
-        for split in self.splits:
-            if split.name == name:
-                return split
-        raise KeyError(name)
+        return {split.name: split for split in self.splits}[name]
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -118,21 +168,114 @@ class Source:
         return tuple(each.identity for each in self.classes)
 
     def describe(self) -> str:
-        """Returns one line for people: form, numbers of classes and images, what was passed over."""
+        """Returns one line for people: form, numbers of classes and images, what was skipped."""
         words = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(split):,} {words[split.name]}" for split in self.splits)
-        text = f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.passed_over}"
+        text = f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.skipped}"
         return in_one_line(text)
 
 
-def sample_order(labels: np.ndarray, keys: Names) -> np.ndarray:
-    """Returns the (n,) positions of samples in their fixed order: by label, then folder, then file name.
+@dataclass
+class ClassSamples:
+    """The samples of one class in one split, in lists: a million objects would take a gigabyte."""
 
-    Within a label that is ImageFolder's order: the files of a folder before those of its subfolders.
+    names: list[str] = field(default_factory=list)  # in the keys, below the folder of the class
+    members: list[str] = field(default_factory=list)  # paths relative to the source's root, or in the archive
+    places: "array[int]" = field(default_factory=lambda: array("q"))  # k numbers for each
+
+    def add(self, name: str, member: str, *place: int) -> None:
+        """Adds a sample."""
+        self.names.append(name)
+        self.members.append(member)
+        self.places.extend(place)
+
+
+def make_source(
+    form: str,
+    root: Path,
+    splits: Mapping[SplitName, Mapping[str, ClassSamples]],
+    reader: Callable[[list[str], np.ndarray], Reader],
+    skipped: Skipped,
+    files: SourceFiles | None = None,
+    names: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    without_val: str = "",
+    names_repeat: bool = False,
+) -> Source:
+    """Orders samples into a source.
+
+    Args:
+        form: as people call it.
+        root: what --data names.
+        splits: for each split, training first, the samples by the identity of their class.
+        reader: makes a reader of members and places, (n, k) int64.
+        skipped: what is no sample.
+        files: the archives; None: the samples are files themselves, whose places are (size, time).
+        names: the readable names of classes, where the data set has them.
+        notes: warnings.
+        without_val: what to do about missing validation images.
+        names_repeat: whether samples of a class may have the same file name; if not, one is there twice by mistake.
     """
-    order = np.argsort(labels, kind="stable")
-    bounds = np.flatnonzero(np.diff(labels[order])) + 1
-    for rows in np.split(order, bounds):  # views into `order`: one label's names at a time are strings
-        names = [key.rpartition("/") for key in keys.take(rows)]
-        rows[:] = rows[sorted(range(len(rows)), key=names.__getitem__)]
-    return order
+    if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
+        train, val = (set(by_class) for by_class in splits.values())
+        raise UserError(
+            f"--data {root}: train and val have different classes: only in train: "
+            f"{some(class_order(train - val))}; only in val: {some(class_order(val - train))}; "
+            "give both the same classes"
+        )
+    identities = class_order(next(iter(splits.values())))
+    made, of_files = [], []
+    for split, by_class in splits.items():
+        keys: list[str] = []
+        members: list[str] = []
+        places = []
+        for identity in identities:
+            samples, folder = by_class[identity], f"{split}/{identity}/"
+            _sort(root, samples, folder, names_repeat)
+            own = [folder + name for name in samples.names]
+            keys += samples.members if own == samples.members else own  # equal strings are kept once
+            members += samples.members
+            places.append(np.frombuffer(samples.places, np.int64).reshape(len(own), -1))
+        labels = np.repeat(np.arange(len(identities)), [len(by_class[each].names) for each in identities])
+        place = np.concatenate(places)
+        made.append(SourceSplit(split, keys, labels, reader(members, place)))
+        of_files.append((members, place))
+    if files is None:
+        sizes, times = np.concatenate([place for _, place in of_files]).T
+        files = SourceFiles([path for members, _ in of_files for path in members], sizes, times)
+    classes = tuple(class_of(identity, names) for identity in identities)
+    notes = (*notes, *_alike(root, identities))
+    return Source(form, root, classes, tuple(made), files, skipped, notes, without_val)
+
+
+def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) -> None:
+    """Sorts samples as ImageFolder does: the files of a folder before those of its subfolders."""
+    names = samples.names
+    split = [name.rpartition("/") for name in names] if any("/" in name for name in names) else names
+    order = sorted(range(len(names)), key=split.__getitem__)
+    if order != list(range(len(names))):
+        samples.names = names = [names[i] for i in order]
+        samples.members = [samples.members[i] for i in order]
+        places = np.frombuffer(samples.places, np.int64).reshape(len(names), -1)
+        samples.places = array("q", places[order].tobytes())
+    if len(set(names)) == len(names):
+        return
+    before, count = "", 0
+    for i, name in enumerate(names):
+        count = count + 1 if name == before else 1
+        if count > 1 and not names_repeat:
+            pair = f"{samples.members[i - 1]} and {samples.members[i]}"
+            raise UserError(f"--data {root}: {pair} are the same sample, {folder}{name}; leave one of them out")
+        before, names[i] = name, f"{name}#{count}" if count > 1 else name
+
+
+def _alike(root: Path, identities: Sequence[str]) -> list[str]:
+    """Returns a warning about classes whose names differ only in case or space."""
+    seen: dict[str, str] = {}
+    pairs = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
+    return [
+        f"--data {root}: the classes {first!r} and {second!r} differ only in case or space; "
+        "if they are one, move their images into one folder"
+        for first, second in pairs
+        if first != second
+    ]

@@ -4,16 +4,14 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from alexnet_torch.data.decode import UnreadableImage
-from alexnet_torch.data.sources.names import Names
+from alexnet_torch.data.sources.archives import remembered
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write
 
 DIGEST_BYTES = 16  # of the SHA-256 of each file
 READ_TOGETHER = 256  # files that a thread reads before it takes the next ones
@@ -28,31 +26,30 @@ class ValSplit:
     seed: int
 
 
-def with_validation(source: Source, val_split: ValSplit | None, home: Path) -> Source:
+def with_validation(source: Source, val_split: ValSplit | None) -> Source:
     """Returns a source that has training and validation images, some of the training images if it must.
 
     Args:
         source: as it was opened.
         val_split: given by the user, or None.
-        home: a folder for the digests of large sets' files, so that the next start need not read them.
 
     Raises:
         UserError: a split is missing and `val_split` is None, or it is not missing; a class has only one image.
     """
     names = [split.name for split in source.splits]
-    if names == ["train", "val"]:
-        if val_split:
-            raise UserError(f"--val-split: {source.root} has validation images of its own; leave the option out")
-        return source
-    if names != ["train"]:
+    if "train" not in names:
         raise UserError(f"--data {source.root}: {source.form}: has no training images; name a set that has")
     if len(source.classes) < 2:
         only = source.identities[0]
         raise UserError(f"--data {source.root}: has only one class, {only}; add another: one class needs no classifier")
+    if "val" in names:
+        if val_split:
+            raise UserError(f"--val-split: {source.root} has validation images of its own; leave the option out")
+        return source
     if val_split is None:
         fix = source.without_val or "has no validation images; let --val-split 0.1 choose some of the training images"
         raise UserError(f"--data {source.root}: {fix}")
-    return divide(source, val_split, _kept_digests(source, home))
+    return divide(source, val_split, _kept_digests(source))
 
 
 def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
@@ -95,12 +92,11 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
             chosen[group] = True
             taken += len(group)
     train, val = pool.take(np.flatnonzero(~chosen)), pool.take(np.flatnonzero(chosen))
-    keys = Names.of(f"val/{key.partition('/')[2]}" for key in val.keys)
     fraction = f"{val_split.fraction:g}"
     return replace(
         source,
         form=f"{source.form}, divided by --val-split {fraction}",
-        splits=(train, replace(val, name="val", keys=keys)),
+        splits=(train, val.renamed("val")),
         variant=f"-val{fraction}-seed{val_split.seed}",
     )
 
@@ -114,23 +110,11 @@ def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
     return np.array(ranks, np.uint64)
 
 
-def _kept_digests(source: Source, home: Path) -> np.ndarray:
+def _kept_digests(source: Source) -> np.ndarray:
     """Returns the digests of the files; those of many are kept, for as long as no size or time changes."""
     pool = source.splits[0]
-    listing = hashlib.sha256(bytes(source.root.resolve()) + source.files.paths.content)
-    for part in (source.files.sizes, source.files.times):
-        listing.update(part.astype("<i8").tobytes())
-    kept = home / "digests" / f"{listing.hexdigest()[:32]}.digests"
-    if kept.is_file() and kept.stat().st_size == len(pool) * DIGEST_BYTES:
-        return np.fromfile(kept, np.uint8).reshape(-1, DIGEST_BYTES)
-    digests = digest_files(pool)
-    if len(pool) >= SMALL:
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(kept, lambda file: file.write(digests.tobytes()))
-        except OSError:
-            pass  # the disk is full or read-only: the next start reads the files again
-    return digests
+    key = f"{source.root.resolve()} {source.files.digest()}"
+    return remembered("digests", key, lambda: digest_files(pool), lambda digests: len(digests) >= SMALL)
 
 
 def digest_files(split: SourceSplit) -> np.ndarray:

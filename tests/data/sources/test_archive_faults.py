@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
-from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.classes import imagenet_classes
+from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.tar_forms import open_tar_set
+from alexnet_torch.data.sources.tar_sets import open_tar_set
 from alexnet_torch.errors import UserError
 from tests.support.image_sets import Sample, small_set, tar_of, write_official, write_parquet, write_shards
 
@@ -71,10 +71,10 @@ OFFICIAL_FAULTS: dict[str, tuple[Spoil, str]] = {
     "compressed": (compress(TRAIN), f"{TRAIN}: is compressed, so that single images cannot be read; decompress"),
     "other content": (put(VAL, ("a/b.txt", b"")), f"{VAL}: contains such as a/b.txt: neither webdataset's"),
     "no content": (put(VAL), f"{VAL}: contains no files: neither"),
-    "only text": (put(VAL, ("x_n01491361.txt", b"")), f"no images in {VAL}"),
+    "only text": (put(VAL, ("x_n01491361.txt", b"")), "no images in the val files"),
     "a file among classes": (
         put(TRAIN, ("n01491361.tar", tar_of([])), ("x.jpg", b"")),
-        "contains x.jpg among the archives of",
+        "contains x.jpg among the archives of classes",
     ),
     "image 50001": (put(VAL, ("ILSVRC2012_val_00050001.JPEG", b"x")), "has the validation images 1 to 50,000"),
     "wrong suffix": (
@@ -82,7 +82,7 @@ OFFICIAL_FAULTS: dict[str, tuple[Spoil, str]] = {
         "is an image of n01751748, not of n0144",
     ),
     "no class": (put(VAL, ("ILSVRC2012_val_00000001.JPEG", b"x"), ("1.JPEG", b"x")), "1.JPEG: its name tells no class"),
-    "other classes": (put(VAL, ("ILSVRC2012_val_00000001.JPEG", b"x")), "only for validation: n01751748; give both"),
+    "other classes": (put(VAL, ("ILSVRC2012_val_00000001.JPEG", b"x")), "only in val: n01751748; give both"),
     "twice": (put(VAL, *2 * [("ILSVRC2012_val_00000001.JPEG", b"x")]), "different classes"),
 }
 
@@ -108,9 +108,12 @@ SHARD_FAULTS: dict[str, tuple[Spoil, str]] = {
     "broken json": (put(SHARD, *sample("a", json=b"{", jpg=b"x")), "a.json contains b'{', not a class's number"),
     "json without label": (put(SHARD, *sample("a", json=b"{}", jpg=b"x")), "a.json contains b'{}', not a class's"),
     "json of a list": (put(SHARD, *sample("a", json=b"[1]", jpg=b"x")), "a.json contains"),
-    "long label": (put(SHARD, *sample("a", cls=bytes(2**20 + 1), jpg=b"x")), "1,048,577 bytes: too many for a label"),
+    "long label": (put(SHARD, *sample("a", cls=bytes(2**20 + 1), jpg=b"x")), "not a class's number"),
     "twice": (put(SHARD, *sample("a", cls=b"0", jpg=b"x"), ("a.jpg", b"x")), "contains a.jpg twice"),
-    "another form": (put(SHARD, ("n01440764.tar", b"")), "archives are of different kinds: archives of classes, webd"),
+    "another form": (
+        put(SHARD, ("n01440764.tar", b"")),
+        "are of different kinds: archives of classes, webd",
+    ),
 }
 
 
@@ -145,18 +148,18 @@ def with_metadata(text: str) -> Callable[[Any], Any]:
 OTHER_NAMES = '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'
 PARQUET_FAULTS: dict[str, tuple[Spoil, str]] = {
     "missing part": (remove("data/train-00001-of-00002.parquet"), "train-00001-of-00002.parquet is missing; download"),
-    "truncated": (shorten("data/train-00000-of-00002.parquet", 0.7), r"train-00000.*: is truncated or damaged \("),
-    "empty": (shorten("data/validation-00001-of-00002.parquet", 0), r"validation-00001.*: is truncated or damaged \("),
+    "truncated": (shorten("data/train-00000-of-00002.parquet", 0.7), r"train-00000.*: is damaged"),
+    "empty": (shorten("data/validation-00001-of-00002.parquet", 0), r"validation-00001.*: is damaged"),
     "no label column": (rewrite(lambda table: table.drop_columns("label")), "has the columns image .*; Hugging Face's"),
     "no image column": (rewrite(lambda table: table.drop_columns("image")), "has the columns label"),
     "label of text": (rewrite(lambda t: t.set_column(1, "label", t["label"].cast("string"))), r"label \(string\)"),
     "label 1000": (rewrite(with_labels(1000)), "row 0 of row group 0 has the label 1000, not 0 to 999"),
     "label -2": (rewrite(with_labels(-2)), "has the label -2, not 0 to 999"),
-    "label -1": (rewrite(with_labels(2, -1)), "row 1 of row group 0 has the label -1, which means none"),
+    "label -1": (rewrite(with_labels(2, -1)), "row 1 of row group 0 has no label"),
     "no label": (rewrite(with_labels(2, None)), "row 1 of row group 0 has no label"),
     "other names": (rewrite(with_metadata(OTHER_NAMES)), "its classes' names are not those of .*parquet;"),
-    "other metadata": (rewrite(with_metadata("{}")), "its metadata does not describe the column label"),
-    "broken metadata": (rewrite(with_metadata("{")), "its metadata does not describe the column label"),
+    "other metadata": (rewrite(with_metadata("{}")), "is damaged"),
+    "broken metadata": (rewrite(with_metadata("{")), "is damaged"),
 }
 
 
@@ -222,11 +225,11 @@ def info(**splits: Any) -> bytes:
 
 NAMES = [f"imagenet1k-train-{i:04}.tar" for i in range(2)]
 INFO_FAULTS = {
-    info(train={"filenames": [*NAMES, "imagenet1k-train-0002.tar"]}): "imagenet1k-train-0002.tar is missing, which",
-    info(train={"filenames": NAMES, "num_samples": 10}): "the train shards have 9 samples instead of the 10 of",
-    info(validation={"num_samples": 7}): "the val shards have 6 samples instead of the 7 of _info.json",
-    b"[]": "_info.json: does not describe shards",
-    b"{": "_info.json: does not describe shards",
+    info(train={"filenames": [*NAMES, "imagenet1k-train-0002.tar"]}): "names imagenet1k-train-0002.tar, missing here",
+    info(train={"filenames": NAMES, "num_samples": 10}): "_info.json: names 10 samples to train, and the shards have 9",
+    info(validation={"num_samples": 7}): "_info.json: names 7 samples to val, and the shards have 6",
+    b"[]": "_info.json: is damaged",
+    b"{": "_info.json: is damaged",
 }
 
 
@@ -240,7 +243,7 @@ def test_shards_fit_their_description(content: bytes, tmp_path: Path) -> None:
         open_tar_set(root)
 
 
-def test_archives_of_no_split_are_passed_over_and_years_are_no_shard_numbers(tmp_path: Path) -> None:
+def test_archives_of_no_split_are_skipped_and_years_are_no_shard_numbers(tmp_path: Path) -> None:
     root = write_official(tmp_path, small_set())
     (root / VAL).rename(root / "val2012.tar")
     (root / "ILSVRC2012_img_test.tar").write_bytes(b"")

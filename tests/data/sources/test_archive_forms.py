@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from alexnet_torch.data.sources.parquet_form import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.tar_forms import is_tar_set, open_tar_set
+from alexnet_torch.data.sources.tar_sets import is_tar_set, open_tar_set
 from tests.support.image_sets import (
     Sample,
     small_set,

@@ -5,23 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.sources import kept_index, tar_forms
-from alexnet_torch.data.sources.archive_reader import ArchiveReader
-from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.tar_forms import open_tar_set
+from alexnet_torch.data.sources import archives, tar_sets
+from alexnet_torch.data.sources.source import ArchiveReader, Source
+from alexnet_torch.data.sources.tar_sets import open_tar_set
 from tests.support.image_sets import add_to_tar, small_set, write_official, write_parquet
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kept_index, "KEPT_SAMPLES", 1)
+    monkeypatch.setattr(archives, "KEPT_SAMPLES", 1)
     return tmp_path / "cache" / "alexnet_torch" / "indexes"
 
 
 def assert_same(ours: Source, theirs: Source) -> None:
     assert (ours.form, ours.classes, ours.notes) == (theirs.form, theirs.classes, theirs.notes)
-    assert ours.passed_over == theirs.passed_over
+    assert ours.skipped == theirs.skipped
     for a, b in zip(ours.splits, theirs.splits, strict=True):
         assert (a.name, a.keys) == (b.name, b.keys)
         np.testing.assert_array_equal(a.labels, b.labels)
@@ -37,10 +36,10 @@ def test_a_kept_index_gives_the_same_source(cache: Path, tmp_path: Path, monkeyp
     root = write_official(tmp_path / "set", small_set())
     add_to_tar(root / "ILSVRC2012_img_val.tar", "._ILSVRC2012_val_00000001.JPEG", b"x")
     listed = open_tar_set(root)
-    assert listed.passed_over.counts == {"macOS": 1}
+    assert listed.skipped.counts == {"macOS": 1}
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr(tar_forms, "list_tar", None)  # fails if it is called
-    monkeypatch.setattr(tar_forms, "READ", {})
+    monkeypatch.setattr(tar_sets, "list_tar", None)  # fails if it is called
+    monkeypatch.setattr(tar_sets, "READ", {})
     assert_same(open_tar_set(root), listed)
 
 
@@ -69,7 +68,7 @@ def test_a_disk_that_cannot_be_written_keeps_no_index(cache: Path, tmp_path: Pat
 
 
 def test_parquet_files_have_an_index_too(cache: Path, tmp_path: Path) -> None:
-    from alexnet_torch.data.sources.parquet_form import open_parquet_set
+    from alexnet_torch.data.sources.parquet import open_parquet_set
 
     root = write_parquet(tmp_path / "set", small_set())
     listed = open_parquet_set(root)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import with_validation
-from alexnet_torch.data.sources.zip_directory import ZipDirectory
-from alexnet_torch.data.sources.zip_tree import ZipTree
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 from tests.support.image_sets import (
@@ -54,7 +53,7 @@ KAGGLE: dict[str, tuple[Spoil, str]] = {
     "no labels": (remove("LOC_val_solution.csv"), "has ILSVRC/ but no LOC_val_solution.csv; put Kaggle's file beside"),
     "no names": (remove("LOC_synset_mapping.txt"), "has ILSVRC/ but no LOC_synset_mapping.txt"),
     "no val": (remove(VAL), f"has no folder {VAL}/; unpack it"),
-    "an empty val": (remove(f"{VAL}/*"), f"{VAL}/ contains no images"),
+    "an empty val": (remove(f"{VAL}/*"), "names images that are not in .*val/: ILSVRC"),
     "an image is missing": (
         remove(f"{VAL}/*_00000*"),
         "csv names images that are not in .*val/: ILSVRC",
@@ -62,15 +61,15 @@ KAGGLE: dict[str, tuple[Spoil, str]] = {
     "other columns": (edit("LOC_val_solution.csv", "ImageId", "id"), "has no columns ImageId,PredictionString"),
     "an unknown class": (
         edit("LOC_val_solution.csv", "n01484850", "n99999999"),
-        "has the class n99999999, of",
+        "has the class 'n99999999', of which train/ has no images",
     ),
     "an empty row": (
         edit("LOC_val_solution.csv", "String\n", "String\nx,\n"),
-        "line 2 .* names no",
+        "row 1 of LOC_val_solution.csv: 'x' has the class ''",
     ),
     "an image of two classes": (
         edit("LOC_val_solution.csv", "String\n", "String\nx,n03126707 1 2 3 4\nx,n01484850 1 2 3 4\n"),
-        "LOC_val_solution.csv has x twice, as n03126707 and as n01484850",
+        "LOC_val_solution.csv has x as n03126707 and as n01484850",
     ),
     "an image without a row": (
         lambda root: shutil.copy(next((root / VAL).iterdir()), root / VAL / "extra.JPEG"),
@@ -85,13 +84,13 @@ TINY_FAULTS: dict[str, tuple[Spoil, str]] = {
     "a class is missing": (remove(f"{TINY}/train/n01484850"), "no images in train/n01484850/images/"),
     "a class more": (edit(f"{TINY}/wnids.txt", "n01484850", ""), "train/n01484850/ is not in wnids.txt"),
     "an image is missing": (remove(f"{TINY}/val/images/*_00000*"), "names images that are not in val/images/: ILSVRC"),
-    "an unknown class": (edit(LABELS, "n01484850", "n99999999"), "has the class n99999999, of which train/ has no"),
+    "an unknown class": (edit(LABELS, "n01484850", "n99999999"), "has the class 'n99999999', of which"),
     "an image of two classes": (
         lambda root: (root / LABELS).write_text("x.JPEG\tn03126707\t0\nx.JPEG\tn01484850\t0\n"),
-        "val_annotations.txt has x.JPEG twice, as n03126707 and as n01484850",
+        "val_annotations.txt has x.JPEG as n03126707 and as n01484850",
     ),
-    "no tab": (edit(LABELS, "\t", " "), "line 1 of val/val_annotations.txt names no image and class"),
-    "not text": (lambda root: (root / LABELS).write_bytes(b"\xff\xfe"), "val_annotations.txt is not UTF-8 text"),
+    "no tab": (edit(LABELS, "\t", " "), "row 1 of val/val_annotations.txt: .* has the class ''"),
+    "not text": (lambda root: (root / LABELS).write_bytes(b"\xff\xfe"), "val_annotations.txt: is damaged .'utf-8'"),
 }
 
 
@@ -146,13 +145,13 @@ def test_classes_with_numbers_for_names_are_ordered_as_numbers(tmp_path: Path) -
     assert source.split("val").keys[11] == "val/11/000.png"
 
 
-def test_flat_validation_images_of_other_classes_are_passed_over(tmp_path: Path) -> None:
+def test_flat_validation_images_of_other_classes_are_skipped(tmp_path: Path) -> None:
     root = write_flat_val(tmp_path, small_set())
     shutil.rmtree(root / "train/n01484850")
     source = open_source(root)
     assert source.identities == ("n02012849", "n03126707")
     assert [len(split) for split in source.splits] == [6, 4]
-    assert source.passed_over.counts == {"of other classes": 2}
+    assert source.skipped.counts == {"of other classes": 2}
 
 
 def test_a_flat_val_with_other_names_is_not_one_class(tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_flat_validation_images_alone_are_a_test_set(tmp_path: Path) -> None:
     assert list(source.splits[0].keys) == [each.key for each in expected]
     assert [source.splits[0].read(row) for row in range(6)] == [each.content for each in expected]
     with pytest.raises(UserError, match="ILSVRC-2012's validation images: has no training images; name a set that has"):
-        with_validation(source, None, tmp_path)
+        with_validation(source, None)
 
 
 def test_tiny_imagenet_with_sorted_validation_images_is_an_image_folder(tmp_path: Path) -> None:
@@ -188,7 +187,7 @@ def test_two_forms_in_one_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / TINY).iterdir():
         path.rename(tmp_path / path.name)
     shutil.rmtree(tmp_path / "val")
-    with pytest.raises(UserError, match="holds two data sets, folders of images and tars; move one of them elsewhere"):
+    with pytest.raises(UserError, match="holds two data sets, folders of images and tars; move one elsewhere"):
         open_source(tmp_path)
 
 
@@ -199,7 +198,7 @@ def zip_of_folder(tmp_path: Path) -> Path:
 def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:
     file = zip_of_folder(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"set.zip: is no complete zip file .*; download it again"):
+    with pytest.raises(UserError, match=r"set.zip: is damaged .*; download it again"):
         open_source(file)
 
 
@@ -219,7 +218,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     place = content.index(b"PK\1\2")
     content[place + 8] |= 1  # a flag of the first member, in the list at the end
     file.write_bytes(content)
-    with pytest.raises(UserError, match="is encrypted; unpack it"):
+    with pytest.raises(UserError, match=r"is encrypted, .*; unpack it"):
         open_source(file)
 
 
@@ -240,7 +239,7 @@ def test_a_change_of_a_zip_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_the_list_of_a_zip_is_what_zipfile_reads(method: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_zip_is_listed(method: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [("a/b/c/x.jpg", b"1"), ("a/é.jpg", b"22"), ("日本/y.jpg", b""), ("z.jpg", b"4" * 1000)]
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)  # so that sizes and places are written as for 4 GB
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
@@ -248,20 +247,42 @@ def test_the_list_of_a_zip_is_what_zipfile_reads(method: int, tmp_path: Path, mo
     with zipfile.ZipFile(root, "a") as archive:
         archive.writestr("folder/", b"")
         archive.comment = b"a comment"
-    with zipfile.ZipFile(root) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
     assert b"PK\6\6" in root.read_bytes()  # the end of a large file
-    directory = ZipDirectory(root)
-    assert list(directory.names()) == [member.filename for member in members]
-    numbers = [[each.header_offset, each.compress_size, each.file_size, each.CRC] for each in members]
-    assert directory.places.tolist() == numbers
-    tree = ZipTree(root)
-    assert tree.subfolders() == ["a", "日本"]
-    assert tree.subfolders("a/") == ["b"]
-    assert tree.subfolders("a/b/") == ["c"]
-    assert tree.content("z.jpg") == b"4" * 1000
-    assert tree.is_file("a/é.jpg")
-    assert not tree.is_file("a/b")
+    listing = Listing(root)
+    assert listing.subfolders() == ["a", "日本"]
+    assert listing.subfolders("a/") == ["b"]
+    assert listing.text("z.jpg") == "4" * 1000
+    found = {path: listing.content((path, *place)) for path, *place in listing.images("")}
+    assert found == dict(files)
+
+
+def test_names_in_a_zip_are_utf8_or_refused(tmp_path: Path) -> None:
+    def rewritten(name: bytes, extra: bytes = b"") -> Path:
+        """Returns a zip whose names are written without the flag of UTF-8, as some programs do."""
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for folder in ("XXXXXXXX", "YYYYYYYY"):
+                info = zipfile.ZipInfo(f"{folder}/1.jpg")
+                info.extra = extra if folder[0] == "X" else b""
+                archive.writestr(info, b"x")
+        content = (tmp_path / "set.zip").read_bytes()
+        (tmp_path / "set.zip").write_bytes(content.replace(b"XXXXXXXX", name))
+        return tmp_path / "set.zip"
+
+    assert Listing(rewritten("日本ab".encode())).subfolders() == ["YYYYYYYY", "日本ab"]
+    unicode_path = b"\1" + bytes(4) + "猫/1.jpg".encode()
+    extra = b"\x75\x70" + len(unicode_path).to_bytes(2, "little") + unicode_path
+    assert Listing(rewritten("猫猫猫猫".encode("gbk"), extra)).subfolders() == ["YYYYYYYY", "猫"]
+    with pytest.raises(UserError, match="has names in an old encoding; unpack it"):
+        open_source(rewritten("日本日本".encode("gbk")))
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"\n<!DOCTYPE html><html>"])
+@pytest.mark.parametrize("name", ["set.zip", "train.tar", "data/train-00000.parquet"])
+def test_a_pointer_or_web_page_in_the_place_of_a_file_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    write_files(tmp_path / "set", [(name, content)])
+    what = "is a pointer of Git LFS; fetch the file itself" if b"git" in content else "is a web page; download"
+    with pytest.raises(UserError, match=f"{name}: {what}"):
+        open_source(tmp_path / "set" / name if name == "set.zip" else tmp_path / "set")
 
 
 @pytest.mark.parametrize("write", [zip_of_folder, lambda path: write_kaggle(path, small_set())], ids=["zip", "files"])

@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def opened(root: Path, val_split: ValSplit | None = TENTH) -> Source:
-    return with_validation(open_source(root), val_split, root.parent / "home")
+    return with_validation(open_source(root), val_split)
 
 
 def contents(source: Source, name: str) -> list[bytes]:
@@ -106,6 +106,7 @@ def test_it_is_kept_in_the_manifest(root: Path, tmp_path: Path) -> None:
 
 def test_a_large_set_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SMALL", 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "home"))
     first = opened(root)
     with monkeypatch.context() as patch:
         patch.setattr(module, "digest_files", lambda _: pytest.fail("read again"))

@@ -5,8 +5,7 @@ import re
 import pytest
 from torchvision.models import AlexNet_Weights
 
-from alexnet_torch.data.sources.imagenet_classes import class_of, imagenet_classes
-from alexnet_torch.data.sources.source import SourceClass
+from alexnet_torch.data.sources.classes import SourceClass, class_of, imagenet_classes
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.class_matching import match_classes, model_identities
 

@@ -83,7 +83,7 @@ def test_the_tables_show_both_scores_and_what_was_found(run: Path, imagenet_a: P
     assert lines[-1].split()[:2] == [str(run), "33.33%"]
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"--data {imagenet_a}: ImageNet-A, ")
-    assert "15 images; 2 passed over: " in line
+    assert "15 images; 2 skipped: " in line
     assert line.endswith("; classes matched by WordNet ID")
 
 

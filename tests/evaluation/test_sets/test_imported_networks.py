@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alexnet_torch import TORCHVISION, load_model
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
+from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.weights.grouped import grouped_state_dict
 from tests.support.commands import run_cli

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.sources.imagenet_classes import imagenet_classes
+from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.robustness import RealLabels
 

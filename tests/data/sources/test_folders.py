@@ -13,7 +13,6 @@ from torchvision.datasets import ImageFolder
 
 from alexnet_torch.data.image_lists import find_images
 from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.sources.image_tree import ImageTree
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import with_validation
@@ -56,13 +55,13 @@ JUNK: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", JUNK)
-def test_what_is_no_image_is_passed_over_and_told(name: str, root: Path) -> None:
+def test_what_is_no_image_is_skipped_and_told(name: str, root: Path) -> None:
     before = keys(open_source(root))
     JUNK[name](root)
     source = open_source(root)
     assert keys(source) == before
-    assert sum(source.passed_over.counts.values()) == 1
-    expected = f"--data {root}: ImageFolder, 3 classes, 6 training and 3 validation images; 1 passed over: 1 "
+    assert sum(source.skipped.counts.values()) == 1
+    expected = f"--data {root}: ImageFolder, 3 classes, 6 training and 3 validation images; 1 skipped: 1 "
     assert source.describe().startswith(expected)
 
 
@@ -73,25 +72,25 @@ def test_all_of_it_together_is_listed_in_the_manifest(root: Path, tmp_path: Path
     lines: list[str] = []
     with logged(lines):
         assert [*prepare(root, 24, str(tmp_path / "cache")).train.keys] == before[:6]
-    assert f"; {len(JUNK)} passed over: " in lines[0]
+    assert f"; {len(JUNK)} skipped: " in lines[0]
     (manifest,) = (tmp_path / "cache").glob("*/manifest.json")
-    listed = json.loads(manifest.read_text())["passed_over"]
+    listed = json.loads(manifest.read_text())["left_out"]
     assert sum(each["count"] for each in listed.values()) == len(JUNK)
     assert "train/class1/._000.png" in listed["macOS"]["paths"]
     assert "train/class0/pipe.png" in listed["no regular file"]["paths"]
 
 
-@pytest.mark.parametrize("suffix", ["jfif", "jpe", "gif", "avif", "jp2", "JPG", "pcx", "ico", "", "jpg~", "downloaded"])
-def test_what_pillow_reads_is_an_image_whatever_its_name(suffix: str, root: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "gif", "avif", "jp2", "JPG", "pcx", "ico", ""])
+def test_images_have_an_images_suffix_or_none(suffix: str, root: Path) -> None:
     kinds = {"gif": "GIF", "avif": "AVIF", "jp2": "JPEG2000", "pcx": "PCX", "ico": "ICO"}
     with Image.open(root / "val/class0/000.png") as image:
         image.save(root / f"train/class1/picture.{suffix}".rstrip("."), kinds.get(suffix, "JPEG"))
     source = open_source(root)
     assert len(source.split("train")) == 7
-    assert not source.passed_over.counts
+    assert not source.skipped.counts
 
 
-def test_a_broken_image_is_reported_and_not_passed_over(root: Path) -> None:
+def test_a_broken_image_is_reported_and_not_skipped(root: Path) -> None:
     (root / "train/class0/cut.gif").write_bytes(b"")
     assert len(open_source(root).split("train")) == 7
     with pytest.raises(UserError, match=r"1 file\(s\) cannot be read(.|\n)*cut.gif: empty file"):
@@ -136,7 +135,7 @@ def test_a_run_in_the_data_folder_is_no_class(root: Path) -> None:
         (run / "metrics.jsonl").touch()
     source = open_source(root)
     assert source.identities == ("class0", "class1", "class2")
-    assert source.passed_over.counts["of a run"] == 3
+    assert source.skipped.counts["of a run"] == 3
 
 
 def test_runs_and_caches_beside_class_folders_are_no_classes(root: Path) -> None:
@@ -149,7 +148,7 @@ def test_runs_and_caches_beside_class_folders_are_no_classes(root: Path) -> None
             copy(root / "val/class0/000.png", photos / run / file)
     source = open_source(photos)
     assert source.identities == ("class0", "class1", "class2")
-    assert source.passed_over.counts == {"of a run": 2}
+    assert source.skipped.counts == {"of a run": 2}
 
 
 def test_names_that_unicode_writes_in_two_ways_are_one_class(root: Path) -> None:
@@ -165,24 +164,58 @@ def test_names_that_unicode_writes_in_two_ways_are_one_class(root: Path) -> None
         open_source(root)
 
 
-@pytest.mark.parametrize(("split", "near"), [("val", "valid"), ("val", "Val"), ("train", "Train"), ("val", "test")])
-def test_near_names_are_pointed_out(split: str, near: str, root: Path) -> None:
-    (root / split).rename(root / near)
-    with pytest.raises(UserError, match=f"has no folder {split}/; if {near}/ is that, rename it to {split}/"):
-        with_validation(open_source(root), None, root)
+SPLIT_NAMES = [("training_set", "test_set"), ("train2017", "val2017"), ("seg_train", "seg_test"), ("Train", "Valid")]
 
 
-def test_each_file_of_unknown_suffix_is_looked_at_and_known_ones_are_not(root: Path) -> None:
-    (root / "train/class0/a.txt").write_text("a")
-    (root / "train/class0/empty.txt").touch()
-    looked: list[str] = []
+@pytest.mark.parametrize(("train", "val"), [*SPLIT_NAMES, ("train", "test")])
+def test_other_names_of_splits_are_taken_and_told(train: str, val: str, root: Path) -> None:
+    before = open_source(root)
+    (root / "train").rename(root / train)
+    (root / "val").rename(root / val)
+    source = with_validation(open_source(root), None)
+    assert (keys(source), source.identities) == (keys(before), before.identities)
+    assert f"ImageFolder of {train}/ and, to validate, {val}/, 3 classes, 6 training and 3" in source.describe()
+    assert source.splits[0].read(0) == before.splits[0].read(0) if train == "train" else True
 
-    def look(path: Path) -> bool:
-        looked.append(path.name)
-        return False
 
-    ImageTree(root, is_image=look).images("train/class0/")
-    assert looked == ["a.txt"]
+def test_one_folder_too_many_is_no_class(root: Path) -> None:
+    before = keys(open_source(root))
+    for split in ("train", "val"):
+        (root / split).rename(root / "inner")
+        (root / split).mkdir()
+        (root / "inner").rename(root / split / split)
+    root.rename(root.parent / "moved")
+    (root / "photos").mkdir(parents=True)
+    (root.parent / "moved").rename(root / "photos/photos")
+    assert keys(open_source(root)) == before
+
+
+def test_images_without_classes_are_not_two_classes(root: Path) -> None:
+    for flat in ("train2017", "val2017"):
+        shutil.copytree(root / "train/class0", root.parent / "coco" / flat)
+    with pytest.raises(UserError, match="has no folder train/; if train2017/ is that, rename it to train/"):
+        open_source(root.parent / "coco")
+    for flat in ("images", "masks"):
+        shutil.copytree(root / "train/class0", root.parent / "masks" / flat)
+    with pytest.raises(UserError, match="has no folder train/; put the training images into"):
+        open_source(root.parent / "masks")
+
+
+def test_near_names_are_pointed_out(root: Path) -> None:
+    shutil.copytree(root / "val/class0", root / "valid")
+    shutil.rmtree(root / "val")
+    with pytest.raises(UserError, match="has no folder val/; if valid/ is that, rename it to val/"):
+        with_validation(open_source(root), None)
+
+
+def test_a_file_without_suffix_is_looked_at_and_copies_are_no_images(root: Path) -> None:
+    for suffix in ("jpg_original", "bak", "orig", "1", "part", "png~", "tmp"):
+        copy(root / "val/class0/000.png", root / f"train/class0/000.{suffix}")
+    (root / "train/class0/README").write_text("a")
+    (root / "train/class0/empty").touch()
+    source = open_source(root)
+    assert len(source.split("train")) == 6
+    assert source.skipped.counts == {"no image": 9}
 
 
 def test_features_read_the_same_files(root: Path) -> None:
@@ -197,4 +230,4 @@ def test_features_read_the_same_files(root: Path) -> None:
     classes = [f"class{k}/00{i}.png" for k in range(3) for i in range(2)]
     assert found == tuple(sorted(["000.png", *classes, "class1/picture"]))
     assert lines == [lines[0]]
-    assert "passed over: " in lines[0]
+    assert "skipped: " in lines[0]

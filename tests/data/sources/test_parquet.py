@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.sources.parquet_rows import class_names, list_rows, read_image
+from alexnet_torch.data.sources.parquet import open_parquet_set, read_image
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -24,11 +24,11 @@ def write_rows(file: Path, contents: list[bytes | None], group: int, path: bool 
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     contents = [b"%d" % i for i in range(100)]
     write_rows(tmp_path / "x.parquet", list(contents), group=40)
-    rows = list(list_rows(tmp_path / "x.parquet"))
-    assert [(row.group, row.row) for row in rows] == [(i // 40, i % 40) for i in range(100)]
-    assert [row.name for row in rows[:2]] == ["0.jpg", "1.jpg"]
+    split = open_parquet_set(tmp_path / "x.parquet").split("val")
+    names = [int(Path(key).stem) for key in split.keys]
+    assert sorted(names) == list(range(100))
     for i in np.random.default_rng(0).permutation(100).tolist():
-        assert read_image(tmp_path / "x.parquet", rows[i].group, rows[i].row) == contents[i]
+        assert split.read(i) == contents[names[i]]
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
@@ -40,9 +40,9 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
 
 def test_files_without_paths_and_names_are_read(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.parquet", [b"a", b"b"], group=2, path=False)
-    assert [row.name for row in list_rows(tmp_path / "x.parquet")] == ["", ""]
-    assert class_names(tmp_path / "x.parquet") is None
-    assert read_image(tmp_path / "x.parquet", 0, 1) == b"b"
+    source = open_parquet_set(tmp_path / "x.parquet")
+    assert source.identities == ("0",)
+    assert [source.split("val").read(i) for i in range(2)] == [b"a", b"b"]
 
 
 def test_memory_is_that_of_a_page(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_memory_is_that_of_a_page(tmp_path: Path) -> None:
     code = (
         "import pyarrow, sys\n"
         "from pathlib import Path\n"
-        "from alexnet_torch.data.sources.parquet_rows import read_image\n"
+        "from alexnet_torch.data.sources.parquet import read_image\n"
         "sizes = {len(read_image(Path(sys.argv[1]), 0, i)) for i in range(10_000)}\n"
         "print(sizes == {8000}, pyarrow.default_memory_pool().max_memory())"
     )
@@ -68,7 +68,7 @@ def test_a_missing_package_is_named() -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pathlib import Path\n"
-        "from alexnet_torch.data.sources.parquet_rows import class_names\n"
+        "from alexnet_torch.data.sources.parquet import class_names\n"
         "class_names(Path('x.parquet'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,11 +1,10 @@
 import numpy as np
 from torchvision.models import AlexNet_Weights
 
-from alexnet_torch.data.sources.imagenet_classes import (
+from alexnet_torch.data.sources.classes import (
     class_of,
     imagenet_classes,
     imagenet_indices,
-    index_of_devkit_id,
     validation_labels,
 )
 
@@ -29,14 +28,6 @@ def test_two_classes_are_cranes_and_two_are_maillots() -> None:
     assert [class_of(wnid).name for wnid in ("n03710637", "n03710721")] == ["maillot", "maillot, tank suit"]
     assert class_of("ants").name == "ants"
     assert class_of("n01440764", {"n01440764": "tench"}).name == "tench"
-
-
-def test_the_development_kits_order_is_another() -> None:
-    indices = index_of_devkit_id()
-    assert sorted(indices[1:]) == list(range(1000))
-    assert indices[0] == -1
-    assert (indices[1:] == np.arange(1000)).mean() < 0.01
-    assert imagenet_classes()[indices[449]].identity == "n01440764"
 
 
 def test_each_class_has_fifty_validation_images() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch.data.sources.tar_members import list_tar
+from alexnet_torch.data.sources.tar import list_tar
 from alexnet_torch.errors import UserError
 from tests.support.image_sets import add_member, tar_of
 
@@ -15,16 +15,16 @@ NAMES = ["a.jpg", "./b.jpg", "folder/c.jpg", "x" * 150 + "/" + "y" * 120 + ".jpg
 
 
 def as_tarfile_reads(file: Path) -> dict[str, bytes]:
-    """Returns the content of each file in a tar, with hard links followed."""
+    """Returns the content of each file in a tar."""
     with tarfile.open(file) as archive:
-        members = [member for member in archive if member.isreg() or member.islnk()]
+        members = [member for member in archive if member.isreg()]
         return {member.name: opened.read() for member in members if (opened := archive.extractfile(member))}
 
 
 def as_listed(file: Path) -> dict[str, bytes]:
     """Returns the bytes at each member's place."""
     content = file.read_bytes()
-    return {member.name: content[member.offset : member.offset + member.size] for member in list_tar(file)}
+    return {member.name: content[member.offset_data : member.offset_data + member.size] for member in list_tar(file)}
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -37,24 +37,13 @@ def test_long_and_foreign_names(form: int, tmp_path: Path) -> None:
     assert as_listed(file) == as_tarfile_reads(file)
 
 
-def test_hard_links_have_the_content_of_their_targets(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "a.jpg").write_bytes(b"content")
-    os.link(folder / "a.jpg", folder / "b.jpg")
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(folder, "folder")
-    assert as_listed(tmp_path / "x.tar") == {"folder/a.jpg": b"content", "folder/b.jpg": b"content"}
-    assert as_listed(tmp_path / "x.tar") == as_tarfile_reads(tmp_path / "x.tar")
-
-
 def test_an_archive_inside_an_archive(tmp_path: Path) -> None:
     inner = tar_of([("a.jpg", b"first"), ("b.jpg", b"second")])
     (tmp_path / "x.tar").write_bytes(tar_of([("before.txt", b"x" * 700), ("inner.tar", inner)]))
     outer = {member.name: member for member in list_tar(tmp_path / "x.tar")}["inner.tar"]
     content = (tmp_path / "x.tar").read_bytes()
-    members = list(list_tar(tmp_path / "x.tar", outer.offset, outer.size))
-    assert [content[each.offset :][: each.size] for each in members] == [b"first", b"second"]
+    members = list(list_tar(tmp_path / "x.tar", outer.offset_data, outer.size))
+    assert [content[each.offset_data :][: each.size] for each in members] == [b"first", b"second"]
 
 
 def archive_with(**fields: object) -> bytes:
@@ -74,9 +63,12 @@ FAULTS = {
         archive_with(type=tarfile.SYMTYPE, linkname="a.jpg"),
         "b.jpg is neither a file nor a folder; pack",
     ),
-    "lost target": (archive_with(type=tarfile.LNKTYPE, linkname="c.jpg"), "the link b.jpg to c.jpg, which it does not"),
+    "hard link": (archive_with(type=tarfile.LNKTYPE, linkname="a.jpg"), "b.jpg is neither a file nor a folder; pack"),
     "device": (archive_with(type=tarfile.CHRTYPE), "b.jpg is neither a file nor a folder"),
-    "two archives": (tar_of([("a", b"x")]) + tar_of([("b", b"y")]), "has data after its end mark at byte 1024"),
+    "two archives": (
+        tar_of([("a", b"x")]) + tar_of([("b", b"y")]),
+        r"no valid header \(at byte 1024",
+    ),
     "no tar": (b"\xff\xd8\xff\xe0" * 1000, "is damaged: it has no valid header"),
     "bzip2": (b"BZh91AY&SY", "is compressed"),
 }
@@ -87,9 +79,4 @@ def test_what_cannot_be_read_is_refused(fault: str, tmp_path: Path) -> None:
     content, message = FAULTS[fault]
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(list_tar(tmp_path / "x.tar"))
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"x.tar: cannot be read \(No such file or directory\)"):
         list(list_tar(tmp_path / "x.tar"))

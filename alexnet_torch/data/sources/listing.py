@@ -1,0 +1,346 @@
+"""Lists the folders and image files of a data set on disk or in a zip file: one look at each entry."""
+
+import os
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from collections import defaultdict
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from alexnet_torch.data.decode_limits import read_bounded
+from alexnet_torch.data.sources.source import ArchiveReader, Reader, Skipped
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import reading
+from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
+
+# what torchvision's ImageFolder takes, and the other names of formats that Pillow decodes
+EXTENSIONS = frozenset(
+    (
+        *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),
+        *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
+    )
+)
+"""Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}
+"""Pillow recognises these, but starts another program for them, or decodes nothing; any bytes may look like TGA."""
+
+SYSTEM = {
+    **dict.fromkeys(
+        ("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"), "Windows's"
+    ),
+    **dict.fromkeys(("__macosx", "icon\r"), "macOS's"),
+    **dict.fromkeys(("@eadir", "#recycle"), "Synology's"),
+    "lost+found": "file system's",
+    "__pycache__": "Python's",
+}
+"""Names of files and folders that systems write, in lower case, and who writes them."""
+APPLE = re.compile(r"\._|\.DS_Store$|\.AppleDouble$")
+UNICODE_PATH, IS_UTF8, IS_ENCRYPTED = 0x7075, 1 << 11, 1
+LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file's bytes in a zip; its name and another field follow
+
+Entry = tuple[Any, ...]
+"""A file: its name or path, and its place: (size, time) on disk, as for `ZipReader` in a zip file."""
+
+
+class Folder(NamedTuple):
+    """What a folder has, by name."""
+
+    folders: list[str]
+    files: list[Entry]
+    skipped: list[tuple[str, str]]  # (reason, name)
+
+
+def junk_reason(name: str) -> str | None:
+    """Returns why a file or folder of this name is skipped; None if it is not."""
+    if name.startswith("."):
+        return "macOS" if APPLE.match(name) else "hidden"
+    return SYSTEM.get(name.lower())
+
+
+def junk_path_reason(path: str) -> str | None:
+    """Returns why a relative path, as of an archive's member, is skipped: by a name on it; None if it is not."""
+    reasons = (junk_reason(part) for part in path.split("/") if part not in ("", ".", ".."))
+    return next(filter(None, reasons), None)
+
+
+def has_both_splits(root: Path) -> bool:
+    """Returns whether a folder has train/ and val/: it is then read as that, whatever else lies beside them."""
+    return (root / "train").is_dir() and (root / "val").is_dir()
+
+
+class Listing:
+    """The folders and files below a root. Folders are named relative to it and end in "/"; the root is "".
+
+    Args:
+        root: a folder, or a zip file.
+        what: the root in messages.
+
+    Attributes:
+        skipped: counts what `subfolders` and `images` leave out.
+    """
+
+    def __init__(self, root: Path, what: str = "") -> None:
+        self.root, self.what, self.skipped = root, what or f"--data {root}", Skipped()
+        self.top = ""  # the folder of the zip file that is the root
+        self.zipped = None if root.is_dir() else _zip_folders(root)
+        self._scanned = lru_cache(8)(self._scan)
+        self._visited: dict[tuple[int, int], str] = {}  # (device, inode) of each folder, and its path
+
+    def folder(self, path: str) -> Folder:
+        """Returns what a folder has; nothing is counted as skipped."""
+        return self._scanned(path) if self.zipped is None else self.zipped.get(path, Folder([], [], []))
+
+    def below(self, folder: str) -> "Listing":
+        """Returns the listing of a subfolder."""
+        if self.zipped is None:
+            return Listing(self.root / folder)
+        inner = Listing.__new__(Listing)
+        inner.__dict__.update(vars(self), top=self.top + folder, skipped=Skipped())
+        inner.zipped = {path[len(folder) :]: each for path, each in self.zipped.items() if path.startswith(folder)}
+        return inner
+
+    def is_folder(self, path: str) -> bool:
+        """Returns whether there is a folder, by its path without the last "/"."""
+        above, slash, name = path.rpartition("/")
+        return (not above or self.is_folder(above)) and name in self.folder(above + slash).folders
+
+    def text(self, path: str) -> str | None:
+        """Returns a text file's content; None if there is none."""
+        above, slash, name = path.rpartition("/")
+        if above and not self.is_folder(above):
+            return None
+        found = next((entry for entry in self.folder(above + slash).files if entry[0] == name), None)
+        if found is None:
+            return None
+        with reading(f"{self.what}: {path}", "restore it"):
+            return self.content((path, *found[1:])).decode("utf-8-sig")
+
+    def content(self, entry: Entry) -> bytes:
+        """Returns a file's content."""
+        if self.zipped is None:
+            return Path(self.root, entry[0]).read_bytes()
+        return ZipReader((self.root,), [entry[0]], np.array([entry[1:]], np.int64)).read(0)
+
+    def subfolders(self, folder: str = "") -> list[str]:
+        """Returns the sorted names of the folders in a folder, without those skipped, as the files beside them are."""
+        here = self.folder(folder)
+        self._visited = {}
+        self._visit(folder)
+        for reason, name in here.skipped:
+            self.skipped.add(reason, folder + name)
+        for entry in here.files:
+            self.skipped.add("in no class folder" if has_image_suffix(entry[0]) else "no image", folder + entry[0])
+        is_run, names = self._is_ours(folder), []
+        for name in here.folders:
+            if self._is_ours(f"{folder}{name}/") or (is_run and name in (CHECKPOINTS, FIGURES, TENSORBOARD)):
+                self.skipped.add("of a run", f"{folder}{name}/")
+            elif (same := self._visit(f"{folder}{name}/")) is None:
+                names.append(name)
+            elif same.startswith(folder) and same != folder:
+                raise UserError(
+                    f"{self.what}: {folder}{name} and {same[:-1]} are one folder, by a link; move the link elsewhere"
+                )
+            else:
+                self.skipped.add("linked twice", f"{folder}{name}/")
+        return names
+
+    def images(self, folder: str, deep: bool = True) -> list[Entry]:
+        """Returns (path, place) of the image files in a folder and, if `deep`, in its subfolders."""
+        found, waiting = [], [folder]
+        self._visit(folder)
+        while waiting:
+            here = waiting.pop()
+            folders, files, skipped = self.folder(here)
+            for reason, name in skipped:
+                self.skipped.add(reason, here + name)
+            for entry in files:  # a million times: each microsecond here is a second at the start
+                path, name = here + entry[0], entry[0]
+                if name[name.rfind(".") + 1 :].lower() in EXTENSIONS or (
+                    "." not in name and self._is_image(path, entry)
+                ):
+                    found.append((path, *entry[1:]))
+                else:
+                    self.skipped.add("no image", path)
+            for name in folders if deep else ():
+                below = f"{here}{name}/"
+                if self._is_ours(below):
+                    self.skipped.add("of a run", below)
+                elif self._visit(below) is not None:
+                    self.skipped.add("linked twice", below)
+                else:
+                    waiting.append(below)
+        return found
+
+    def reader(self, members: list[str], places: np.ndarray) -> Reader:
+        """Returns a reader of files by paths and places."""
+        if self.zipped is None:
+            return FileReader(self.root, members)
+        return ZipReader((self.root,), [self.top + member for member in members], places)
+
+    def _is_image(self, path: str, entry: Entry) -> bool:
+        # what is empty is not looked at: reading a file of /proc may wait for ever
+        if self.zipped is None:
+            return entry[1] > 0 and is_image_content(self.root / path)
+        return is_image_content(BytesIO(self.content(entry)))
+
+    def _scan(self, folder: str) -> Folder:
+        """Looks at a folder on disk; a pipe is skipped: reading it would wait for ever."""
+        folders, files, skipped = [], [], []
+        descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:  # the status of an entry is then read by name and not by path: a fifth faster
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[0] == "." or name.lower() in SYSTEM:
+                        skipped.append((junk_reason(name) or "", name))
+                        continue
+                    try:
+                        if entry.is_dir():
+                            folders.append(name)
+                            continue
+                        status = entry.stat()
+                        if stat.S_ISREG(status.st_mode):
+                            files.append((name, status.st_size, status.st_mtime_ns))
+                        else:
+                            skipped.append(("no regular file", name))
+                    except OSError:
+                        if has_image_suffix(name):  # a broken link: decoding reports it with other unreadable files
+                            files.append((name, -1, 0))
+                        else:
+                            skipped.append(("broken link", name))
+        finally:
+            os.close(descriptor)
+        return Folder(sorted(folders), sorted(files), sorted(skipped))
+
+    def _visit(self, folder: str) -> str | None:
+        """Marks a folder as visited; returns the path by which it was before, None if it was not or by this path."""
+        if self.zipped is not None:
+            return None
+        status = (self.root / folder).stat()
+        before = self._visited.setdefault((status.st_dev, status.st_ino), folder)
+        return None if before == folder else before
+
+    def _is_ours(self, folder: str) -> bool:
+        """Returns whether a folder is a training run's or has decoded images, which people put beside their images."""
+        pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "mean.npy"))
+        return self.zipped is None and any(
+            all((self.root / folder / name).is_file() for name in pair) for pair in pairs
+        )
+
+
+def has_image_suffix(name: str) -> bool:
+    """Returns whether a file's suffix is an image's."""
+    return name[name.rfind(".") + 1 :].lower() in EXTENSIONS
+
+
+def is_image_content(file: Path | BytesIO) -> bool:
+    """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
+    try:
+        with Image.open(file) as image:
+            return image.format not in NOT_DECODED
+    except PermissionError:
+        raise
+    except Image.DecompressionBombError:
+        return True  # decoding refuses it by name
+    except Exception:  # each plugin has its own errors for what is no image
+        return False
+
+
+class FileReader(Reader):
+    """Reads samples that are files of their own, (n) relative to the root."""
+
+    def __init__(self, root: Path, paths: list[str]) -> None:
+        self.root, self.paths = root, paths
+
+    def read(self, index: int) -> bytes:
+        """As for every reader."""
+        return read_bounded(self.root / self.paths[index])
+
+    def take(self, indices: np.ndarray) -> "FileReader":
+        """As for every reader."""
+        return FileReader(self.root, [self.paths[i] for i in indices.tolist()])
+
+    def location(self, index: int) -> str:
+        """As for every reader."""
+        return str(self.root / self.paths[index])
+
+
+class ZipReader(ArchiveReader):
+    """Places are (0, offset of the member's header, compressed size, size, CRC-32)."""
+
+    def read(self, index: int) -> bytes:
+        """As for every reader."""
+        _, offset, stored, size, checksum = self.places[index].tolist()
+        with self.files[0].open("rb") as file:
+            header = os.pread(file.fileno(), LOCAL_HEADER.size, offset)
+            if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+                raise OSError("the archive is damaged: no file begins where its list says")
+            _, _, _, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+            content = os.pread(file.fileno(), stored, offset + LOCAL_HEADER.size + name_length + extra_length)
+        if method == zipfile.ZIP_DEFLATED:
+            try:  # one byte more than the size: a file that lies about it cannot fill the memory
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+            except zlib.error as error:
+                raise OSError(f"the archive is damaged ({error})") from error
+        if len(content) != size or zlib.crc32(content) != checksum:
+            raise OSError("the archive is damaged (wrong checksum)")
+        return content
+
+
+def _zip_folders(file: Path) -> dict[str, Folder]:
+    """Returns each folder of a zip file by its path."""
+    files: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+    folders: defaultdict[str, set[str]] = defaultdict(set)
+    with reading(f"--data {file}", "download it again"), zipfile.ZipFile(file) as archive:
+        total = file.stat().st_size
+        for info in archive.infolist():
+            if info.flag_bits & IS_ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(f"--data {file}: is encrypted, or compressed in an unusual way; unpack it")
+            if info.header_offset + info.compress_size > total:
+                raise ValueError("it is truncated, or its list of files is damaged")
+            # "./" and the backslashes of some Windows programs are no names
+            parts = [part for part in _zip_name(file, info).replace("\\", "/").split("/") if part not in ("", ".")]
+            if info.is_dir() or not parts:
+                continue
+            folder = "".join(f"{part}/" for part in parts[:-1])
+            # of two members of one name the later one, as programs unpack them
+            files[folder][parts[-1]] = (0, info.header_offset, info.compress_size, info.file_size, info.CRC)
+    for folder in list(files):
+        while folder:
+            above, slash, name = folder[:-1].rpartition("/")
+            folders[above + slash].add(name)
+            folder = above + slash
+    return {
+        folder: Folder(
+            sorted(name for name in folders[folder] if not junk_reason(name)),
+            sorted((name, *place) for name, place in files[folder].items() if not junk_reason(name)),
+            [(reason, name) for name in (*files[folder], *folders[folder]) if (reason := junk_reason(name))],
+        )
+        for folder in [*files, *folders]
+    }
+
+
+def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
+    """Returns a member's name, of the field for Unicode if it has one; old encodings do not say which they are."""
+    if info.flag_bits & IS_UTF8 or info.filename.isascii():
+        return info.filename
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        if kind == UNICODE_PATH:
+            return extra[9 : 4 + size].decode()  # after a version and a checksum of the other name
+        extra = extra[4 + size :]
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--data {file}: has names in an old encoding; unpack it (unzip -O GBK, for example) and name the folder"
+        ) from error

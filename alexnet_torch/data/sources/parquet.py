@@ -1,0 +1,245 @@
+"""Data sets in parquet files as Hugging Face has them: data/train-00000-of-00294.parquet and so on."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_torch.data.decode import UnreadableImage
+from alexnet_torch.data.sources.archives import (
+    Samples,
+    archive_source,
+    by_wnid,
+    check_complete,
+    is_worth_keeping,
+    list_files,
+    remembered,
+)
+from alexnet_torch.data.sources.classes import NAME_WITH_WNID, imagenet_classes
+from alexnet_torch.data.sources.listing import has_both_splits
+from alexnet_torch.data.sources.source import ArchiveReader, ClassSamples, Skipped, Source, SplitName
+from alexnet_torch.errors import UserError
+from alexnet_torch.files import explain_missing_package, reading
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+VERSION = 4
+"""Raised when the list of the same files changes."""
+PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")
+ROWS_READ = 16
+"""Rows taken at a time. pyarrow decodes a page at a time, of up to 1,024 rows: 110 MB of ImageNet's JPEGs.
+
+A row group can have all rows of its file; those of Hugging Face's imagenet-1k have 100.
+"""
+
+
+class ParquetReader(ArchiveReader):
+    """Places are (file, row group, row in the group)."""
+
+    def read(self, index: int) -> bytes:
+        """As for every reader."""
+        file, group, row = self.places[index].tolist()
+        try:
+            return read_image(self.files[file], group, row)
+        except UserError as error:
+            raise UnreadableImage(self.location(index), str(error)) from error
+
+
+def is_parquet_set(root: Path) -> bool:
+    """Returns whether a path is a parquet file, or a folder with such files of a split in it or in its data/."""
+    return not has_both_splits(root) and bool(_parts(root))
+
+
+def open_parquet_set(root: Path) -> Source:
+    """Lists the samples of the parquet files in a folder; a file alone is a test set.
+
+    Where there is no validation split, the test split takes its place, if it has labels.
+    """
+    parts = _parts(root)
+    files = [file for name in sorted(parts) for file in parts[name]]
+    check_complete(files)
+    key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
+    return remembered("indexes", key, lambda: _list(root, parts), is_worth_keeping)
+
+
+def _parts(root: Path) -> dict[str, list[Path]]:
+    """Returns the files of each of the splits train, val and test."""
+    if root.is_file():
+        return {"val": [root]} if root.suffix == ".parquet" else {}
+    found: dict[str, list[Path]] = {}
+    for folder in (root / "data", root):
+        for file in sorted(folder.glob("*.parquet")) if not found else ():
+            if match := PARTS.fullmatch(file.name):
+                found.setdefault("val" if match[1].startswith("val") else match[1], []).append(file)
+    return found
+
+
+def _list(root: Path, parts: dict[str, list[Path]]) -> Source:
+    """Lists the rows of the splits, training first."""
+    skipped = Skipped()
+    if "val" in parts:
+        for file in parts.pop("test", ()):
+            skipped.add("of the test split", file.name)
+    archives: dict[SplitName, list[Path]] = {"train": parts.get("train", []), "val": parts.get("val", [])}
+    archives["val"] += parts.get("test", [])
+    files = [file for of_split in archives.values() for file in of_split]
+    names = class_names(files[0])
+    for file in files:
+        if class_names(file) != names:
+            raise UserError(f"{file}: its classes' names are not those of {files[0]}; move other sets elsewhere")
+    splits: dict[SplitName, Samples] = {}
+    for split, of_split in archives.items():
+        for file in of_split:
+            _add_rows(file, files.index(file), splits.setdefault(split, defaultdict(ClassSamples)), names)
+    named, readable = _named(splits, files, names)
+    form, val_files = "Hugging Face parquet", "validation-*.parquet"
+    return archive_source(form, root, named, ParquetReader, files, skipped, val_files, readable, names_repeat=True)
+
+
+def _named(
+    splits: dict[SplitName, Samples], files: Sequence[Path], names: Sequence[str] | None
+) -> tuple[dict[SplitName, Samples], dict[str, str]]:
+    """Returns samples by the identities of their classes instead of labels, and the classes' readable names.
+
+    Identities are WordNet IDs if file names, the classes' names or ImageNet's order of them tell them; else the names;
+    and if two names are the same, or there are none, the labels' numbers.
+    """
+    if (by_id := by_wnid(splits, files)) or names is None:
+        return by_id or splits, {}
+    identities = [str(label) for label in range(len(names))]
+    if _is_imagenet(names):
+        identities = [each.identity for each in imagenet_classes()]
+    elif len(set(names)) == len(names):
+        identities = list(names)
+    by_name = {
+        split: {identities[int(label)]: each for label, each in samples.items()} for split, samples in splits.items()
+    }
+    return by_name, dict(zip(identities, names, strict=True))
+
+
+def _is_imagenet(names: Sequence[str]) -> bool:
+    """Returns whether names are those of ImageNet's 1,000 classes in order: sources spell some differently."""
+    pairs = zip(names, (each.name for each in imagenet_classes()), strict=False)
+    same = sum(a.split(",")[0].strip().lower() == b.split(",")[0].strip().lower() for a, b in pairs)
+    return len(names) == 1000 and same > 900
+
+
+def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | None) -> None:
+    """Adds the rows of a file by their labels, without reading the images."""
+    with _reading(file):
+        opened = _open(file)
+        columns = ["label", "image.path"] if _has_names(file, opened) else ["label"]
+    last = len(names) - 1 if names else 10**18
+    for group in range(opened.num_row_groups):
+        with _reading(file):
+            table = opened.read_row_group(group, columns, use_threads=False)
+            labels = table.column("label").to_pylist()
+            images = table.column("image").to_pylist() if len(columns) > 1 else [None] * len(labels)
+        for row, (label, image) in enumerate(zip(labels, images, strict=True)):
+            if label is None or not 0 <= label <= last:
+                kind = "no label" if label in (None, -1) else f"the label {label}, not 0 to {last:,}"
+                raise UserError(f"{file}: row {row} of row group {group} has {kind}; write the file again with one")
+            path = (image or {}).get("path") or ""
+            name = path.rpartition("/")[2] or f"{number:05}-{group:05}-{row:07}"
+            if match := NAME_WITH_WNID.fullmatch(name):
+                name = match[1] + match[3]
+            samples[str(label)].add(name, f"{path or 'row'} {row}", number, group, row)
+
+
+def class_names(file: Path) -> list[str] | None:
+    """Returns the names of the labels 0, 1, ... in a file's metadata; None if it names none."""
+    with _reading(file):
+        metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
+        if metadata is None:
+            return None
+        names = json.loads(metadata)["info"]["features"]["label"].get("names")
+        return None if names is None else [str(name) for name in names]
+
+
+def _has_names(file: Path, opened: "ParquetFile") -> bool:
+    """Checks the types of the columns; returns whether the images have file names."""
+    from pyarrow import types
+
+    schema = opened.schema_arrow
+    kinds = {field.name: field.type for field in schema}
+    parts: dict[str, Any] = {}
+    if {"image", "label"} <= kinds.keys() and types.is_struct(kinds["image"]) and types.is_integer(kinds["label"]):
+        parts = {part.name: part.type for part in kinds["image"]}
+    if "binary" not in str(parts.get("bytes")):
+        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+        raise UserError(
+            f"{file}: has the columns {found}; Hugging Face's image sets have "
+            "image (struct<bytes: binary, path: string>) and label (int64): rename or convert them"
+        )
+    return "path" in parts
+
+
+def read_image(file: Path, group: int, row: int) -> bytes:
+    """Returns the bytes of the image in a row; rows of a group are best read in their order."""
+    status = file.stat()  # a file that was replaced is opened again
+    return _opened_group(file, group, status.st_mtime_ns, status.st_size).read(row)
+
+
+class _RowGroup:
+    """Reads the images of one row group: forward, and from its start again to go back."""
+
+    def __init__(self, file: Path, group: int) -> None:
+        self._file, self._group = file, group
+        self._start()
+
+    def _start(self) -> None:
+        with _reading(self._file):
+            opened = _open(self._file)
+            self._batches = opened.iter_batches(ROWS_READ, [self._group], ["image.bytes"], use_threads=False)
+        self._first = 0
+        self._images: Any = ()  # of rows from `first` on, a column of pyarrow's
+
+    def read(self, row: int) -> bytes:
+        if row < self._first:
+            self._start()
+        while row >= self._first + len(self._images):
+            try:
+                with _reading(self._file):
+                    batch = next(self._batches, None)
+                    if batch is None:
+                        raise ValueError(f"no row {row} in row group {self._group}")
+            except UserError:
+                self._start()  # where an iterator goes on after an error is not defined
+                raise
+            self._first += len(self._images)
+            self._images = batch.column("image")
+        image = self._images[row - self._first].as_py()
+        if not image or not image["bytes"]:
+            raise UserError(
+                f"{self._file}: row {row} of row group {self._group} has no bytes; "
+                "write the file again with the images inside (datasets: embed_table_storage)"
+            )
+        return bytes(image["bytes"])
+
+
+@lru_cache(maxsize=2)
+def _opened_group(file: Path, group: int, changed: int, size: int) -> _RowGroup:
+    """Returns the reader of a row group, which this process keeps for the next row."""
+    del changed, size
+    return _RowGroup(file, group)
+
+
+def _open(file: Path) -> "ParquetFile":
+    from pyarrow import parquet
+
+    # buffered: else each column of a row group is read into memory as a whole
+    return parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Names a file in what pyarrow raises for a damaged one, or the package if it is missing."""
+    with explain_missing_package(file, "parquet"):
+        import pyarrow  # noqa: F401
+    with reading(file, "download or copy it again"):
+        yield
