@@ -1,5 +1,6 @@
 """What the environment of a process may lack: a home folder, a user's name, torchrun's variables, a plain compiler."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -7,17 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from alexnet_torch import native
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
-from alexnet_torch.errors import UserError
-from alexnet_torch.files import cache_home
 from tests.support.commands import run_train
 from tests.support.folders import make_images
-from tests.support.paths import NARROW_TRAIN
+from tests.support.paths import NARROW_TRAIN, PROJECT
+
+SOURCE = next((PROJECT / "alexnet_torch").rglob("gather.cpp"))
 
 
 @pytest.fixture
@@ -53,22 +55,19 @@ def test_without_a_home_folder_a_cache_can_be_named(tmp_path: Path, monkeypatch:
 
 @pytest.mark.usefixtures("no_home")
 def test_without_a_home_folder_native_code_is_not_compiled_and_the_line_names_the_variable() -> None:
+    assert "set XDG_CACHE_HOME" in failure_to_compile(SOURCE)
+
+
+def failure_to_compile(source: Path, version: str = "") -> str:
     with pytest.raises(native.BUILD_ERRORS) as raised:
-        native.native_library(native_source())
-    assert "set XDG_CACHE_HOME" in native.build_failure(raised.value)
-
-
-def native_source() -> Path:
-    return next((Path(native.__file__).parent / "data/native").glob("*.cpp"))
+        native.native_library(source, version=version)
+    return native.build_failure(raised.value)
 
 
 def test_a_home_folder_that_cannot_be_written_is_named_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/proc")  # where nobody can create a folder, as in / of a container
-    assert cache_home() == Path("/proc/.cache/alexnet_torch")
-    with pytest.raises(native.BUILD_ERRORS) as raised:
-        native.native_library(native_source())
-    text = native.build_failure(raised.value)
+    text = failure_to_compile(SOURCE)
     assert re.match(r"/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", text), text
 
 
@@ -84,54 +83,61 @@ def test_a_cache_below_such_a_home_folder_is_named_with_both_ways_out(
     )
 
 
-def test_a_compiler_may_have_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = shutil.which("c++") or shutil.which("g++")
-    if found is None:
+@pytest.fixture
+def small_source(tmp_path: Path) -> Path:
+    if not (shutil.which("c++") or shutil.which("g++")):
         pytest.skip("there is no C++ compiler")
     source = tmp_path / "small.cpp"
     source.write_text('extern "C" int answer() { return 42; }\n')
-    monkeypatch.setenv("CXX", f"env LANG=C '{found}'")  # like "ccache g++"
-    assert native.native_library(source).is_file()
+    return source
+
+
+def test_a_compiler_may_have_arguments(small_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", f"env LANG=C '{shutil.which('c++') or shutil.which('g++')}'")  # like "ccache g++"
+    assert native.native_library(small_source).is_file()
     monkeypatch.setenv("CXX", "nosuch-c++ -O1")
-    with pytest.raises(OSError, match=r"CXX names nosuch-c\+\+, which is no command here; correct or unset it"):
-        native.native_library(source, version="other")
+    cause = "CXX names nosuch-c++, which is no command here; correct or unset it"
+    assert failure_to_compile(small_source, version="other") == cause
 
 
-RENDEZVOUS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: bytes(len(content))])
+def test_a_damaged_library_is_compiled_again(damage: Callable[[bytes], bytes], small_source: Path) -> None:
+    """It would end the process at every start."""
+    library = native.native_library(small_source)
+    library.write_bytes(damage(library.read_bytes()))
+    assert ctypes.CDLL(str(native.native_library(small_source))).answer() == 42
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
+    ("given", "message"),
     [
-        ({"WORLD_SIZE": "2"}, "has WORLD_SIZE=2 without RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them"),
-        ({"WORLD_SIZE": "2", "RANK": "1"}, "has RANK=1, WORLD_SIZE=2 without MASTER_ADDR, MASTER_PORT"),
-        ({"RANK": "1"}, "has RANK=1, which no rank of a run has"),
-        ({"LOCAL_RANK": "1"}, "has LOCAL_RANK=1, which no rank of a run has"),
-        ({"WORLD_SIZE": "two"}, "has WORLD_SIZE=two, which no rank of a run has"),
-        ({"RANK": "-1", "WORLD_SIZE": "2", **RENDEZVOUS}, "has RANK=-1, WORLD_SIZE=2, which no rank of a run has"),
-        ({"RANK": "2", "WORLD_SIZE": "2", **RENDEZVOUS}, "has RANK=2, WORLD_SIZE=2, which no rank of a run has"),
+        ("WORLD_SIZE=2", "without RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them"),
+        ("RANK=1 WORLD_SIZE=2", "without MASTER_ADDR, MASTER_PORT"),
+        ("RANK=1", "which no rank of a run has"),
+        ("LOCAL_RANK=1", "which no rank of a run has"),
+        ("WORLD_SIZE=two", "which no rank of a run has"),
+        ("RANK=-1 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", "which no rank of a run has"),
+        ("RANK=2 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", "which no rank of a run has"),
     ],
 )
-def test_variables_of_torchrun_without_torchrun_are_one_line(environment: dict[str, str], message: str) -> None:
-    with pytest.raises(UserError) as raised:
-        World.from_environment(environment)
-    text = str(raised.value)
-    assert f"the environment {message}" in text
-    assert f"env -u {' -u '.join(name for name in sorted(environment) if 'MASTER' not in name)} python train.py" in text
+def test_variables_of_torchrun_without_torchrun_are_one_line(
+    given: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (pair.split("=") for pair in given.split()):
+        monkeypatch.setenv(name, value)
+    done, found = run_train("--help"), [pair for pair in given.split() if "MASTER" not in pair]
+    names = " -u ".join(pair.split("=")[0] for pair in found)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert re.match(rf"train\.py: the environment has {', '.join(found)}[, ]", line)
+    assert message in line
+    assert f"env -u {names} python train.py" in line
 
 
 def test_ranks_of_clusters_without_torchrun_are_accepted() -> None:
     assert World.from_environment({}) == SINGLE_PROCESS
-    one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", **RENDEZVOUS}
+    one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     assert World.from_environment(one_on_each_machine) == World(1, 2, 0, 1, False)
-
-
-def test_the_command_prints_the_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = run_train("--help")
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("train.py: the environment has WORLD_SIZE=2 without RANK")
 
 
 @pytest.mark.slow

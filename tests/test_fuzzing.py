@@ -61,10 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, narrow_demo_recipe: None) -> 
 def damage(run: Path, random: random.Random) -> str:
     """Changes one file of a run, as disks, editors and other programs do; returns what was done."""
     file = random.choice(sorted(path for path in run.rglob("*") if path.is_file()))
-    content, kind = (
-        bytearray(file.read_bytes()),
-        random.choice(("bit", "cut", "empty", "zeros", "noise", "text", "gone")),
-    )
+    content = bytearray(file.read_bytes())
+    kind = random.choice(("bit", "cut", "empty", "zeros", "noise", "text", "gone"))
     at = random.randrange(max(1, len(content)))
     if kind == "bit" and content:
         content[at] ^= 1 << random.randrange(8)

@@ -27,19 +27,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PROJECT / "alexnet_torch", source / "alexnet_torch", ignore=shutil.ignore_patterns("__pycache__"))
     for file in (PROJECT / "pyproject.toml", PROJECT / "README.md", *PROJECT.glob("requirements*.txt")):
         shutil.copy(file, source)
-    line = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(source),
-        str(source),
-    ]
-    subprocess.run(line, check=True)
+    options = f"wheel -q --no-deps --no-build-isolation -w {source} {source}"
+    subprocess.run([sys.executable, "-m", "pip", *options.split()], check=True)
     (built,) = source.glob("*.whl")
     return built
 

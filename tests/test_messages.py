@@ -1,0 +1,128 @@
+"""Every message says what to do, and what it says to do destroys nothing; situations whose fix was wrong or unsafe."""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_torch.data.decode import UnreadableImage, decode_bytes
+from tests.support.caffe_files import SIZE, caffemodel, field, packed_data, random_caffe_weights
+from tests.support.commands import run_cli, run_train
+from tests.support.image_sets import small_set, tar_of, write_official, write_shards
+from tests.support.paths import PROJECT
+
+ERRORS = {"UserError", "RunError", "TrainingError", "Interrupted"}
+# what a fix may ask for although it takes something away, and why nothing is lost
+HARMLESS = {
+    "remove {}, which cannot be marked": "a folder of the cache, which the next start builds again",
+    "remove the lines": "lines of a list, which name files that do not exist",
+}
+DESTROYS = re.compile(r"\b(remove|delete|rm|overwrite|discard|erase|retrain)\b|train it again|gzip -d\b", re.I)
+FILLED_IN = {
+    "{}: seems to be {}",
+    "{} (in its member {})",
+    "--image-size: {}",
+    "layers: {}",
+}  # which says what to do
+# a message without a fix of its own: what must be is what to do
+SAYS_WHAT_MUST_BE = re.compile(
+    r"must be|must end in|name at least|name the |name each|name (the folder|its run)|see \{\}"
+)
+
+
+def messages() -> dict[str, str]:
+    """Returns the messages that the source writes as text where it raises, with {} for values, and their places."""
+    found = {}
+    for file in sorted((PROJECT / "alexnet_torch").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ERRORS:
+                for text in node.args:
+                    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                    words = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts]
+                    found["".join(words)] = f"{file.relative_to(PROJECT)}:{node.lineno}"
+    return found
+
+
+MESSAGES = messages()
+
+
+def test_every_message_says_what_to_do() -> None:
+    assert len(MESSAGES) > 100
+    for text, place in MESSAGES.items():
+        cause = text.rpartition(";")[0] or text
+        is_composed = not any(len(part.split()) >= 2 for part in cause.split("{}"))  # of other messages
+        if not is_composed and text not in FILLED_IN:
+            assert ";" in text or SAYS_WHAT_MUST_BE.search(text) or text.count(": ") > 1, f"{place}: {text}"
+
+
+def test_what_a_message_says_to_do_destroys_nothing() -> None:
+    for text, place in MESSAGES.items():
+        fix = text.partition(";")[2] or text
+        if not any(allowed in fix for allowed in HARMLESS):
+            assert not DESTROYS.search(fix), f"{place}: {text}"
+            if re.search(r"(start|train) .*(again|new run)", fix):
+                assert re.search("another|new folder|elsewhere", fix), f"{place}: {text}"
+
+
+def test_damaged_means_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.caffemodel").write_bytes(caffemodel(random_caffe_weights()))
+    shape = field(7, field(1, b"\x03\x08\x08"))
+    (tmp_path / "few.binaryproto").write_bytes(shape + packed_data(np.zeros(5, np.float32)))
+    np.save(tmp_path / "flat.npy", np.zeros((8, 8), np.float32))
+    for name, message in (
+        ("few.binaryproto", r"has shape \(3, 8, 8\) but 5 values"),
+        ("flat.npy", r"is \(8, 8\), but"),
+    ):
+        given = ["--image-size", str(SIZE), "--mean", tmp_path / name, "--output", tmp_path / "run"]
+        done = run_cli("import", tmp_path / "net.caffemodel", *given)
+        assert done.returncode == 2
+        assert re.search(rf"{name}: .*{message}", done.stderr), done.stderr
+
+
+def test_tars_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    write_official(tmp_path / "mixed", small_set())
+    (tmp_path / "mixed/ILSVRC2012_img_train.tar").unlink()
+    write_shards(tmp_path / "twice", small_set())
+    for file in (tmp_path / "twice").glob("*train*"):
+        (tmp_path / "mixed" / file.name).write_bytes(file.read_bytes())
+    next((tmp_path / "twice").glob("*train-0000.tar")).write_bytes(
+        tar_of([("a.jpg", b"x"), ("a.cls", b"1"), ("a.jpg", b"x")])
+    )
+    for name, message in (
+        ("mixed", "has .* to train on and .* to validate; give both splits in one form"),
+        ("twice", r"contains a\.jpg twice; make the shard again"),
+    ):
+        done = run_train("--data", tmp_path / name, "--output", tmp_path / "run")
+        assert done.returncode == 2
+        assert re.search(message, done.stderr), done.stderr
+
+
+def test_an_image_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(UnreadableImage, match=r"large\.png: its header gives a size beyond memory"):
+        decode_bytes(next(each.content for each in small_set()), 8, tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(
+    "command", ["predict RUN/model.pt IMAGE", "export RUN/model.json OUT.onnx", "evaluate RUN/model.pt --data IMAGES"]
+)
+def test_a_file_of_a_run_in_place_of_the_run_names_the_run(command: str, run_folder: Path, tmp_path: Path) -> None:
+    """The fix was to train the run again, or to restore its model from a backup."""
+    images = tmp_path / "images"
+    words = {"RUN": run_folder, "IMAGES": images, "IMAGE": images / "val/class0/000.png", "OUT": tmp_path / "out"}
+    done = run_cli(*re.sub("RUN|IMAGES|IMAGE|OUT", lambda found: str(words[found[0]]), command).split())
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f": is a file; name its run, {run_folder}"), line
+
+
+def test_a_file_of_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    done = run_cli("predict", tmp_path / "weights.pt", "x.png")
+    assert done.stderr.endswith("weights.pt: is a file; name the folder of a run\n")
