@@ -1,13 +1,9 @@
 """What the environment of a process may lack: a home folder, a user's name, torchrun's variables, a plain compiler."""
 
 import ctypes
-import json
-import os
 import pwd
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +13,7 @@ from alexnet_torch import native
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from tests.support.commands import run_train
 from tests.support.folders import make_images
-from tests.support.paths import NARROW_TRAIN, PROJECT
+from tests.support.paths import PROJECT
 
 SOURCE = next((PROJECT / "alexnet_torch").rglob("gather.cpp"))
 
@@ -138,25 +134,3 @@ def test_ranks_of_clusters_without_torchrun_are_accepted() -> None:
     assert World.from_environment({}) == SINGLE_PROCESS
     one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     assert World.from_environment(one_on_each_machine) == World(1, 2, 0, 1, False)
-
-
-@pytest.mark.slow
-def test_a_user_without_name_and_home_trains(tmp_path: Path) -> None:
-    as_unknown = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*as_unknown, "true"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("cannot become another user here")
-    given = short_run(tmp_path, steps=2)
-    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME")}
-    command = [*as_unknown, sys.executable, str(NARROW_TRAIN), *given, "--output", str(tmp_path / "run")]
-    refused = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "set XDG_CACHE_HOME" in refused.stderr.splitlines()[-1]
-    done = subprocess.run(
-        [*command, "--cache", str(tmp_path / "cache")], env=kept, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert json.loads((tmp_path / "run/config.json").read_text())["settings"]["max_steps"] == 2
