@@ -15,7 +15,7 @@ A run starts from its own checkpoint with --resume, else from the weights of --i
 weights.
 
 All options: python train.py --help. Exit status: 0 done; 1 training failed; 2 the input was wrong;
-130, 143 or 129 interrupted by SIGINT, SIGTERM or SIGHUP, after saving.
+128 plus its number if a signal stopped it, after saving (Ctrl-C: 130).
 """
 
 import sys
