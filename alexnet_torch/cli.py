@@ -3,23 +3,17 @@
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, field, make_dataclass
 from functools import partial, wraps
-from typing import Annotated, Any, get_type_hints
-
-import tyro
 
 from alexnet_torch import __version__
-from alexnet_torch.commands import COMMANDS
 from alexnet_torch.console import console
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.native import reuse_freed_memory
-from alexnet_torch.recipes import settings
-from alexnet_torch.recipes.settings import Option, options_of
+from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.signals import StopSignal
 
 PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
@@ -32,27 +26,6 @@ _MORE_MEMORY = (
     "free some, then start it again, with --resume if it has done steps; "
     "or start a run in another --output with a smaller --batch-size"
 )
-
-
-@dataclass(frozen=True)
-class RunOptions(settings.RunSettings):
-    """What the run saves, and how often."""
-
-    config: Annotated[str | None, Option(None, "FILE")]  # an option only: config.json does not name another one
-    """Repeat the run whose config.json this is, in a new --output, with its settings where no option is given."""
-    quiet: Annotated[bool, Option(False)]  # as is this one: a resumed run may be watched in another way
-    """Print only errors, warnings and what was found in the data."""
-    verbose: Annotated[bool, Option(False)]
-    """Print also each checkpoint, machine and versions, and the warnings of libraries; lines instead of a bar."""
-
-
-GROUPS = {
-    "data": settings.DataSettings,
-    "training": settings.TrainingSettings,
-    "start": settings.StartSettings,
-    "placement": settings.PlacementSettings,
-    "run": RunOptions,
-}
 
 
 def installed_main() -> int:
@@ -118,6 +91,10 @@ def _run_command(arguments: list[str], program: str, _: World) -> None:
         """Returns the command for tyro to parse but not to run, so that `_one_line_errors` sees only its messages."""
         return wraps(command)(lambda *values, **options: partial(command, *values, **options))
 
+    import tyro  # not at the top: it takes 0.3 s, which training does not need
+
+    from alexnet_torch.commands import COMMANDS
+
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
         app.command(name=name)(parse_only(command))
@@ -152,49 +129,6 @@ def _train(arguments: list[str], program: str, world: World) -> None:
             raise (RunError(message) if message else OtherRankFailed(lost.exit_status)) from lost
         finally:
             ranks.close()
-
-
-def parse(arguments: Sequence[str], program: str = "train.py") -> dict[str, Any]:
-    """Returns the options of train.py that are given, by the names of the settings.
-
-    The program's name is for the help and for messages.
-
-    Raises:
-        UserError: an option is unknown, or its value is of the wrong type.
-        SystemExit: of status 0, after --help.
-    """
-    groups = [(name, _tyro_group(group)) for name, group in GROUPS.items()]
-    parser = make_dataclass("Options", [(name, group, field(default_factory=group)) for name, group in groups])
-    with _one_line_errors(program):
-        options: Any = tyro.cli(
-            parser,
-            args=arguments,
-            prog=program,
-            description="Train AlexNet, in two towers, on a folder of images.",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )
-    values = {name: value for group in GROUPS for name, value in asdict(getattr(options, group)).items()}
-    for_console = ("quiet", "verbose")
-    return {k: v for k, v in values.items() if v is not None and v is not False and k not in for_console}
-
-
-def _tyro_group(group: type) -> type:
-    """Returns a dataclass of a group's options for tyro; None and False say that an option was not given."""
-    types = get_type_hints(group)
-    options: list[tuple[str, Any, Any]] = []
-    for name, option in options_of(group).items():
-        if types[name] is bool:
-            options.append((name, bool, False))
-            continue
-        kind = tyro.extras.literal_type_from_choices(option.choices) if option.choices else types[name]
-        default = "the recipe's" if callable(option.default) else "none" if option.default is None else option.default
-        hint = f"default: {option.default_text or default}"
-        if option.choices and option.metavar:
-            hint = f"one of {', '.join(option.choices)}; {hint}"
-        shown = tyro.conf.arg(help_behavior_hint=f"({hint})", metavar=option.metavar or "|".join(option.choices))
-        options.append((name, Annotated[kind | None, shown], None))
-    # tyro finds the docstrings in the base
-    return make_dataclass(group.__name__, options, bases=(group,), namespace={"__doc__": group.__doc__}, frozen=True)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from alexnet_torch.cli import GROUPS
-from alexnet_torch.recipes.settings import flag, options_of
+from alexnet_torch.recipes.settings import GROUPS, flag, options_of
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
 

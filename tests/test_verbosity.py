@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from alexnet_torch.training import trainer
+from alexnet_torch.training.step import train_step
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
 from tests.support.paths import NARROW_TRAIN
@@ -30,7 +31,7 @@ def options(tmp_path: Path, *more: str) -> list[str]:
 @pytest.fixture
 def _warning_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step warns as a library does."""
-    inner = trainer.train_step
+    inner = train_step
 
     def step(*values: Any) -> Any:
         if logging.getLogger("torch.utils.cpp_extension").isEnabledFor(logging.WARNING):

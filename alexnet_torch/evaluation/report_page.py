@@ -155,7 +155,7 @@ def _settings(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings that differ from the defaults of the run's recipe and ablation, by name."""
     named = {name: settings[name] for name in ("recipe", "ablation") if settings.get(name) is not None}
-    defaults = vars(resolve(named))
+    defaults = vars(resolve(named)[0])
     return {
         name: value
         for name in options_of(Settings)

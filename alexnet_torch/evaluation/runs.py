@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
+from alexnet_torch.recipes.settings import deciding
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, END, METRICS, TENSORBOARD, fix_of_damage, is_claimed
 
 if TYPE_CHECKING:  # they import torch, which the list of runs does not need
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 NO_DATA = "none"  # the value of --data for what needs no images
 _NUMBERS = ("epoch", "step", "loss", "top1_error")  # what every record has
 _LONGEST = 28  # characters of a setting in a table
-# where and how a run was trained, not what it learnt
-_NOT_COMPARED = {"output", "resume", "cache", "timeout", "log_every", "save_every", "track", "quiet", "verbose"}
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -100,7 +99,7 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
 
 def differing_settings(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns the names of the settings that are not the same in all runs, which are given by name."""
-    names = dict.fromkeys(name for settings in runs.values() for name in settings if name not in _NOT_COMPARED)
+    names = dict.fromkeys(name for settings in runs.values() for name in deciding(settings))
     return [name for name in names if len({json.dumps(settings.get(name)) for settings in runs.values()}) > 1]
 
 
@@ -111,8 +110,7 @@ def same_but_seed(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """
     groups: dict[str, list[str]] = {}
     for index, (name, settings) in enumerate(runs.items()):
-        rest = {key: value for key, value in settings.items() if key not in _NOT_COMPARED | {"seed"}}
-        key = json.dumps(rest, sort_keys=True)
+        key = json.dumps(deciding(settings) | {"seed": None}, sort_keys=True)
         seeds = {runs[other].get("seed") for other in groups.get(key, [])}
         if settings.get("seed") is None or settings["seed"] in seeds:
             key += f" {index}"

@@ -10,8 +10,7 @@ from dataclasses import replace
 from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
-from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.schedules import EpochSchedule, PlateauSchedule
+from alexnet_torch.recipes.recipe import EpochSchedule, PlateauSchedule, Recipe
 
 
 def paper() -> Recipe:

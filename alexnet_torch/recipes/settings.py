@@ -1,23 +1,30 @@
-"""The settings of a run: one list, from which the options of train.py, the defaults and a run's identity are derived.
+"""The settings of a run: one list, from which the options of train.py, the defaults and a run's key are derived.
 
 A value given on the command line comes first; then, with --resume or --config, the earlier run's value; then
-the recipe's; then the default in this list. Nothing here imports torch: `--help` must be quick.
+the recipe's; then the default in this list. To add an option, add a field to one of the groups.
 """
 
 import json
 import math
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import explain_os_error
-from alexnet_torch.recipes.ablations import ABLATIONS, apply_ablation
+from alexnet_torch.files import reading
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.recipe import COLOUR_NAMES, Recipe
+from alexnet_torch.recipes.recipe import ABLATIONS, COLOUR_NAMES, Recipe, apply_ablation
 from alexnet_torch.run_folder import CONFIG
+
+Rule = tuple[Callable[[Any], bool], str]  # whether a value holds, and what it must be, for the message
+_COUNT: Rule = (lambda value: value >= 1, "1 or more")
+_POSITIVE: Rule = (lambda value: 0 < value < math.inf, "positive")
+_FRACTION: Rule = (lambda value: 0 < value < 1, "between 0 and 1, such as 0.1")
+_SEED: Rule = (lambda value: 0 <= value < 1 << 62, "0 or more, and below 2^62")
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,13 @@ class Option:
     metavar: str | None = None  # the values, as --help shows them; by default the choices
     default_text: str | None = None  # the default, as --help shows it; by default str(default), or "the recipe's"
     choices: Collection[str] = ()  # all valid values; empty if there are more
-    identity: bool = False  # whether resuming a checkpoint needs the same value, because it changes what is learned
+    rule: Rule | None = None  # of the values but None
+    key: bool = False  # whether it is part of the run's key: a checkpoint is resumed only with the same value
+    changes_result: bool = True  # whether runs that differ only in it may learn different weights
     path_unless: Collection[str] | None = None  # the value is a path, recorded from the root, unless it is one of these
 
 
-# Each class is a group of options in --help, which shows the docstrings.
+# each class is a group of options in --help, which shows the docstrings
 
 
 @dataclass(frozen=True)
@@ -42,19 +51,19 @@ class DataSettings:
     data: Annotated[str, Option("digits", "PATH|digits", path_unless=("digits",))]
     """A data set as it is: a folder with train/<class>/* and val/<class>/*, or another form that docs/training.md
     lists; or "digits": handwritten digits that come with scikit-learn."""
-    val_split: Annotated[float | None, Option(None, "FRACTION", identity=True)]
+    val_split: Annotated[float | None, Option(None, "FRACTION", rule=_FRACTION, key=True)]
     """Part of each class's training images to validate with, where the data set has no validation images. Which
     images depends on --seed and their content."""
-    cache: Annotated[str, Option("auto", "DIR|auto|none", path_unless=("auto", "none"))]
+    cache: Annotated[str, Option("auto", "DIR|auto|none", path_unless=("auto", "none"), changes_result=False)]
     """Where to store decoded images: in a folder; "auto": in ~/.cache/alexnet_torch if they fit in half of
     the free disk space; "none": nowhere, so that each epoch decodes them again."""
     skip_bad: Annotated[bool, Option(False)]
     """Leave out files that cannot be read, instead of stopping with a list of them."""
-    image_size: Annotated[int, Option(lambda recipe: recipe.image_size, "N", identity=True)]
+    image_size: Annotated[int, Option(lambda recipe: recipe.image_size, "N", rule=_COUNT, key=True)]
     """Height and width of the network's images, in pixels."""
-    no_mirror: Annotated[bool, Option(lambda recipe: not recipe.mirror, identity=True)]
+    no_mirror: Annotated[bool, Option(lambda recipe: not recipe.mirror, key=True)]
     """Do not mirror training images: for digits, letters and the like."""
-    colour: Annotated[str, Option(lambda recipe: recipe.colour_name, choices=COLOUR_NAMES, identity=True)]
+    colour: Annotated[str, Option(lambda recipe: recipe.colour_name, choices=COLOUR_NAMES, key=True)]
     """Colour noise of training images: along the eigenvectors of their colours, scaled by the eigenvalues
     ("paper") or by the standard deviations ("source")."""
 
@@ -66,16 +75,16 @@ class TrainingSettings:
     recipe: Annotated[str, Option("paper", choices=RECIPES)]
     """The architecture and how to train it; see alexnet_torch/recipes/catalogue.py."""
     ablation: Annotated[str | None, Option(None, "NAME", choices=ABLATIONS)]
-    """Change one thing of the recipe, as in the paper's comparisons; see alexnet_torch/recipes/ablations.py."""
-    epochs: Annotated[int, Option(lambda recipe: recipe.epochs, "N")]
+    """Change one thing of the recipe, as in the paper's comparisons; see alexnet_torch/recipes/recipe.py."""
+    epochs: Annotated[int, Option(lambda recipe: recipe.epochs, "N", rule=_COUNT)]
     """Passes over the training images."""
-    max_steps: Annotated[int | None, Option(None, "N")]
+    max_steps: Annotated[int | None, Option(None, "N", rule=_COUNT)]
     """Stop after this many steps in total, even within an epoch."""
-    batch_size: Annotated[int, Option(lambda recipe: recipe.batch_size, "N", identity=True)]
+    batch_size: Annotated[int, Option(lambda recipe: recipe.batch_size, "N", rule=_COUNT, key=True)]
     """Images in a step, over all devices."""
-    lr: Annotated[float, Option(lambda recipe: recipe.lr, "RATE")]
+    lr: Annotated[float, Option(lambda recipe: recipe.lr, "RATE", rule=_POSITIVE)]
     """Base learning rate."""
-    seed: Annotated[int, Option(0, "N", identity=True)]
+    seed: Annotated[int, Option(0, "N", rule=_SEED, key=True)]
     """Seed of all random numbers."""
 
 
@@ -83,12 +92,12 @@ class TrainingSettings:
 class StartSettings:
     """Initial weights: the run's own checkpoint with --resume, else those of --init, else random ones."""
 
-    init: Annotated[str | None, Option(None, "RUN|FILE", identity=True, path_unless=())]
+    init: Annotated[str | None, Option(None, "RUN|FILE", key=True, path_unless=())]
     """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. With
     another number of classes, the last stage gets random weights."""
-    init_stages: Annotated[str | None, Option(None, "STAGES", "all", identity=True)]
+    init_stages: Annotated[str | None, Option(None, "STAGES", "all", key=True)]
     """Take only these stages from --init, for example conv1,conv2 or conv1..conv5; the others get random weights."""
-    freeze: Annotated[str | None, Option(None, "STAGES", identity=True)]
+    freeze: Annotated[str | None, Option(None, "STAGES", key=True)]
     """Stages whose weights and biases do not change, for example conv1..conv5."""
 
 
@@ -102,10 +111,10 @@ class PlacementSettings:
     """Put all towers on one device ("none"), each tower on its own ("devices"), or on their own where a
     process has enough GPUs ("auto"). Under torchrun also: one tower in each process ("ranks"), or all convolutions
     and a shard of each linear stage in each process ("hybrid")."""
-    timeout: Annotated[float, Option(600.0, "SECONDS")]
+    timeout: Annotated[float, Option(600.0, "SECONDS", rule=_POSITIVE, changes_result=False)]
     """How long processes of torchrun wait for each other before they stop: longer than a step or a
     checkpoint takes."""
-    amp: Annotated[str | None, Option(None, choices=("bf16", "fp16"), identity=True)]
+    amp: Annotated[str | None, Option(None, choices=("bf16", "fp16"), key=True)]
     """Compute convolutions and matrix products in 16 bits, for GPUs; weights, normalisation and loss stay
     in 32 bits."""
     compile: Annotated[bool, Option(False)]
@@ -116,37 +125,55 @@ class PlacementSettings:
 class RunSettings:
     """What the run saves, and how often."""
 
-    output: Annotated[str, Option(None, "DIR", "runs/<recipe>-<time>", path_unless=())]
+    output: Annotated[str, Option(None, "DIR", "runs/<recipe>-<time>", path_unless=(), changes_result=False)]
     """The run's folder."""
-    resume: Annotated[bool, Option(False)]
+    resume: Annotated[bool, Option(False, changes_result=False)]
     """Continue the run in --output from its newest intact checkpoint, with its settings where no option is given."""
-    log_every: Annotated[int, Option(20, "N")]
+    log_every: Annotated[int, Option(20, "N", rule=_COUNT, changes_result=False)]
     """Steps between reports."""
-    val_every: Annotated[int, Option(1, "N")]
+    val_every: Annotated[int, Option(1, "N", rule=_COUNT)]
     """Epochs between validations."""
-    save_every: Annotated[float, Option(10.0, "MINUTES")]
+    save_every: Annotated[float, Option(10.0, "MINUTES", rule=_POSITIVE, changes_result=False)]
     """Minutes between checkpoints; each validation saves one, too."""
-    track: Annotated[str | None, Option(None, choices=("trackio", "wandb", "mlflow"))]
+    track: Annotated[str | None, Option(None, choices=("trackio", "wandb", "mlflow"), changes_result=False)]
     """Send the metrics to this tracker, too, whose package must be installed."""
+
+
+@dataclass(frozen=True)
+class RunOptions(RunSettings):
+    """What the run saves, and how often."""
+
+    # options only: config.json does not name another one, and a resumed run may be watched in another way
+    config: Annotated[str | None, Option(None, "FILE", path_unless=())]
+    """Repeat the run whose config.json this is, in a new --output, with its settings where no option is given."""
+    quiet: Annotated[bool, Option(False)]
+    """Print only errors, warnings and what was found in the data."""
+    verbose: Annotated[bool, Option(False)]
+    """Print also each checkpoint, machine and versions, and the warnings of libraries; lines instead of a bar."""
+
+
+GROUPS = {
+    "data": DataSettings,
+    "training": TrainingSettings,
+    "start": StartSettings,
+    "placement": PlacementSettings,
+    "run": RunOptions,
+}
 
 
 # dataclass puts the fields of the last base first: config.json has them in the order of this file
 @dataclass(frozen=True)
 class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, DataSettings):
-    """Every setting of a run, resolved."""
+    """Every setting of a run, resolved. Raises a UserError if a value is invalid."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "epochs", "batch_size", "log_every", "val_every"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
-        self._require("val_split", self.val_split is None or 0 < self.val_split < 1, "between 0 and 1, such as 0.1")
-        self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "1 or more")
-        self._require("lr", self.lr > 0 and math.isfinite(self.lr), "positive")
-        self._require("seed", 0 <= self.seed < 1 << 62, "0 or more, and below 2^62")
-        self._require("timeout", self.timeout > 0 and math.isfinite(self.timeout), "positive")
-        self._require("save_every", self.save_every > 0 and math.isfinite(self.save_every), "positive")
         for name, option in options_of(Settings).items():
-            valid = not option.choices or getattr(self, name) in (*option.choices, option.default)
-            self._require(name, valid, f"one of {', '.join(option.choices)}")
+            value = getattr(self, name)
+            if option.choices:
+                self._require(name, value in (*option.choices, option.default), f"one of {', '.join(option.choices)}")
+            if option.rule and value is not None:
+                holds, must = option.rule
+                self._require(name, holds(value), must)
         self._require("colour", self.ablation != "no-colour" or self.colour == "none", "none for --ablation no-colour")
         self._require("init_stages", self.init_stages is None or self.init is not None, "given with --init")
 
@@ -154,17 +181,14 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
         if not holds:
             raise UserError(f"{flag(name)} {getattr(self, name)}: must be {must}")
 
-    def identity(self) -> dict[str, Any]:
+    def run_key(self) -> dict[str, Any]:
         """Returns the settings, by option, that must be the same to resume a checkpoint of this run."""
         recorded = self.recorded()
-        return {flag(name): recorded[name] for name, option in options_of(Settings).items() if option.identity}
+        return {flag(name): recorded[name] for name, option in options_of(Settings).items() if option.key}
 
     def recorded(self) -> dict[str, Any]:
         """Returns the settings as config.json has them: with paths from the root, to be found from any folder."""
-        values = asdict(self)
-        for name in _paths_in(values):
-            values[name] = str(Path(values[name]).absolute())
-        return values
+        return {name: str(Path(v).absolute()) if _is_path(name, v) else v for name, v in asdict(self).items()}
 
 
 def flag(name: str) -> str:
@@ -172,86 +196,81 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _paths_in(values: dict[str, Any]) -> list[str]:
-    """Returns the names of the values that are paths."""
-    options = options_of(Settings).items()
-    paths = {"config": ()} | {name: o.path_unless for name, o in options if o.path_unless is not None}
-    return [name for name, others in paths.items() if isinstance(values.get(name), str) and values[name] not in others]
-
-
-def _with_homes(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values with ~ and ~user replaced in paths, which a shell does not do after an equals sign."""
-    expanded = {}
-    for name in _paths_in(values):
-        try:
-            expanded[name] = str(Path(values[name]).expanduser())
-        except RuntimeError as error:
-            raise UserError(
-                f"{flag(name)} {values[name]}: {str(error).rstrip('.')}; write the folder's full path"
-            ) from error
-        if "\0" in values[name] or not values[name]:
-            raise UserError(f"{flag(name)} {values[name]!r}: is no path; name a file or folder")
-    return values | expanded
-
-
+@cache
 def options_of(group: type) -> dict[str, Option]:
-    """Returns the options of `Settings`, or of one of its bases, by name."""
+    """Returns the options of `Settings`, or of one of its groups, by name."""
     hints = get_type_hints(group, include_extras=True)
     return {setting.name: hints[setting.name].__metadata__[0] for setting in fields(group)}
 
 
-def resolve(given: dict[str, Any]) -> Settings:
-    """Returns a run's settings: the given options, then the run to resume or repeat, the recipe and the defaults.
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of a run's settings, by name, that decide what it learns: by them, runs are compared."""
+    others = {name for name, option in options_of(Settings).items() if not option.changes_result}
+    return {name: value for name, value in settings.items() if name not in others}
+
+
+def resolve(given: Mapping[str, Any]) -> tuple[Settings, Recipe]:
+    """Returns a run's settings, and the recipe with the ablation that they name.
+
+    Args:
+        given: values by name, from `with_earlier`; the recipe and the defaults give the others.
 
     Raises:
-        UserError: a value is invalid, or there is no run to resume or repeat.
+        UserError: a value is invalid.
     """
-    source = "--config" if "config" in given else "--resume"
-    given = _with_homes(given)
-    chosen = {**_with_homes(_earlier_settings(given)), **given}
-    chosen.pop("config", None)
     options = options_of(Settings)
-    name = chosen.get("recipe", options["recipe"].default)
-    if name not in RECIPES:
-        raise UserError(f"{source}: config.json names the unknown recipe {name!r}; choose one with --recipe")
-    recipe = apply_ablation(RECIPES[name](), chosen.get("ablation"))
-    defaults = {key: o.default(recipe) if callable(o.default) else o.default for key, o in options.items()}
-    defaults["output"] = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
     try:
-        return Settings(**{**defaults, **chosen})
-    except TypeError as error:  # the command line's values have the right types; those of a file may not
-        raise UserError(f"{source}: config.json has a setting of the wrong type ({error}); restore the file") from error
+        name = given.get("recipe", options["recipe"].default)
+        if name not in RECIPES:
+            raise UserError(f"--recipe {name}: must be one of {', '.join(RECIPES)}")
+        recipe = apply_ablation(RECIPES[name](), given.get("ablation"))
+        defaults = {key: o.default(recipe) if callable(o.default) else o.default for key, o in options.items()}
+        return Settings(**{**defaults, "output": default_output(given), **given}), recipe
+    except TypeError as error:  # the command line's values have the right names and types; those of a file may not
+        raise UserError(f"config.json: has a setting of another name or type ({error}); restore the file") from error
 
 
-def _earlier_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of the run to resume or to repeat; none for a new run."""
-    if not given.get("resume"):
-        if "config" not in given:
-            return {}
-        config = Path(given["config"])
-        missing = f" {config}: there is no such file; name a run's config.json"
-        settings = _read_settings(config, "--config", missing)
-        return {name: value for name, value in settings.items() if name not in ("output", "resume")}
+def default_output(given: Mapping[str, Any]) -> str:
+    """Returns the folder of a run without --output: the recipe and the time are in its name."""
+    return f"runs/{given.get('recipe', options_of(Settings)['recipe'].default)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def with_homes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options with ~ and ~user replaced in paths, which a shell does not do after an equals sign."""
+    paths = {name: os.path.expanduser(value) for name, value in given.items() if _is_path(name, value)}  # noqa: PTH111
+    for name, path in paths.items():
+        if not path or "\0" in path or path.startswith("~"):
+            raise UserError(f"{flag(name)} {given[name]!r}: is no path on this machine; write the folder's full path")
+    return {**given, **paths}
+
+
+def with_earlier(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options given, and the settings of the run that --resume continues or --config repeats.
+
+    Raises:
+        UserError: there is no such run, or its config.json is damaged.
+    """
+    new = {name: value for name, value in given.items() if name != "config"}
+    if given.get("resume"):
+        if "config" in given:
+            raise UserError("--config: repeats a run in a new folder, --resume continues one; give one of the two")
+        if "output" not in given:
+            raise UserError("--resume: name the run's folder with --output")
+        folder = Path(given["output"])
+        if not (folder / CONFIG).exists():
+            raise UserError(f"--resume: {folder} holds no run (no config.json); start one without --resume")
+        return _read_settings(f"--resume: {folder / CONFIG}", folder / CONFIG) | new
     if "config" in given:
-        raise UserError("--config: repeats a run in a new folder, --resume continues one; give one of the two")
-    if "output" not in given:
-        raise UserError("--resume: name the run's folder with --output")
-    folder = Path(given["output"])
-    missing = f": {folder} holds no run (no config.json); start one without --resume"
-    return _read_settings(folder / CONFIG, "--resume", missing)
+        earlier = _read_settings(f"--config {given['config']}", Path(given["config"]))
+        return {name: value for name, value in earlier.items() if name not in ("output", "resume")} | new
+    return new
 
 
-def _read_settings(config: Path, source: str, missing: str) -> dict[str, Any]:
-    try:
-        settings: dict[str, Any] = dict(json.loads(config.read_text())["settings"])
-    except FileNotFoundError as error:
-        raise UserError(f"{source}{missing}") from error
-    except OSError as error:
-        raise UserError(f"{source}: {explain_os_error(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        fix = "restore it, or start a new run in another folder"
-        raise UserError(f"{source}: {config} cannot be read ({error}); {fix}") from error
-    if unknown := set(settings) - {f.name for f in fields(Settings)}:
-        names = ", ".join(sorted(unknown))
-        raise UserError(f"{source}: {config} has unknown settings ({names}); use the version that wrote it")
-    return settings
+def _read_settings(named: str, config: Path) -> dict[str, Any]:
+    with reading(named, "name a run's config.json; if this is one, restore it"):
+        return dict(json.loads(config.read_text())["settings"])
+
+
+def _is_path(name: str, value: object) -> bool:
+    others = () if name == "config" else options_of(Settings)[name].path_unless
+    return isinstance(value, str) and others is not None and value not in others

@@ -1,18 +1,20 @@
-"""Checkpoints: complete or absent, checksummed; the newest two and the best stay."""
+"""Checkpoints: complete or absent, checksummed; the newest two and the best stay. Damaged files are made from them."""
 
 import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alexnet_torch.data.fingerprint import Fingerprint
+from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import (
     ParameterStates,
@@ -22,9 +24,12 @@ from alexnet_torch.distributed.sharded_state import (
     weights_of,
 )
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, remove_leftovers, sync_folder
+from alexnet_torch.files import atomic_write, reading, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.training.run_state import RunState, require_same_run
+from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.run_folder import CHECKPOINTS, METRICS
+from alexnet_torch.weights.model_file import TrainedModel, read_model_files, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +38,62 @@ _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
 
 
 @dataclass
-class RunCheckpoints:
+class Window:
+    """Sums over the steps since the last report. Saved in checkpoints, so that reports continue exactly."""
+
+    loss: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    steps: int = 0
+
+
+@dataclass
+class RunState:
+    """How far a run is: with the weights and velocities, all that resuming needs."""
+
+    step: int = 0  # steps done
+    validated: int = 0  # the step of the last validation
+    errors: list[float] = field(default_factory=list)  # top-1 errors of all validations, oldest first
+    best_step: int | None = None  # the step of the lowest error; None before the first validation
+    at_chance: int = 0  # successive steps whose reported loss was that of guessing
+    metrics_size: int = 0  # bytes of metrics.jsonl at the last checkpoint
+    window: Window = field(default_factory=Window)
+
+
+def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
+    """Returns what must be the same to resume a run: with another value, it would be a run that no command makes."""
+    return {
+        "architecture": repr(recipe.architecture),
+        "optimizer": recipe.optimizer,
+        "data set": prepared.fingerprint.saved(),
+        "classes": list(prepared.classes),
+        **settings.run_key(),
+    }
+
+
+def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Raises a UserError if a checkpoint's key differs from the current run's; it names the first difference."""
+    for name, value in current.items():
+        if name == "data set":
+            same = Fingerprint.of(saved[name]).same_as(Fingerprint.of(value))
+        else:
+            same = same_names(saved[name], value) if name == "classes" else saved.get(name) == value
+        if not same:
+            options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
+            other = "other classes" if name == "classes" else f"another {name}"
+            difference = f"the run is of {other} than {options.get(name, '--data names')}"
+            if name.startswith("--"):
+                difference = f"the run has {name} {saved.get(name)}, not {value}"
+            fix = "resume with the run's own settings, or start a new run in another folder"
+            raise UserError(f"--resume: {difference}; {fix}")
+
+
+@dataclass
+class Checkpoints:
     """Saves and loads the checkpoints of one run, in any placement. All ranks call its methods together."""
 
-    folder: Path
-    identity: dict[str, Any]  # from `run_state.identity`
+    output: Path  # the run's folder
+    key: dict[str, Any]  # from `run_key`
     net: AlexNet  # this rank's towers
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -45,67 +101,57 @@ class RunCheckpoints:
     saved_step: int | None = None  # of the newest checkpoint; None before there is one
     saves: int = 0  # by this process
     last_save: float = field(default_factory=time.monotonic)  # seconds on its clock
-    metrics: Tensor | None = None  # of the run until the loaded checkpoint; see restore.py
 
-    def minutes_since_save(self) -> float:
-        """Returns the minutes since this process last saved a checkpoint, or started."""
-        return (time.monotonic() - self.last_save) / 60
+    def gather(self, stage: str | None = None) -> ParameterStates:
+        """Returns all towers' weights and velocities, or those of a stage, on the main rank; nothing on the others."""
+        return gather_full_state(self.net, self.optimizer, self.ranks, stage)
 
-    def gather(self) -> ParameterStates:
-        """Returns all towers' weights and velocities on the main rank, nothing on the others."""
-        return gather_full_state(self.net, self.optimizer, self.ranks)
-
-    def save(self, state: RunState, gathered: ParameterStates, metrics: Callable[[], Tensor]) -> None:
-        """Saves a checkpoint of all that resuming needs, with the parameters from `gather`.
-
-        `metrics` is called on the main rank, and returns the run's metrics.
-        """
+    def save(self, state: RunState, gathered: ParameterStates) -> None:
+        """Saves all that resuming needs, with the parameters from `gather`, and a copy of the run's metrics."""
         with self.ranks.control.main_only() as is_main:
             if is_main:
                 content = {
-                    "identity": self.identity,
+                    "key": self.key,
                     "state": asdict(state),
                     "weights": weights_of(gathered),
                     "optimizer": optimizer_tensors_of(gathered),
                     "scaler": self.scaler.state_dict(),
-                    "metrics": metrics(),
+                    "metrics": _compressed(self.output / METRICS, state.metrics_size),
                 }
                 started = time.monotonic()
-                path = save_checkpoint(self.folder, state.step, content, state.best_step)
-                logger.debug(f"checkpoint {path}, in {time.monotonic() - started:.1f} s")
+                path = save_checkpoint(self.output / CHECKPOINTS, state.step, content, state.best_step)
+                logger.debug("checkpoint %s, in %.1f s", path, time.monotonic() - started)
         self.saved_step, self.saves, self.last_save = state.step, self.saves + 1, time.monotonic()
 
-    def load(self) -> tuple[RunState, str] | None:
-        """Loads the newest intact checkpoint, which only the main rank reads.
+    def load(self, model: TrainedModel) -> tuple[RunState, str] | None:
+        """Loads the newest intact checkpoint, and writes damaged files of the run anew; `model` is for model.json.
 
         Returns the run's state and the checkpoint's path; None if there is no checkpoint yet.
 
         Raises:
             UserError: no checkpoint is intact, or they are another run's; OtherRankFailed on the other ranks.
         """
-        loaded = self.ranks.read_on_main(self._read)
+        loaded = self.ranks.read_on_main(lambda: self._read(model))
         if loaded is None:
             return None
         path, content = loaded
         load_full_state(self.net, self.optimizer, content["weights"], content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
-        self.metrics = content.get("metrics")
-        state = RunState.from_dict(content["state"])
+        state = RunState(**{**content["state"], "window": Window(**content["state"]["window"])})
         self.saved_step = state.step
         return state, path
 
-    def _read(self) -> tuple[str, dict[str, Any]] | None:
-        newest = load_newest_intact(self.folder, lambda path: print(f"{path} is damaged (wrong checksum): skipped"))
-        if newest is None and list_checkpoints(self.folder):
-            raise UserError(f"--resume: no checkpoint in {self.folder} is intact; start a new run in another --output")
+    def _read(self, model: TrainedModel) -> tuple[str, dict[str, Any]] | None:
+        folder = self.output / CHECKPOINTS
+        newest = load_newest_intact(folder)
+        if newest is None and list_checkpoints(folder):
+            raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
         if newest is None:
             return None
         path, content = newest
-        if not isinstance(content, dict) or not set(content) >= _CONTENT:
-            raise UserError(f"--resume: {path} is no checkpoint of a run; move it elsewhere")
-        require_same_run(content["identity"], self.identity)
-        if not set(content["optimizer"]) <= set(content["weights"]):
-            raise UserError(f"--resume: {path} was saved by another version of this project; resume with that version")
+        require_same_run(content["key"], self.key)
+        _restore_metrics(self.output / METRICS, content)
+        _restore_model(self.output, content["state"]["best_step"], model)
         return str(path), content
 
 
@@ -139,45 +185,56 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints in a folder, newest first; does not verify them."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_step, reverse=True)
 
 
-def load_newest_intact(folder: Path, on_damaged: Callable[[Path], None]) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the newest checkpoint whose checksum is right, and its content on the CPU; None if there is none.
-
-    Calls `on_damaged` with each newer checkpoint, skipped because its checksum is wrong.
-    """
+def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """Returns the newest checkpoint whose checksum is right, or that of a step, and its content on the CPU, or None."""
     for path in list_checkpoints(folder):
+        if step not in (None, _step(path)):
+            continue
         if _digest(path) == path.stem.rpartition("-")[2]:
-            try:
-                return path, torch.load(path, map_location="cpu", weights_only=True)
-            except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-                # its checksum is right, so it was written as it is: by another program
-                raise UserError(
-                    f"--resume: {path} is no checkpoint of a run, and no code of it was run; move it elsewhere"
-                ) from error
-        on_damaged(path)
+            with reading(f"--resume: {path}", "no code of it was run; move it elsewhere"):  # another program's
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                if set(content) != {"key", "state", "weights", "optimizer", "scaler", "metrics"}:
+                    raise ValueError("it is no checkpoint of this version")
+                return path, content
+        logger.warning("%s is damaged (wrong checksum): skipped", path)
     return None
 
 
-def load_intact_step(folder: Path, step: int) -> dict[str, Any] | None:
-    """Returns the content of a step's checkpoint, on the CPU; None if there is none or its checksum is wrong."""
-    for path in list_checkpoints(folder):
-        if _step(path) == step and _digest(path) == path.stem.rpartition("-")[2]:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return content
-    return None
+def _compressed(path: Path, size: int) -> Tensor:
+    """Returns the first `size` bytes of a file, compressed, (n,) uint8."""
+    with path.open("rb") as file:
+        return torch.frombuffer(bytearray(zlib.compress(file.read(size), 1)), dtype=torch.uint8)
 
 
-_CONTENT = {"identity", "state", "weights", "optimizer", "scaler"}
+def _restore_metrics(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes metrics.jsonl anew if it does not begin with the checkpoint's copy."""
+    expected = zlib.decompress(checkpoint["metrics"].numpy().tobytes())
+    if not path.exists() or path.read_bytes()[: len(expected)] != expected:
+        atomic_write(path, lambda file: file.write(expected))
+        logger.warning("%s was damaged: written anew from the checkpoint", path)
+
+
+def _restore_model(output: Path, best_step: int | None, model: TrainedModel) -> None:
+    """Writes model.pt and model.json anew if they are missing or damaged, from the checkpoint of the best step."""
+    if best_step is None:
+        return
+    try:
+        read_model_files(output)
+    except UserError as error:
+        found = load_newest_intact(output / CHECKPOINTS, best_step)
+        if found is None:
+            logger.warning("%s; so is the checkpoint of its step %d: better weights will replace it", error, best_step)
+            return
+        save_model(output, model, {name: value.contiguous() for name, value in found[1]["weights"].items()})
+        logger.warning("model.pt or model.json in %s was damaged: written anew from %s", output, found[0])
 
 
 def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
+    return int(path.name.split("-")[1])
 
 
 def _digest(path: Path) -> str:

@@ -9,8 +9,7 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.evaluation.scoring import ShouldStop, Tested, default_num_crops, score_validation_images
 from alexnet_torch.model.alexnet import AlexNet, empty_network
-from alexnet_torch.training.run_model import run_model
-from alexnet_torch.weights.model_file import read_model_files
+from alexnet_torch.weights.model_file import TrainedModel, read_model_files
 
 if TYPE_CHECKING:
     from alexnet_torch.training.trainer import Trainer
@@ -35,7 +34,7 @@ def test_best(
     own_devices = devices if len(devices) == towers else devices[:1] * towers
     full_net = empty_network(net.architecture, net.num_classes, net.image_size, own_devices)
     full_net.load_state_dict(ranks.read_on_main(lambda: read_model_files(folder)[1]))
-    model = run_model(full_net.eval(), prepared, mirror)
+    model = TrainedModel(full_net.eval(), prepared.classes, prepared.mean, mirror, prepared.names)
     slices, workers = (ranks.world.rank, ranks.world.size), available_cores(ranks.world.local_size)
     crops, sum_counts = default_num_crops([model]), ranks.collectives.sum_over_ranks
     return score_validation_images(model, prepared, crops, should_stop, slices, sum_counts, workers)

@@ -11,40 +11,29 @@ from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.weights.grouped import differences, grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
-from alexnet_torch.weights.weight_file import WeightFile, read_weight_file
+from alexnet_torch.weights.weight_file import read_weight_file
 
 
 def check_start(settings: Settings, architecture: Architecture) -> None:
-    """Finds errors in --init, --init-stages and --freeze before images are prepared, which may take an hour.
-
-    Raises:
-        UserError: --init names no file, or --init-stages or --freeze a stage that does not exist.
-    """
+    """Finds errors in --init, --init-stages and --freeze before images are prepared, which may take an hour."""
     for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
         parse_stages(option, text, architecture.stage_names)
     if settings.init is not None and not settings.resume and not Path(settings.init).exists():
         raise UserError(f"--init {settings.init}: no such file or folder; name a run's folder or a weight file")
 
 
-def freeze_stages(net: AlexNet, stages: Sequence[str]) -> None:
-    """Freezes stages: without gradients, the optimizer does not change their weights and velocities.
-
-    Raises:
-        UserError: all stages are frozen.
-    """
+def freeze_stages(net: AlexNet, text: str | None) -> str:
+    """Freezes the stages of --freeze: without gradients, no update changes them. Returns a line about it."""
+    stages = parse_stages("--freeze", text, net.architecture.stage_names) or ()
     if set(stages) == set(net.architecture.stage_names):
         raise UserError("--freeze: names all stages, so that nothing can learn; leave out at least one")
     for name, parameter in net.named_parameters():
-        if stage_of(name) in stages:
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(stage_of(name) not in stages)
+    return f"\nfrozen, their weights and biases do not change: {', '.join(stages)}" if stages else ""
 
 
 def load_initial_weights(net: AlexNet, settings: Settings) -> str:
-    """Copies the weights of --init, if given, into a network with random weights. Returns their description.
-
-    Raises:
-        UserError: as for `copy_weights`.
-    """
+    """Copies the weights of --init, if given, into a network with random weights. Returns their description."""
     if settings.init is None:
         return "scratch"
     stages = parse_stages("--init-stages", settings.init_stages, net.architecture.stage_names)
@@ -67,15 +56,16 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     Raises:
         UserError: a tensor does not fit, or it is unknown which images the file's weights read.
     """
-    file = read_weight_file(Path(source), image_size=net.image_size)
-    names, first_weight = net.architecture.stage_names, f"{net.architecture.stage_names[0]}.weight"
-    if stages is None:
-        stages, still_random = _stages_with_same_classes(file, net)
-        ignored = set(names) - set(stages)  # mismatches() reports the file's unknown stages
+    file, names = read_weight_file(Path(source), image_size=net.image_size), net.architecture.stage_names
+    in_file, first_weight, last = {stage_of(name) for name in file.weights}, f"{names[0]}.weight", names[-1]
+    if stages is not None:
+        chosen, random = in_file & set(stages), f"; random weights: {', '.join(n for n in names if n not in stages)}"
+    elif (classes := len(file.weights.get(f"{last}.bias", range(net.num_classes)))) == net.num_classes:
+        stages, chosen, random = names, in_file, ""  # mismatches() reports the file's unknown stages
     else:
-        still_random = f"; random weights: {', '.join(name for name in names if name not in stages)}"
-        ignored = {stage_of(name) for name in file.weights} - set(stages)
-    copied = {name: value for name, value in file.weights.items() if stage_of(name) not in ignored}
+        stages, chosen = names[:-1], in_file - {last}
+        random = f"; {last} has random weights, for {net.num_classes} classes instead of {classes}"
+    copied = {name: value for name, value in file.weights.items() if stage_of(name) in chosen}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
     expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
     if mismatches := replace(file, weights=copied).mismatches(expected, "the network to train"):
@@ -92,13 +82,4 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     different = list(differences(file.architecture, net.architecture, stages)) if file.architecture else []
     warning = f"; they were trained in a network with {', '.join(different)}" if different else ""
     part = "".join(f" ({note})" for note in file.notes)
-    return f"the weights of {source}{part}: {', '.join(stages)}{still_random}{warning}"
-
-
-def _stages_with_same_classes(file: WeightFile, net: AlexNet) -> tuple[Sequence[str], str]:
-    """Returns all stages, or without the last one if its classes differ, and a message about it."""
-    *before, last = net.architecture.stage_names
-    bias = file.weights.get(f"{last}.bias")
-    if bias is None or len(bias) == net.num_classes:
-        return (*before, last), ""
-    return before, f"; {last} has random weights, for {net.num_classes} classes instead of {len(bias)}"
+    return f"the weights of {source}{part}: {', '.join(stages)}{random}{warning}"

@@ -1,10 +1,7 @@
-"""Assembles the training that the options describe, and runs it: in one process or in each of several."""
+"""Training from the options to the end of the run, in ten steps: in one process or in each of several."""
 
-import json
 import logging
-import os
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,145 +19,171 @@ from alexnet_torch.data.worker_processes import available_cores
 from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_os_error, require_utf8
+from alexnet_torch.files import require_utf8, writing
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.architecture import parse_stages
-from alexnet_torch.recipes.ablations import apply_ablation
-from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.settings import Settings, resolve
-from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, MODEL_WEIGHTS, claimed
+from alexnet_torch.recipes.settings import Settings, default_output, resolve, with_earlier, with_homes
+from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.checkpoints import RunCheckpoints
+from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
 from alexnet_torch.training.final_test import write_page
 from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
-from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.restore import restore_run_files
-from alexnet_torch.training.run_config import describe_run
-from alexnet_torch.training.run_end import record_end
-from alexnet_torch.training.run_log import RunLog
-from alexnet_torch.training.run_model import run_model
-from alexnet_torch.training.run_state import RunState, identity
+from alexnet_torch.training.run_log import RunLog, describe_run, record_end
+from alexnet_torch.training.step import Precision
 from alexnet_torch.training.tracking import require_tracker
-from alexnet_torch.training.train_metrics import TrainMetrics
 from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.weights.model_file import TrainedModel
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
-logger = logging.getLogger(__name__)
 
-
-def launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal) -> None:
+def launch(
+    given: dict[str, Any],
+    ranks: Ranks,
+    stop: StopSignal,
+    recipe: Recipe | None = None,
+    placement: Placement | None = None,
+    fit: bool = True,
+) -> Trainer:
     """Trains as the options say, as one of several processes or as the only one.
 
     Args:
         given: the options given, by name.
+        ranks: the run's processes.
         stop: installed before the first step.
+        recipe, placement: in place of those that the options name, for experiments.
+        fit: whether to train; else the trainer is returned as it is before its first step.
 
     Raises:
         UserError: the options are wrong on this rank; OtherRankFailed if on another.
         TrainingError, Interrupted: as for `Trainer.fit`.
     """
+    control, is_main = ranks.control, ranks.world.is_main
     with ExitStack() as claim:
-        _launch(given, ranks, stop, claim)
+        # 1. settings and 2. claim of the run's folder: by the main rank for all, which may not see its disk
+        chosen = control.broadcast_from_main(lambda: _claim_run(given, control.is_restart, claim))
+        settings, own_recipe = control.run_on_all(lambda: resolve(chosen))
+        recipe, output = recipe or own_recipe, Path(settings.output)
+
+        # 3. placement: where the towers are, and which part of a batch this rank has
+        placement = control.run_on_all(lambda: _place(settings, recipe, placement, ranks))
+        print(placement.describe(), flush=True) if is_main else None
+        exchange = ranks.connect(placement, settings.timeout)
+
+        # 4. images: decoded to one size, in which training cuts its crops
+        prepared = _prepare(settings, placement, ranks)
+        train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks)
+
+        # 5. network; channels_last is the convolutions' format: else each step converts weights and gradients
+        size = len(prepared.classes), settings.image_size
+        net = AlexNet(recipe.architecture, *size, placement.devices, settings.seed, exchange=exchange)
+        net.to(memory_format=torch.channels_last)
+        frozen = control.run_on_all(lambda: freeze_stages(net, settings.freeze))
+
+        # 6. optimizer
+        groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
+        optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
+        precision = Precision(settings.amp, *placement.devices)
+
+        # 7. checkpoint of this run, or initial weights; both are refused before anything is written
+        model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror, prepared.names)
+        key = run_key(settings, recipe, prepared)
+        checkpoints = Checkpoints(output, key, net, optimizer, precision.scaler, ranks)
+        with writing(f"--output {output}"):
+            loaded = checkpoints.load(model) if settings.resume else None
+            state, source = loaded or (RunState(), control.run_on_all(lambda: load_initial_weights(net, settings)))
+            last_step = control.run_on_all(lambda: _last_step(settings, state, train_loader.batches_per_epoch))
+
+            # 8. log
+            config = describe_run(settings, recipe, prepared, placement)
+            run_log = RunLog(output, ranks, state, last_step, settings, net, config)
+        run_log.print(f"starting from {source}{frozen}")
+
+        # 9. trainer
+        learner = (net, optimizer, precision, model, train_loader, val_loader)
+        trainer = Trainer(settings, recipe, prepared, ranks, *learner, state, last_step, run_log, checkpoints, stop)
+
+        # 10. fit
+        if fit:
+            stop.install()
+            control.mark_started()
+            with record_end(output, is_main):
+                trainer.fit()
+            write_page(trainer)
+    return trainer
 
 
-def _launch(given: dict[str, Any], ranks: Ranks, stop: StopSignal, claim: ExitStack) -> None:
-    control = ranks.control
-    # read by the main rank, which claims the folder for all: ranks on other machines may not see it
-    settings = Settings(**control.broadcast_from_main(lambda: asdict(_settings(given, control.is_restart, claim))))
-    recipe, placement = control.run_on_all(lambda: _plan(settings, ranks.world))
-    if ranks.world.is_main:
-        print(placement.describe(), flush=True)
-    # local rank 0 compiles and decodes for its machine; the other ranks then find the result
-    is_first = ranks.world.local_rank == 0
-    logging.getLogger("alexnet_torch.data").setLevel(logging.NOTSET if is_first else logging.ERROR)  # said once
-    prepared = control.run_on_all(lambda: _prepare_machine(settings, placement) if is_first else None)
-    prepared = control.run_on_all(lambda: prepared or _images(settings))
-    _require_same_images(prepared, ranks)
-    try:
-        # before the folder exists or its config.json is overwritten: refuses weights that do not fit, and another run
-        trainer = build_trainer(settings, recipe, prepared, placement, ranks, stop)
-        stop.install()
-        description = describe_run(settings, recipe, prepared, placement)
-        text = json.dumps(description, indent=1, allow_nan=False).encode()
-        with control.main_only() as is_main:
-            if is_main:
-                atomic_write(trainer.output / CONFIG, lambda file: file.write(text))
-                control.mark_started()
-                for name in ("hardware", "python", "versions", "commit"):
-                    logger.debug(f"{name}: {description[name]}")
-    except OSError as error:
-        raise UserError(f"--output {settings.output}: {explain_os_error(error)}") from error
-    with record_end(trainer.output, ranks.world.is_main):
-        trainer.fit()
-    write_page(trainer)
+def _claim_run(given: dict[str, Any], is_restart: bool, claim: ExitStack) -> dict[str, Any]:
+    """Claims the run's folder; returns the options with the settings of the run that they continue or repeat.
 
-
-def build_trainer(
-    settings: Settings,
-    recipe: Recipe,
-    prepared: PreparedImages,
-    placement: Placement,
-    ranks: Ranks | None = None,
-    stop: StopSignal | None = None,
-) -> Trainer:
-    """Returns a trainer with all its parts, resumed from its newest checkpoint if `settings.resume`.
-
-    Args:
-        settings: resolved.
-        recipe: the recipe that `settings` name.
-        ranks: the processes of `placement`, connected here; this process only by default.
-        stop: stops the training; by default no signal does.
-
-    Raises:
-        UserError: the checkpoint is of another run or none is intact, or the initial weights do not fit.
+    A rank that torchrun restarts resumes its run without being asked.
     """
-    ranks, output, device = ranks or Ranks(placement.world), Path(settings.output), placement.devices[0]
-    exchange, num_classes = ranks.connect(placement, settings.timeout), len(prepared.classes)
-    net = AlexNet(
-        recipe.architecture, num_classes, settings.image_size, placement.devices, settings.seed, exchange=exchange
-    ).to(memory_format=torch.channels_last)  # the convolutions' format: else each step converts weights and gradients
-    groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
-    optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
-    precision = Precision(settings.amp, *placement.devices)
-    mean = torch.from_numpy(prepared.mean).to(device, torch.get_default_dtype())  # (S, S, 3)
-    train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks)
-    steps_per_epoch = train_loader.batches_per_epoch
-    last_step = min(settings.epochs * steps_per_epoch, settings.max_steps or settings.epochs * steps_per_epoch)
-    frozen = parse_stages("--freeze", settings.freeze, recipe.architecture.stage_names) or ()
-    ranks.control.run_on_all(lambda: freeze_stages(net, frozen))
-    run = identity(settings, recipe, prepared)
-    checkpoints = RunCheckpoints(output / CHECKPOINTS, run, net, optimizer, precision.scaler, ranks)
-    loaded = checkpoints.load() if settings.resume else None
-    state, source = loaded or (RunState(), ranks.control.run_on_all(lambda: load_initial_weights(net, settings)))
-    ranks.control.run_on_all(lambda: _require_steps(settings, state, last_step, steps_per_epoch))
-    if loaded:
-        model = run_model(net, prepared, not settings.no_mirror)
-        with ranks.control.main_only() as is_main:
-            if is_main:
-                restore_run_files(output, state, checkpoints.metrics, model, logger.warning)
-    metrics = TrainMetrics(state, device, num_classes, steps_per_epoch)
-    run_log = RunLog(output, ranks, state, last_step, asdict(settings), recipe.architecture.stage_names)
-    run_log.print(f"starting from {source}")
-    if frozen:
-        run_log.print(f"frozen, their weights and biases do not change: {', '.join(frozen)}")
-    learner = (net, optimizer, precision, mean, train_loader, val_loader)
-    records = (state, last_step, metrics, run_log, checkpoints)
-    return Trainer(settings, recipe, prepared, ranks, *learner, *records, stop or StopSignal())
+    given = with_homes(given)
+    if "output" in given:
+        output = Path(given["output"])
+        require_utf8(output, "--output")
+        claim.enter_context(claimed(output, _RESTART_PATIENCE if is_restart else 0.0))
+        if any((output / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
+            if is_restart:
+                given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
+            if not given.get("resume"):
+                fix = "continue it with --resume, or name another folder"
+                raise UserError(f"--output {output}: holds a run already; {fix}")
+        return with_earlier(given)
+    chosen = with_earlier(given)
+    return chosen | {"output": str(claim.enter_context(claimed(Path(default_output(chosen)), new=True)))}
 
 
-def _require_steps(settings: Settings, state: RunState, last_step: int, steps_per_epoch: int) -> None:
-    """Refuses an end that the run has passed: its config.json would say what the run is not."""
-    if state.step > last_step:
-        by_epochs = last_step == settings.epochs * steps_per_epoch
-        option = f"--epochs {settings.epochs}" if by_epochs else f"--max-steps {settings.max_steps}"
-        done = f"{state.step} steps, {state.step / steps_per_epoch:g} epochs,"
-        raise UserError(f"{option}: the run has done {done} already; give more, or resume without it")
+def _place(settings: Settings, recipe: Recipe, placement: Placement | None, ranks: Ranks) -> Placement:
+    """Returns the placement; refuses what does not fit it or the architecture, before images are decoded."""
+    try:
+        recipe.architecture.final_side(settings.image_size)
+    except ValueError as error:
+        raise UserError(f"--image-size: {error}") from error
+    check_start(settings, recipe.architecture)
+    if ranks.world.is_main:
+        require_tracker(settings.track)
+    names = settings.devices.split(",") if settings.devices else None
+    if placement is None:
+        placement = choose_placement(names, recipe.architecture.towers, settings.split, ranks.world)
+    kinds, (_, slices) = dict.fromkeys(device.type for device in placement.devices), placement.slices
+    if settings.compile and placement.divides_network:
+        raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
+    if settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
+        raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
+    if settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other device's overflows
+        raise UserError(f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind")
+    if settings.batch_size < slices:
+        raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
+    return placement
+
+
+def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> PreparedImages:
+    """Returns the decoded images; the first rank of each machine compiles kernels and decodes for its machine."""
+    control, is_first = ranks.control, ranks.world.local_rank == 0
+    logging.getLogger("alexnet_torch.data").setLevel(logging.NOTSET if is_first else logging.ERROR)  # said once
+
+    def images() -> PreparedImages:
+        if is_first and ranks.world.local_size > 1 and placement.devices[0].type == "cpu":
+            cpu_kernels.available()
+        val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
+        side = decoded_side(settings.image_size)
+        return prepare(data_folder(settings.data), side, settings.cache, settings.skip_bad, None, val_split)
+
+    first = control.run_on_all(lambda: images() if is_first else None)
+    prepared = control.run_on_all(lambda: first or images())
+    main = Fingerprint.of(control.broadcast_from_main(prepared.fingerprint.saved))
+
+    def require_same() -> None:  # else orders and crops would belong to different runs
+        if not prepared.fingerprint.same_as(main):
+            folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
+            raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
+
+    control.run_on_all(require_same)
+    return prepared
 
 
 def _loaders(
@@ -179,87 +202,12 @@ def _loaders(
     return train_loader, loader("val", settings.image_size, settings.batch_size)
 
 
-def _settings(given: dict[str, Any], is_restart: bool, claim: ExitStack) -> Settings:
-    """Claims the run's folder, which wrong options do not create; returns the resolved settings.
-
-    A rank that torchrun restarts resumes its run without being asked.
-    """
-    patience = _RESTART_PATIENCE if is_restart else 0.0
-    output = Path(given.get("output", ""))
-    if is_old := "output" in given and output.is_dir():
-        claim.enter_context(claimed(output, patience))  # before its config.json is read
-    if is_restart and _has_run(output):
-        given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
-    settings = resolve(given)
-    require_utf8(settings.output, "--output")
-    if not is_old:
-        output = claim.enter_context(claimed(Path(settings.output), patience, new="output" not in given))
-    settings = replace(settings, output=str(output))
-    if _has_run(output) and not settings.resume:
-        raise UserError(f"--output {output}: holds a run already; continue it with --resume, or name another folder")
-    return settings
-
-
-def _has_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS))
-
-
-def _require_memory(settings: Settings) -> None:
-    """Refuses images whose mean does not fit into memory: its sums, int64, and itself, float32, of three channels."""
-    side, memory = decoded_side(settings.image_size), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if (needed := 36 * side * side) > memory:
-        raise UserError(
-            f"--image-size {settings.image_size}: the mean image alone takes {needed / 1e9:,.0f} GB, and this machine "
-            f"has {memory / 1e9:,.0f} GB of memory; give fewer pixels"
-        )
-
-
-def _plan(settings: Settings, world: World) -> tuple[Recipe, Placement]:
-    """Returns the recipe and the placement, and checks the settings against both."""
-    recipe = apply_ablation(RECIPES[settings.recipe](), settings.ablation)
-    try:
-        recipe.architecture.final_side(settings.image_size)
-    except ValueError as error:
-        raise UserError(f"--image-size: {error}") from error
-    _require_memory(settings)
-    check_start(settings, recipe.architecture)
-    if world.is_main:
-        require_tracker(settings.track)
-    names = settings.devices.split(",") if settings.devices else None
-    placement = choose_placement(names, recipe.architecture.towers, settings.split, world)
-    if settings.compile and placement.divides_network:
-        raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
-    if settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
-        raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
-    kinds = dict.fromkeys(device.type for device in placement.devices)
-    if settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other device's overflows
-        raise UserError(f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind")
-    _, slices = placement.slices
-    if settings.batch_size < slices:
-        raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
-    return recipe, placement
-
-
-def _prepare_machine(settings: Settings, placement: Placement) -> PreparedImages:
-    """Compiles the kernels and prepares the images, once for all ranks of a machine."""
-    if placement.world.local_size > 1 and placement.devices[0].type == "cpu":
-        cpu_kernels.available()
-    return _images(settings)
-
-
-def _images(settings: Settings) -> PreparedImages:
-    side, root = decoded_side(settings.image_size), data_folder(settings.data)
-    val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
-    return prepare(root, side, settings.cache, settings.skip_bad, None, val_split)
-
-
-def _require_same_images(prepared: PreparedImages, ranks: Ranks) -> None:
-    """Refuses machines whose images differ: their orders and crops would belong to different runs."""
-    main = ranks.control.broadcast_from_main(prepared.fingerprint.saved)
-
-    def compare() -> None:
-        if not prepared.fingerprint.same_as(Fingerprint.of(main)):
-            folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
-            raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
-
-    ranks.control.run_on_all(compare)
+def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:
+    """Returns the steps of the run; refuses an end that it has passed: its config.json would say what it is not."""
+    by_epochs = settings.epochs * steps_per_epoch
+    last_step = min(by_epochs, settings.max_steps or by_epochs)
+    if state.step > last_step:
+        option = f"--epochs {settings.epochs}" if last_step == by_epochs else f"--max-steps {settings.max_steps}"
+        done = f"{state.step} steps, {state.step / steps_per_epoch:g} epochs,"
+        raise UserError(f"{option}: the run has done {done} already; give more, or resume without it")
+    return last_step

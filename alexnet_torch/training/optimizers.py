@@ -1,4 +1,4 @@
-"""The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind."""
+"""The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind; how far they move weights."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from alexnet_torch.distributed.sharded_state import ParameterStates
 from alexnet_torch.model.tower import kind_of, stage_of
-from alexnet_torch.recipes.recipe import OptimizerName
-from alexnet_torch.recipes.schedules import LearningRates
+from alexnet_torch.recipes.recipe import LearningRates, OptimizerName
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -56,33 +56,26 @@ class PaperSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             numbers = group["lr"], group["weight_decay"], group["momentum"]
             together.setdefault(numbers, []).extend(p for p in group["params"] if p.grad is not None)
-        for numbers, params in together.items():  # a fused call costs a GPU several launches, whatever it updates
-            if params:
-                self._update(params, *numbers)
-
-    def negative_velocity(self, p: Tensor) -> Tensor:
-        """Returns u = -v of a parameter: 0 before its first update."""
-        if not self.state[p]:
-            self.state[p]["negative_velocity"] = torch.zeros_like(p)
-        velocity: Tensor = self.state[p]["negative_velocity"]
-        return velocity
-
-    def _update(self, params: list[Tensor], rate: float, decay: float, momentum: float) -> None:
-        buffers: list[Tensor | None] = [self.negative_velocity(p) for p in params]
-        sgd(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            buffers,
-            fused=True,
-            weight_decay=decay,
-            momentum=momentum,
-            lr=1.0,
-            dampening=1.0 - rate,
-            nesterov=False,
-            maximize=False,
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=getattr(self, "found_inf", None),
-        )
+        for (rate, decay, momentum), params in together.items():
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["negative_velocity"] = torch.zeros_like(p)
+            sgd(  # one call for all of the same rate: it costs a GPU several launches, whatever it updates
+                params,
+                [p.grad for p in params if p.grad is not None],
+                [self.state[p]["negative_velocity"] for p in params],
+                fused=True,
+                weight_decay=decay,
+                momentum=momentum,
+                lr=1.0,
+                dampening=1.0 - rate,
+                nesterov=False,
+                maximize=False,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+            )
 
 
 def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -114,10 +107,17 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum:
         groups: from `parameter_groups`.
         momentum: the factor of the old velocity, or of Adam's old mean gradient, in a step.
     """
-    if name == "paper":
-        return PaperSGD(groups, momentum)
-    # fused: one pass over weights, gradients and both moments instead of a dozen
-    return torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
+    optimizer: torch.optim.Optimizer = PaperSGD(groups, momentum)
+    if name == "adam":  # fused: one pass over weights, gradients and both moments instead of a dozen
+        optimizer = torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
+    optimizer.register_step_pre_hook(_skip_overflow_of_any_device)
+    return optimizer
+
+
+def _skip_overflow_of_any_device(optimizer: Any, *_: object) -> None:
+    """GradScaler adds up the devices' `found_inf`, but the fused update skips the step only where it is 1."""
+    if getattr(optimizer, "found_inf", None) is not None:
+        optimizer.found_inf = (optimizer.found_inf > 0).float()
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
@@ -125,3 +125,23 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
     for group in optimizer.param_groups:
         is_bias = group["kind"] == "bias"
         group["lr"] = rates.biases if is_bias else rates.stages.get(group["stage"], rates.weights)
+
+
+def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Returns |update| / |weights| of the last step by stage, over all towers, without biases and frozen stages.
+
+    The optimizer's tensors say what the last step did: the paper's velocity is its update, and Adam's follows from its
+    two moments. `full_state` is that of all towers, from `gather_full_state`.
+    """
+    squares: dict[str, list[float]] = {}
+    groups = {group["stage"]: group for group in optimizer.param_groups if group["kind"] == "weight"}
+    for name, state in full_state.items():
+        if kind_of(name) == "weight" and len(state) > 1:
+            sums, group = squares.setdefault(stage_of(name), [0.0, 0.0]), groups[stage_of(name)]
+            if (update := state.get("negative_velocity")) is None:
+                steps, (beta1, beta2) = float(state["step"]), group["betas"]
+                deviation = (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt() + group["eps"]
+                update = group["lr"] * state["exp_avg"] / (1 - beta1**steps) / deviation
+            sums[0] += float(update.square().sum())
+            sums[1] += float(state["value"].square().sum())
+    return {stage: (update / weights) ** 0.5 for stage, (update, weights) in squares.items() if weights > 0}

@@ -1,55 +1,73 @@
-"""What a run writes into its folder and prints: only on the main rank, and all ranks learn if it fails."""
+"""What a run writes into its folder and prints, on the main rank: config.json, metrics.jsonl, end.json, progress."""
 
-from collections.abc import Callable, Mapping
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates
-from alexnet_torch.files import naming
-from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
+from alexnet_torch.files import atomic_write, naming
+from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.tower import kind_of, stage_of, tower_of
-from alexnet_torch.run_folder import METRICS, TENSORBOARD
-from alexnet_torch.training.run_state import RunState
+from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.run_folder import CONFIG, END, METRICS, TENSORBOARD, library_versions
+from alexnet_torch.training.checkpoints import RunState
 from alexnet_torch.training.tensorboard import TensorBoardWriter
-from alexnet_torch.training.tracking import Tracking
-from alexnet_torch.training.writers import MetricsFile, ProgressBar
+from alexnet_torch.training.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate["RunLog", P], T]
 
 
-class _Writers(NamedTuple):
-    metrics: MetricsFile
-    tensorboard: TensorBoardWriter
-    progress: ProgressBar
-    tracking: Tracking
+def _on_main(method: Method[P, T]) -> Method[P, T | None]:
+    """Makes a method, which all ranks call together, work on the main rank; it is None on the others.
 
-    def write_metrics(self, record: dict[str, Any]) -> None:
-        self.metrics.write(record)
-        self.tensorboard.write_scalars(record)
-        self.tracking.log(record)
+    An OSError on the main rank is `OtherRankFailed` on the others.
+    """
 
+    @wraps(method)
+    def call(self: "RunLog", /, *args: P.args, **kwargs: P.kwargs) -> T | None:
+        # TensorBoard's writer names no file in its errors
+        with naming(self.output / TENSORBOARD), self.ranks.control.main_only() as is_main:
+            return method(self, *args, **kwargs) if is_main else None
 
-class WeightsLog(NamedTuple):
-    """What is recorded of the weights at a validation; empty except on the main rank."""
-
-    is_best: bool  # whether their error is the lowest so far
-    filters: dict[str, Tensor]  # from `filters_by_tower`
-    update_ratios: dict[str, float]  # |update| / |weights| of the last step, by stage
+    return call
 
 
 class RunLog:
-    """Writes a run's metrics and pictures into its folder, created if missing, and prints its progress.
+    """Writes a run's metrics and pictures into its folder, and prints its progress.
 
-    All ranks call its methods together, except `advance`, `print` and `close`. An OSError on the main rank is
-    `OtherRankFailed` on the others.
+    All ranks call its methods together, except `advance`, `print` and `close`.
 
     Args:
         output: the run's folder.
+        ranks: of the run.
         state: how far the run is, from which it continues.
         last_step: steps in the run.
-        settings: the run's settings, by option.
-        stages: the names of the network's stages.
+        settings: the run's settings.
+        net: the network, for its graph and its filters.
+        config: the content of config.json, from `describe_run`.
     """
 
     def __init__(
@@ -58,90 +76,186 @@ class RunLog:
         ranks: Ranks,
         state: RunState,
         last_step: int,
-        settings: Mapping[str, Any],
-        stages: tuple[str, ...],
+        settings: Settings,
+        net: AlexNet,
+        config: dict[str, Any],
     ) -> None:
-        self._ranks, self._output = ranks, output
-        self._writers: _Writers | None = None  # on the main rank only
-        with ranks.control.main_only() as is_main:
-            if is_main:
-                output.mkdir(parents=True, exist_ok=True)
-                metrics = MetricsFile(output / METRICS, state.metrics_size)
-                tensorboard = TensorBoardWriter(output / TENSORBOARD, state.step, settings, stages)
-                tracking = Tracking(settings.get("track"), output, settings)
-                self._writers = _Writers(metrics, tensorboard, ProgressBar(last_step, state.step), tracking)
+        self.output, self.ranks, self._net, self._is_open = output, ranks, net, False
+        self._open(state, last_step, settings, config)
 
-    def _write(self, *writes: Callable[[_Writers], object]) -> None:
-        # TensorBoard's writer names no file in its errors; the others do themselves
-        with naming(self._output / TENSORBOARD), self._ranks.control.main_only():
-            if self._writers:
-                for write in writes:
-                    write(self._writers)
+    @_on_main
+    def _open(self, state: RunState, last_step: int, settings: Settings, config: dict[str, Any]) -> None:
+        self.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config, indent=1, allow_nan=False).encode()
+        atomic_write(self.output / CONFIG, lambda file: file.write(text))
+        for name in ("hardware", "python", "versions", "commit"):
+            logger.debug("%s: %s", name, config[name])
+        stages = self._net.architecture.stage_names
+        # lines after the checkpoint's size are cut off: the resumed run writes them again
+        path = self.output / METRICS
+        self._metrics = path.open("r+b" if path.exists() else "w+b")
+        self._metrics.truncate(state.metrics_size)
+        self._metrics.seek(state.metrics_size)
+        self._tensorboard = TensorBoardWriter(self.output / TENSORBOARD, state.step, asdict(settings), stages)
+        # a bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar
+        self._bar = tqdm(total=last_step, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+        self._tracker = Tracker(settings.track, self.output, asdict(settings)) if settings.track else None
+        self._is_open = True
 
     def advance(self) -> None:
         """Moves the progress bar by one step."""
-        if self._writers:
-            self._writers.progress.advance()
+        if self._is_open:
+            self._bar.update()
 
     def print(self, text: str) -> None:
         """Prints a line above the bar."""
-        if self._writers:
-            self._writers.progress.print(text)
+        if self._is_open and self._bar.disable:
+            print(text, flush=True)
+        elif self._is_open:
+            tqdm.write(text, file=sys.stdout)
 
-    def log_start(
-        self, architecture: Architecture, num_classes: int, image_size: int, filters: dict[str, Tensor]
-    ) -> None:
+    @_on_main
+    def log_start(self, gathered: ParameterStates) -> None:
         """Writes the network's graph, and its filters before the first step."""
-        self._write(
-            lambda writers: writers.tensorboard.write_graph(architecture, num_classes, image_size),
-            lambda writers: writers.tensorboard.write_filters(filters, 0),
-        )
+        self._tensorboard.write_graph(self._net.architecture, self._net.num_classes, self._net.image_size)
+        self._tensorboard.write_weights(0, self._filters(gathered), {}, None)
 
+    @_on_main
     def log_samples(self, images: Tensor) -> None:
         """Writes some images of the first batch (N, H, W, 3) uint8."""
-        self._write(lambda writers: writers.tensorboard.write_samples(images, 1))
+        self._tensorboard.write_samples(images)
 
+    @_on_main
     def log_train(self, record: dict[str, Any]) -> None:
         """Writes and shows the metrics of some training steps."""
-        self._write(
-            lambda writers: writers.write_metrics(record),
-            lambda writers: writers.progress.show_train(record),
+        self._write(record)
+        text = (
+            f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}, lr {record['lr']:.2g}, "
+            f"{record['images_per_second']:.0f} images/s, waiting {record['data_wait']:.0%}"
+        )
+        self._bar.set_postfix_str(text)
+        if self._bar.disable:
+            self.print(f"epoch {record['epoch']:.2f}, step {record['step']}: {text}")
+
+    @_on_main
+    def log_validation(
+        self, record: dict[str, Any], errors: list[float], gathered: ParameterStates, ratios: dict[str, float]
+    ) -> None:
+        """Writes and prints a validation's metrics, and writes what the validated weights look like.
+
+        Args:
+            record: the metrics.
+            errors: top-1 errors of all validations so far, this one last.
+            gathered: the validated weights.
+            ratios: |update| / |weights| of the last step, by stage.
+        """
+        self._write(record)
+        self._tensorboard.write_weights(record["step"], self._filters(gathered), ratios, min(errors))
+        best = " (the best so far)" if errors[-1] < min(errors[:-1], default=2) else ""
+        self.print(
+            f"epoch {record['epoch']:g}, step {record['step']}: validation loss {record['loss']:.4f}, "
+            f"top-1 error {record['top1_error']:.2%}, top-5 error {record['top5_error']:.2%}{best}"
         )
 
-    def log_validation(self, record: dict[str, Any], best_error: float, weights: WeightsLog) -> None:
-        """Writes and prints a validation's metrics, and writes what the validated weights look like."""
-        step, is_best = record["step"], weights.is_best
-        self._write(
-            lambda writers: writers.write_metrics(record),
-            lambda writers: writers.tensorboard.write_best_error(best_error, step),
-            lambda writers: writers.tensorboard.write_update_ratios(weights.update_ratios, step),
-            lambda writers: writers.tensorboard.write_filters(weights.filters, step),
-            lambda writers: writers.progress.show_validation(record, is_best),
-        )
-
+    @_on_main
     def log_test(self, record: dict[str, Any], text: str) -> None:
         """Writes the metrics of the best weights' test, and prints them as `text`."""
-        self._write(
-            lambda writers: writers.metrics.write(record),
-            lambda writers: writers.tensorboard.write_test(record),
-            lambda writers: writers.tracking.log(record),
-            lambda writers: writers.progress.print(text),
-        )
+        self._write(record, is_test=True)
+        self.print(text)
 
+    def _write(self, record: dict[str, Any], is_test: bool = False) -> None:
+        with naming(self.output / METRICS):
+            (self.output / METRICS).stat()  # writing to an open file succeeds even after its folder was removed
+            self._metrics.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._metrics.flush()
+        (self._tensorboard.write_test if is_test else self._tensorboard.write_scalars)(record)
+        if self._tracker:
+            self._tracker.log(record)
+
+    def _filters(self, gathered: ParameterStates) -> dict[str, Tensor]:
+        """Returns each tower's weights of the first stage, by the name of their picture, such as "conv1/tower0"."""
+        first = self._net.architecture.convs[0].name
+        names = [name for name in gathered if (stage_of(name), kind_of(name)) == (first, "weight")]
+        return {f"{first}/tower{tower_of(name)}": gathered[name]["value"] for name in names}
+
+    @_on_main
     def sync(self) -> int:
-        """Puts metrics.jsonl on the disk. Returns its size in bytes on the main rank, 0 on the others."""
-        sizes: list[int] = []
-        self._write(lambda writers: sizes.append(writers.metrics.sync()))
-        return sum(sizes)
+        """Puts metrics.jsonl on the disk. Returns its size in bytes."""
+        with naming(self.output / METRICS):
+            (self.output / METRICS).stat()
+            os.fsync(self._metrics.fileno())
+            return self._metrics.tell()
 
     def close(self) -> None:
         """Closes the files and leaves the bar as it is."""
-        with naming(self._output / TENSORBOARD):
-            for writer in self._writers or ():
-                writer.close()
+        if self._is_open:
+            with naming(self.output / TENSORBOARD):
+                for part in (self._metrics, self._tensorboard, self._bar, self._tracker):
+                    if part is not None:
+                        part.close()
 
 
-def filters_by_tower(gathered: ParameterStates, stage: str) -> dict[str, Tensor]:
-    """Returns each tower's weights of a convolution stage, by the name of their picture, such as "conv1/tower0"."""
-    names = [name for name in gathered if (stage_of(name), kind_of(name)) == (stage, "weight")]
-    return {f"{stage}/tower{tower_of(name)}": gathered[name]["value"] for name in names}
+@contextmanager
+def record_end(folder: Path, is_main: bool) -> Iterator[None]:
+    """Writes how the block ended into the run's folder, for the list of runs: done, stopped, diverged or failed.
+
+    While the block runs, and after it was killed, there is no such file; a full or removed disk is told otherwise.
+    """
+    end = None
+    if is_main:
+        (folder / END).unlink(missing_ok=True)
+    try:
+        yield
+        end = {"state": "done", "message": None}
+    except (RunError, MemoryError, RuntimeError) as error:
+        state = "stopped" if isinstance(error, Interrupted) else "diverged" if isinstance(error, Diverged) else "failed"
+        message = str(error) if isinstance(error, RunError) else describe_memory_error(error)
+        end = {"state": state, "message": message} if message else None  # None: a fault of the program
+        raise
+    finally:
+        if is_main and end:
+            text = json.dumps(end, indent=1).encode()
+            with suppress(OSError):
+                atomic_write(folder / END, lambda file: file.write(text))
+
+
+def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
+    """Returns the content of config.json: what is run, on what, with which versions."""
+    return {
+        "settings": settings.recorded(),
+        "architecture": asdict(recipe.architecture),
+        "classes": list(prepared.classes),
+        "images": {"train": len(prepared.train.labels), "val": len(prepared.val.labels)},
+        "devices": [str(device) for device in placement.devices],
+        "placement": placement.describe(),
+        "processes": placement.world.size,
+        "versions": library_versions(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "hardware": {
+            "processor": _processor(),
+            "cores": available_cores(),
+            "threads": torch.get_num_threads(),
+            "GPUs": [torch.cuda.get_device_name(device) for device in placement.devices if device.type == "cuda"],
+        },
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    """Returns the processor's model, where Linux names it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """Returns the commit of the source; None if the package is installed, perhaps inside another project's checkout."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / ".git").exists():
+        with suppress(OSError, subprocess.CalledProcessError):
+            command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None

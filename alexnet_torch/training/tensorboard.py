@@ -1,18 +1,31 @@
 """What TensorBoard shows of a run: curves in common charts, settings and final errors, the graph, pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard._proto_graph import node_proto
+from torch.utils.tensorboard.summary import hparams
 
 from alexnet_torch.evaluation.figures import filter_grid
+from alexnet_torch.files import utf8_text
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.training.tensorboard_graph import network_graph
-from alexnet_torch.training.tensorboard_hparams import BEST_ERROR, TEST_RUN, experiment, session_start
+from alexnet_torch.model.exchange import shard_sizes
+from alexnet_torch.recipes.settings import deciding
 
-_NOT_DRAWN = {"epoch"}  # a straight line
+_BEST_ERROR = "val/best_top1_error"
+_TEST_RUN = "test"  # the folder of the final test's events, in that of the run's events
+_FINAL_ERRORS = {  # the columns of the table of runs (HPARAMS): their titles, and the run whose last value they show
+    _BEST_ERROR: ("best validation error", ""),
+    "val/top1_error": ("error, all crops", _TEST_RUN),
+    "val/top5_error": ("top-5 error, all crops", _TEST_RUN),
+}
 # The tab TIME SERIES groups scalars by the part before the slash, opens the first two groups and closes the others:
 # loss and errors of training and validation come first in alphabetical order, what is about weights and speed last.
 _GROUPS = {"images_per_second": "work", "data_wait": "work"}
@@ -29,31 +42,40 @@ class TensorBoardWriter:
         stages: the names of the network's stages.
     """
 
-    def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], stages: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], stages: Sequence[str]) -> None:
         self._folder = folder
         # a run that was killed before its first checkpoint starts again at step 0
         has_events = any(folder.glob("events.out.tfevents.*"))
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0 if has_events else None)
         self._writer.add_custom_scalars(_layout(stages))
-        for summary in (experiment(settings), session_start(settings)):
+        for summary in _table_row(settings):
             self._writer._get_file_writer().add_summary(summary)
 
     def write_scalars(self, record: dict[str, Any]) -> None:
         """Writes all floats of a metrics record as <split>/<name> or work/<name>, except those that make no curve."""
         _write_scalars(self._writer, record)
 
-    def write_best_error(self, error: float, step: int) -> None:
-        """Writes the lowest top-1 error of the validations so far, that of model.pt."""
-        self._writer.add_scalar(BEST_ERROR, error, step)
+    def write_weights(
+        self, step: int, filters: Mapping[str, Tensor], ratios: Mapping[str, float], best_error: float | None
+    ) -> None:
+        """Writes what the weights are like after a step.
 
-    def write_update_ratios(self, ratios: Mapping[str, float], step: int) -> None:
-        """Writes |update| / |weights| of the last step, by stage."""
+        Args:
+            step: TensorBoard shows the pictures of ten steps, with a slider.
+            filters: the first stage's (filters, 3, height, width) of each tower, by their picture's name.
+            ratios: |update| / |weights| of the last step, by stage.
+            best_error: the lowest top-1 error of the validations so far, that of model.pt.
+        """
+        for name, weights in filters.items():
+            self._writer.add_image(f"weights/{name}", filter_grid(weights), step)
         for stage, ratio in ratios.items():
             self._writer.add_scalar(_ratio_tag(stage), ratio, step)
+        if best_error is not None:
+            self._writer.add_scalar(_BEST_ERROR, best_error, step)
 
     def write_test(self, record: dict[str, Any]) -> None:
         """Writes the test of the best weights as points of the run "test" in the validation's charts."""
-        folder = self._folder / TEST_RUN
+        folder = self._folder / _TEST_RUN
         for events in folder.glob("events.out.tfevents.*"):  # of a shorter run that was resumed
             events.unlink()
         with SummaryWriter(str(folder)) as writer:
@@ -61,19 +83,12 @@ class TensorBoardWriter:
 
     def write_graph(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
         """Writes the network's graph, with a box for each stage of each tower."""
-        self._writer._get_file_writer().add_event(network_graph(architecture, num_classes, image_size))
+        graph = GraphDef(node=network_graph(architecture, num_classes, image_size))
+        self._writer._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
-    def write_filters(self, filters: Mapping[str, Tensor], step: int) -> None:
-        """Writes the first stage's filters (filters, 3, height, width) of each tower, by their picture's name.
-
-        TensorBoard shows the pictures of ten steps, with a slider.
-        """
-        for name, weights in filters.items():
-            self._writer.add_image(f"weights/{name}", filter_grid(weights), step)
-
-    def write_samples(self, images: Tensor, step: int) -> None:
-        """Writes the first images of a batch (N, H, W, 3) uint8, cropped and mirrored."""
-        self._writer.add_images("train/samples", images[:16], step, dataformats="NHWC")
+    def write_samples(self, images: Tensor) -> None:
+        """Writes the first images of the first batch (N, H, W, 3) uint8, cropped and mirrored."""
+        self._writer.add_images("train/samples", images[:16], 1, dataformats="NHWC")
 
     def close(self) -> None:
         """Writes pending events."""
@@ -82,7 +97,7 @@ class TensorBoardWriter:
 
 def _write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:
     for name, value in record.items():
-        if isinstance(value, float) and name not in _NOT_DRAWN:
+        if isinstance(value, float) and name != "epoch":  # which is a straight line
             writer.add_scalar(f"{_GROUPS.get(name, record['split'])}/{name}", value, record["step"])
 
 
@@ -90,14 +105,67 @@ def _ratio_tag(stage: str) -> str:
     return f"weights/update_ratio_{stage}"
 
 
-def _layout(stages: tuple[str, ...]) -> dict[str, dict[str, list[Any]]]:
+def _layout(stages: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """Returns the charts of the tab CUSTOM SCALARS: titles, and the scalars that each draws together."""
     learning = {
         "loss (nats)": ["train/loss", "val/loss"],
-        "top-1 error": ["train/top1_error", "val/top1_error", BEST_ERROR],
+        "top-1 error": ["train/top1_error", "val/top1_error", _BEST_ERROR],
         "learning rate": ["train/lr"],
         "update / weight, by stage": [_ratio_tag(stage) for stage in stages],
     }
     speed = {"images/s": ["work/images_per_second"], "share of time waiting for images": ["work/data_wait"]}
     charts = {"training and validation": learning, "speed": speed}
     return {title: {name: ["Multiline", tags] for name, tags in group.items()} for title, group in charts.items()}
+
+
+def _table_row(settings: Mapping[str, Any]) -> list[Any]:
+    """Returns the summaries with the columns and the settings of the run in the table of runs (HPARAMS)."""
+    columns = {
+        name: value if isinstance(value, bool | int | float) else utf8_text(str(value or "none"))
+        for name, value in deciding(settings).items()
+        if not (name == "max_steps" and value is None)  # a column has one type
+    }
+    experiment, start, _ = hparams(columns, dict.fromkeys(_FINAL_ERRORS, 0.0))
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.metric_infos:  # torch's function knows neither titles nor groups
+        info.display_name, info.name.group = _FINAL_ERRORS[info.name.tag]
+    plugin.content = content.SerializeToString()
+    return [experiment, start]
+
+
+def network_graph(architecture: Architecture, num_classes: int, image_size: int) -> list[NodeDef]:
+    """Returns the nodes of a network's graph, drawn from its description: no pass through the network is needed.
+
+    A node's name is T<tower>.<stage>/<operation>, since a box has room for about ten letters. Its
+    shape is that of its output, for any number of images (-1).
+    """
+    towers, nodes = architecture.towers, [_node("images", "Images", [], (3, image_size, image_size))]
+    outputs = ["images"] * towers  # what each tower's next stage reads
+    sides = dict(architecture.stage_sides(image_size))
+
+    def add(stage: str, operation: str, reads_all: bool, shapes: Sequence[Sequence[int]]) -> None:
+        inputs = [list(dict.fromkeys(outputs)) if reads_all else [output] for output in outputs]
+        for tower, shape in enumerate(shapes):
+            outputs[tower] = f"T{tower}.{stage}/{operation}"
+            nodes.append(_node(outputs[tower], operation, inputs[tower], shape))
+
+    for conv in architecture.convs:
+        side = sides[conv.name]
+        add(conv.name, "convolution", conv.reads_all_towers, [(conv.channels // towers, side, side)] * towers)
+        for operation in conv.after:
+            side = sides[f"{conv.name}'s pooling"] if operation == "pool" else side
+            reads_all = operation == "norm" and architecture.norm.across_towers
+            add(conv.name, operation, reads_all, [(conv.channels // towers, side, side)] * towers)
+    for linear in architecture.linears:
+        widths = [(width,) for width in shard_sizes(linear.width or num_classes, towers)]
+        add(linear.name, "linear", linear.reads_all_towers, widths)
+        if linear is not architecture.linears[-1]:
+            add(linear.name, architecture.linear_activation, False, widths)
+        if linear.name in architecture.dropout:
+            add(linear.name, "dropout", False, widths)
+    return [*nodes, _node("logits", "Logits", outputs, (num_classes,))]
+
+
+def _node(name: str, operation: str, inputs: list[str], shape: Sequence[int]) -> NodeDef:
+    return node_proto(name, operation, inputs, outputsize=(-1, *shape))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from alexnet_torch.training.run_state import RunState, Window
+from alexnet_torch.training.checkpoints import RunState, Window
 
 T = TypeVar("T")
 
@@ -66,10 +66,7 @@ class TrainMetrics:
         }
 
     def stuck_message(self) -> str | None:
-        """Returns an error message if the network does not learn, else None.
-
-        That is, if its loss stays at chance longer than in networks that do: 2,000 steps, or 10 epochs of few images.
-        """
+        """Returns an error message if the loss stays at chance longer than in networks that learn; else None."""
         steps = self._state.at_chance
         if steps < min(2000, max(100, 10 * self._steps_per_epoch)):
             return None

@@ -1,22 +1,22 @@
-"""The training step, and the loop around it."""
+"""The loop around the training step: reports, validations, checkpoints, and why a run ends."""
 
 import math
+import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.sharded_state import ParameterStates, gather_full_state, weights_of
+from alexnet_torch.distributed.sharded_state import ParameterStates, weights_of
 from alexnet_torch.errors import Diverged, Interrupted, TrainingError, UserError
-from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.evaluation.scoring import Tested, evaluate
 from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
 from alexnet_torch.model.alexnet import AlexNet
@@ -24,57 +24,20 @@ from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
+from alexnet_torch.run_folder import CHECKPOINTS
 from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.captured_step import CapturedStep, compile_step
-from alexnet_torch.training.checkpoints import RunCheckpoints, list_checkpoints
+from alexnet_torch.training.checkpoints import Checkpoints, RunState, list_checkpoints
 from alexnet_torch.training.final_test import test_best
-from alexnet_torch.training.optimizers import set_rates
-from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.restore import compressed_metrics
-from alexnet_torch.training.run_log import RunLog, WeightsLog, filters_by_tower
-from alexnet_torch.training.run_model import run_model
-from alexnet_torch.training.run_state import RunState
-from alexnet_torch.training.step_inputs import step_inputs
+from alexnet_torch.training.optimizers import set_rates, update_ratios
+from alexnet_torch.training.run_log import RunLog
+from alexnet_torch.training.step import CapturedStep, Precision, step_inputs, train_step
 from alexnet_torch.training.train_metrics import TrainMetrics
-from alexnet_torch.training.update_ratio import update_ratios
-from alexnet_torch.weights.model_file import first_not_finite, save_model
-
-
-def train_step(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    dropout: DropoutKey,
-    precision: Precision,
-    batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """One step of the paper's training: forward, loss, backward, update. Never waits for a GPU.
-
-    Args:
-        net: an AlexNet in training mode, or the result of `wrap_data_parallel`.
-        optimizer: with this step's learning rates.
-        images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
-        labels: (n,) int64, on the same device.
-        batch_size: images of the global batch, whose mean loss is minimised: n, or more if other ranks have the rest.
-
-    Returns:
-        the n images' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
-    """
-    with precision.autocast():
-        logits = net(images, dropout)  # (n, classes)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
-    precision.scaler.scale(loss).backward()
-    precision.scaler.step(optimizer)
-    precision.scaler.update()
-    optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward pass
-    return loss.detach(), count_wrong(logits.detach(), labels, 1)
+from alexnet_torch.weights.model_file import TrainedModel, first_not_finite, save_model
 
 
 @dataclass
 class Trainer:
-    """Trains a network on prepared images, into a run folder. `launch.build_trainer` builds its parts."""
+    """Trains a network on prepared images, into a run folder. `launch` makes its parts."""
 
     settings: Settings
     recipe: Recipe
@@ -83,14 +46,13 @@ class Trainer:
     net: AlexNet  # this rank's towers
     optimizer: torch.optim.Optimizer
     precision: Precision
-    mean: Tensor  # (S, S, 3) mean image, on the network's first device
+    model: TrainedModel  # the network with the classes and the mean of the images
     train_loader: Loader
     val_loader: Loader
     state: RunState
     last_step: int  # steps in the run
-    metrics: TrainMetrics
     run_log: RunLog
-    checkpoints: RunCheckpoints
+    checkpoints: Checkpoints
     stop: StopSignal
 
     def __post_init__(self) -> None:
@@ -100,6 +62,9 @@ class Trainer:
         self.tested: Tested | None = None  # the best weights, at the end
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
+        # (S, S, 3) mean image, on the network's first device
+        self.mean = torch.from_numpy(self.prepared.mean).to(self.net.devices[0], torch.get_default_dtype())
+        self.metrics = TrainMetrics(self.state, self.mean.device, self.net.num_classes, self.steps_per_epoch)
 
     def fit(self) -> None:
         """Trains to the last step or until a signal, validates and saves.
@@ -122,10 +87,9 @@ class Trainer:
             rank, resume = self.ranks.world.rank, "then continue with --resume"
             if rank > 0:  # only the main rank writes the run
                 raise UserError(f"rank {rank}: {error}; fix it, {resume}") from error
+            reason = explain_os_error(error)
             if is_inside(error, self.output):
                 reason = f"cannot write the run: {describe_os_error(error)}; make room or fix the folder"
-            else:
-                reason = explain_os_error(error)
             raise TrainingError(f"{reason}, {resume}") from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
@@ -141,8 +105,8 @@ class Trainer:
             self.train_batch(batch)
             if self.state.step == self.last_step:
                 break
-            save_due = self.ranks.world.is_main and self.checkpoints.minutes_since_save() > self.settings.save_every
-            saves = self.checkpoints.saves
+            saves, minutes = self.checkpoints.saves, (time.monotonic() - self.checkpoints.last_save) / 60
+            save_due = self.ranks.world.is_main and minutes > self.settings.save_every
             flags = self.stop.signal or 0, saves + 1 if save_due else 0
             self.stopped_by, save = self.ranks.collectives.max_over_ranks_delayed(*flags)
             if self.stopped_by:
@@ -153,14 +117,13 @@ class Trainer:
     def train_batch(self, batch: Batch) -> None:
         """Trains one step on this rank's part of a batch, and reports if it is due."""
         seed, step, rows = self.settings.seed, self.state.step, batch.batch_rows
-        given = step_inputs(batch, self.net.dropout_keys(seed, step), self.mean)
-        rates = self.recipe.rates(self.settings.lr, step // self.steps_per_epoch, self.state.errors)
+        images, labels, keys = step_inputs(batch, self.net.dropout_keys(seed, step), self.mean)
+        rates = self.recipe.rates(self.settings.lr, step / self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
-        net, optimizer = self.parallel_net, self.optimizer
-        dropout = DropoutKey(seed, step, batch.first_row, given.dropout_keys)
+        dropout = DropoutKey(seed, step, batch.first_row, keys)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
-            step_function = self.captured_step or train_step
-            loss, wrong = step_function(net, optimizer, given.images, given.labels, dropout, self.precision, rows)
+            run_step = self.captured_step or train_step
+            loss, wrong = run_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.collectives.sum_over_slices(sums), rows)
         if step == 0:
@@ -173,14 +136,19 @@ class Trainer:
     def _start(self) -> None:
         """Logs the network before its first step; compiles it and wraps it for data parallel training."""
         if self.state.step == 0:
-            conv1 = self.recipe.architecture.convs[0].name
-            filters = filters_by_tower(gather_full_state(self.net, self.optimizer, self.ranks, conv1), conv1)
-            self.run_log.log_start(self.net.architecture, self.net.num_classes, self.net.image_size, filters)
+            self.run_log.log_start(self.checkpoints.gather(self.recipe.architecture.convs[0].name))
         if self.settings.compile:
-            self.captured_step = compile_step(self.net, self.optimizer, self.precision, self.ranks)
+            self._compile()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)
         if self.parallel_net is not self.net:
             self._warm_up()
+
+    def _compile(self) -> None:
+        """Lets one GPU in one process replay a captured step; elsewhere torch compiles the network."""
+        if len(set(self.net.devices)) == 1 and self.mean.device.type == "cuda" and self.ranks.world.size == 1:
+            self.captured_step = CapturedStep(self.settings.batch_size)
+        else:
+            self.net.compile_stages()
 
     def _warm_up(self) -> None:
         """Runs a step without an update: after its first step DistributedDataParallel rebuilds its buckets.
@@ -204,8 +172,8 @@ class Trainer:
     def _report(self, rate: float) -> None:
         was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
         record = self.metrics.report(rate)
-        if not math.isfinite(record["loss"]):
-            raise Diverged(self._divergence_message(self._loss_cause(record["loss"], steps)))
+        if not math.isfinite(record["loss"]):  # the same on all ranks
+            raise self._diverged(self._loss_cause(record["loss"], steps))
         if (message := self.metrics.stuck_message()) and not was_stuck:
             self.run_log.print(message)
         self.run_log.log_train(record)
@@ -233,29 +201,27 @@ class Trainer:
             state.best_step = state.step
             # before the checkpoint: a run killed between the two validates the same weights again
             self._save_best(gathered)
-        filters = filters_by_tower(gathered, self.recipe.architecture.convs[0].name)
-        weights = WeightsLog(is_best, filters, update_ratios(gathered, self.optimizer))
-        self.run_log.log_validation(self._val_record(state.step, asdict(errors), 1), min(state.errors), weights)
+        record = self._val_record(state.step, asdict(errors), 1)
+        self.run_log.log_validation(record, state.errors, gathered, update_ratios(gathered, self.optimizer))
         self._save(gathered)
         return True
 
-    def _val_record(self, step: int, errors: dict[str, float], crops: int) -> dict[str, object]:
+    def _val_record(self, step: int, errors: dict[str, float], crops: int) -> dict[str, Any]:
         return {"split": "val", "step": step, "epoch": step / self.steps_per_epoch, **errors, "crops": crops}
 
     def _save_best(self, gathered: ParameterStates) -> None:
         weights = {name: value.contiguous() for name, value in weights_of(gathered).items()}
-        model = run_model(self.net, self.prepared, not self.settings.no_mirror)
         with self.ranks.control.main_only() as is_main:
             if is_main:
-                save_model(self.output, model, weights)
+                save_model(self.output, self.model, weights)
 
     def _save(self, gathered: ParameterStates) -> None:
         self._check_weights()
         window = self.metrics.read_window()
         mean_loss = window.loss / max(1, window.images)
         self._require_finite(math.isfinite(mean_loss), self._loss_cause(mean_loss, window.steps))
-        self.state.metrics_size = self.run_log.sync()
-        self.checkpoints.save(self.state, gathered, lambda: compressed_metrics(self.output, self.state.metrics_size))
+        self.state.metrics_size = self.run_log.sync() or 0
+        self.checkpoints.save(self.state, gathered)
 
     def _test_best(self) -> None:
         """Tests the best weights as the paper does, with the corner and mirrored crops, and with the centre crop."""
@@ -267,10 +233,8 @@ class Trainer:
             return
         crops = max(self.tested.errors)
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
-        is_finite = centre.is_finite and averaged.is_finite
-        self._require_finite(
-            is_finite, f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
-        )
+        cause = f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
+        self._require_finite(centre.is_finite and averaged.is_finite, cause)
         # after the last checkpoint: a run resumed for more epochs is tested at its own end
         self.run_log.log_test(
             self._val_record(step, asdict(averaged), crops),
@@ -288,12 +252,12 @@ class Trainer:
     def _require_finite(self, is_finite: bool, cause: str) -> None:
         """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
         if self.ranks.collectives.max_over_ranks(int(not is_finite)):
-            raise Diverged(self._divergence_message(cause))
+            raise self._diverged(cause)
 
     def _loss_cause(self, loss: float, steps: int) -> str:
         return f"the mean loss of the {steps} step(s) up to step {self.state.step} is {loss}"
 
-    def _divergence_message(self, cause: str) -> str:
-        saved = list_checkpoints(self.checkpoints.folder)
+    def _diverged(self, cause: str) -> Diverged:
+        saved = list_checkpoints(self.output / CHECKPOINTS)
         last = f"the last good checkpoint is {saved[0]}" if saved else "there was no checkpoint yet"
-        return f"{cause}: training diverged; {last}; lower --lr (now {self.settings.lr:g})"
+        return Diverged(f"{cause}: training diverged; {last}; lower --lr (now {self.settings.lr:g})")

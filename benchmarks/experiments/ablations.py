@@ -26,17 +26,14 @@ from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.worker_processes import available_cores
-from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
-from alexnet_torch.recipes.ablations import apply_ablation
 from alexnet_torch.recipes.catalogue import demo
-from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.schedules import EpochSchedule
-from alexnet_torch.recipes.settings import resolve
+from alexnet_torch.recipes.recipe import EpochSchedule, Recipe, apply_ablation
 from alexnet_torch.run_folder import CHECKPOINTS, METRICS
 from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.launch import build_trainer
+from alexnet_torch.training.launch import launch
 from benchmarks.harness.records import append_record, read_records
 from benchmarks.harness.report import markdown_table
 
@@ -139,6 +136,7 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
     given = {
         "data": options.data,
         "recipe": "demo",
+        "split": "none",
         "colour": "none" if own_recipe.colour is None else own_recipe.colour.convention,
         "no_mirror": options.data == "digits",
         "epochs": options.epochs,
@@ -150,9 +148,8 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    placement = choose_placement(None, own_recipe.architecture.towers, "none", SINGLE_PROCESS)
     stop = StopSignal()
-    trainer = build_trainer(resolve(given), own_recipe, prepared, placement, stop=stop)
+    trainer = launch(given, Ranks(SINGLE_PROCESS), stop, own_recipe, fit=False)
     try:
         with stop:
             stop.install()

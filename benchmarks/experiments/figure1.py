@@ -32,8 +32,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
 from alexnet_torch.randomness import random_generator
-from alexnet_torch.recipes.ablations import with_tanh
-from alexnet_torch.recipes.schedules import LearningRates
+from alexnet_torch.recipes.recipe import LearningRates, with_tanh
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from benchmarks.harness.records import append_record, read_records
 from benchmarks.harness.report import markdown_table

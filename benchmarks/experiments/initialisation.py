@@ -12,22 +12,19 @@ import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from alexnet_torch.data.decode import decoded_side
-from alexnet_torch.data.digits import data_folder
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012
 from alexnet_torch.recipes.catalogue import paper
-from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.recipes.settings import resolve as resolve_settings
 from alexnet_torch.run_folder import METRICS
-from alexnet_torch.training.launch import build_trainer
+from alexnet_torch.signals import StopSignal
+from alexnet_torch.training.launch import launch
 from benchmarks.harness.records import read_records
 from benchmarks.harness.report import markdown_table
 
@@ -58,17 +55,14 @@ def networks() -> dict[str, Architecture]:
     }
 
 
-def train(net: Architecture, settings: Settings) -> tuple[float, float]:
+def train(net: Architecture, given: dict[str, Any]) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
-    prepared = prepare(data_folder(settings.data), decoded_side(settings.image_size))
-    recipe = replace(paper(), architecture=net)
-    placement = choose_placement(None, net.towers, "auto", SINGLE_PROCESS)
     try:
-        build_trainer(settings, recipe, prepared, placement).fit()
+        launch(given, Ranks(SINGLE_PROCESS), StopSignal(), replace(paper(), architecture=net), fit=False).fit()
     except TrainingError as error:
         print(f"    {error}")
         return math.nan, math.nan
-    newest_first = read_records(Path(settings.output) / METRICS)[::-1]
+    newest_first = read_records(Path(given["output"]) / METRICS)[::-1]
     top1_error = next(r["top1_error"] for r in newest_first if r["split"] == "val" and r["crops"] == 1)
     return top1_error, next(r["loss"] for r in newest_first if r["split"] == "train")
 
@@ -79,7 +73,7 @@ def main(options: Options) -> None:
     for batch_size in options.batch_sizes:
         for name, net in networks().items():
             with tempfile.TemporaryDirectory() as output:
-                given = {
+                given: dict[str, Any] = {
                     "data": options.data,
                     "image_size": options.image_size,
                     "epochs": options.epochs,
@@ -91,7 +85,7 @@ def main(options: Options) -> None:
                     "no_mirror": options.data == "digits",
                     "output": output,
                 }
-                top1_error, loss = train(net, resolve_settings(given))
+                top1_error, loss = train(net, given)
             rows.append((options.data, batch_size, name, f"{top1_error:.1%}", f"{loss:.3f}"))
     print("\n" + markdown_table(("data", "batch", "initial weights", "top-1 error", "training loss"), rows))
 

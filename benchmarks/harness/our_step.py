@@ -14,10 +14,9 @@ from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.native import reuse_freed_memory
-from alexnet_torch.recipes.schedules import LearningRates
+from alexnet_torch.recipes.recipe import LearningRates
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
-from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.trainer import train_step
+from alexnet_torch.training.step import Precision, train_step
 
 FULL_PRECISION = Precision(None, torch.device("cpu"))
 

@@ -69,8 +69,8 @@ class Phases:
 def _run_train(phases: Phases, options: list[str]) -> None:
     train, launch = import_module("train"), import_module("alexnet_torch.training.launch")
     trainer = import_module("alexnet_torch.training.trainer").Trainer
-    phases.count("decode, or find decoded images", launch, "_images")
-    phases.count("network and optimizer", launch, "build_trainer")
+    phases.count("decode, or find decoded images", launch, "_prepare")
+    phases.count("network", launch, "AlexNet")
     phases.count("first step", trainer, "train_batch")
     first_step = trainer.train_batch
 

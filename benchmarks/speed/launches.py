@@ -11,6 +11,7 @@ backward pass of a convolution; ours and torchvision's do so alike.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,21 +19,19 @@ import torch.nn.functional as F
 import torchvision
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from alexnet_torch.data.prepare import prepare
 from alexnet_torch.distributed.collectives import Collectives
 from alexnet_torch.distributed.peer_group import PeerGroup
 from alexnet_torch.distributed.placement import Placement, all_towers, tower_ranks
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.model.exchange import Exchange
-from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.settings import resolve
-from alexnet_torch.training.launch import build_trainer
+from alexnet_torch.signals import StopSignal
+from alexnet_torch.training.launch import launch
 from benchmarks.harness.launch_counter import COPIES, LaunchCounter
 from benchmarks.harness.report import markdown_table, save_result
 from tests.support.folders import make_images
 
-ROWS, SIDE, SIZE = 2, 105, 96  # images in a step, and their sides in pixels: they change no count
+ROWS, SIZE = 2, 96  # images in a step, and their side in pixels: they change no count
 PARTS = {
     "alexnet_torch.training.optimizers.PaperSGD.step": "update",
     "alexnet_torch.model.alexnet.AlexNet._keys_by_tower": "dropout",
@@ -70,9 +69,10 @@ def our_counts(
     counter = LaunchCounter(PARTS, KERNELS)
     with TemporaryDirectory() as folder:
         data = make_images(Path(folder, "images"), classes=2, train=ROWS, val=1)
-        prepared = prepare(data, SIDE, str(Path(folder, "cache")), workers=1)
-        given = {"recipe": "paper", "output": folder, "image_size": SIZE, "batch_size": ROWS, "colour": "paper"}
-        trainer = build_trainer(resolve(given), RECIPES["paper"](), prepared, placement, ranks)
+        given: dict[str, Any] = {"data": str(data), "output": f"{folder}/run", "cache": f"{folder}/cache"}
+        given |= {"recipe": "paper", "image_size": SIZE, "batch_size": ROWS, "colour": "paper"}
+        ranks = ranks or Ranks(SINGLE_PROCESS)
+        trainer = launch(given, ranks, StopSignal(), placement=placement, fit=False)
         trainer.last_step = 3  # no report after the second step
         trainer.net.train()
         first, second = trainer.train_loader.epoch(0)
@@ -95,9 +95,7 @@ def one_device(device: torch.device) -> LaunchCounter:
 def one_device_compiled(device: torch.device) -> LaunchCounter:
     """Counts our step with both towers on one device and `--compile`, as a GPU replays it.
 
-    The pretend device cannot be compiled for: the graph counts as one launch, for which
-    tests/training/test_captured_step.py has the reasons, and the copies of its three inputs, which CUDA graphs make, as
-    one each.
+    The pretend device captures nothing: the graph counts as one launch, and the copies of its three inputs as one each.
     """
     graph = [("the step's graph", "replay"), *[("the step's graph", "copy of an input")] * 3]
     placement = all_towers([device] * 2, SINGLE_PROCESS, "")

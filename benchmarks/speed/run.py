@@ -19,14 +19,11 @@ import torch
 import tyro
 from torch.utils.data import DataLoader
 
-from alexnet_torch.data.decode import decoded_side
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.native import reuse_freed_memory
-from alexnet_torch.recipes.catalogue import paper
-from alexnet_torch.recipes.settings import resolve
-from alexnet_torch.training.launch import build_trainer
+from alexnet_torch.signals import StopSignal
+from alexnet_torch.training.launch import launch
 from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.our_step import our_step
 from benchmarks.harness.photographs import photographs, usual_images
@@ -55,10 +52,9 @@ def our_epoch(data: Path, folder: Path, options: Options) -> dict[str, Callable[
     """Builds the Trainer; returns a function that measures an epoch of it."""
     reuse_freed_memory()
     torch.set_num_threads(options.threads)
-    given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99}
-    settings = resolve({**given, "output": str(folder / "run"), "save_every": 1e6})
-    prepared = prepare(data, decoded_side(224), str(folder / "cache"))
-    trainer = build_trainer(settings, paper(), prepared, choose_placement(["cpu"], 2, "none", SINGLE_PROCESS))
+    given = {"data": str(data), "batch_size": options.batch_size, "log_every": 2, "epochs": 99, "save_every": 1e6}
+    given |= {"output": str(folder / "run"), "cache": str(folder / "cache"), "devices": "cpu"}
+    trainer = launch(given, Ranks(SINGLE_PROCESS), StopSignal(), fit=False)
     return {"epoch": partial(time_call, trainer.train_epoch)}
 
 

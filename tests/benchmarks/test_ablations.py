@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.errors import TrainingError
-from alexnet_torch.recipes.ablations import ABLATIONS, sixth_conv
 from alexnet_torch.recipes.catalogue import demo
-from alexnet_torch.recipes.schedules import EpochSchedule
+from alexnet_torch.recipes.recipe import ABLATIONS, EpochSchedule, sixth_conv
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
 from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, recipe, saved_results, table

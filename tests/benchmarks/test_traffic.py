@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.recipes.ablations import never_meet
+from alexnet_torch.recipes.recipe import never_meet
 from benchmarks.harness.traffic import bytes_sent, parameter_counts, ring_bytes
 from benchmarks.parallel.advice import LINEAR_FRACTION, Machine, step_time
 

@@ -16,7 +16,7 @@ from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
-from alexnet_torch.training.run_state import require_same_run
+from alexnet_torch.training.checkpoints import require_same_run
 from tests.support.folders import make_images
 
 

@@ -21,7 +21,7 @@ from alexnet_torch.errors import RankLost
 from alexnet_torch.model.architecture import Architecture, Init
 from alexnet_torch.model.exchange import Exchange, shard_sizes
 from alexnet_torch.model.presets import CAFFE
-from alexnet_torch.recipes.ablations import never_meet, one_tower
+from alexnet_torch.recipes.recipe import never_meet, one_tower
 from tests.support.caffe_files import SIZE
 from tests.support.caffe_files import narrow as narrow_caffe
 from tests.support.narrow_train import narrow

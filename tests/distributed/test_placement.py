@@ -20,7 +20,7 @@ from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.devices import checked_devices, tower_devices
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
-from alexnet_torch.recipes.ablations import never_meet
+from alexnet_torch.recipes.recipe import never_meet
 
 TWO = ["cuda:0", "cuda:1"]
 

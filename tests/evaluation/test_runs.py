@@ -1,7 +1,6 @@
 """The list of runs, their comparison over seeds, and how training says how it ended."""
 
 import json
-import signal
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pytest
 from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
 from alexnet_torch.evaluation.runs import differing_settings, duration, same_but_seed
 from alexnet_torch.run_folder import claimed
-from alexnet_torch.training import trainer
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
+from tests.support.steps import before_step, send_sigterm
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
@@ -131,15 +130,11 @@ def test_training_says_how_it_ended(tmp_path: Path) -> None:
     def end() -> Any:
         return json.loads((run / "end.json").read_text())["state"]
 
-    inner = trainer.train_step
-
-    def stopping(*values: Any) -> Any:
+    def stop() -> None:
         assert not (run / "end.json").exists()  # while it runs
-        signal.raise_signal(signal.SIGTERM)
-        return inner(*values)
+        send_sigterm()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "train_step", stopping)
+    with before_step(1, stop):
         assert run_train(*given).returncode == 143
     assert end() == "stopped"
     assert run_train("--output", str(run), "--resume", "--max-steps", "9", "--lr", "1e30").returncode == 1

@@ -13,8 +13,7 @@ from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.response_norm import response_norm, response_norm_pool
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups
-from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.trainer import train_step
+from alexnet_torch.training.step import Precision, train_step
 from tests.gpu.machine import ON_CPU, device, device_names, require_gpus
 from tests.support.commands import run_cli
 

@@ -13,8 +13,8 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import PRESETS, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.model.tower import grouped_name, tower_of
-from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES, apply_ablation
 from alexnet_torch.recipes.catalogue import demo, paper
+from alexnet_torch.recipes.recipe import ARCHITECTURE_CHANGES, apply_ablation
 from tests.support.nets import count_parameters, with_random_weights
 
 FULL = 60_965_224
@@ -183,5 +183,5 @@ def test_an_ablation_changes_nothing_else_of_the_recipe() -> None:
     assert apply_ablation(paper(), "no-colour") == replace(paper(), colour=None)
     with pytest.raises(UserError, match="--ablation no-colour: changes nothing"):
         apply_ablation(demo(), "no-colour")
-    with pytest.raises(UserError, match="--ablation no-nrm: there is no such ablation; choose one of no-norm, "):
+    with pytest.raises(UserError, match="--ablation no-nrm: must be one of no-norm, "):
         apply_ablation(demo(), "no-nrm")

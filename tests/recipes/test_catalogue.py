@@ -3,11 +3,9 @@
 import inspect
 import math
 import re
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,14 +15,13 @@ from alexnet_torch.data.colour import ColourNoise
 from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
-from alexnet_torch.training.precision import Precision
-from alexnet_torch.training.trainer import train_step
+from alexnet_torch.training.step import Precision, train_step
 from tests.support.commands import run_train
 from tests.support.folders import make_images
 from tests.support.nets import narrow_recipe
+from tests.support.steps import before_step, send_sigterm
 
 
 @pytest.fixture
@@ -128,20 +125,10 @@ def test_every_recipe_trains(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_narrow_recipes")
 def test_a_run_with_adam_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, steps = make_images(tmp_path / "images"), 0
+    images = make_images(tmp_path / "images")
     given = ["--data", str(images), "--recipe", "tensorflow-post", "--image-size", "64", "--epochs", "2"]
     assert run_train(*given, "--output", tmp_path / "uninterrupted").returncode == 0
-    train_step_itself = trainer.train_step
-
-    def stop_at_step_4(*arguments: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step_itself(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "train_step", stop_at_step_4)
+    with before_step(4, send_sigterm):
         assert run_train(*given, "--output", tmp_path / "resumed").returncode == 143
     resumed = run_train("--output", tmp_path / "resumed", "--resume")
     assert resumed.returncode == 0

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from alexnet_torch.cli import GROUPS, parse
 from alexnet_torch.errors import UserError
-from alexnet_torch.recipes.ablations import ABLATIONS, ARCHITECTURE_CHANGES
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.settings import Settings, flag, options_of, resolve
+from alexnet_torch.recipes.command_line import parse
+from alexnet_torch.recipes.recipe import ABLATIONS, ARCHITECTURE_CHANGES
+from alexnet_torch.recipes.settings import GROUPS, Settings, flag, options_of, resolve
 
 DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "data": "digits",
@@ -54,14 +54,15 @@ def test_recipes_and_settings_need_no_torch() -> None:
 
 
 def test_default_settings_keep_their_stored_form() -> None:
-    stored = asdict(resolve(parse(["--output", "run"])))
+    stored = asdict(resolve(parse(["--output", "run"]))[0])
     assert list(stored.items()) == list(DEFAULTS.items())
     assert all(type(value) is type(DEFAULTS[name]) for name, value in stored.items())
 
 
 def test_each_recipe_gives_its_own_defaults() -> None:
     for name, make in RECIPES.items():
-        settings, recipe = resolve({"recipe": name}), make()
+        (settings, resolved), recipe = resolve({"recipe": name}), make()
+        assert resolved == recipe
         assert (settings.image_size, settings.epochs, settings.batch_size, settings.lr) == (
             recipe.image_size,
             recipe.epochs,
@@ -121,21 +122,21 @@ def test_the_choices_are_the_catalogues(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(RECIPES, "mine", RECIPES["demo"])
     assert parse(["--recipe", "mine"]) == {"recipe": "mine"}
     for option in ("--recipe", "--ablation", "--colour", "--split", "--amp"):
-        with pytest.raises(UserError, match=f"{option} 'other': must be one of "):
+        with pytest.raises(UserError, match=f"{option}: invalid choice: 'other' .choose from "):
             parse([option, "other"])
 
 
-def test_the_identity_keeps_its_stored_form() -> None:
-    """Checkpoints of earlier versions have these keys and values, or no --val-split: others could not be resumed."""
+def test_the_run_key_keeps_its_stored_form() -> None:
+    """Checkpoints have these keys and values: with others, they could not be resumed."""
     given = {"image_size": 96, "batch_size": 8, "seed": 5, "no_mirror": True, "init": "net.pt", "amp": "bf16"}
-    assert resolve(given).identity() == {
+    assert resolve(given)[0].run_key() == {
         "--val-split": None,
         "--image-size": 96,
         "--batch-size": 8,
         "--seed": 5,
         "--no-mirror": True,
         "--colour": "paper",
-        "--init": str(Path("net.pt").absolute()),  # relative ones of earlier versions compare equal
+        "--init": str(Path("net.pt").absolute()),
         "--init-stages": None,
         "--freeze": None,
         "--amp": "bf16",

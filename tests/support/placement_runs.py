@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet_torch.training.checkpoints import load_newest_intact
+from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact
 from tests.support.commands import read_metrics
 from tests.support.paths import NARROW_TRAIN
 from tests.support.rank_pool import RankResult, returned_values
@@ -45,8 +45,9 @@ class Run:
 
     @classmethod
     def of(cls, output: Path) -> "Run":
-        newest = load_newest_intact(output / "checkpoints", lambda path: pytest.fail(f"{path} is damaged"))
+        newest = load_newest_intact(output / "checkpoints")
         assert newest is not None
+        assert newest[0] == list_checkpoints(output / "checkpoints")[0], "the newest is damaged"
         content = newest[1]
         velocities = {
             f"{name}.{key}": v for name, tensors in content["optimizer"].items() for key, v in tensors.items()

@@ -6,16 +6,18 @@ import torch
 
 from alexnet_torch.files import atomic_write
 from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact, save_checkpoint
+from tests.support.logged import logged
 
 
 def content(value: float) -> dict[str, Any]:
-    return {"weights": {"w": torch.full((1000,), value)}, "state": {"step": int(value)}}
+    rest: dict[str, Any] = dict.fromkeys(("key", "optimizer", "scaler", "metrics"))
+    return rest | {"weights": {"w": torch.full((1000,), value)}, "state": {"step": int(value)}}
 
 
-def load(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
-    damaged: list[Path] = []
-    newest = load_newest_intact(folder, damaged.append)
-    return (newest[1] if newest else None), damaged
+def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    with logged() as lines:
+        newest = load_newest_intact(folder)
+    return (newest[1] if newest else None), lines
 
 
 def test_load_returns_the_saved_content(tmp_path: Path) -> None:
@@ -52,13 +54,13 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path) -> N
     loaded, damaged = load(tmp_path)
     assert loaded is not None
     assert loaded["state"]["step"] == 1
-    assert damaged == [newer]
+    assert damaged == [f"{newer} is damaged (wrong checksum): skipped"]
 
 
 def test_a_truncated_checkpoint_is_skipped(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, 1, content(1), None)
     path.write_bytes(path.read_bytes()[:100])
-    assert load(tmp_path) == (None, [path])
+    assert load(tmp_path) == (None, [f"{path} is damaged (wrong checksum): skipped"])
 
 
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:

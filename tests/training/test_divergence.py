@@ -16,6 +16,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EvalResult, Scores
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
+from alexnet_torch.training.step import train_step
 from alexnet_torch.weights.inputs import mean_from_option
 from alexnet_torch.weights.model_file import save_model
 from tests.support.commands import run_cli, run_train
@@ -62,7 +63,7 @@ def test_the_last_good_checkpoint_is_from_before(tmp_path: Path, monkeypatch: py
 def test_a_checkpoint_within_an_epoch_has_a_finite_loss_and_finite_velocities(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = trainer.train_step
+    inner = train_step
 
     def step(net: Any, optimizer: torch.optim.Optimizer, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
         loss, wrong = inner(net, optimizer, *rest)

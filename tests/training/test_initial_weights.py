@@ -13,11 +13,12 @@ from alexnet_torch import AlexNet
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, parse_stages
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
-from alexnet_torch.recipes.ablations import with_tanh, without_norm
 from alexnet_torch.recipes.catalogue import RECIPES
+from alexnet_torch.recipes.recipe import with_tanh, without_norm
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.initial_weights import copy_weights, freeze_stages
+from alexnet_torch.training.step import train_step
 from alexnet_torch.weights import weight_file
 from alexnet_torch.weights.model_file import TrainedModel, save_model
 from tests.support import caffe_files
@@ -95,7 +96,7 @@ def test_a_run_starts_from_another_runs_weights_and_draws_its_last_stage(
     source, other = tmp_path / "source", make_images(tmp_path / "two", classes=2)
     assert train(*options(images, source, "--max-steps", "3"))[0] == 0
     start: dict[str, torch.Tensor] = {}
-    inner = trainer.train_step
+    inner = train_step
 
     def step(net: AlexNet, *given: Any) -> Any:
         start.update(
@@ -303,6 +304,6 @@ def test_an_unknown_stage_is_refused(text: str) -> None:
 
 def test_frozen_parameters_have_no_gradient() -> None:
     net = AlexNet(narrow(PAPER), 3, 64)
-    freeze_stages(net, ("conv1", "fc6"))
+    freeze_stages(net, "conv1,fc6")
     net(60 * torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert {stage(name) for name, p in net.named_parameters() if p.grad is None} == {"conv1", "fc6"}

@@ -10,6 +10,7 @@ import torch
 from alexnet_torch.errors import describe_memory_error
 from alexnet_torch.evaluation import predict
 from alexnet_torch.training import trainer
+from alexnet_torch.training.step import train_step
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
 
@@ -43,7 +44,7 @@ def test_every_librarys_words_are_known(error: MemoryError | RuntimeError, cause
 def test_training_without_memory_is_one_line_whose_two_ways_out_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner, steps = trainer.train_step, 0
+    inner, steps = train_step, 0
 
     def step(*arguments: Any) -> Any:
         nonlocal steps

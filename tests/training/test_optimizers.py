@@ -1,8 +1,13 @@
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from alexnet_torch.recipes.schedules import EpochSchedule, LearningRates, PlateauSchedule
+from alexnet_torch.recipes.catalogue import demo
+from alexnet_torch.recipes.recipe import EpochSchedule, LearningRates, OptimizerName, PlateauSchedule, Schedule
 from alexnet_torch.training.optimizers import PaperSGD, build_optimizer, parameter_groups, set_rates
 
 
@@ -61,18 +66,46 @@ def test_set_rates_gives_each_stage_and_the_biases_their_rates() -> None:
 
 def test_plateau_schedule_divides_by_ten_at_most_three_times() -> None:
     plateau = PlateauSchedule(patience=2, drops=3)
-    assert plateau.rate(0.01, 0, []) == 0.01
-    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4]) == 0.01
-    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4, 0.41]) == pytest.approx(0.001)
-    assert plateau.rate(0.01, 0, [0.5, 0.4, 0.4, 0.41, 0.39, 0.38]) == pytest.approx(0.001)
-    assert plateau.rate(0.01, 0, [0.5] * 100) == pytest.approx(1e-5)
+    assert plateau.lr(0.01, 0, []) == 0.01
+    assert plateau.lr(0.01, 0, [0.5, 0.4, 0.4]) == 0.01
+    assert plateau.lr(0.01, 0, [0.5, 0.4, 0.4, 0.41]) == pytest.approx(0.001)
+    assert plateau.lr(0.01, 0, [0.5, 0.4, 0.4, 0.41, 0.39, 0.38]) == pytest.approx(0.001)
+    assert plateau.lr(0.01, 0, [0.5] * 100) == pytest.approx(1e-5)
 
 
 def test_epoch_schedule_changes_at_its_epochs() -> None:
     steps = EpochSchedule(factors=((2, 0.1), (4, 0.01)), stage_factors=((3, "conv1", 0.0), (5, "conv1", 1e-3)))
-    assert [steps.rate(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
-    found = [steps.stage_rates(0.01, epoch).get("conv1") for epoch in range(6)]
+    assert [steps.lr(1.0, epoch, []) for epoch in range(6)] == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    found = [steps.stage_lrs(0.01, epoch).get("conv1") for epoch in range(6)]
     assert found == [None, None, None, 0.0, 0.0, pytest.approx(1e-5)]
+
+
+def test_a_schedule_may_change_the_rate_in_each_step() -> None:
+    """As README's readers write one: warm-up, then a cosine."""
+
+    class Cosine(Schedule):
+        def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
+            del val_errors
+            return base * min(1, (epoch + 0.25) / 2) * (1 + math.cos(math.pi * epoch / 10)) / 2
+
+    recipe = replace(demo(), schedule=Cosine(), bias_lr_factor=2.0)
+    rates = [recipe.rates(0.1, step / 4, []) for step in range(40)]
+    assert [r.biases for r in rates] == [2 * r.weights for r in rates]
+    assert len({r.weights for r in rates}) == 40
+    assert rates[0].weights == pytest.approx(0.0125)
+    assert rates[20].weights == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("name", ["paper", "adam"])
+def test_an_update_is_skipped_where_a_gradient_overflowed_on_two_devices(name: OptimizerName) -> None:
+    """torch.amp.GradScaler then sets `found_inf` to 2, which torch's fused updates would take for 0."""
+    p = nn.Parameter(torch.ones(3))
+    optimizer = build_optimizer(name, [{"params": [p], "lr": 0.1, "weight_decay": 0.0}], 0.9)
+    for found, expected in ((2.0, torch.ones(3)), (1.0, torch.ones(3)), (0.0, torch.full((3,), 0.9))):
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(1.0), torch.tensor(found)  # type: ignore[attr-defined]
+        p.grad = torch.full((3,), torch.inf if found else 1.0)
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), expected)
 
 
 def test_adam_follows_kingma_and_ba() -> None:

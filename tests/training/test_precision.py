@@ -12,7 +12,7 @@ from alexnet_torch.data.augment import Crops, subtract_mean
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.training.optimizers import PaperSGD
-from alexnet_torch.training.precision import Precision
+from alexnet_torch.training.step import Precision
 
 
 def updated(scaler: torch.amp.GradScaler, factor: float = 1.0) -> tuple[PaperSGD, nn.Parameter]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact, save_checkpoint
+from alexnet_torch.training.checkpoints import list_checkpoints, save_checkpoint
 from alexnet_torch.weights.model_file import load_model, read_model_files
 from tests.support.commands import read_metrics, run_cli, run_train
 from tests.support.folders import make_images, make_run
@@ -61,7 +61,7 @@ def test_resume_writes_a_damaged_file_anew(name: str, how: str, one_epoch: Path,
     spoil(run / name, how)
     done = run_train("--output", run, "--resume")  # nothing is left to train
     assert done.returncode == 0, done.stderr
-    assert "was damaged: written anew from the checkpoint" in done.stderr
+    assert "was damaged: written anew from" in done.stderr
     for file in ("model.pt", "model.json"):
         assert (run / file).read_bytes() == (one_epoch / file).read_bytes()
     before = (one_epoch / "metrics.jsonl").read_bytes()
@@ -95,27 +95,10 @@ def test_a_model_that_cannot_be_written_anew_ends_the_test_in_one_line(run: Path
     save_checkpoint(run / "checkpoints", STEPS_PER_EPOCH, content, 2)
     done = run_train("--output", run, "--resume")
     assert done.returncode == 2
-    assert "the checkpoint of its step 2 is damaged, too: better weights will replace it" in done.stderr
+    assert "so is the checkpoint of its step 2: better weights will replace it" in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"train.py: {run}/model.pt: cannot be read (the checksum of archive/data/")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("lines", [0, 2, 3])
-def test_a_checkpoint_of_an_earlier_version_keeps_the_lines_that_are_intact(lines: int, run: Path) -> None:
-    newest = load_newest_intact(run / "checkpoints", lambda _: None)
-    assert newest is not None
-    content = newest[1]
-    del content["metrics"]
-    save_checkpoint(run / "checkpoints", STEPS_PER_EPOCH, content, STEPS_PER_EPOCH)
-    intact = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    (run / "metrics.jsonl").write_bytes(b"".join(intact[:lines]) + intact[lines][:10])
-    done = run_train("--output", run, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert f"was damaged, and the checkpoint has no copy: the {lines} intact lines are kept" in done.stderr
-    records = read_metrics(run)
-    assert len(records) == lines + 1  # and the test
-    assert b"\0" not in (run / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "features", "export"])

@@ -8,7 +8,7 @@ import torch
 
 from alexnet_torch.data.augment import random_crops, subtract_mean
 from alexnet_torch.data.loader import Batch
-from alexnet_torch.training.step_inputs import send_together, step_inputs
+from alexnet_torch.training.step import send_together, step_inputs
 
 MEAN = torch.linspace(0, 255, 73 * 73 * 3).view(73, 73, 3)
 KEYS = torch.tensor([[1 << 61, 5], [7, 0]])

@@ -12,7 +12,6 @@ import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -21,7 +20,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.training.tensorboard_graph import network_graph
+from alexnet_torch.training.tensorboard import network_graph
 from tests.support.browser import browser
 from tests.support.commands import read_metrics, run_train
 from tests.support.folders import make_images
@@ -121,8 +120,7 @@ def test_a_resumed_run_has_one_test_and_no_second_curve(finished: Path, tmp_path
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_graph_has_the_edges_and_shapes_of_the_network(name: str) -> None:
     architecture = PRESETS[name]
-    graph = GraphDef.FromString(network_graph(architecture, 10, 224).graph_def)
-    nodes = {node.name: node for node in graph.node}
+    nodes = {node.name: node for node in network_graph(architecture, 10, 224)}
     boxes = {node.partition("/")[0] for node in nodes} - {"images", "logits"}
     assert boxes == {f"T{k}.{stage}" for k in range(architecture.towers) for stage in architecture.stage_names}
     read_by = {  # which towers' boxes the boxes of a stage read
@@ -139,8 +137,8 @@ def test_the_graph_has_the_edges_and_shapes_of_the_network(name: str) -> None:
 
 def test_the_graph_has_the_shapes_that_the_network_computes() -> None:
     net = narrow_net().eval()
-    graph = GraphDef.FromString(network_graph(net.architecture, net.num_classes, net.image_size).graph_def)
-    last = {node.name.split("/")[0]: node for node in graph.node}  # of each box
+    nodes = network_graph(net.architecture, net.num_classes, net.image_size)
+    last = {node.name.split("/")[0]: node for node in nodes}  # of each box
     for stage in net.architecture.stage_names:
         computed = net.features(torch.zeros(2, 3, 64, 64), stage).shape[1:]
         shapes = [[dim.size for dim in last[f"T{k}.{stage}"].attr["_output_shapes"].list.shape[0].dim] for k in (0, 1)]

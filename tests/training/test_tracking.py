@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from alexnet_torch.training import trainer
 from tests.support.commands import read_metrics, run_train
 from tests.support.folders import make_images
+from tests.support.steps import before_step, send_sigterm
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
@@ -35,9 +34,10 @@ class Run:
 def init(**named): record("init", **named); return Run()
 """,
     "trackio": """
-def init(project, **named): record("init", project, **named)
-def log(metrics, step): record("log", metrics, step)
-def finish(): record("finish")
+class Run:
+    def log(self, metrics, step): record("log", metrics, step)
+    def finish(self): record("finish")
+def init(project, **named): record("init", project, **named); return Run()
 """,
     "mlflow": """
 class Info:
@@ -73,17 +73,7 @@ def given(tmp_path: Path, tool: str) -> list[str]:
 
 
 def test_a_tracker_gets_every_record_and_a_resumed_run_is_the_same_one(fake: str, tmp_path: Path) -> None:
-    inner, done = trainer.train_step, 0
-
-    def step(*values: Any) -> Any:
-        nonlocal done
-        done += 1
-        if done == 4:
-            signal.raise_signal(signal.SIGTERM)
-        return inner(*values)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "train_step", step)
+    with before_step(4, send_sigterm):
         assert run_train(*given(tmp_path, fake)).returncode == 143
     resumed = run_train("--output", str(tmp_path / "run"), "--resume")
     assert resumed.returncode == 0, resumed.stderr

@@ -9,8 +9,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import gather_full_state
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.recipe import OptimizerName
-from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
-from alexnet_torch.training.update_ratio import update_ratios
+from alexnet_torch.training.optimizers import build_optimizer, parameter_groups, update_ratios
 from tests.support.nets import narrow_net, with_random_weights
 
 

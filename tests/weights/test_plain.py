@@ -16,7 +16,7 @@ from alexnet_torch import AlexNet, plain
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, Norm
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import PRESETS, TORCHVISION
-from alexnet_torch.recipes.ablations import ARCHITECTURE_CHANGES
+from alexnet_torch.recipes.recipe import ARCHITECTURE_CHANGES
 from alexnet_torch.weights.grouped import grouped_to_towers, towers_to_grouped
 from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.nets import narrow, with_random_weights

@@ -1,0 +1,52 @@
+"""The command line of train.py, made from the list of settings."""
+
+import argparse
+import inspect
+import re
+from difflib import get_close_matches
+from typing import Any, NoReturn, get_args, get_type_hints
+
+from alexnet_torch.errors import UserError
+from alexnet_torch.recipes.settings import GROUPS, flag, options_of
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        what, _, words = message.removeprefix("argument ").partition(": ")
+        near = get_close_matches(words.split()[0], self._option_string_actions, 1) if what.startswith("unrec") else []
+        raise UserError(f"{what}: {words} ({f'perhaps {near[0]}; ' if near else ''}see {self.prog} --help)")
+
+
+def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict[str, Any]:
+    """Returns the options given on a command line (by default sys.argv), by the names of the settings.
+
+    The program's name is for the help and for messages.
+
+    Raises:
+        UserError: an option is unknown, or its value is of the wrong type.
+        SystemExit: of status 0, after --help.
+    """
+    parser = _Parser(program, description="Train AlexNet, in two towers, on a folder of images.", allow_abbrev=False)
+    for title, group in GROUPS.items():
+        section, types = parser.add_argument_group(f"{title} options", group.__doc__), get_type_hints(group)
+        source = "".join(inspect.getsource(part) for part in inspect.getmro(group)[:-1])
+        docstrings = dict(re.findall(r'^    (\w+): [^\n]+\n    """(.*?)"""', source, re.M | re.S))
+        for name, option in options_of(group).items():
+            text = " ".join(docstrings[name].split())
+            if types[name] is bool:
+                section.add_argument(flag(name), action="store_true", help=text)
+                continue
+            kind, *_ = get_args(types[name]) or (types[name],)
+            default = (
+                "the recipe's" if callable(option.default) else "none" if option.default is None else option.default
+            )
+            section.add_argument(
+                flag(name),
+                type=kind,
+                choices=option.choices or None,
+                metavar=option.metavar or "|".join(option.choices),
+                help=f"{text} (default: {option.default_text or default})",
+            )
+    given = vars(parser.parse_args(arguments))
+    for_console = ("quiet", "verbose")
+    return {k: v for k, v in given.items() if v is not None and v is not False and k not in for_console}

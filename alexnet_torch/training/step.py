@@ -1,0 +1,166 @@
+"""The training step: what it reads from the host, forward pass, loss, backward pass and update."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_torch.data.augment import subtract_mean
+from alexnet_torch.data.loader import Batch
+from alexnet_torch.evaluation.metrics import count_wrong
+from alexnet_torch.model.dropout import DropoutKey
+
+StepResult = tuple[Tensor, Tensor]
+WARM_UP = 3  # steps at the same rates before one is captured
+
+
+class Precision:
+    """The number formats of a step: matrix products and convolutions in 16 bits; weights, norm and loss in 32.
+
+    Args:
+        name: "bf16", "fp16", or None for float32 everywhere.
+        devices: the towers' devices; the loss is on the first.
+
+    Attributes:
+        dtype: of matrix products and convolutions; None for float32.
+        scaler: scales the loss, so that small gradients do not vanish in fp16; does nothing for the others.
+    """
+
+    def __init__(self, name: str | None, *devices: torch.device) -> None:
+        self.dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self._kinds = list(dict.fromkeys(device.type for device in devices))
+        self.scaler = torch.amp.GradScaler(self._kinds[0], enabled=name == "fp16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Returns the context for the forward pass and the loss."""
+        contexts = ExitStack()
+        for kind in self._kinds:  # a context of one type leaves the other types in 32 bits
+            contexts.enter_context(torch.autocast(kind, dtype=self.dtype, enabled=self.dtype is not None))
+        return contexts
+
+
+def train_step(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    dropout: DropoutKey,
+    precision: Precision,
+    batch_size: int,
+) -> StepResult:
+    """One step of the paper's training. Never waits for a GPU.
+
+    Args:
+        net: an AlexNet in training mode, or the result of `wrap_data_parallel`.
+        optimizer: with this step's learning rates.
+        images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
+        labels: (n,) int64, on the same device.
+        batch_size: images of the global batch, whose mean loss is minimised: n, or more if other ranks have the rest.
+
+    Returns:
+        the n images' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
+    """
+    with precision.autocast():
+        logits = net(images, dropout)  # (n, classes)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
+    precision.scaler.scale(loss).backward()
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
+    optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward pass
+    return loss.detach(), count_wrong(logits.detach(), labels, 1)
+
+
+class CapturedStep:
+    """`train_step`, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
+
+    A graph has the learning rates in it: each new rate, three or four times in a run, is captured again, and with a
+    rate that always changes no step is. Batches of other sizes, as the last of an epoch, run without the graph. The
+    results are in memory that the next step overwrites.
+
+    Args:
+        rows: images of the batches to capture.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._rates, self._steps = rows, list[float](), 0
+        self._replay: Callable[[], object] | None = None
+        self._inputs: list[Tensor]
+        self._results: StepResult
+
+    def __call__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        dropout: DropoutKey,
+        precision: Precision,
+        batch_size: int,
+    ) -> StepResult:
+        """As `train_step`, always with the same network, optimizer and precision, and with `dropout.values`."""
+        assert dropout.values is not None
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if rates != self._rates:
+            self._rates, self._steps, self._replay = rates, 0, None
+        if len(images) != self._rows or self._steps < WARM_UP:  # the first steps compile kernels and allocate
+            self._steps += len(images) == self._rows
+            return train_step(net, optimizer, images, labels, dropout, precision, batch_size)
+        if self._replay is None:
+            own = self._inputs = [tensor.clone() for tensor in (images, labels, dropout.values)]
+            for group in optimizer.param_groups:
+                group["capturable"] = True  # Adam asks for it
+            key = DropoutKey(0, 0, 0, own[2])
+            step = lambda: train_step(net, optimizer, own[0], own[1], key, precision, batch_size)  # noqa: E731
+            self._replay, self._results = capture(step)
+        for own_tensor, tensor in zip(self._inputs, (images, labels, dropout.values), strict=True):
+            own_tensor.copy_(tensor)
+        self._replay()
+        return self._results
+
+
+def capture(step: Callable[[], StepResult]) -> tuple[Callable[[], object], StepResult]:
+    """Records what a step launches on the GPU, without doing it; returns the replay, and where it puts its results."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step()
+    return graph.replay, results
+
+
+class StepInputs(NamedTuple):
+    """A batch on the network's first device."""
+
+    images: Tensor  # (n, 3, H, W) float
+    labels: Tensor  # (n,) int64, or (N,) of the full batch
+    dropout_keys: Tensor  # of `AlexNet.dropout_keys`
+
+
+def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> StepInputs:
+    """Sends a batch from the CPU to the device of the mean image in two transfers: the pixels and the rest.
+
+    Args:
+        batch: from the loader.
+        dropout_keys: int64, on the CPU.
+        mean: (S, S, 3) mean image, 0..255.
+    """
+    pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.colour_noise  # (n, H, W, 3), (n, 3)
+    if mean.device.type == "cpu":
+        return StepInputs(subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys)
+    small = [batch.labels, dropout_keys, torch.from_numpy(batch.crops.positions()), *([] if noise is None else [noise])]
+    labels, keys, positions, *noises = send_together(small, mean.device)
+    images = subtract_mean(pixels, batch.crops, mean, noises[0] if noises else None, batch.scale, positions)
+    return StepInputs(images, labels, keys)
+
+
+def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Sends small contiguous tensors, the widest types first, to a device in one transfer, without waiting for it."""
+    blocks = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+    # a GPU copies only from page-locked memory without stopping the CPU
+    packed = torch.empty(sum(map(len, blocks)), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.concatenate([block.numpy() for block in blocks], out=packed.numpy())
+    sent = packed.to(device, non_blocking=True).split([len(block) for block in blocks])
+    return [block.view(tensor.dtype).view(tensor.shape) for block, tensor in zip(sent, tensors, strict=True)]
