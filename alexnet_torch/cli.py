@@ -143,7 +143,7 @@ def _one_line_errors(program: str) -> Iterator[None]:
             raise
         # below its title the box has the message, a rule, and lines that repeat the help; with ASCII's lines, too
         parts = re.split(r"^[│╰ ]*[─-]{10}.*$", printed.getvalue().partition("\n")[2], flags=re.M)
-        text = " ".join(" ".join(line.strip("│ ") for line in "".join(parts[:1]).splitlines()).split())
+        text = " ".join(" ".join(line.strip("│ ") for line in next(filter(str.strip, parts), "").splitlines()).split())
         # in plain words: without Python's types and the choice None, by which our options are not given
         text = re.sub(
             r"Error parsing (--\S+): .*invalid literal for int.* base 10: (.+)", r"\1 \2: must be a whole number", text
