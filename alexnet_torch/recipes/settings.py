@@ -183,8 +183,8 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
 
     def run_key(self) -> dict[str, Any]:
         """Returns the settings, by option, that must be the same to resume a checkpoint of this run."""
-        recorded = self.recorded()
-        return {flag(name): recorded[name] for name, option in options_of(Settings).items() if option.key}
+        values = {name: getattr(self, name) for name, option in options_of(Settings).items() if option.key}
+        return {flag(name): str(Path(v).resolve()) if _is_path(name, v) else v for name, v in values.items()}
 
     def recorded(self) -> dict[str, Any]:
         """Returns the settings as config.json has them: with paths from the root, to be found from any folder."""
