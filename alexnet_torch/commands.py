@@ -152,7 +152,7 @@ def evaluate_command(
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
-    from alexnet_torch.evaluation.results import results_json, results_text, score_test_set
+    from alexnet_torch.evaluation.results import score_test_set
     from alexnet_torch.evaluation.robustness import RealLabels
     from alexnet_torch.evaluation.runs import read_settings
     from alexnet_torch.evaluation.scoring import default_num_crops
@@ -172,13 +172,9 @@ def evaluate_command(
     if test_set.cropped_side and crops not in (None, 1):
         raise UserError(f"--crops {crops}: the images of {test_set.root} are centre crops already; use --crops 1")
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
-    most = 1 if test_set.cropped_side else crops or default_num_crops(list(models.values()))
-    results = score_test_set(models, test_set, match, most, real_labels, csv, skip_bad, cache)
-    shown_crops = [n for n in results.by_crops if crops in (None, n)]
-    if json:
-        print(json_format.dumps(results_json(test_set, first, match, results, shown_crops), allow_nan=False))
-    else:
-        print(results_text(test_set, match, results, shown_crops))
+    tested = [crops] if crops else [1] if test_set.cropped_side else [1, default_num_crops(list(models.values()))]
+    scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache)
+    print(json_format.dumps(scores.json_values(), allow_nan=False) if json else scores.text())
 
 
 def import_command(

@@ -30,16 +30,10 @@ def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
     """Raises a UserError unless runs, by their names, have the same classes in the same order."""
     (first, first_classes), *others = classes_by_run.items()
     for other, classes in others:
-        if same_names(classes, first_classes):
-            continue
-        difference = "they are in a different order"
-        if missing := set(first_classes) - set(classes):
-            difference = f"it lacks {min(missing)!r}"
-        elif extra := set(classes) - set(first_classes):
-            difference = f"it also has {min(extra)!r}"
-        raise UserError(
-            f"{other}: its classes differ from those of {first}: {difference}; name runs and images of the same classes"
-        )
+        if not same_names(classes, first_classes):
+            differing = sorted(set(classes) ^ set(first_classes))
+            how = f"only one of them has {differing[0]!r}" if differing else "they are in a different order"
+            raise UserError(f"{other}: its classes differ from those of {first}: {how}; name runs of the same classes")
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:

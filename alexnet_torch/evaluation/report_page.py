@@ -53,59 +53,58 @@ def write_report(
     """
     if tested is None and prepared:
         tested = score_validation_images(model, prepared)
-    values: dict[str, Any] = {"config": (config := read_config(run)), "confusion": None, "errors": []}
-    pictures: dict[str, np.ndarray] = {}
-    name, history, net = run.resolve().name, read_history(run), model.net
-    best_epoch = None
+    name, config, history, net = run.resolve().name, read_config(run), read_history(run), model.net
+    stage = net.architecture.convs[0].name
+    weights = [tower.detach().float().cpu() for tower in net.stage_weights(stage)]
+    pictures = {"filters": render(filters_figure(name, weights, filter_colours(stage, weights)))}
+    values: dict[str, Any] = {"errors": []}  # of the template
     if history and len(history.val.epoch):
         best = int(history.val.error.argmin())
-        best_epoch = float(history.val.epoch[best])
+        values["best_epoch"] = float(history.val.epoch[best])
         values["errors"] = [(1, (float(history.val.error[best]), None))]
         values["trained"] = duration(training_seconds(read_records(run) or [], config["settings"]["batch_size"]))
-    if tested and prepared:
-        values["errors"] = [(1, (tested.errors[1].top1_error, tested.errors[1].top5_error))]
-        confusion = Confusion(tested.predictions, np.arange(net.num_classes), net.num_classes)
-        if net.num_classes <= _DRAWN:
-            pictures["val/confusion"] = render(confusion_figure(prepared.names, confusion.counts))
-        worst = worst_images(tested, prepared)
-        if worst:
-            pictures["val/worst_images"] = render(wrong_images_figure(worst))
-        values |= _mistakes(confusion, prepared.names) | {
-            "images": len(tested.predictions.labels),
-            "matrix": _source(pictures["val/confusion"]) if "val/confusion" in pictures else None,
-            "worst": [(image, _source(image.pixels)) for image in worst],
-        }
-    if history and history.test:
-        test = history.test
-        values["errors"].append((test["crops"], (test["top1_error"], test["top5_error"])))
     if history and (len(history.train.epoch) or len(history.val.epoch)):
         svg = svg_text(curves_figure({name: [history]}))
         values["curves"] = svg[svg.index("<svg") :]
-    stage = net.architecture.convs[0].name
-    weights = [tower.detach().float().cpu() for tower in net.stage_weights(stage)]
-    filters = filters_figure(name, weights, filter_colours(stage, weights))
+    if tested and prepared:
+        values["errors"] = [(1, (tested.errors[1].top1_error, tested.errors[1].top5_error))]
+        confusion = Confusion(tested.predictions, np.arange(net.num_classes), net.num_classes)
+        worst = worst_images(tested, prepared)
+        if net.num_classes <= _DRAWN:
+            pictures["val/confusion"] = render(confusion_figure(prepared.names, confusion.counts))
+        if worst:
+            pictures["val/worst_images"] = render(wrong_images_figure(worst))
+        values |= _mistakes(confusion, prepared.names)
+        values["images"] = len(tested.predictions.labels)
+        values["worst"] = [(image, _source(image.pixels)) for image in worst]
+    if history and history.test:
+        test = history.test
+        values["errors"].append((test["crops"], (test["top1_error"], test["top5_error"])))
     if config:
         values |= _settings(run, config)
-    template = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text())
-    html = template.render(
-        **values,
-        name=name,
-        net=net,
-        parameters=sum(value.numel() for value in net.parameters()),
-        best_epoch=best_epoch,
-        interval=wilson_interval,
-        filters=_source(render(filters)),
-        note=grey_note(model.mean),
+    html = (
+        jinja2.Environment(autoescape=True)
+        .from_string(Path(__file__).with_suffix(".html").read_text())
+        .render(
+            **values,
+            name=name,
+            net=net,
+            parameters=sum(value.numel() for value in net.parameters()),
+            config=config,
+            interval=wilson_interval,
+            note=grey_note(model.mean),
+            pictures={picture: _source(pixels) for picture, pixels in pictures.items() if "worst" not in picture},
+        )
     )
-    path = output or run / REPORT
+    path, events = output or run / REPORT, run / TENSORBOARD / _EVENTS
     atomic_write(path, lambda file: file.write(html.encode(errors="replace")))  # names of files may not be UTF-8
-    if pictures:
-        folder = run / TENSORBOARD / _EVENTS
-        for events in folder.glob("events.out.tfevents.*"):
-            events.unlink()
-        with SummaryWriter(str(folder)) as writer:
+    if tested:
+        for file in events.glob("events.out.tfevents.*"):
+            file.unlink()
+        with SummaryWriter(str(events)) as writer:
             for picture, pixels in pictures.items():
-                writer.add_image(picture, pixels, history.best_step() if history else 0, dataformats="HWC")
+                if picture != "filters":
+                    writer.add_image(picture, pixels, history.best_step() if history else 0, dataformats="HWC")
     return path
 
 
@@ -122,7 +121,7 @@ def _mistakes(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
     order = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:_LISTED]
     rows = [(names[i], round(errors[i] * images[i]), images[i]) for i in order.tolist() if images[i]]
     pairs = [(names[pair.label], names[pair.predicted], pair.images) for pair in confusion.most_confused()]
-    return {"confusion": confusion, "class_errors": rows, "confused": pairs}
+    return {"class_errors": rows, "confused": pairs}
 
 
 def _settings(run: Path, config: dict[str, Any]) -> dict[str, Any]:

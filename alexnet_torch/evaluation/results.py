@@ -1,16 +1,15 @@
-"""What evaluate writes of the scores on a test set: tables for people, one JSON document, a CSV file of predictions."""
+"""Scores of models on a test set, and what evaluate writes of them: tables, one JSON document, a CSV file."""
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.class_matching import ClassMatch
@@ -27,8 +26,10 @@ MOST_CELLS = 25_000_000  # of a confusion matrix in a JSON document
 
 @dataclass(frozen=True)
 class SetResult:
-    """Scores on a test set."""
+    """The scores of a model, or of an average, on a test set, with a number of crops."""
 
+    name: str
+    crops: int
     errors: EvalResult  # among all of the model's classes
     among_set: EvalResult | None  # among the set's classes, if the set lacks some of the model's
     confusion: Confusion  # rows: the set's classes; columns: the model's
@@ -37,32 +38,71 @@ class SetResult:
 
 
 @dataclass(frozen=True)
-class SetResults:
-    """Scores by number of crops: of each model in order and, if there are several, of their average, which is last."""
+class SetScores:
+    """Scores by number of crops, of each model in order and, if there are several, of their average."""
 
-    rows: list[str]  # names of the models, and of the average
-    by_crops: dict[int, list[SetResult]]
-    images: int  # that were scored
+    test_set: TestSet
+    model: TrainedModel  # one of the models: all have the same classes
+    match: ClassMatch  # the set's classes among these
+    results: list[SetResult]
     skipped: list[str]  # messages about images that were left out
+
+    def text(self) -> str:
+        """Returns the tables of errors in %: among all classes and the set's, by ReaL labels, of corruptions."""
+        own, of_model = len(self.match.indices), self.match.model_classes
+        parts = [_error_table([(r.name, r.crops, r.errors) for r in self.results], of_model)]
+        if self.match.is_subset:
+            among_set = [(r.name, r.crops, r.among_set) for r in self.results if r.among_set]
+            parts.insert(0, f"among the model's {of_model:,} classes:")
+            parts += [f"among the set's {own:,} classes:", _error_table(among_set, own)]
+        for each in self.results:
+            if each.real:
+                error = f"{each.name}: {_crops(each.crops)}, error by ReaL labels {percent(each.real[1], 1)}"
+                parts.append(f"{error} of {each.real[0]:,} images that have some")
+            if each.corruptions:
+                parts.append(_corruptions_text(each.name, own, each.corruptions))
+        if self.skipped:
+            parts.append(f"{len(self.skipped):,} unreadable image(s) left out, such as {self.skipped[0]}")
+        return "\n".join(parts)
+
+    def json_values(self) -> dict[str, Any]:
+        """Returns the scores as values for JSON: errors as fractions, null for a number that is not finite.
+
+        `confusion` has a row for each of `classes` and a column for each of `model_classes`; null above MOST_CELLS.
+        """
+        labels, test_set = self.model.labels, self.test_set
+        classes = [labels[index] for index in self.match.indices]
+        return {
+            "data": str(test_set.root),
+            "form": test_set.form,
+            "images": len(test_set.split) - len(self.skipped),
+            "left_out": self.skipped,
+            "matched_by": self.match.how,
+            "classes": classes,
+            "identities": [each.identity for each in test_set.classes],
+            "model_classes": list(labels),
+            "model_identities": list(self.model.classes),
+            "results": [_result_json(each, classes, labels) for each in self.results],
+        }
 
 
 def score_test_set(
     models: Mapping[str, TrainedModel],
     test_set: TestSet,
     match: ClassMatch,
-    num_crops: int = 10,
+    crops: Sequence[int] = (1, 10),
     real: RealLabels | None = None,
     csv_file: Path | None = None,
     skip_bad: bool = False,
     cache: str = "auto",
-) -> SetResults:
+) -> SetScores:
     """Scores models and their average on a test set, which is read and decoded once for all of them.
 
     Args:
         models: by name; of any architecture and image size, with the same classes.
         test_set: with the same classes or some of them.
         match: the set's classes among the models'.
-        num_crops: 1; or 5 or 10, which give the scores of the centre crop, too.
+        crops: the numbers of crops to test with: of 1, 5 and 10, at most one besides 1.
         real: ReaL labels to score by, too.
         csv_file: for the predictions: of the average, if there are several models, over the most crops.
         skip_bad: whether unreadable images are left out.
@@ -73,8 +113,9 @@ def score_test_set(
             network's output is not finite.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
-    classes, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
-    with _csv_rows(csv_file, labels) as write_rows:
+    first, classes, skipped = networks[0], torch.from_numpy(match.indices), list[str]()
+    labels, most = first.labels, min(5, len(first.labels))
+    with _csv_writer(csv_file, most) as writer:
 
         def watch(batch: ImageBatch, log_probs: LogProbs) -> None:
             assert batch.indices is not None
@@ -82,16 +123,21 @@ def score_test_set(
             for of_crops in log_probs.values():
                 for name, values in zip(names, of_crops, strict=False):
                     require_finite(values, [f"{name}: {file}" for file in files])
-            write_rows(files, classes[batch.labels], log_probs[num_crops][-1])
+            if writer:
+                top = log_probs[max(crops)][-1].topk(most, dim=1)
+                columns = classes[batch.labels].tolist(), top.indices.tolist(), top.values.exp().tolist()
+                for file, label, best, probabilities in zip(files, *columns, strict=True):
+                    numbers = [f"{probability:.6g}" for probability in probabilities]
+                    writer.writerow([file, labels[label], *(labels[i] for i in best), *numbers])
 
         batches = image_batches(test_set, networks, cache, skip_bad, skipped)
-        scores = score(networks, batches, num_crops, classes, watch=watch) or {}
+        scores = score(networks, batches, max(crops), classes, watch=watch) or {}
 
-    def result(each: Scores) -> SetResult:
+    def result(name: str, crops: int, each: Scores) -> SetResult:
         predictions = each.predictions(len(keys))
-        is_wrong = match.indices[predictions.labels] != predictions.predicted
         corruptions = counted = None
         if test_set.group_of is not None:
+            is_wrong = match.indices[predictions.labels] != predictions.predicted
             group_of = test_set.group_of[predictions.indices]
             corruptions = CorruptionErrors.of_groups(test_set.groups, group_of, is_wrong)
         if real:
@@ -99,87 +145,41 @@ def score_test_set(
             counted = images, wrong / images if images else None
         among_set = each.among_set.result() if each.among_set else None
         confusion = Confusion(predictions, match.indices, len(labels))
-        return SetResult(each.result(), among_set, confusion, corruptions, counted)
+        return SetResult(name, crops, each.result(), among_set, confusion, corruptions, counted)
 
     rows = [*names, f"average of {len(names)}"] if len(names) > 1 else names
-    by_crops = {n: [result(each) for each in per_model] for n, per_model in scores.items()}
-    return SetResults(rows, by_crops, len(keys) - len(skipped), skipped)
+    results = [result(name, n, each) for n in crops for name, each in zip(rows, scores[n], strict=True)]
+    return SetScores(test_set, first, match, results, skipped)
 
 
 @contextmanager
-def _csv_rows(path: Path | None, classes: Sequence[str]) -> Iterator[Callable[[Sequence[str], Tensor, Tensor], None]]:
-    """Yields a function that writes the rows of a batch, by files, labels (n,) and log-probabilities (n, classes).
-
-    A row has file, label, the five most probable classes and their probabilities. The file appears if the block raises
-    no exception; names of files that are not UTF-8 keep their bytes.
-    """
+def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
+    """Yields a csv.writer of a file that appears if the block raises nothing; names keep bytes that are not UTF-8."""
     if path is None:
-        yield lambda *_: None
+        yield None
         return
     if path.is_dir():
         raise UserError(f"--csv {path}: is a folder; name a file")
-    most = min(5, len(classes))
-
-    def write(file: BinaryIO, rows: Iterable[Sequence[str]]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        with writing(f"--csv {path}"):
-            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
-
-    def write_batch(files: Sequence[str], labels: Tensor, log_probs: Tensor) -> None:
-        top = log_probs.topk(most, dim=1)
-        rows = zip(files, labels.tolist(), top.indices.tolist(), top.values.exp().tolist(), strict=True)
-        write(
-            file, ([f, classes[k], *(classes[i] for i in best), *(f"{p:.6g}" for p in ps)] for f, k, best, ps in rows)
-        )
-
-    stack = ExitStack()
-    with writing(f"--csv {path}"):
-        file = stack.enter_context(atomic_file(path))
-    with stack:  # an error of the block is not the file's
-        numbers = range(1, most + 1)
-        write(file, [["file", "label", *(f"guess{i}" for i in numbers), *(f"probability{i}" for i in numbers)]])
-        yield write_batch
-        with writing(f"--csv {path}"):
-            stack.close()
-
-
-def results_text(test_set: TestSet, match: ClassMatch, results: SetResults, crops: Sequence[int]) -> str:
-    """Returns the tables of errors in % with some numbers of crops: among all classes and the set's, by ReaL labels."""
-    shown = {n: results.by_crops[n] for n in crops}
-    all_errors = {n: [result.errors for result in per_model] for n, per_model in shown.items()}
-    table = error_table(results.rows, all_errors, match.model_classes)
-    parts = [f"among the model's {match.model_classes:,} classes:\n{table}" if match.is_subset else table]
-    if match.is_subset:
-        among = {n: [r.among_set for r in per_model if r.among_set] for n, per_model in shown.items()}
-        own = len(match.indices)
-        parts.append(f"among the set's {own:,} classes:\n{error_table(results.rows, among, own)}")
-    for n, per_model in shown.items():
-        for name, result in zip(results.rows, per_model, strict=True):
-            if result.real:
-                images, error = result.real
-                label = f"{name}: {_crops(n)}, error by ReaL labels"
-                parts.append(f"{label} {percent(error, 1)} of {images:,} images that have some")
-            if result.corruptions:
-                parts.append(_corruptions_text(name, len(test_set.classes), result.corruptions))
-    if results.skipped:
-        parts.append(f"{len(results.skipped):,} unreadable image(s) left out, such as {results.skipped[0]}")
-    return "\n".join(parts)
+    with writing(f"--csv {path}"), atomic_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        writer, numbers = csv.writer(text, lineterminator="\n"), range(1, most + 1)
+        writer.writerow(["file", "label", *(f"guess{i}" for i in numbers), *(f"probability{i}" for i in numbers)])
+        yield writer
+        text.detach()  # writes what it holds
 
 
 def _crops(number: int) -> str:
     return "centre crop" if number == 1 else f"{number} crops"
 
 
-def error_table(rows: Sequence[str], results: Mapping[int, Sequence[EvalResult]], classes: int) -> str:
-    """Returns a table of errors in %, by the number of crops; of fewer than six classes without top-5 errors."""
-    columns = {f"{_crops(n)}, top-1": [r.top1_error for r in each] for n, each in results.items()}
-    if classes > 5:
-        by_crops = {f"{_crops(n)}, top-5": [r.top5_error for r in each] for n, each in results.items()}
-        pairs = zip(columns.items(), by_crops.items(), strict=True)
-        columns = dict(column for pair in pairs for column in pair)
-    cells = [[name, *(f"{errors[i]:.2%}" for errors in columns.values())] for i, name in enumerate(rows)]
-    return text_table(["error", *columns], cells)
+def _error_table(results: Sequence[tuple[str, int, EvalResult]], classes: int) -> str:
+    """Returns a table of errors in %, a column for each number of crops; without top-5 errors of few classes."""
+    rows, headings = dict[str, list[str]](), dict[str, None]()
+    for name, crops, errors in results:
+        shown = {1: errors.top1_error, 5: errors.top5_error} if classes > 5 else {1: errors.top1_error}
+        headings |= dict.fromkeys(f"{_crops(crops)}, top-{k}" for k in shown)
+        rows.setdefault(name, [name]).extend(map(percent, shown.values()))
+    return text_table(["error", *headings], list(rows.values()))
 
 
 def _corruptions_text(name: str, classes: int, errors: CorruptionErrors) -> str:
@@ -201,62 +201,27 @@ def _corruptions_text(name: str, classes: int, errors: CorruptionErrors) -> str:
     return "\n".join(lines)
 
 
-def results_json(
-    test_set: TestSet, model: TrainedModel, match: ClassMatch, results: SetResults, crops: Sequence[int]
-) -> dict[str, Any]:
-    """Returns the scores as values for JSON; a number that is not finite is null.
-
-    Errors are fractions. `confusion` has a row for each of `classes` and a column for each of `model_classes`; it is
-    null for more than MOST_CELLS.
-
-    Args:
-        test_set: that was scored.
-        model: one of the models: all have the same classes.
-        match: the set's classes among these.
-        results: the scores.
-        crops: the numbers of crops to show.
-    """
-    classes = [model.labels[index] for index in match.indices]
-    return {
-        "data": str(test_set.root),
-        "form": test_set.form,
-        "images": results.images,
-        "left_out": results.skipped,
-        "matched_by": match.how,
-        "classes": classes,
-        "identities": [each.identity for each in test_set.classes],
-        "model_classes": list(model.labels),
-        "model_identities": list(model.classes),
-        "results": [
-            {"run": name, "crops": n, **_result_json(result, classes, model.labels)}
-            for n in crops
-            for name, result in zip(results.rows, results.by_crops[n], strict=True)
-        ],
-    }
-
-
 def _result_json(result: SetResult, classes: Sequence[str], model_classes: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = _errors_json(result.errors)
+    values: dict[str, Any] = {"run": result.name, "crops": result.crops, **_errors_json(result.errors)}
     if result.among_set:
         values["among_set_classes"] = _errors_json(result.among_set)
     if result.real:
-        values["real"] = {"images": result.real[0], "top1_error": result.real[1]}
+        values["real"] = dict(zip(("images", "top1_error"), result.real, strict=True))
     if errors := result.corruptions:
         values["corruptions"] = {
             name: {"mean": errors.means.get(name), **{str(s): error for s, error in by_severity.items()}}
             for name, by_severity in errors.by_severity.items()
         }
         values["mce"], values["mce_lacks"] = errors.mce, errors.missing
-    confusion = result.confusion
-    return values | {
-        "class_images": confusion.images.tolist(),
-        "class_errors": [_finite(error) for error in confusion.class_errors().tolist()],
-        "most_confused": [
-            {"class": classes[pair.label], "taken_for": model_classes[pair.predicted], "images": pair.images}
-            for pair in confusion.most_confused()
-        ],
-        "confusion": confusion.counts.tolist() if len(classes) * len(model_classes) <= MOST_CELLS else None,
-    }
+    confusion, cells = result.confusion, len(classes) * len(model_classes)
+    values["class_images"] = confusion.images.tolist()
+    values["class_errors"] = [_finite(error) for error in confusion.class_errors().tolist()]
+    values["most_confused"] = [
+        {"class": classes[pair.label], "taken_for": model_classes[pair.predicted], "images": pair.images}
+        for pair in confusion.most_confused()
+    ]
+    values["confusion"] = confusion.counts.tolist() if cells <= MOST_CELLS else None
+    return values
 
 
 def _errors_json(errors: EvalResult) -> dict[str, float | None]:

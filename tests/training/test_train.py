@@ -423,7 +423,7 @@ def test_evaluate_prints_the_errors_of_training_and_of_the_average(finished: Pat
     ("change", "message"),
     [
         (None, "evaluate: name at least one run's folder|Required"),
-        (["class0", "class1", "dog"], r"other: its classes differ from those of .*run: it lacks 'class2'"),
+        (["class0", "class1", "dog"], r"other: its classes differ from those of .*run: only one of them has 'class2'"),
         (["class1", "class0", "class2"], r"other: its classes differ from those .*run: they are in a different order"),
         ("--data", r"--data .*: 1 of its 4 classes is none of the classes of .*run: class3; name a set of the model's"),
     ],
