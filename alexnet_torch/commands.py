@@ -165,12 +165,14 @@ def evaluate_command(
         raise UserError(f"evaluate: {name} does not say which images it was trained on; name some with --data")
     root = data_folder(data)
     test_set = find_test_set(root, held_out_part(runs, root))
-    match = match_classes(first.classes, name, test_set.classes, f"--data {data}", first.names)
+    match = match_classes(first.classes, name, test_set.source.classes, f"--data {data}", first.names)
     real_labels = RealLabels(real, model_identities(first.classes)) if real else None
     if real_labels:
         real_labels.check_names(test_set.split.keys)
     if test_set.cropped_side and crops not in (None, 1):
-        raise UserError(f"--crops {crops}: the images of {test_set.root} are centre crops already; use --crops 1")
+        raise UserError(
+            f"--crops {crops}: the images of {test_set.source.root} are centre crops already; use --crops 1"
+        )
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
     tested = [crops] if crops else [1] if test_set.cropped_side else [1, default_num_crops(list(models.values()))]
     scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache)

@@ -73,13 +73,13 @@ class SetScores:
         labels, test_set = self.model.labels, self.test_set
         classes = [labels[index] for index in self.match.indices]
         return {
-            "data": str(test_set.root),
-            "form": test_set.form,
+            "data": str(test_set.source.root),
+            "form": test_set.source.form,
             "images": len(test_set.split) - len(self.skipped),
             "left_out": self.skipped,
             "matched_by": self.match.how,
             "classes": classes,
-            "identities": [each.identity for each in test_set.classes],
+            "identities": [each.identity for each in test_set.source.classes],
             "model_classes": list(labels),
             "model_identities": list(self.model.classes),
             "results": [_result_json(each, classes, labels) for each in self.results],

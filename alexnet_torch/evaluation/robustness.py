@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from alexnet_torch.data.decode import image_size
 from alexnet_torch.data.sources.classes import class_of, class_order, imagenet_indices
 from alexnet_torch.data.sources.layouts import read_class_folders
 from alexnet_torch.data.sources.listing import FileReader, Listing
-from alexnet_torch.data.sources.source import SourceSplit
+from alexnet_torch.data.sources.source import Source, SourceFiles, SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 
@@ -70,7 +69,9 @@ def find_corruptions(root: Path) -> list[tuple[str, str]]:
     ]
 
 
-def list_corruptions(root: Path, corruptions: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def list_corruptions(
+    root: Path, corruptions: Sequence[tuple[str, str]]
+) -> tuple[Source, tuple[str, ...], np.ndarray, int | None]:
     """Lists the images of all corruptions; returns the fields of a TestSet, with a group for each.
 
     Raises:
@@ -100,16 +101,16 @@ def list_corruptions(root: Path, corruptions: Sequence[tuple[str, str]]) -> dict
     split = SourceSplit("val", paths, np.concatenate(labels), FileReader(root, paths))
     cropped = CROPPED_SIDE if image_size(split.read(0)) == (CROPPED_SIDE, CROPPED_SIDE) else None
     form = f"ImageNet-C, {len(corruptions)} of corruption and severity"
-    return {
-        "form": form + (f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""),
-        "root": root,
-        "classes": tuple(map(class_of, classes)),
-        "split": split,
-        "skipped": listing.skipped,
-        "groups": tuple(names),
-        "group_of": np.concatenate(groups),
-        "cropped_side": cropped,
-    }
+    form += f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""
+    source = Source(
+        form,
+        root,
+        tuple(map(class_of, classes)),
+        (split,),
+        SourceFiles([], *np.empty((2, 0), np.int64)),
+        listing.skipped,
+    )
+    return source, tuple(names), np.concatenate(groups), cropped
 
 
 @dataclass(frozen=True)

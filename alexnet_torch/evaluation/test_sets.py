@@ -15,9 +15,9 @@ from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_
 from alexnet_torch.data.loader import Loader, decode_ahead
 from alexnet_torch.data.manifest import MANIFEST, stale_reason
 from alexnet_torch.data.prepared_images import PreparedImages, load_map, load_prepared
-from alexnet_torch.data.sources.classes import WNID, SourceClass
+from alexnet_torch.data.sources.classes import WNID
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Skipped, Source, SourceSplit
+from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.robustness import find_corruptions, list_corruptions
@@ -38,30 +38,24 @@ KNOWN_SETS = {
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images with known classes."""
+    """The validation images of a source; in groups that are scored separately, too, such as "snow/3", if it has any."""
 
     __test__ = False  # no class of tests, for pytest
 
-    form: str  # as people call it
-    root: Path  # the folder or file that --data names
-    classes: tuple[SourceClass, ...]  # that the labels are of
-    split: SourceSplit  # the images, in their order
-    skipped: Skipped  # what is no image
-    groups: tuple[str, ...] = ()  # of images that are scored separately, too, such as "snow/3"; often none
+    source: Source
+    groups: tuple[str, ...] = ()
     group_of: np.ndarray | None = None  # (n,) int64, each image's group
     cropped_side: int | None = None  # side of the images in pixels, if they are centre crops already
-    source: Source | None = None  # what the set is the validation images of, if it is
 
-    @classmethod
-    def of_source(cls, source: Source) -> "TestSet":
-        """Returns the validation images of a source."""
-        val = source.split("val")
-        return cls(source.form, source.root, source.classes, val, source.skipped, source=source)
+    @property
+    def split(self) -> SourceSplit:
+        """The images, in their order."""
+        return self.source.split("val")
 
     def describe(self) -> str:
         """Returns one line for people: form, numbers of classes and images, what was skipped."""
-        counts = f"{len(self.classes):,} classes, {len(self.split):,} images"
-        return f"--data {self.root}: {self.form}, {counts}{self.skipped}"
+        counts = f"{len(self.source.classes):,} classes, {len(self.split):,} images"
+        return f"--data {self.source.root}: {self.source.form}, {counts}{self.source.skipped}"
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
@@ -82,7 +76,7 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
-    """Lists the images of a test set, without decoding any; where there is val/, train/ is not needed and not listed.
+    """Lists the images of a test set, without decoding any; beside val/, train/ is not needed and not listed.
 
     Args:
         root: a folder of class folders, or one with val/, or one that contains nothing but such a folder; ImageNet-C,
@@ -93,18 +87,18 @@ def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
         UserError: there is nothing, or no validation images; the message says what is missing.
     """
     if val_split:
-        return TestSet.of_source(with_validation(open_source(root), val_split))
+        return TestSet(with_validation(open_source(root), val_split))
     if root.is_dir() and (corruptions := find_corruptions(root)):
-        return TestSet(**list_corruptions(root, corruptions))
+        return TestSet(*list_corruptions(root, corruptions))
     source = open_source(root, test=True)
-    if source.form.startswith("class folders") and all(
-        WNID.fullmatch(each) or each.isdigit() for each in source.identities
-    ):
-        place = source.root.absolute()
-        for name in (place.parent.name.lower(), place.name.lower()):
-            known = [known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", name)]
-            source = replace(source, form=known[0] if known else source.form)
-    return TestSet.of_source(source)
+    is_imagenet = all(WNID.fullmatch(each) or each.isdigit() for each in source.identities)
+    if source.form.startswith("class folders") and is_imagenet:
+        for folder in (source.root.absolute().parent, source.root.absolute()):
+            found = [
+                known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", folder.name, re.I)
+            ]
+            source = replace(source, form=found[0]) if found else source
+    return TestSet(source)
 
 
 def image_batches(
@@ -139,7 +133,7 @@ def image_batches(
                 yield ImageBatch(images, torch.from_numpy(labels[decoded.indices]), decoded.indices)
             bar.update(len(decoded.indices) + len(decoded.bad))
     if len(skipped) == len(labels):
-        raise UserError(f"--skip-bad: no image of {test_set.root} can be read; the first: {skipped[0]}")
+        raise UserError(f"--skip-bad: no image of {test_set.source.root} can be read; the first: {skipped[0]}")
 
 
 def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[PreparedImages] | None:
@@ -148,16 +142,16 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
     A map is taken only if it is complete, and the files have not changed since. A prepared map is its own, and must
     have the one side that is needed.
     """
-    if test_set.source and test_set.source.map_side is not None:
+    if test_set.source.map_side is not None:
         return [load_map(test_set.source, side) for side in sides]
-    home, prefix, stored = cache_folder(cache), prefix_of(test_set.root), []
-    source = test_set.source if test_set.source and len(test_set.source.splits) > 1 else None
+    home, prefix, stored = cache_folder(cache), prefix_of(test_set.source.root), []
+    source = test_set.source if len(test_set.source.splits) > 1 else None
     for side in sides:
         # looked for without listing train/, which takes seconds for a million images
         if cache == "none" or not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):
             return None
         try:
-            source = source or open_source(test_set.root)
+            source = source or open_source(test_set.source.root)
         except UserError:  # its training images have changed since: it is no data set for training any more
             return None
         target = CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side, has_maps=True)

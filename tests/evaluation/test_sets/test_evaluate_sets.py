@@ -106,13 +106,13 @@ def test_only_imagenets_classes_make_a_known_set(imagenet_a: Path, tmp_path: Pat
         target = tmp_path / folder
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(imagenet_a)
-        return find_test_set(target).form
+        return find_test_set(target).source.form
 
     assert form("a/sketch") == form("b/imagenet-sketch") == "ImageNet-Sketch"
     assert form("c/imagenetv2-top-images-format-val") == "ImageNet-V2"
     make_images(tmp_path / "own", val=1)
     (tmp_path / "own/val").rename(tmp_path / "own/sketch")
-    assert find_test_set(tmp_path / "own/sketch").form == "class folders"
+    assert find_test_set(tmp_path / "own/sketch").source.form == "class folders"
 
 
 @pytest.mark.parametrize("layout", ["{root}/val", "{root}/sketch"])
