@@ -170,9 +170,7 @@ def evaluate_command(
     if real_labels:
         real_labels.check_names(test_set.split.keys)
     if test_set.cropped_side and crops not in (None, 1):
-        raise UserError(
-            f"--crops {crops}: the images of {test_set.source.root} are centre crops already; use --crops 1"
-        )
+        raise UserError(f"--crops {crops}: the images of {root} are centre crops already; use --crops 1")
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
     tested = [crops] if crops else [1] if test_set.cropped_side else [1, default_num_crops(list(models.values()))]
     scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache)

@@ -92,10 +92,10 @@ def list_corruptions(
             )
         classes = own
         for label, identity in enumerate(own):
-            files = sorted(listed[identity].members)
-            paths += files
-            labels.append(np.full(len(files), label, np.int64))
-            groups.append(np.full(len(files), group, np.int64))
+            members = sorted(listed[identity].members)
+            paths += members
+            labels.append(np.full(len(members), label, np.int64))
+            groups.append(np.full(len(members), group, np.int64))
     if not paths:
         raise UserError(f"--data {root}: {names[0]} has no images in class folders; unpack it again")
     split = SourceSplit("val", paths, np.concatenate(labels), FileReader(root, paths))
