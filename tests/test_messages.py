@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
-from tests.support.caffe_files import SIZE, caffemodel, field, packed_data, random_caffe_weights
+from alexnet_torch.errors import UserError
+from alexnet_torch.weights.inputs import mean_from_option
+from tests.support.caffe_files import field, packed_data
 from tests.support.commands import run_cli, run_train
 from tests.support.image_sets import small_set, tar_of, write_official, write_shards
 from tests.support.paths import PROJECT
@@ -68,18 +70,12 @@ def test_what_a_message_says_to_do_destroys_nothing() -> None:
 
 
 def test_damaged_means_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "net.caffemodel").write_bytes(caffemodel(random_caffe_weights()))
-    shape = field(7, field(1, b"\x03\x08\x08"))
-    (tmp_path / "few.binaryproto").write_bytes(shape + packed_data(np.zeros(5, np.float32)))
-    np.save(tmp_path / "flat.npy", np.zeros((8, 8), np.float32))
-    for name, message in (
-        ("few.binaryproto", r"has shape \(3, 8, 8\) but 5 values"),
-        ("flat.npy", r"is \(8, 8\), but"),
-    ):
-        given = ["--image-size", str(SIZE), "--mean", tmp_path / name, "--output", tmp_path / "run"]
-        done = run_cli("import", tmp_path / "net.caffemodel", *given)
-        assert done.returncode == 2
-        assert re.search(rf"{name}: .*{message}", done.stderr), done.stderr
+    few, flat = tmp_path / "few.binaryproto", tmp_path / "flat.npy"
+    few.write_bytes(field(7, field(1, b"\x03\x08\x08")) + packed_data(np.zeros(5, np.float32)))
+    np.save(flat, np.zeros((8, 8), np.float32))
+    for file, message in ((few, r"has shape \(3, 8, 8\) but 5 values"), (flat, r"is \(8, 8\), but must be")):
+        with pytest.raises(UserError, match=rf"{file.name}: .*{message}"):
+            mean_from_option(str(file), 8)
 
 
 def test_tars_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -92,7 +88,7 @@ def test_tars_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         tar_of([("a.jpg", b"x"), ("a.cls", b"1"), ("a.jpg", b"x")])
     )
     for name, message in (
-        ("mixed", "has .* to train on and .* to validate; give both splits in one form"),
+        ("mixed", "its archives are of different kinds: .*; move those of one kind elsewhere"),
         ("twice", r"contains a\.jpg twice; make the shard again"),
     ):
         done = run_train("--data", tmp_path / name, "--output", tmp_path / "run")
