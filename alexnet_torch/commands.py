@@ -87,9 +87,9 @@ def prepare_command(
     _require_at_least(0, seed=seed)
     if val_split is not None and not 0 < val_split < 1:
         raise UserError(f"--val-split {val_split:g}: must be between 0 and 1, such as 0.1")
+    from alexnet_torch.data.cache_build import prepare_ahead
     from alexnet_torch.data.decode import decoded_side
     from alexnet_torch.data.digits import data_folder
-    from alexnet_torch.data.prepare_ahead import prepare_ahead
     from alexnet_torch.data.sources.val_split import ValSplit
 
     side, chosen = decoded_side(image_size), ValSplit(val_split, seed) if val_split else None

@@ -1,25 +1,20 @@
 """Image files of any kind are decoded to RGB squares."""
 
+import ctypes
+import functools
 import logging
+import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-
-from alexnet_torch.data.decode_limits import (
-    LARGE_PIXELS,
-    MAX_PIXELS,
-    read_bounded,
-    reduced_in_bands,
-    require_bounded,
-    silence_libtiff,
-)
-from alexnet_torch.data.pixel_ranges import PixelRange, UnknownRange, has_16_bits, pixel_range
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 VERSION = 3
 """Version of the decoded pixels: raised when they change, so that caches are built again."""
@@ -30,15 +25,27 @@ JPEG_MARGIN = 1.5
 The mean difference from full decoding is then well below a grey level; with 1, just below: benchmarks/results/input.md.
 """
 
+MAX_BYTES = 1 << 30  # of an image file
+MAX_PIXELS = 1 << 28  # of an image: about a gigabyte, and a worker on each core decodes one
+LARGE_PIXELS = 1 << 25  # more are reduced before they are resized: other copies of them would take gigabytes
+SUBFILE_TYPE, PREVIEW = 254, 1  # a tag of TIFF
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many by the header, and warns in between
 # Pillow's warnings repeat for each file; not within `decode_bytes`: catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
 # else Python prints its messages on stderr, without the file's name, where a program configures no logging
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-
-def decoded_side(image_size: int) -> int:
-    """Returns the side of the decoded squares for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
-    return 256 if image_size == 227 else round(image_size * 256 / 224)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The transposition that undoes each of EXIF's orientations; 1 is upright."""
 
 
 class UnreadableImage(Exception):
@@ -50,6 +57,21 @@ class UnreadableImage(Exception):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+def decoded_side(image_size: int) -> int:
+    """Returns the side of the decoded squares for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
+    return 256 if image_size == 227 else round(image_size * 256 / 224)
+
+
+def read_bounded(path: Path) -> bytes:
+    """Returns a file's content; raises OSError if it is huge, or no file: reading a pipe would wait for ever."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a file")
+    if status.st_size > MAX_BYTES:
+        raise OSError(f"the file has {status.st_size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f}; make it smaller")
+    return path.read_bytes()  # Pillow would read it in pieces, and start the decoder again for each
 
 
 def image_size(content: bytes) -> tuple[int, int] | None:
@@ -88,9 +110,16 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
         UnreadableImage: the content is no image, is truncated, is too large, or has pixels without a defined range.
     """
     try:
-        square = _decoded_square(content, side)
+        with Image.open(BytesIO(content)) as image:
+            if isinstance(image, TiffImageFile):
+                _silence_libtiff()
+            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
+            image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
+            square = _rgb_square(image, side)
     except UnidentifiedImageError as error:
         reason = "not an image of a known kind" if content else "empty file"
+        if content[4:8] == b"ftyp":
+            reason = "a photograph in HEIC, or a film; convert it to JPEG"
         raise UnreadableImage(name, reason) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(name, f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from error
@@ -99,26 +128,6 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
     except Exception as error:  # of a damaged file, Pillow's decoders raise almost any exception
         raise UnreadableImage(name, _reason(error)) from error
     return _resized(square, side)
-
-
-def _decoded_square(content: bytes, side: int) -> Image.Image:
-    """Returns the central square in RGB, upright; Pillow decides which exceptions it raises."""
-    with Image.open(BytesIO(content)) as image:
-        if image.format == "TIFF":
-            silence_libtiff()
-        # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
-        image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
-        require_bounded(image, content)
-        sixteen_bits = has_16_bits(image)
-        image.load()
-        return _rgb_square(image, side, pixel_range(image, sixteen_bits))
-
-
-def _rgb_square(image: Image.Image, side: int, pixels: PixelRange) -> Image.Image:
-    """Returns the central square of a loaded image in RGB, upright; reduced in size if it is large."""
-    if image.width * image.height > LARGE_PIXELS:
-        return _upright(reduced_in_bands(image, side, pixels.to_rgb), image)
-    return pixels.to_rgb(_square(_upright(image, image)))
 
 
 def decode_image(image: Image.Image, side: int) -> np.ndarray:
@@ -140,30 +149,79 @@ def decode_image(image: Image.Image, side: int) -> np.ndarray:
         image.fp.seek(position)
         return decode_bytes(content, side, name)
     try:
-        square = _rgb_square(image, side, pixel_range(image, has_16_bits(image)))
-    except UnknownRange as error:
+        return _resized(_rgb_square(image, side), side)
+    except ValueError as error:
         raise UnreadableImage(name, str(error)) from error
-    return _resized(square, side)
 
 
 def _reason(error: BaseException) -> str:
     """Returns the first line of an error's text, without the path: the message has it already."""
     text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
     # an index or a key that is missing tells nothing by itself
-    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError, UnknownRange))
+    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError))
     return text if told and text else f"damaged ({type(error).__name__}: {text})"
 
 
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The transposition that undoes each of EXIF's orientations; 1 is upright."""
+def _rgb_square(image: Image.Image, side: int) -> Image.Image:
+    """Returns the central square of an image in RGB, upright; reduced in size if it is large.
+
+    Raises a ValueError if the pixels' range is not known, which would have to be guessed.
+    """
+    # of colours of 16 bits, Pillow loads 8
+    has_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    image.load()
+    tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if tags.get(SUBFILE_TYPE) == PREVIEW:
+        raise ValueError("a raw photograph, whose first page is a preview; convert it to JPEG")
+    is_wide, is_scaled = image.mode.startswith(("I", "F")), image.format in ("PPM", "JPEG2000")
+    if image.mode in ("I", "F") and not is_scaled:
+        raise ValueError("32-bit and floating-point pixels have no defined range; convert them to 8 bits")
+    if is_wide and tags.get(BITSPERSAMPLE, (16,))[0] < 16:
+        raise ValueError("its pixels have more than 8 bits and less than 16; convert them to 8 bits")
+    if (is_wide or has_16_bits) and not is_scaled:
+        extrema: Any = image.getextrema()
+        bands: Any = [extrema] if is_wide else extrema[: 1 if image.mode == "LA" else 3]
+        largest = max(high for _, high in bands)
+        # as cameras and microscopes write them: as 16 bits they would be nearly black
+        if 0 < largest <= 4095 if is_wide else largest <= 15:
+            raise ValueError("its 16-bit pixels use 12 bits or less, so white is not known; convert them to 8 bits")
+    if image.format in ("BMP", "TGA") and image.mode == "RGBA" and not image.getchannel(3).getbbox():
+        image = image.convert("RGB")  # the fourth byte is not used
+    negative = is_wide and tags.get(PHOTOMETRIC_INTERPRETATION) == 0  # Pillow inverts those of 8 bits itself
+    if image.width * image.height <= LARGE_PIXELS:
+        upright = _upright(image, image)
+        # the square before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000
+        return _to_rgb(upright.crop(_square(upright)), negative)
+    # means over squares of pixels, a band of four million at a time; at least twice `side` pixels are left, so that the
+    # resize that follows decides the result. reduce() is exact for powers of two up to 16
+    left, top, right, _ = _square(image)
+    factor = max(factor for factor in (1, 2, 4, 8, 16) if factor == 1 or right - left >= 2 * side * factor)
+    size = (right - left) // factor
+    result, rows = Image.new("RGB", (size, size)), max(1, (1 << 22) // (size * factor * factor))
+    for y in range(0, size, rows):
+        box = (left, top + y * factor, left + size * factor, top + min(y + rows, size) * factor)
+        result.paste(_to_rgb(image.crop(box), negative).reduce(factor), (0, y))
+    return _upright(result, image)
+
+
+def _square(image: Image.Image) -> tuple[int, int, int, int]:
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    return left, top, left + short, top + short
+
+
+def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:
+    """Converts a loaded image of any mode to RGB, transparent pixels over white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # convert() would clip 0..65535 to 0..255
+        values = np.asarray(image).astype(np.int32).clip(0, 65535)
+        values = 65535 - values if negative else values
+        return Image.fromarray(((values * 510 + 65535) // (2 * 65535)).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
 
 
 def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
@@ -174,13 +232,6 @@ def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
     except Exception:  # of almost any kind, since Pillow reads the tags without a check
         return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
     return image if method is None else image.transpose(method)
-
-
-def _square(image: Image.Image) -> Image.Image:
-    # before the resize, not after: a 1 x 100,000 image would be scaled to 256 x 25,600,000
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    return image.crop((left, top, left + short, top + short))
 
 
 def _resized(image: Image.Image, side: int) -> np.ndarray:
@@ -194,3 +245,14 @@ def _resized(image: Image.Image, side: int) -> np.ndarray:
     for channel in range(3):  # NumPy would copy three of four channels at once three bytes at a time
         out[..., channel] = scaled[0, channel].numpy()
     return out
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stops libtiff from printing: it prints on stderr what Pillow also raises, without the file's name."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    for path in {line.split(maxsplit=5)[-1] for line in lines if "libtiff" in line}:
+        library = ctypes.CDLL(path)  # the one that Pillow loaded
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)

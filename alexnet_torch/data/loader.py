@@ -1,6 +1,6 @@
 """Batches of a split, in an order that the seed and the epoch decide; and of any images, decoded ahead."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.augment import Crops, centre_crops, centre_slice, random_crops
-from alexnet_torch.data.colour import ColourNoise
-from alexnet_torch.data.crop_reader import MAP_THREADS, FileCrops, crops_from_files, crops_from_map
+from alexnet_torch.data.augment import Crops, centre_crops, centre_slice, copy_crop, random_crops
+from alexnet_torch.data.cache import PreparedImages, Samples
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes, image_size
-from alexnet_torch.data.prepared_images import PreparedImages, Samples
+from alexnet_torch.data.image_map import ImageMap, load_native
+from alexnet_torch.data.pca_noise import PCANoise
 from alexnet_torch.data.sources.listing import FileReader
 from alexnet_torch.data.sources.source import SourceSplit
-from alexnet_torch.data.worker_processes import available_cores, map_in_workers
+from alexnet_torch.data.workers import available_cores, map_ahead, map_in_workers
+from alexnet_torch.errors import UserError
 from alexnet_torch.randomness import random_generator
+
+MAP_THREADS = 2  # that read a map: with the next batches requested ahead, more are of no use
+PREFETCH = 2  # batches for each worker that are decoded before they are consumed
+MAP_PREFETCH = 3  # batches read from a map before they are consumed
+FEW_IMAGES = 1000  # are decoded by threads, sooner than worker processes start
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Batch:
 class Loader:
     """Batches of one split, epoch by epoch.
 
-    The order, crops and colour noise of training batches are functions of (seed, epoch, sample);
+    The order, crops and PCA noise of training batches are functions of (seed, epoch, sample);
     validation batches have the split's order and the centre crop.
     """
 
@@ -48,7 +54,7 @@ class Loader:
     batch_size: int  # samples in a batch; the last batch of an epoch has the rest
     seed: int = 0
     mirror: bool = True  # whether training images are mirrored at random
-    colour: ColourNoise | None = None  # of training images
+    colour: PCANoise | None = None  # of training images
     # processes that decode if there is no memory map, else threads; one for each core by default
     workers: int | None = None
     pinned: bool = False  # whether images are in page-locked memory: a GPU copies from it without stopping the CPU
@@ -86,20 +92,18 @@ class Loader:
             order, crops = np.arange(n), centre_crops(n, side, self.image_size)
         starts = range(first_batch * self.batch_size, n, self.batch_size)
         batches = [order[start : start + self.batch_size] for start in starts]
-        if not batches:
-            return iter(())
-        return self._assemble(batches, self._read_crops(batches, crops), crops, noise)
+        return self._assemble(batches, self._read(batches, crops), crops, noise)
 
-    def _read_crops(self, batches: Sequence[np.ndarray], crops: Crops) -> Iterator[Tensor]:
+    def _read(self, batches: Sequence[np.ndarray], crops: Crops) -> Iterator[Tensor]:
         """Yields what this process reads of each batch: its slice, or a part of it if partners read the rest."""
         own = [_part(batch, self.slices) for batch in batches]
         if self.merge:
             own = [_part(rows, self.partners) for rows in own]
-        if self.samples.images is not None:
-            threads = min(self.workers or available_cores(), MAP_THREADS)
-            return crops_from_map(self.samples, crops, self.image_size, own, threads, self.pinned)
-        dataset = FileCrops(self.prepared, self.samples, crops, self.image_size)
-        return crops_from_files(dataset, own, self.workers or available_cores(), self.pinned)
+        workers, samples = self.workers or available_cores(), self.samples
+        if samples.images is not None:
+            return crops_from_map(samples, crops, self.image_size, own, min(workers, MAP_THREADS), self.pinned)
+        tasks = ((samples.split.take(rows), crops[rows], self.prepared.side, self.image_size) for rows in own)
+        return crops_from_files(tasks, max(1, min(workers, len(own))), self.pinned)
 
     def _assemble(
         self, batches: Sequence[np.ndarray], images: Iterator[Tensor], crops: Crops, noise: np.ndarray | None
@@ -122,8 +126,49 @@ def _part(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
     return np.array_split(rows, count)[index]
 
 
-FEW_IMAGES = 1000  # are decoded by threads, sooner than worker processes start
-PREFETCH = 2  # batches for each worker that are decoded before they are consumed
+def crops_from_map(
+    samples: Samples, crops: Crops, size: int, batches: Sequence[np.ndarray], threads: int, pinned: bool
+) -> Iterator[Tensor]:
+    """Yields the crops of each batch of sample indices, (N, size, size, 3) uint8, read ahead by threads."""
+    images: ImageMap | None = samples.images
+    assert images is not None
+    load_native()  # in this thread, once: else each of the others would compile it
+    # lazily, so in the thread that uses the batches and frees them: it gets the freed memory again, and the others
+    # would get new pages from the system, whose first use takes twice as long as the copy
+    empty = (torch.empty((len(rows), size, size, 3), dtype=torch.uint8, pin_memory=pinned) for rows in batches)
+
+    def read(task: tuple[int, Tensor]) -> Tensor:
+        number, batch = task
+        if number + threads < len(batches):  # the batches until then are being read
+            ahead = batches[number + threads]
+            images.read_ahead(samples.rows[ahead], crops[ahead], size)
+        images.read(samples.rows[batches[number]], crops[batches[number]], batch.numpy())
+        return batch
+
+    return map_ahead(ThreadPoolExecutor(threads, "batches"), read, enumerate(empty), MAP_PREFETCH)
+
+
+CropTask = tuple[SourceSplit, Crops, int, int]
+"""The samples of a batch, their crops, the side of the decoded squares and the size of the crops."""
+
+
+def crops_from_files(tasks: Iterable[CropTask], workers: int, pinned: bool) -> Iterator[Tensor]:
+    """Yields the crops of each batch, (N, size, size, 3) uint8, decoded ahead by worker processes."""
+    try:
+        for batch in map_in_workers(decode_crops, tasks, workers, PREFETCH * workers):
+            yield torch.from_numpy(batch).pin_memory() if pinned else torch.from_numpy(batch)
+    except UnreadableImage as error:
+        raise UserError(f"{error}; the file changed during the run: restore it, then continue with --resume") from error
+
+
+def decode_crops(task: CropTask) -> np.ndarray:
+    """Decodes a batch; returns its crops, (N, size, size, 3) uint8."""
+    split, crops, side, size = task
+    out = np.empty((len(split), size, size, 3), np.uint8)
+    for i, crop in enumerate(out):
+        image = decode_bytes(split.read(i), side, split.reader.location(i))
+        copy_crop(image, int(crops.top[i]), int(crops.left[i]), bool(crops.mirrored[i]), torch.from_numpy(crop))
+    return out
 
 
 @dataclass(frozen=True)
@@ -184,7 +229,9 @@ class _Decoder:
             content, name = split.read(index), split.reader.location(index)
             size, side = image_size(content) if self.required_side else None, self.required_side
             if size not in (None, (side, side)):  # None: decoding says why
-                return UnreadableImage(name, f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others")
+                return UnreadableImage(
+                    name, f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others of the set"
+                )
             crops = [(centre_slice(*square), decode_bytes(content, square[0], name)) for square in self.squares]
             return [image[centre, centre] for centre, image in crops]
         except UnreadableImage as error:

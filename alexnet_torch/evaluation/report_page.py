@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.evaluation.figures.curves import confusion_figure, curves_figure, read_history, wrong_images_figure
 from alexnet_torch.evaluation.figures.filters import filter_colours, filters_figure, grey_note
 from alexnet_torch.evaluation.figures.style import render, svg_text

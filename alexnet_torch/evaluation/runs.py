@@ -15,7 +15,7 @@ from alexnet_torch.recipes.settings import deciding
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, END, METRICS, TENSORBOARD, fix_of_damage, is_claimed
 
 if TYPE_CHECKING:  # they import torch, which the list of runs does not need
-    from alexnet_torch.data.prepared_images import PreparedImages
+    from alexnet_torch.data.cache import PreparedImages
     from alexnet_torch.data.sources.val_split import ValSplit
     from alexnet_torch.weights.model_file import TrainedModel
 
@@ -81,8 +81,8 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
     Returns None if they are unknown, as for imported weights, or `data` is "none". Raises a UserError if they have
     other classes than the model.
     """
+    from alexnet_torch.data.cache_build import prepare
     from alexnet_torch.data.digits import data_folder
-    from alexnet_torch.data.prepare import prepare
     from alexnet_torch.data.sources.classes import same_names
 
     settings = read_settings(run)

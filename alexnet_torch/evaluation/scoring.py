@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alexnet_torch.data.augment import centre_crops, subtract_mean
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Loader, decode_ahead
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EvalResult, Predictions, Scores, SumCounts
 from alexnet_torch.model.alexnet import AlexNet

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from alexnet_torch.data.cache_location import CacheFolder, cache_folder, prefix_of
+from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_folder, cache_prefix
+from alexnet_torch.data.cache_build import open_map
 from alexnet_torch.data.loader import Loader, decode_ahead
-from alexnet_torch.data.manifest import MANIFEST, stale_reason
-from alexnet_torch.data.prepared_images import PreparedImages, load_map, load_prepared
-from alexnet_torch.data.sources.classes import WNID
+    if test_set.source.map_side is not None:
+        return [open_map(test_set.source, side) for side in sides]
+    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.source.root), []
+    source = test_set.source if len(test_set.source.splits) > 1 else None
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -142,10 +144,17 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
     A map is taken only if it is complete, and the files have not changed since. A prepared map is its own, and must
     have the one side that is needed.
     """
+<<<<<<< HEAD
     if test_set.source.map_side is not None:
         return [load_map(test_set.source, side) for side in sides]
     home, prefix, stored = cache_folder(cache), prefix_of(test_set.source.root), []
     source = test_set.source if len(test_set.source.splits) > 1 else None
+=======
+    if test_set.source and test_set.source.map_side is not None:
+        return [open_map(test_set.source, side) for side in sides]
+    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.root), []
+    source = test_set.source if test_set.source and len(test_set.source.splits) > 1 else None
+>>>>>>> e3520e7 (The decoded cache in two modules, decoding processes in one, Pillow's limits)
     for side in sides:
         # looked for without listing train/, which takes seconds for a million images
         if cache == "none" or not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):
@@ -154,8 +163,8 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
             source = source or open_source(test_set.source.root)
         except UserError:  # its training images have changed since: it is no data set for training any more
             return None
-        target = CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side, has_maps=True)
-        if stale_reason(target) is not None:
+        try:
+            stored.append(CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side).load(skip_bad=True))
+        except Stale:
             return None
-        stored.append(load_prepared(target, skip_bad=True))
     return stored if all(each.val.keys == test_set.split.keys for each in stored) else None

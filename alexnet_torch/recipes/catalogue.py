@@ -7,7 +7,7 @@ Errors are top-1 / top-5 on ILSVRC-2012's validation images. This project has no
 from collections.abc import Callable
 from dataclasses import replace
 
-from alexnet_torch.data.colour import ColourNoise
+from alexnet_torch.data.pca_noise import PCANoise
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.recipes.recipe import EpochSchedule, PlateauSchedule, Recipe
@@ -27,7 +27,7 @@ def paper() -> Recipe:
     Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
     Expected: the paper's net has 40.7 / 18.2% with ten crops, and 1.5 points more with the centre crop.
     """
-    return Recipe(PAPER, PlateauSchedule(), colour=ColourNoise("paper"))
+    return Recipe(PAPER, PlateauSchedule(), colour=PCANoise("paper"))
 
 
 def demo() -> Recipe:
@@ -60,7 +60,7 @@ def paper_literal() -> Recipe:
     Expected: chance on small folders; measured here, ten classes of Tiny ImageNet at 64 pixels with batches
     of 32 have a loss of 2.303 and 90.0% top-1 error after an epoch.
     """
-    return Recipe(PAPER_LITERAL, PlateauSchedule(), colour=ColourNoise("paper"))
+    return Recipe(PAPER_LITERAL, PlateauSchedule(), colour=PCANoise("paper"))
 
 
 def source_2012() -> Recipe:
@@ -80,7 +80,7 @@ def source_2012() -> Recipe:
     """
     factors = ((24, 0.1), (50, 0.01), (78, 0.001))
     rates = EpochSchedule(factors, stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)))
-    colour = ColourNoise("source", until=66)
+    colour = PCANoise("source", until=66)
     return Recipe(
         SOURCE_2012, rates, epochs=91, bias_lr_factor=2.0, bias_lr_scheduled=False, bias_decay=0.0, colour=colour
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
-from alexnet_torch.data.colour import ColourNoise, Convention
+from alexnet_torch.data.pca_noise import Convention, PCANoise
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import Architecture, Conv, Init, Operation
 
@@ -100,7 +100,7 @@ class Recipe:
     bias_lr_scheduled: bool = True  # whether the schedule changes the biases' rate; else it is bias_lr_factor * lr
     bias_decay: float = 5e-4  # the weight decay of the biases
     mirror: bool = True  # whether training images are mirrored at random
-    colour: ColourNoise | None = None  # of training images
+    colour: PCANoise | None = None  # of training images
 
     def rates(self, base: float, epoch: float, val_errors: Sequence[float]) -> LearningRates:
         """Returns the learning rates of the next step; arguments as for `Schedule.lr`."""
@@ -113,9 +113,9 @@ class Recipe:
         """The `--colour` name of this recipe's colour noise, one of COLOUR_NAMES."""
         return self.colour.convention if self.colour else "none"
 
-    def colour_noise(self, name: str) -> ColourNoise | None:
+    def colour_noise(self, name: str) -> PCANoise | None:
         """Returns the colour noise for a `--colour` name, in the same epochs as this recipe's."""
-        return None if name == "none" else replace(self.colour or ColourNoise(), convention=cast(Convention, name))
+        return None if name == "none" else replace(self.colour or PCANoise(), convention=cast(Convention, name))
 
 
 def without_norm(net: Architecture) -> Architecture:

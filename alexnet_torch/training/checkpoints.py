@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet_torch.data.fingerprint import Fingerprint
-from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import (
@@ -65,7 +64,7 @@ def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dic
     return {
         "architecture": repr(recipe.architecture),
         "optimizer": recipe.optimizer,
-        "data set": prepared.fingerprint.saved(),
+        "data set": prepared.fingerprint,
         "classes": list(prepared.classes),
         **settings.run_key(),
     }
@@ -74,10 +73,7 @@ def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dic
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raises a UserError if a checkpoint's key differs from the current run's; it names the first difference."""
     for name, value in current.items():
-        if name == "data set":
-            same = Fingerprint.of(saved[name]).same_as(Fingerprint.of(value))
-        else:
-            same = same_names(saved[name], value) if name == "classes" else saved.get(name) == value
+        same = same_names(saved[name], value) if name == "classes" else saved.get(name) == value
         if not same:
             options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
             other = "other classes" if name == "classes" else f"another {name}"

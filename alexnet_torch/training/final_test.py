@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.evaluation.scoring import ShouldStop, Tested, default_num_crops, score_validation_images
 from alexnet_torch.model.alexnet import AlexNet, empty_network

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
-from alexnet_torch.data.fingerprint import Fingerprint
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.sources.val_split import ValSplit
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
@@ -175,10 +174,10 @@ def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> Prepared
 
     first = control.run_on_all(lambda: images() if is_first else None)
     prepared = control.run_on_all(lambda: first or images())
-    main = Fingerprint.of(control.broadcast_from_main(prepared.fingerprint.saved))
+    main = control.broadcast_from_main(lambda: {"data set": prepared.fingerprint})
 
     def require_same() -> None:  # else orders and crops would belong to different runs
-        if not prepared.fingerprint.same_as(main):
+        if prepared.fingerprint != main["data set"]:
             folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
             raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet_torch.data.prepared_images import PreparedImages
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.sharded_state import ParameterStates

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.ranks import Ranks

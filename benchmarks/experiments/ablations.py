@@ -21,11 +21,11 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.data.colour import ColourNoise
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
 from alexnet_torch.data.digits import data_folder
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.pca_noise import PCANoise
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
@@ -107,7 +107,7 @@ def recipe(net: str, epochs: int) -> Recipe:
     base = demo()
     assert isinstance(base.schedule, EpochSchedule)
     factors = tuple((math.ceil(start * epochs / base.epochs), factor) for start, factor in base.schedule.factors)
-    full = replace(base, schedule=EpochSchedule(factors), epochs=epochs, colour=ColourNoise("paper"))
+    full = replace(base, schedule=EpochSchedule(factors), epochs=epochs, colour=PCANoise("paper"))
     return apply_ablation(full, {FULL: None, **CONTINUED}.get(net, net))
 
 

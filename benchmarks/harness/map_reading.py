@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.data.augment import Crops, copy_crop, random_crops
-from alexnet_torch.data.crop_reader import PREFETCH, crops_from_map
+from alexnet_torch.data.cache import Samples
 from alexnet_torch.data.image_map import ImageMap, checksum
-from alexnet_torch.data.prepared_images import Samples
+from alexnet_torch.data.loader import MAP_PREFETCH, crops_from_map
 from alexnet_torch.data.sources.source import SourceSplit
-from alexnet_torch.data.worker_processes import map_ahead
+from alexnet_torch.data.workers import map_ahead
 from benchmarks.harness.measure import time_call
 
 SIDE, SIZE, BATCH = 256, 224, 128
@@ -51,7 +51,7 @@ class MapFile:
 
     def open(self) -> ImageMap:
         """Opens the map; no image of it has been checked yet."""
-        return ImageMap(self.path, self.n, SIDE, self.checksums)
+        return ImageMap(self.path, SIDE, self.checksums)
 
     def drop(self) -> None:
         """Empties the page cache of the file, which no ImageMap may have open."""
@@ -86,7 +86,7 @@ def numpy_reader(epoch: int = 0) -> Reader:
                 copy_crop(images.pixels[row], top, left, mirrored, out)
             return batch
 
-        return map_ahead(ThreadPoolExecutor(1, "batches"), copy, batches, PREFETCH)
+        return map_ahead(ThreadPoolExecutor(1, "batches"), copy, batches, MAP_PREFETCH)
 
     return read
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.data.augment import Crops
-from alexnet_torch.data.image_map import ImageMap
+from alexnet_torch.data.image_map import ImageMap, checksum
 from benchmarks.harness.measure import time_call
 from benchmarks.harness.our_step import our_rank_step
 from benchmarks.harness.processes import RankGroup
@@ -79,6 +79,7 @@ def read_crops(images: ImageMap, rows: np.ndarray) -> Tensor:
 def temporary_map(n: int) -> ImageMap:
     """Returns a map of random images (n, 256, 256, 3), whose file has no name any more."""
     with tempfile.NamedTemporaryFile() as file:
-        file.write(np.random.default_rng(0).bytes(n * 256 * 256 * 3))
+        images = np.random.default_rng(0).integers(0, 256, (n, 256, 256, 3), np.uint8)
+        file.write(images.data)
         file.flush()
-        return ImageMap(Path(file.name), n, 256)
+        return ImageMap(Path(file.name), 256, np.array(list(map(checksum, images)), np.uint64))

@@ -18,15 +18,10 @@ import numpy as np
 import torch
 import tyro
 
-from alexnet_torch.data.cache_location import CacheFolder
-from alexnet_torch.data.decode_pass import Chunks, decode_chunk
-from alexnet_torch.data.fingerprint import DIGEST_BYTES
+from alexnet_torch.data.cache import CacheFolder
+from alexnet_torch.data.cache_build import chunks, decode_chunk, open_partial
 from alexnet_torch.data.image_map import load_native
-from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
-from alexnet_torch.data.journal import allocate_map
-from alexnet_torch.data.manifest import digest_name
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Source
 from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.archives import (
     Image,
@@ -59,17 +54,6 @@ class Options:
     """Training images: the photographs again and again."""
 
 
-def new_map(source: Source, path: Path) -> Chunks:
-    """Returns the chunks of a source, whose pixels go into a new map."""
-    target = CacheFolder(path, source, SIDE, has_maps=True)
-    target.partial.mkdir()
-    for split in source.splits:
-        allocate_map(target.partial / split.map_name, target.map_bytes(split))
-        allocate_map(target.partial / digest_name(split), len(split) * DIGEST_BYTES)
-        allocate_map(target.partial / checksums_name(split.name), len(split) * CHECKSUM_BYTES)
-    return Chunks(target)
-
-
 def clocks() -> np.ndarray:
     """Returns the seconds of the wall clock and of the processor, (2,)."""
     return np.array([time.perf_counter(), time.process_time()])
@@ -78,18 +62,19 @@ def clocks() -> np.ndarray:
 def measure(images: Sequence[Image], folder: Path) -> dict[str, np.ndarray]:
     """Returns each form's seconds for listing and for the pass over all images, by both clocks (2,)."""
     seconds: dict[str, np.ndarray] = {}
-    chunks = {}
+    remaining = {}
     for number, (form, write) in enumerate(FORMS.items()):
         root = write(folder / f"set{number}", images)
         open_source(root)  # with what is imported at the first call
         began = clocks()
         source = open_source(root)
         seconds[form] = clocks() - began
-        chunks[form] = new_map(source, folder / f"map{number}")
-    for step in range(len(chunks[FILES])):
+        target = CacheFolder(folder / f"map{number}", source, SIDE)
+        remaining[form] = list(chunks(target, open_partial(target)["done"]))
+    for step in range(len(remaining[FILES])):
         for form in list(FORMS)[step % len(FORMS) :] + list(FORMS)[: step % len(FORMS)]:
             began = clocks()
-            decode_chunk(chunks[form][step])
+            decode_chunk(remaining[form][step])
             seconds[form] += clocks() - began
     return seconds
 

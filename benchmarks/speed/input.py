@@ -26,10 +26,9 @@ from torch.utils.data import DataLoader, Subset
 
 from alexnet_torch.data import decode
 from alexnet_torch.data.augment import subtract_mean
-from alexnet_torch.data.decode_pass import Chunk, decode_chunk
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import Chunk, decode_chunk, prepare
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.data.sources.listing import FileReader
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.native import reuse_freed_memory
@@ -108,9 +107,7 @@ def first_pass(files: list[Path], folder: Path) -> dict[str, Callable[[], float]
 
     paths = list(map(str, repeated))
     samples = SourceSplit("train", paths, np.zeros(DECODED_IMAGES, np.int64), FileReader(Path(), paths))
-    chunk = Chunk(0, samples, np.arange(len(samples)), SIDE, folder / "map.u8", folder / "digests")
-    for name in ("digests", "train.sums"):
-        (folder / name).touch()
+    chunk = Chunk(0, samples, np.arange(len(samples)), SIDE, folder / "map.u8")
     (folder / "map.u8").write_bytes(bytes(DECODED_IMAGES * SIDE * SIDE * 3))
     return {
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),

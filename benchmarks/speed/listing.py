@@ -17,17 +17,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from alexnet_torch.data.cache_location import locate_cache
-from alexnet_torch.data.fingerprint import DIGEST_BYTES
-from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name
-from alexnet_torch.data.manifest import COVARIANCE, MEAN, digest_name, write_manifest
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import readable_rows
+from alexnet_torch.data.cache import locate_cache
+from alexnet_torch.data.cache_build import complete, open_partial, prepare
 from alexnet_torch.data.sources.classes import imagenet_classes
 from alexnet_torch.data.sources.recognise import open_source
 from benchmarks.harness.report import markdown_table, save_result
@@ -65,19 +60,11 @@ def make_prepared(root: Path, cache: Path) -> None:
     """Makes the prepared folder of a data set as `prepare` does, but with black images."""
     source = open_source(root)
     target = locate_cache(source, SIDE, str(cache))
-    target.path.mkdir(parents=True)
+    state = open_partial(target)
+    state["images"], state["done"][:] = 1, True
     for split in source.splits:
-        sizes = {
-            split.map_name: target.map_bytes(split),
-            digest_name(split): len(split) * DIGEST_BYTES,
-            checksums_name(split.name): len(split) * CHECKSUM_BYTES,
-        }
-        for name, size in sizes.items():
-            (target.path / name).touch()
-            os.truncate(target.path / name, size)
-    np.save(target.path / MEAN, np.zeros((SIDE, SIDE, 3), np.float32))
-    np.save(target.path / COVARIANCE, np.eye(3))
-    write_manifest(target.path, target, [], readable_rows(source, set()))
+        state[f"{split.name}_digests"][:, 0] = 1
+    complete(target, state, skip_bad=False)
 
 
 def start(root: Path, usual: bool) -> None:

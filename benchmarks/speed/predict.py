@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from alexnet_torch.data.decode import decode_file, decoded_side
-from alexnet_torch.data.worker_processes import available_cores
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.evaluation.predict import predict
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER

@@ -13,15 +13,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
+from tqdm import tqdm
 
-from alexnet_torch.data.decode_pass import CHUNK
-from alexnet_torch.data.expected_time import duration
-from alexnet_torch.data.journal import Journal
-from alexnet_torch.data.pixel_sums import PixelSums
-from alexnet_torch.data.prepare_ahead import prepare_ahead
+from alexnet_torch.data.cache import CacheFolder
+from alexnet_torch.data.cache_build import chunks, decode_chunk, open_partial, prepare_ahead, record
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.native import reuse_freed_memory
 from benchmarks.harness.photographs import photographs
@@ -57,32 +54,31 @@ def image_seconds(data: Path, rounds: int) -> float:
     return statistics.median(measured() for _ in range(rounds))
 
 
-def main_process_seconds(rounds: int) -> float:
+def main_process_seconds(data: Path, rounds: int) -> float:
     """Returns the processor seconds for an image of the one process that adds up the workers' sums."""
-    sums = PixelSums.zeros(SIDE, np.uint32)
-    sums.pixels += np.random.default_rng(0).integers(0, 255 * CHUNK, sums.pixels.shape, np.uint32)
-    content = pickle.dumps(sums)
-    times = []
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder), "digest", rounds * 50, SIDE)
-        for number in range(rounds):
+        target = CacheFolder(Path(folder) / "map", open_source(data), SIDE)
+        state = open_partial(target)
+        decoded = decode_chunk(next(chunks(target, state["done"])))
+        content, times = pickle.dumps(decoded, protocol=5), []
+        for _ in range(rounds):
             start = time.process_time()
-            for chunk in range(50):
-                journal.add(number * 50 + chunk, pickle.loads(content))
-            times.append((time.process_time() - start) / 50 / CHUNK)
+            for _ in range(50):
+                record(state, pickle.loads(content))
+            times.append((time.process_time() - start) / 50 / len(decoded.rows))
     return statistics.median(times)
 
 
 def measure(data: Path, rounds: int) -> str:
     """Returns the table."""
-    worker, main = image_seconds(data, rounds), main_process_seconds(rounds)
+    worker, main = image_seconds(data, rounds), main_process_seconds(data, rounds)
     files = [path for path in data.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png")]
     rows = []
     for cores in CORES:
         rate = min(cores / worker, 1 / main)
         seconds = IMAGENET_IMAGES / rate
         read, written = (size * rate / IMAGENET_IMAGES / 1e9 for size in (IMAGENET_BYTES, map_bytes()))
-        rows.append((cores, f"{rate:,.0f}", duration(seconds), f"{read:.2f} GB/s", f"{written:.2f} GB/s"))
+        rows.append((cores, f"{rate:,.0f}", tqdm.format_interval(seconds), f"{read:.2f} GB/s", f"{written:.2f} GB/s"))
     mean = statistics.mean(path.stat().st_size for path in files)
     return "\n\n".join(
         [

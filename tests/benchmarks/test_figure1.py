@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alexnet_torch import AlexNet
-from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.cache_build import prepare
 from benchmarks.experiments import figure1
 from benchmarks.experiments.figure1 import (
     FOUR_LAYERS,
@@ -83,7 +83,7 @@ def test_all_images_are_loaded_once_without_augmentation(tmp_path: Path) -> None
     images, labels = load_images(prepared)
     assert labels.tolist() == prepared.train.labels.tolist()
     assert prepared.train.images is not None
-    centre = prepared.train.images[prepared.train.rows][:, 2:34, 2:34].astype("float32")
+    centre = prepared.train.images.pixels[prepared.train.rows][:, 2:34, 2:34].astype("float32")
     expected = torch.from_numpy(centre - prepared.mean[2:34, 2:34]).permute(0, 3, 1, 2)
     torch.testing.assert_close(images, expected)
 

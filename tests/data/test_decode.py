@@ -158,11 +158,10 @@ def test_tiny_and_thin_images(size: tuple[int, int], tmp_path: Path) -> None:
     assert solid(tmp_path / "x.png", 256).tolist() == [1, 2, 3]
 
 
-def test_a_huge_image_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_huge_image_is_decoded(tmp_path: Path) -> None:
     # 190 million pixels: over twice Pillow's limit, at which it refuses
     Image.new("L", (14000, 13600), 60).save(tmp_path / "x.png", compress_level=1)
     assert solid(tmp_path / "x.png").tolist() == [60] * 3
-    assert not recwarn.list
 
 
 def test_unreadable_files_have_a_reason(tmp_path: Path) -> None:
@@ -201,5 +200,5 @@ def test_a_header_that_gives_too_many_pixels(tmp_path: Path) -> None:
     content[16:24] = (2**31 - 1).to_bytes(4) * 2  # IHDR's width and height
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UnreadableImage, match="more than 536,870,912 pixels"):
+    with pytest.raises(UnreadableImage, match="more than 268,435,456 pixels"):
         decode_file(tmp_path / "x.png", 8)

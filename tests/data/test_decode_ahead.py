@@ -48,7 +48,7 @@ def test_unreadable_images_are_named_and_the_others_decoded(root: Path) -> None:
     }
     (small,) = decode_ahead(split, [(24, 24)], 6, 2, required_side=40)
     assert small.indices.tolist() == [5]
-    assert str(small.bad[0][1]).endswith("has 40x30 pixels, not 40x40 as the others")
+    assert str(small.bad[0][1]).endswith("has 40x30 pixels, not 40x40 as the others of the set")
     (none,) = decode_ahead([root / "train/class0/001.png"], [(24, 20)])
     assert none.crops[0].shape == (0, 20, 20, 3)
 

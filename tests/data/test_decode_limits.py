@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_torch.data import decode, decode_limits
+from alexnet_torch.data import decode
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes, decode_file
 from tests.support.mutants import image_files, mutants
 from tests.support.paths import PROJECT
@@ -55,23 +55,20 @@ def icon_of_a_large_png() -> bytes:
 
 
 BOMBS = {
-    "png of 1,600 million pixels": (png(SMALL, 40000, 40000), "more than 536,870,912 pixels; make it smaller"),
-    "png of 1.6 GB": (png(SMALL, 20000, 20000), r"decoding it takes 1\.6 GB of memory, more than 1\.1 GB"),
-    "progressive jpeg": (jpeg(22000, 22000, True), r"decoding it takes 1\.5 GB"),
-    "progressive jpeg of 65,500": (jpeg(65500, 65500, True), "pixels"),
-    "icon": (icon_of_a_large_png(), "pixels"),
-    "ppm": (b"P6 30000 10000 255\n", r"decoding it takes 1\.2 GB"),
-    "tiff of one large strip": (tiff(t257=60000, t256=60000, t278=60000), "pixels"),
-    "gif": (b"GIF89a" + struct.pack("<HH", 65535, 65535) + saved("gif")[10:], "pixels"),
+    "png": png(SMALL, 20000, 20000),
+    "progressive jpeg": jpeg(22000, 22000, True),
+    "icon": icon_of_a_large_png(),
+    "ppm": b"P6 30000 10000 255\n",
+    "tiff of one large strip": tiff(t257=60000, t256=60000, t278=60000),
+    "gif": b"GIF89a" + struct.pack("<HH", 65535, 65535) + saved("gif")[10:],
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_files_that_ask_for_gigabytes_are_refused_by_their_header(name: str) -> None:
-    content, reason = BOMBS[name]
     before = peak_memory(reset=True)
-    with pytest.raises(UnreadableImage, match=reason):
-        decode_bytes(content, 8, name)
+    with pytest.raises(UnreadableImage, match="it has more than 268,435,456 pixels; make it smaller"):
+        decode_bytes(BOMBS[name], 8, name)
     assert peak_memory() - before < 100 << 20
 
 
@@ -127,7 +124,7 @@ def test_files_that_are_no_files_are_named(tmp_path: Path, monkeypatch: pytest.M
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "large.png").write_bytes(bytes(2000))
-    monkeypatch.setattr(decode_limits, "MAX_BYTES", 1000)
+    monkeypatch.setattr(decode, "MAX_BYTES", 1000)
     for name, reason in (("pipe", "not a file"), ("folder", "is a folder"), ("large", "the file has .* GB, more than")):
         with pytest.raises(UnreadableImage, match=rf"{name}\.png: {reason}"):
             decode_file(tmp_path / f"{name}.png", 8)
@@ -143,7 +140,7 @@ def decode_mutants(seed: int, count: int) -> None:
             messages.append((name, str(error)))
     assert all(re.fullmatch(rf"{name}: .+", message) for name, message in messages)
     assert count / 4 < len(messages) < count * 3 / 4  # otherwise the damage is too great, or too small
-    assert peak_memory() - before < decode_limits.MAX_BYTES * 5 // 4
+    assert peak_memory() - before < decode.MAX_BYTES * 5 // 4
 
 
 def test_intact_files_of_every_kind_are_decoded() -> None:
@@ -170,8 +167,8 @@ def test_libtiff_would_print() -> None:
     code = (
         "import sys; from io import BytesIO; from PIL import Image\n"
         "content = bytearray(sys.stdin.buffer.read()); content[8:40] = b'\\xff' * 32\n"
-        "from alexnet_torch.data.decode_limits import silence_libtiff\n"
-        "if sys.argv[1:]: silence_libtiff()\n"
+        "from alexnet_torch.data.decode import _silence_libtiff\n"
+        "if sys.argv[1:]: _silence_libtiff()\n"
         "try: Image.open(BytesIO(content)).load()\n"
         "except OSError: print('refused')\n"
     )

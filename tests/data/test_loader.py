@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 
@@ -33,7 +33,7 @@ def test_images_are_the_crops_that_the_batch_names(prepared: PreparedImages) -> 
     for batch in Loader(prepared, "train", 20, 8, seed=1).epoch(2):
         for i, index in enumerate(batch.indices):
             top, left = batch.crops.top[i], batch.crops.left[i]
-            crop = prepared.train.images[index, top : top + 20, left : left + 20]
+            crop = prepared.train.images.pixels[index, top : top + 20, left : left + 20]
             assert np.array_equal(batch.images[i].numpy(), crop[:, ::-1] if batch.crops.mirrored[i] else crop)
 
 

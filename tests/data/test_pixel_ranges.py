@@ -36,14 +36,26 @@ def test_twelve_bits_in_sixteen_are_refused(value: int, kind: str, tmp_path: Pat
         decode_file(tmp_path / f"x.{kind}", 8)
 
 
-def test_twelve_bits_that_the_file_declares_are_scaled(tmp_path: Path) -> None:
+def test_twelve_bits_that_the_file_declares_are_refused(tmp_path: Path) -> None:
     # two pixels in three bytes
     packed = b"".join((value << 12 | value).to_bytes(3) for value in [2048] * 32)
     tags = {256: 8, 257: 8, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: len(packed)}
     directory = struct.pack("<H", len(tags))
     directory += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()) + bytes(4)
     (tmp_path / "x.tif").write_bytes(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory)
-    assert value_of(tmp_path / "x.tif") == round(2048 * 255 / 4095)
+    with pytest.raises(UnreadableImage, match=r"x\.tif: its pixels have more than 8 bits and less than 16; convert"):
+        decode_file(tmp_path / "x.tif", 8)
+
+
+def test_an_unused_fourth_byte_is_not_transparency(tmp_path: Path) -> None:
+    Image.new("RGBA", (9, 9), (7, 7, 7, 0)).save(tmp_path / "x.tga")
+    assert value_of(tmp_path / "x.tga") == 7
+
+
+def test_the_preview_of_a_raw_photograph_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.tif", tiffinfo={254: 1})
+    with pytest.raises(UnreadableImage, match="raw photograph, whose first page is a preview"):
+        decode_file(tmp_path / "x.tif", 8)
 
 
 def test_grey_of_sixteen_bits_whose_zero_is_white_is_inverted(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
 from alexnet_torch.data.augment import subtract_mean
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.evaluation.metrics import EvalResult
 from alexnet_torch.evaluation.results import _error_table
 from alexnet_torch.evaluation.scoring import (
@@ -75,7 +75,7 @@ def expected_probabilities(model: TrainedModel, prepared: PreparedImages, num_cr
     assert prepared.val.images is not None
     for row in prepared.val.rows:
         probabilities = []
-        for crop in expected_crops(prepared.val.images[row], model.mean, size)[:num_crops]:
+        for crop in expected_crops(prepared.val.images.pixels[row], model.mean, size)[:num_crops]:
             with torch.no_grad():
                 logits = net(torch.from_numpy(crop.transpose(2, 0, 1)[None].copy()))[0].numpy()
             powers = np.exp(logits - logits.max())
@@ -145,7 +145,7 @@ def test_a_model_is_tested_with_its_predictions_and_its_worst_images(
     assert [image.path for image in worst] == [prepared.val.keys[index] for index in order[:3]]
     assert prepared.val.images is not None
     for image, index in zip(worst, order.tolist(), strict=False):
-        assert np.array_equal(image.pixels, prepared.val.images[index][4:68, 4:68])
+        assert np.array_equal(image.pixels, prepared.val.images.pixels[index][4:68, 4:68])
         assert (image.label, image.predicted) == (CLASSES[labels[index]], CLASSES[expected[index].argmax()])
 
 

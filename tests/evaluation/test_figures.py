@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import alexnet_torch
 from alexnet_torch import cli, load_model, predict
-from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures import filter_grid, neighbours, style

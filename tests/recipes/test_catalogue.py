@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alexnet_torch import AlexNet
-from alexnet_torch.data.colour import ColourNoise
+from alexnet_torch.data.pca_noise import PCANoise
 from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
@@ -55,7 +55,7 @@ def test_source_2012_follows_the_rates_of_net_145() -> None:
         assert rates.biases == pytest.approx(0.02)
         assert recipe.colour is not None
         assert recipe.colour.is_active(epoch - 1) == (epoch < 67)
-    assert recipe.colour == ColourNoise("source", 0.1, 66)
+    assert recipe.colour == PCANoise("source", 0.1, 66)
     assert (recipe.bias_decay, recipe.weight_decay, recipe.batch_size) == (0.0, 5e-4, 128)
 
 

@@ -29,7 +29,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.training import launch
 from alexnet_torch.training.trainer import Trainer
 from tests.support.nets import narrow_recipe
-from tests.support.slow_crops import SlowCrops
+from tests.support.slow_crops import slow_crops
 
 
 def narrow(recipe: Recipe | None = None) -> Recipe:
@@ -95,7 +95,7 @@ def train(arguments: list[str]) -> int:
     with pytest.MonkeyPatch.context() as patch, _inject_fault(patch):
         patch.setitem(RECIPES, "demo", narrow)
         if os.environ.get("SLOW_DECODING"):
-            patch.setattr(loader, "FileCrops", SlowCrops)
+            patch.setattr(loader, "decode_crops", slow_crops)
         patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(launch, "write_page", lambda _: None)  # it takes two seconds
         patch.setattr(sys, "argv", ["train.py", *arguments])

@@ -14,23 +14,37 @@
 #include <immintrin.h>
 #endif
 
-extern "C" {
+namespace {
+
+// What image_map.py passes: pointers to the arrays, in this order.
 struct Map {
-  const uint8_t* images;  // (n, side, side, 3)
   int64_t side;
-  const uint64_t* sums;  // (n,) checksum of each image; null: there are none
+  const uint8_t* images;  // (images, side, side, 3)
+  const uint64_t* sums;  // (images,) checksum of each image
   const uint32_t* factors;  // of the checksum, one for each four bytes of an image
-  uint8_t* checked;  // (n,) whether the image agreed with its checksum before
+  uint8_t* checked;  // (images,) whether the image agreed with its checksum before
+
+  Map(int64_t side, void* const* arrays)
+      : side(side),
+        images(static_cast<uint8_t*>(arrays[0])),
+        sums(static_cast<uint64_t*>(arrays[1])),
+        factors(static_cast<uint32_t*>(arrays[2])),
+        checked(static_cast<uint8_t*>(arrays[3])) {}
 };
 
 struct Crops {
   int64_t n, size;
   const int64_t *rows, *top, *left;  // (n,)
   const uint8_t* mirrored;  // (n,)
-};
-}
 
-namespace {
+  Crops(int64_t n, int64_t size, void* const* arrays)
+      : n(n),
+        size(size),
+        rows(static_cast<int64_t*>(arrays[4])),
+        top(static_cast<int64_t*>(arrays[5])),
+        left(static_cast<int64_t*>(arrays[6])),
+        mirrored(static_cast<uint8_t*>(arrays[7])) {}
+};
 
 constexpr int64_t kAhead = 4;  // rows of pixels, of two or three microseconds: the latency of memory under load
 constexpr int64_t kLine = 64;  // bytes of a cache line
@@ -90,7 +104,7 @@ inline void mirror_row(uint8_t* to, const uint8_t* from, int64_t pixels) {
   for (; x < pixels; ++x) std::memcpy(to + 3 * x, from + 3 * (pixels - 1 - x), 3);
 }
 
-// The sum of the image's four-byte words, each times its factor, modulo 2^64: checksums.py has the same in NumPy.
+// The sum of the image's four-byte words, each times its factor, modulo 2^64: image_map.py has the same in NumPy.
 uint64_t sum_of_image(const uint8_t* image, int64_t bytes, const uint32_t* factors) {
   constexpr int64_t kBlock = 256;  // words
   uint64_t sum = 0;
@@ -118,7 +132,7 @@ int64_t copy_crops(const Map& map, const Crops& crops, uint8_t* mirrored, uint8_
   };
   for (int64_t i = 0; i < crops.n; ++i) {
     const int64_t row = crops.rows[i];
-    if (map.sums && !map.checked[row]) {
+    if (!map.checked[row]) {
       if (sum_of_image(map.images + row * image_bytes, image_bytes, map.factors) != map.sums[row]) return i;
       map.checked[row] = 1;
     }
@@ -138,34 +152,37 @@ int64_t copy_crops(const Map& map, const Crops& crops, uint8_t* mirrored, uint8_
 
 }  // namespace
 
-// Copies the crops into `out` (n, size, size, 3). The caller has checked all positions.
+// Copies the crops into the last array, (n, size, size, 3). The caller has checked all positions.
 //
 // Returns kDone; kUnreadable, if the file was truncated or its disk fails; or the position in the batch of an image
-// that does not agree with its checksum. `out` is then incomplete.
-extern "C" int64_t gather(const Map* map, const Crops* crops, uint8_t* out) {
+// that does not agree with its checksum. The array is then incomplete.
+extern "C" int64_t gather(int64_t side, int64_t n, int64_t size, void* const* arrays) {
   handle_bus_errors();
-  std::vector<uint8_t> mirrored(3 * crops->size + 16);  // here, because a jump does not free it
+  std::vector<uint8_t> mirrored(3 * size + 16);  // here, because a jump does not free it
   sigjmp_buf here;
   if (sigsetjmp(here, 1)) {
     recovery = nullptr;
     return kUnreadable;
   }
   recovery = &here;
-  const int64_t result = copy_crops(*map, *crops, mirrored.data(), out);
+  const int64_t result = copy_crops(Map(side, arrays), Crops(n, size, arrays), mirrored.data(), static_cast<uint8_t*>(arrays[8]));
   recovery = nullptr;
   return result;
 }
 
 // Asks the system to read what `gather` will read into memory, without waiting for it.
-extern "C" void read_ahead(const Map* map, const Crops* crops) {
-  const int64_t image_bytes = 3 * map->side * map->side, page = sysconf(_SC_PAGESIZE);
-  for (int64_t i = 0; i < crops->n; ++i) {
-    const bool whole = map->sums && !map->checked[crops->rows[i]];
-    const int64_t first = whole ? 0 : crops->top[i], lines = whole ? map->side : crops->size;
-    const auto start = reinterpret_cast<uintptr_t>(map->images + crops->rows[i] * image_bytes + first * 3 * map->side);
+extern "C" int64_t read_ahead(int64_t side, int64_t n, int64_t size, void* const* arrays) {
+  const Map map(side, arrays);
+  const Crops crops(n, size, arrays);
+  const int64_t image_bytes = 3 * side * side, page = sysconf(_SC_PAGESIZE);
+  for (int64_t i = 0; i < n; ++i) {
+    const bool whole = !map.checked[crops.rows[i]];
+    const int64_t first = whole ? 0 : crops.top[i], lines = whole ? side : size;
+    const auto start = reinterpret_cast<uintptr_t>(map.images + crops.rows[i] * image_bytes + first * 3 * side);
     const uintptr_t aligned = start / page * page;
-    madvise(reinterpret_cast<void*>(aligned), start - aligned + lines * 3 * map->side, MADV_WILLNEED);
+    madvise(reinterpret_cast<void*>(aligned), start - aligned + lines * 3 * side, MADV_WILLNEED);
   }
+  return kDone;
 }
 
 extern "C" uint64_t checksum(const uint8_t* image, const uint32_t* factors, int64_t bytes) {

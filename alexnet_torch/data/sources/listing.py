@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexnet_torch.data.decode_limits import read_bounded
+from alexnet_torch.data.decode import read_bounded
 from alexnet_torch.data.sources.source import ArchiveReader, Reader, Skipped
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
@@ -230,7 +230,7 @@ class Listing:
 
     def _is_ours(self, folder: str) -> bool:
         """Returns whether a folder is a training run's or has decoded images, which people put beside their images."""
-        pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "mean.npy"))
+        pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "samples.npz"))
         return self.zipped is None and any(
             all((self.root / folder / name).is_file() for name in pair) for pair in pairs
         )

@@ -1,22 +1,19 @@
 """A prepared map as a data set of its own: the folder that the command prepare makes, without the original images."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.image_map import checksum
-from alexnet_torch.data.integrity import CHECKSUM_BYTES, checksums_name, damage
-from alexnet_torch.data.manifest import FORMAT, MANIFEST, SAMPLES, read_manifest
+from alexnet_torch.data.cache import FORMAT, MANIFEST, SAMPLES, unpacked
+from alexnet_torch.data.image_map import ImageMap, checksum
 from alexnet_torch.data.sources.archives import list_files
 from alexnet_torch.data.sources.classes import SourceClass
-from alexnet_torch.data.sources.source import ArchiveReader, Source, SourceSplit, SplitName
+from alexnet_torch.data.sources.source import ArchiveReader, Source, SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
-
-SPLITS: tuple[SplitName, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -29,51 +26,34 @@ class MapReader(ArchiveReader):
         """As for every reader."""
         size, row, path = self.side * self.side * 3, int(self.places[index, 1]), self.files[0]
         square = np.fromfile(path, np.uint8, size, offset=row * size)
-        if len(square) != size:
-            raise OSError("the map is truncated")
-        sums = np.fromfile(path.with_name(checksums_name(path.stem)), "<u8", 1, offset=row * CHECKSUM_BYTES)
-        if checksum(square.reshape(self.side, self.side, 3)) != sums[0]:
+        with np.load(path.with_name(SAMPLES)) as arrays:  # few squares are read so, for figures
+            expected = arrays[f"{path.name}_checksums"][row]
+        if len(square) != size or checksum(square.reshape(self.side, self.side, 3)) != expected:
             raise OSError("the map is damaged: the checksum of the image is wrong")
         return b"P6 %d %d 255\n" % (self.side, self.side) + square.tobytes()
 
 
 def is_prepared_map(root: Path) -> bool:
-    """Returns whether a folder has the manifest of a prepared map, with samples of its own."""
+    """Returns whether a folder has decoded images with samples of their own."""
     return (root / MANIFEST).is_file() and (root / SAMPLES).is_file()
 
 
 def open_prepared_map(root: Path) -> Source:
-    """Lists the samples of a prepared map."""
-    with reading(f"--data {root}", "copy the folder again"):
-        manifest = read_manifest(root)
-        if (manifest["format"], manifest["decode"]) != (FORMAT, decode.VERSION):
+    """Lists the samples of the folder that the command prepare makes, which needs no original images."""
+    with reading(f"--data {root}", "copy the folder again"), np.load(root / SAMPLES) as arrays:
+        manifest = json.loads(str(arrays["manifest"]))
+        facts, splits = manifest["facts"], []
+        if facts["version"] != [FORMAT, decode.VERSION]:
             raise UserError(
                 f"--data {root}: was prepared by another version of this package; prepare it again from the images"
             )
-        if found := damage(root, manifest):
-            raise ValueError(found)
-        splits = _splits(root, manifest)
-        return Source(
-            f"prepared map of {manifest['side']}x{manifest['side']} pixels, from {manifest['form']}",
-            root,
-            tuple(map(SourceClass, manifest["classes"], manifest["names"])),
-            splits,
-            list_files(root, [root / split.map_name for split in splits]),
-            map_side=int(manifest["side"]),
-        )
-
-
-def _splits(root: Path, manifest: dict[str, Any]) -> tuple[SourceSplit, ...]:
-    splits, side = [], int(manifest["side"])
-    with np.load(root / SAMPLES) as samples:
-        for name in SPLITS:
-            if f"{name}_labels" in samples:
-                keys = samples[f"{name}_keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-                labels: np.ndarray = samples[f"{name}_labels"]
-                places = np.stack([np.zeros(len(labels), np.int64), np.arange(len(labels))], axis=1)
-                path = root / f"{name}.u8"
-                if path.stat().st_size != len(labels) * side * side * 3:
-                    raise ValueError(f"{path.name} has the wrong size")
-                members = [f"image {row}" for row in range(len(labels))]
-                splits.append(SourceSplit(name, keys, labels, MapReader((path,), members, places, side)))
-    return tuple(splits)
+        for name in manifest["images"]:
+            labels, keys, path = arrays[f"{name}_labels"], unpacked(arrays[f"{name}_keys"]), root / f"{name}.u8"
+            places = np.stack([np.zeros(len(labels), np.int64), np.arange(len(labels))], axis=1)
+            members = [f"image {row}" for row in range(len(labels))]
+            splits.append(SourceSplit(name, keys, labels, MapReader((path,), members, places, facts["side"])))
+            ImageMap(path, facts["side"], labels)  # has the right size
+        classes = tuple(map(SourceClass, facts["classes"], manifest["names"]))
+        files = list_files(root, [root / f"{split.name}.u8" for split in splits])
+    form = f"prepared map of {facts['side']}x{facts['side']} pixels, from {manifest['form']}"
+    return Source(form, root, classes, tuple(splits), files, map_side=facts["side"])

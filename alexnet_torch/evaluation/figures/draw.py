@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.figures.curves import curves_figure, read_history
 from alexnet_torch.evaluation.figures.filters import colours_table, filter_colours, filters_figure, grey_note

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from alexnet_torch.data.cache import PreparedImages, Samples
 from alexnet_torch.data.loader import Loader, decode_ahead
-from alexnet_torch.data.prepared_images import PreparedImages, Samples
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs

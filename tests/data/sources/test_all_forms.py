@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepare_ahead import prepare_ahead
-from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import prepare, prepare_ahead
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.errors import UserError
@@ -73,8 +72,8 @@ def test_every_form_gives_the_same_map(form: str, expected: PreparedImages, tmp_
         assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
     np.testing.assert_array_equal(images.mean, expected.mean)
     np.testing.assert_array_equal(images.covariance, expected.covariance)
-    assert images.fingerprint.content == expected.fingerprint.content
-    assert images.fingerprint.same_as(expected.fingerprint)
+    assert images.fingerprint == expected.fingerprint
+    assert images.fingerprint == expected.fingerprint
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -85,7 +84,7 @@ def test_sets_of_pixels_give_the_map_of_their_images(name: str, tmp_path: Path) 
         write_files(folder, ((split.keys[i], split.read(i)) for i in range(len(split))))
     images, expected = prepared(root, tmp_path / "cache"), prepared(folder, tmp_path / "cache")
     assert images.classes == expected.classes
-    assert images.fingerprint.content == expected.fingerprint.content
+    assert images.fingerprint == expected.fingerprint
     for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
         assert ours.images is not None
         assert theirs.images is not None
@@ -98,7 +97,7 @@ def test_a_prepared_map_gives_itself(expected: PreparedImages, tmp_path: Path) -
     shutil.rmtree(folder)
     images = prepared(tmp_path / "map", tmp_path / "cache")
     assert (images.classes, images.names) == (expected.classes, expected.names)
-    assert images.fingerprint.content == expected.fingerprint.content
+    assert images.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(images.train.labels, expected.train.labels)
     assert images.train.images is not None
     assert expected.train.images is not None
@@ -116,4 +115,4 @@ def test_validation_images_are_chosen_from_training_archives(form: str, tmp_path
     split = ValSplit(0.2, seed=3)
     ours, theirs = (prepare(each, SIDE, str(tmp_path / "c"), workers=1, val_split=split) for each in (root, folder))
     assert len(ours.val.labels) == 3
-    assert ours.fingerprint.content == theirs.fingerprint.content
+    assert ours.fingerprint == theirs.fingerprint

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.image_lists import find_images
-from alexnet_torch.data.prepare import prepare
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import with_validation
@@ -142,7 +142,7 @@ def test_runs_and_caches_beside_class_folders_are_no_classes(root: Path) -> None
     photos = root / "train"
     for run, files in (
         ("runs/first", ("config.json", "model.json")),
-        ("cache/photos-256", ("manifest.json", "mean.npy")),
+        ("cache/photos-256", ("manifest.json", "samples.npz")),
     ):
         for file in (*files, "figures/filters.png"):
             copy(root / "val/class0/000.png", photos / run / file)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.sources import val_split as module
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
@@ -96,12 +96,12 @@ def test_it_is_kept_in_the_manifest(root: Path, tmp_path: Path) -> None:
     assert "class folders, divided by --val-split 0.1, 3 classes, 54 training and 6 validation images" in lines[0]
     (folder,) = (tmp_path / "cache").glob("photos-*")
     assert "-val0.1-seed0-24" in folder.name
-    assert json.loads((folder / "manifest.json").read_text())["files"] == {"train": 54, "val": 6}
+    assert json.loads((folder / "manifest.json").read_text())["images"] == {"train": 54, "val": 6}
     again = prepare(root, 24, str(tmp_path / "cache"), val_split=TENTH)
     assert again.fingerprint == first.fingerprint
     assert list(again.val.keys) == list(first.val.keys)
     other = prepare(root, 24, str(tmp_path / "cache"), val_split=ValSplit(0.1, 1))
-    assert not other.fingerprint.same_as(first.fingerprint)
+    assert other.fingerprint != first.fingerprint
 
 
 def test_a_large_set_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

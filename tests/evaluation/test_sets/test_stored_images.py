@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_torch.data import loader
-from alexnet_torch.data.prepare import prepare
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.evaluation.test_sets import find_test_set, stored_images
 from tests.support.folders import make_run
 from tests.support.test_sets import evaluate_json

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.worker_processes import map_in_workers
+from alexnet_torch.data.workers import map_in_workers
+from alexnet_torch.errors import UserError
 from tests.support.paths import PROJECT
 
 SLOW = pytest.mark.slow
@@ -48,17 +49,6 @@ def test_results_come_in_order_from_several_processes() -> None:
     assert len({process for _, process in results} - {os.getpid()}) > 1
 
 
-def test_arrays_are_received_into_the_memory_that_is_given() -> None:
-    memory: list[np.ndarray] = []
-
-    def allocate(size: int) -> np.ndarray:
-        memory.append(np.empty(size, np.uint8))
-        return memory[-1]
-
-    ((array, _),) = map_in_workers(Times(2).array, [5], 1, 1, allocate)
-    assert np.shares_memory(array, memory[0])
-
-
 def test_an_error_in_a_worker_is_raised_here() -> None:
     with pytest.raises(ValueError, match="no task -1"):
         list(map_in_workers(Times(1).array, [1, -1, 2], 2, 2))
@@ -72,12 +62,33 @@ def test_workers_see_the_folder_of_the_process(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_server_that_was_killed_is_started_again() -> None:
-    from alexnet_torch.data import worker_processes
+    from alexnet_torch.data import workers
 
     list(map_in_workers(worker_id, range(2), 1, 1))
-    worker_processes._SERVER._process.kill()
-    worker_processes._SERVER._process.wait()
+    process, _ = workers._server[os.getpid()]
+    process.kill()
+    process.wait()
     assert len(list(map_in_workers(worker_id, range(2), 1, 1))) == 2
+
+
+def _die_if_missing(file: Path) -> str:
+    """Kills the worker, the first time."""
+    if not file.exists():
+        file.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return file.name
+
+
+def _die(task: int) -> None:
+    del task
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_another_worker_repeats_the_task_of_one_that_was_killed(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    assert list(map_in_workers(_die_if_missing, files, 2, 3)) == list("abc")
+    with pytest.raises(UserError, match="a decoding process was killed, perhaps for lack of memory; run again"):
+        list(map_in_workers(_die, range(20), 2, 2))
 
 
 def test_closing_the_results_ends_workers_in_the_middle_of_a_task() -> None:
@@ -117,8 +128,8 @@ def left_behind(temporary: Path) -> set[str]:
 
 PROGRAM = """
 import os
-from alexnet_torch.data.worker_processes import map_in_workers
-from tests.data.test_worker_processes import _first_quick
+from alexnet_torch.data.workers import map_in_workers
+from tests.data.test_workers import _first_quick
 for process in map_in_workers(_first_quick, [0, 0, 0, 1, 1, 1, 1], 3, 7):  # without if __name__ == "__main__"
     print(process, flush=True)
 """
@@ -158,6 +169,6 @@ def test_a_read_only_shared_memory_is_not_needed() -> None:
     mounted = ["unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o ro,size=1m none /dev/shm && exec "$@"', "bash"]
     if not shutil.which("unshare") or subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode:
         pytest.skip("cannot mount here")
-    code = "from alexnet_torch.data.worker_processes import *; from tests.data.test_worker_processes import *\n"
+    code = "from alexnet_torch.data.workers import *; from tests.data.test_workers import *\n"
     code += "assert len(list(map_in_workers(Times(2).array, range(20), 2, 4))) == 20"
     subprocess.run([*mounted, sys.executable, "-c", code], cwd=PROJECT, check=True)

@@ -11,7 +11,7 @@ Convention = Literal["paper", "source"]
 
 
 @dataclass(frozen=True)
-class ColourNoise:
+class PCANoise:
     """Colour noise for training images: each time an image is used, one vector is added to all its pixels.
 
     The vector is [p1 p2 p3] [a1 l1, a2 l2, a3 l3], with p_i the eigenvectors of the pixels' covariance,
@@ -37,9 +37,9 @@ class ColourNoise:
 
     def __post_init__(self) -> None:
         if self.convention not in get_args(Convention):
-            raise ValueError(f"ColourNoise.convention must be one of {get_args(Convention)}, not {self.convention!r}")
+            raise ValueError(f"PCANoise.convention must be one of {get_args(Convention)}, not {self.convention!r}")
         if not self.std > 0:
-            raise ValueError(f"ColourNoise.std must be positive, not {self.std}")
+            raise ValueError(f"PCANoise.std must be positive, not {self.std}")
 
     def is_active(self, epoch: int) -> bool:
         """Returns whether images of an epoch, from 0, get noise."""

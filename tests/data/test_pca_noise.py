@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from alexnet_torch.data.augment import centre_crops, subtract_mean
-from alexnet_torch.data.colour import ColourNoise, Convention
+from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
+from alexnet_torch.data.pca_noise import Convention, PCANoise
 from tests.support.folders import make_images
 
 
@@ -32,9 +32,9 @@ def test_noise_varies_along_the_eigenvectors_by_convention() -> None:
         "source": 0.1**2 * c,
     }
     for convention, noise_covariance in expected.items():
-        components = ColourNoise(convention).components(c)
+        components = PCANoise(convention).components(c)
         np.testing.assert_allclose(0.1**2 * components @ components.T, noise_covariance, rtol=1e-9, atol=1e-9)
-        noise = ColourNoise(convention).draw(200_000, c, 0, 0)
+        noise = PCANoise(convention).draw(200_000, c, 0, 0)
         assert noise.dtype == np.float32
         deviations = np.sqrt(noise_covariance.diagonal())
         error = (np.cov(noise.T) - noise_covariance) / np.outer(deviations, deviations)
@@ -45,14 +45,14 @@ def test_noise_varies_along_the_eigenvectors_by_convention() -> None:
 def test_the_papers_strength_on_imagenets_published_eigenvalues() -> None:
     """0.2175, 0.0188, 0.0045 for pixels in [0, 1], as published: in 0..255, 55, 5 and 1 for a_i = 1."""
     c = np.diag([0.2175, 0.0188, 0.0045]) * 255**2
-    paper, source = (np.sort(np.abs(ColourNoise(name).components(c)).sum(0)) for name in get_args(Convention))
+    paper, source = (np.sort(np.abs(PCANoise(name).components(c)).sum(0)) for name in get_args(Convention))
     assert paper == pytest.approx([1.1475, 4.794, 55.4625])
     assert source == pytest.approx([17.106, 34.964, 118.924], rel=1e-4)
 
 
 def test_noise_is_a_function_of_seed_epoch_and_sample() -> None:
     def noise(seed: int, epoch: int) -> np.ndarray:
-        return ColourNoise().draw(40, covariance(), seed, epoch)
+        return PCANoise().draw(40, covariance(), seed, epoch)
 
     assert np.array_equal(noise(1, 2), noise(1, 2))
     assert not np.isclose(noise(1, 2), noise(1, 3)).any()
@@ -61,13 +61,13 @@ def test_noise_is_a_function_of_seed_epoch_and_sample() -> None:
 
 
 def test_grey_images_stay_grey() -> None:
-    noise = ColourNoise("source").draw(50, np.full((3, 3), 4000.0), 0, 0)
+    noise = PCANoise("source").draw(50, np.full((3, 3), 4000.0), 0, 0)
     np.testing.assert_allclose(noise, np.repeat(noise[:, :1], 3, 1), atol=1e-4)
     assert np.abs(noise).max() > 1
 
 
 def test_the_loader_gives_each_image_its_own_noise_only_in_training(prepared: PreparedImages) -> None:
-    colour = ColourNoise("source", until=2)
+    colour = PCANoise("source", until=2)
     noise_of_samples = colour.draw(27, prepared.covariance, 3, 1)
     for batch_size in (8, 5):
         loader = Loader(prepared, "train", 20, batch_size, seed=3, colour=colour)
@@ -81,7 +81,7 @@ def test_the_loader_gives_each_image_its_own_noise_only_in_training(prepared: Pr
         Loader(prepared, "train", 20, 8, seed=3).epoch(0),
     ):
         assert all(batch.colour_noise is None and batch.scale == 1 for batch in without_noise)
-    assert all(b.scale == 1 for b in Loader(prepared, "train", 20, 8, colour=ColourNoise("paper")).epoch(0))
+    assert all(b.scale == 1 for b in Loader(prepared, "train", 20, 8, colour=PCANoise("paper")).epoch(0))
 
 
 def test_noise_is_added_before_the_scale() -> None:
@@ -98,7 +98,7 @@ def test_noise_is_added_before_the_scale() -> None:
 
 
 def test_errors_name_the_wrong_setting() -> None:
-    with pytest.raises(ValueError, match=r"ColourNoise\.std must be positive, not 0"):
-        ColourNoise(std=0)
-    with pytest.raises(ValueError, match=r"ColourNoise\.convention must be one of .*'paper', 'source'.*not 'none'"):
-        ColourNoise("none")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"PCANoise\.std must be positive, not 0"):
+        PCANoise(std=0)
+    with pytest.raises(ValueError, match=r"PCANoise\.convention must be one of .*'paper', 'source'.*not 'none'"):
+        PCANoise("none")  # type: ignore[arg-type]

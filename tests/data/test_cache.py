@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_torch.data import cache_location, decode_pass, worker_processes
-from alexnet_torch.data import prepare as preparation
+from alexnet_torch.data import cache, cache_build
+from alexnet_torch.data.cache import SAMPLES, PreparedImages
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decode_file, decoded_side
-from alexnet_torch.data.journal import lock_folder
 from alexnet_torch.data.loader import Loader
-from alexnet_torch.data.prepare import prepare
-from alexnet_torch.data.prepared_images import PreparedImages
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 from tests.support.logged import logged
@@ -58,7 +56,7 @@ def test_the_map_has_every_file_and_the_statistics_match_numpy(root: Path) -> No
     for samples in (prepared.train, prepared.val):
         assert samples.images is not None
         for row, path in zip(samples.rows, samples.keys, strict=True):
-            assert np.array_equal(samples.images[row], decode_file(root / path, 24))
+            assert np.array_equal(samples.images.pixels[row], decode_file(root / path, 24))
     assert prepared.train.images is not None
     pixels = np.array(prepared.train.images, dtype=np.float64)
     np.testing.assert_allclose(prepared.mean, pixels.mean(0), rtol=1e-6)
@@ -71,14 +69,14 @@ def test_the_map_has_every_file_and_the_statistics_match_numpy(root: Path) -> No
 def test_several_processes_build_the_same_as_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serial = build_in(root, workers=1)
     shutil.rmtree(root.parent / "cache")
-    monkeypatch.setattr(decode_pass, "CHUNK", 3)
-    monkeypatch.setattr(worker_processes, "SERIAL_TASKS", 0)
+    monkeypatch.setattr(cache_build, "CHUNK", 3)
+    monkeypatch.setattr(cache_build, "SERIAL_CHUNKS", 0)
     assert are_equal(build_in(root, workers=2), serial)
 
 
 def test_a_second_time_nothing_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_in(root)
-    monkeypatch.setattr(preparation, "decode_chunks", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(cache_build, "decode_chunk", lambda *_: pytest.fail("decoded again"))
     lines: list[str] = []
     assert are_equal(build_in(root, lines), first)
     assert lines == [f"--data {root}: ImageFolder, 3 classes, 24 training and 12 validation images"]
@@ -98,13 +96,13 @@ def only_map(root: Path) -> Path:
 
 
 REASONS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "added": (add, "1 files added, 0 removed, 0 changed since, such as train/class0/new.png"),
+    "added": (add, "1 files added, 0 removed, 0 changed since"),
     "removed": (lambda r: (r / "train/class0/000.png").unlink(), "0 files added, 1 removed"),
-    "changed": (change, "0 files added, 0 removed, 1 changed since, such as val/class1/002.png"),
+    "changed": (change, "0 files added, 0 removed, 1 changed since"),
     "touched": (lambda r: os.utime(r / "val/class1/002.png", (1, 1)), "1 changed since"),
-    "truncated": (lambda r: only_map(r).write_bytes(b"half"), r"it is damaged \(train.u8 has the wrong size\)"),
-    "no mean": (lambda r: (only_map(r).parent / "mean.npy").unlink(), "it is damaged"),
-    "no manifest": (lambda r: (only_map(r).parent / "manifest.json").write_text("{"), "it is damaged"),
+    "truncated": (lambda r: only_map(r).write_bytes(b"half"), r"it is damaged \(train.u8 has 4 bytes, not 41,472\)"),
+    "no samples": (lambda r: (only_map(r).parent / SAMPLES).unlink(), "it is damaged"),
+    "empty samples": (lambda r: (only_map(r).parent / SAMPLES).write_bytes(b""), "it is damaged"),
 }
 
 
@@ -122,7 +120,7 @@ def test_it_is_built_again_with_a_reason(name: str, root: Path) -> None:
 
 def test_a_cache_of_another_decoding_version_is_built_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
-    monkeypatch.setattr("alexnet_torch.data.decode.VERSION", 99)
+    monkeypatch.setattr(cache, "FORMAT", 99)
     lines: list[str] = []
     build_in(root, lines)
     assert any("made by another version" in line for line in lines)
@@ -160,7 +158,7 @@ def test_skip_bad_leaves_unreadable_files_out_and_lists_them(cache: str, root: P
     assert any("3 unreadable file(s) left out" in line for line in lines)
     home = root.parent / "cache" if cache == "map" else Path(os.environ["XDG_CACHE_HOME"]) / "alexnet_torch"
     (manifest,) = home.glob("*/manifest.json")
-    assert [path for path, _ in json.loads(manifest.read_text())["skipped"]] == bad
+    assert json.loads(manifest.read_text())["unreadable files"] == bad
     good = np.stack([decode_file(root / path, 24) for path in prepared.train.keys]).astype(np.float64)
     np.testing.assert_allclose(prepared.mean, good.mean(0), rtol=1e-6)
     with pytest.raises(UserError, match="cannot be read"):  # without --skip-bad a finished cache reports them too
@@ -171,7 +169,7 @@ def test_a_build_with_unreadable_files_is_not_decoded_again(root: Path, monkeypa
     spoil_files(root)
     with pytest.raises(UserError):
         build_in(root)
-    monkeypatch.setattr(decode_pass, "decode_chunk", lambda _: pytest.fail("decoded again"))
+    monkeypatch.setattr(cache_build, "decode_chunk", lambda _: pytest.fail("decoded again"))
     assert len(build_in(root, skip_bad=True).skipped) == 3
 
 
@@ -200,7 +198,7 @@ def test_unusual_file_names(name: bytes, root: Path) -> None:
 def test_a_complete_cache_is_used_without_writing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_in(root)
     # root may write anywhere, so this test forbids even the lock
-    monkeypatch.setattr(preparation, "lock_folder", lambda *_: pytest.fail("locked"))
+    monkeypatch.setattr(cache_build, "_locked", lambda *_: pytest.fail("locked"))
     assert are_equal(build_in(root), first)
 
 
@@ -213,13 +211,13 @@ def test_a_build_killed_just_before_the_end_is_not_decoded_again(root: Path, mon
         with pytest.raises(KeyboardInterrupt):
             build_in(root)
     with monkeypatch.context() as patch:
-        patch.setattr(decode_pass, "decode_chunk", lambda _: pytest.fail("decoded again"))
+        patch.setattr(cache_build, "decode_chunk", lambda _: pytest.fail("decoded again"))
         resumed = build_in(root)
     shutil.rmtree(root.parent / "cache")
     assert are_equal(resumed, build_in(root))
 
 
-def test_the_journal_is_ignored_if_a_map_is_missing(root: Path) -> None:
+def test_progress_is_ignored_if_a_map_is_missing(root: Path) -> None:
     spoil_files(root)
     with pytest.raises(UserError):
         build_in(root)
@@ -243,7 +241,7 @@ def test_skipping_all_files_of_a_class_is_refused(root: Path) -> None:
 def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_in(root)
     add(root)
-    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 5_000)  # room only for the added image
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 5_000)  # room only for the added image
     assert len(build_in(root).train.labels) == 25
     for i in range(200):
         shutil.copy(root / "train/class0/000.png", root / f"train/class0/more{i}.png")
@@ -252,19 +250,19 @@ def test_a_stale_cache_makes_room_for_the_new_one(root: Path, monkeypatch: pytes
 
 
 def test_a_small_disk_is_an_error_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 60_000)  # the maps take 62,208 bytes
-    monkeypatch.setattr(preparation, "decode_chunks", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 60_000)  # the maps take 62,208 bytes
+    monkeypatch.setattr(cache_build, "decode_chunk", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match=r"--cache .*: decoded images take .* GB are free; make room"):
         build_in(root)
 
 
 def test_auto_stores_images_only_in_half_of_the_free_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 100_000)
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 100_000)
     with logged(lines):
         assert prepare(root, 24).train.images is None
     assert "over half of the 0.0 GB free" in lines[1]
-    monkeypatch.setattr(cache_location, "free_bytes", lambda _: 130_000)
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 130_000)
     lines.clear()
     with logged(lines):
         assert prepare(root, 24).train.images is not None
@@ -298,16 +296,12 @@ def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":
     code = (
         "import logging, sys; from pathlib import Path\n"
         "logging.basicConfig(level=logging.INFO)\n"
-        "from alexnet_torch.data import decode_pass, journal, prepare as preparation, worker_processes\n"
-        "decode_pass.CHUNK, journal.JOURNAL_SECONDS, worker_processes.SERIAL_TASKS = 2, 0.0, 0\n"
-        f"{first}preparation.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
+        "from alexnet_torch.data import cache_build as building\n"
+        "building.CHUNK, building.SAVE_SECONDS, building.SERIAL_CHUNKS = 2, 0.0, 0\n"
+        f"{first}building.prepare(Path({str(root)!r}), 24, {str(root.parent / 'cache')!r}, workers=2)\n"
     )
-    script = root.parent / "build.py"
-    script.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen(
-        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, start_new_session=True
-    )
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
 
 
 def test_a_build_killed_at_any_moment_continues_to_the_same_result(tmp_path: Path) -> None:
@@ -334,9 +328,9 @@ def test_a_build_killed_at_any_moment_continues_to_the_same_result(tmp_path: Pat
 
 
 def finished_chunks(root: Path) -> int:
-    for journal in (root.parent / "cache").glob("*.partial/journal.npz"):
+    for progress in (root.parent / "cache").glob("*.partial/progress.npz"):
         try:
-            with np.load(journal) as saved:
+            with np.load(progress) as saved:
                 return int(saved["done"].sum())
         except FileNotFoundError:
             return 1 << 30  # just renamed into place
@@ -349,10 +343,8 @@ def test_of_two_processes_only_one_builds(tmp_path: Path) -> None:
     (other,) = (root.parent / "other").glob("images-*")
     target = root.parent / "cache" / other.name.replace("-12", "-24")
     target.parent.mkdir()
-    code = (
-        "inner = preparation.build\npreparation.build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
-    )
-    with lock_folder(target):
+    code = "inner = building.build\nbuilding.build = lambda *a: (print('building', file=sys.stderr), inner(*a))[1]\n"
+    with cache_build._locked(target):
         processes = [start_build(root, code) for _ in range(2)]
         for process in processes:
             assert process.stderr is not None
