@@ -199,10 +199,10 @@ def import_command(
         image_size: Height and width of the network's images, in pixels.
         key: Which network of a checkpoint with several, such as model or ema.
     """
-    from alexnet_torch.weights.import_model import ImportOptions, import_model
+    from alexnet_torch.weights.import_model import import_model
     from alexnet_torch.weights.model_file import save_new_model
 
-    model, messages = import_model(file, ImportOptions(architecture, inputs, mean, image_size, key), classes)
+    model, messages = import_model(file, classes, architecture, inputs, mean, image_size, key)
     save_new_model(output, model)
     print("\n".join([*messages, f"the model is in {output}"]))
 

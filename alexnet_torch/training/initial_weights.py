@@ -79,7 +79,7 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
         scale = (file.architecture.input_scale if file.architecture else 1.0) / net.architecture.input_scale
         copied[first_weight] = INPUT_CONVENTIONS[file.inputs].to_ours(copied[first_weight]) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))
-    different = list(differences(file.architecture, net.architecture, stages)) if file.architecture else []
+    different = differences(file.architecture, net.architecture, stages) if file.architecture else []
     warning = f"; they were trained in a network with {', '.join(different)}" if different else ""
     part = "".join(f" ({note})" for note in file.notes)
     return f"the weights of {source}{part}: {', '.join(stages)}{random}{warning}"

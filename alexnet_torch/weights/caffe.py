@@ -3,7 +3,7 @@
 Both are protobuf messages. The few fields read here are declared below; the protobuf runtime decodes them.
 """
 
-from itertools import zip_longest
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +38,21 @@ _MESSAGES = {
     "lrn_param 18 LRNParameter, pooling_param 19 PoolingParameter",
     "NetParameter": "name 1 string, layers 2 V1LayerParameter*, layer 100 LayerParameter*",
 }
-_V1_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU", 23: "TanH"}
-_V1_TYPES |= dict.fromkeys((1, 5, 8, 9, 12, 20, 21, 22, 24, 29, 32, 36), "Data")  # or loss, accuracy and the like
-_COMPUTING_NOTHING = {"Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "DummyData", "Input", "Dropout"}
-_COMPUTING_NOTHING |= {"AnnotatedData", "Split", "Flatten", "Softmax", "SoftmaxWithLoss", "Accuracy", "Silence"}
+_V1_TYPES = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
+_V1_TYPES |= dict.fromkeys((1, 5, 6, 8, 9, 12, 20, 21, 22, 24, 29, 32, 36), "Data")  # or what else computes nothing
+_COMPUTES_NOTHING = re.compile(r"\w*Data|Input|Dropout|Split|Flatten|Softmax\w*|Accuracy|Silence")
 
 
 def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
-    """Returns the weights of a .caffemodel by the names of its layers, and the preset that has its layers.
-
-    conv1's channel order is Caffe's, BGR.
-
-    Raises:
-        ValueError: the layers are not those of a preset; the message names the first that is not.
-    """
+    """Returns the weights of a .caffemodel, of BGR images, by its layers' names, and the preset with these layers."""
     net = _parse(path, "NetParameter")
     layers = [(layer, layer.type) for layer in net.layer]
     layers += [(layer, _V1_TYPES.get(layer.type, f"type {layer.type}")) for layer in net.layers]
-    layers = [(layer, kind) for layer, kind in layers if kind not in _COMPUTING_NOTHING]
+    layers = [(layer, kind) for layer, kind in layers if not _COMPUTES_NOTHING.fullmatch(kind)]
     kinds = [kind for _, kind in layers]
     try:
         require_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"))
-        names = [f"{kind} {layer.name}" for layer, kind in layers]
-        architecture = _preset(names, [_step(layer, kind) for layer, kind in layers])
+        architecture = _preset([(f"{kind} {layer.name}", _step(layer, kind)) for layer, kind in layers])
     except ValueError as error:
         raise ValueError(f"it seems to be {net.name}: {error}" if net.name else str(error)) from error
     state: dict[str, Tensor] = {}
@@ -72,19 +64,15 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
     return state, architecture
 
 
-def _preset(names: list[str], steps: list[str]) -> Architecture:
+def _preset(layers: list[tuple[str, str]]) -> Architecture:
     """Returns the preset of Caffe's that has the layers, given by name and by `_step`."""
-
-    def same_until(net: Architecture) -> int:
-        pairs = enumerate(zip_longest(steps, _steps(net)))
-        return next((index for index, (step, expected) in pairs if step != expected), len(steps))
-
-    nearest = max((PRESETS["caffe"], PRESETS["caffenet"]), key=same_until)
-    if steps == _steps(nearest):
-        return nearest
-    index = same_until(nearest)
-    name, step, expected = ([*texts, "nothing"][index] for texts in (names, steps, _steps(nearest)))
-    raise ValueError(f"its layers are not those of {nearest.name}: {name} is {step}, not {expected}")
+    for net in (PRESETS["caffenet"], PRESETS["caffe"]):
+        expected = _steps(net)
+        if [step for _, step in layers] == expected:
+            return net
+    pairs = zip([*layers, ("the end", "nothing")], [*expected, "nothing"], strict=False)
+    name, step, other = next((name, step, other) for (name, step), other in pairs if step != other)
+    raise ValueError(f"its layers are not those of caffe: {name} is {step}, not {other}")
 
 
 def _steps(net: Architecture) -> list[str]:
@@ -111,8 +99,7 @@ _POOL = "Pooling of kernel_size {}, stride {}{}"
 def _step(layer: Any, kind: str) -> str:
     """Returns a layer's type and settings."""
 
-    def others(settings: Any, *names: str) -> str:
-        """Returns the settings that no layer of a preset has."""
+    def others(settings: Any, *names: str) -> str:  # that no layer of a preset has
         return "".join(f", {name} {getattr(settings, name)}" for name in names if getattr(settings, name))
 
     conv, lrn, pool = layer.convolution_param, layer.lrn_param, layer.pooling_param
@@ -130,7 +117,7 @@ def _step(layer: Any, kind: str) -> str:
 
 
 def read_mean_image(path: Path) -> np.ndarray:
-    """Reads the mean image of a .binaryproto, such as Caffe's imagenet_mean: (3, S, S) float32 BGR, 0..255."""
+    """Reads the mean image of a .binaryproto: (3, S, S) float32 BGR, 0..255."""
     return _to_array(path, "the mean", _parse(path, "BlobProto"))
 
 

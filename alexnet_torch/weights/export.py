@@ -23,20 +23,7 @@ _PIXELS = "RGB images, 0..255, (N, 3, {0}, {0}): the graph subtracts the mean im
 
 
 def export_model(model: TrainedModel, path: Path, file_format: str | None = None) -> str:
-    """Writes a model to a file, which appears complete or not at all.
-
-    Args:
-        model: the model, on the CPU.
-        path: the file to write.
-        file_format: safetensors, grouped, torchvision, onnx or pt2; None chooses by the file's ending.
-
-    Returns:
-        a phrase that says which images the exported network reads.
-
-    Raises:
-        UserError: the ending is unknown, the folder is not writable, the file is a run's own model, a package is
-            missing, or the format cannot represent the network.
-    """
+    """Writes a model on the CPU in a format, by default that of the file's ending. Returns which images it reads."""
     writers = {
         "safetensors": _write_safetensors,
         "grouped": _write_grouped,
@@ -71,7 +58,7 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 
 
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
-    """Writes torchvision's names; for torchvision's images, too, if the mean image is ImageNet's mean colour."""
+    """Writes it for torchvision's images, too, if the mean image is ImageNet's mean colour."""
     net = model.net
     if net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision's alexnet is not {net.architecture.name}; use --format grouped")

@@ -1,6 +1,5 @@
 """Builds a model from a weight file: finds its architecture, which images it reads, and its class names."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.models import AlexNet_Weights
@@ -17,53 +16,33 @@ from alexnet_torch.weights.model_file import TrainedModel, build_model
 from alexnet_torch.weights.weight_file import WeightFile, read_weight_file
 
 
-@dataclass(frozen=True)
-class ImportOptions:
-    """What the user says about a file that does not describe its model; None means: detect it.
-
-    Attributes:
-        architecture: a preset's name.
-        inputs: which images the weights read, a key of `INPUT_CONVENTIONS`.
-        mean: the mean image, as `mean_from_option` takes it.
-        image_size: side of the network's images, in pixels.
-        key: which network of a checkpoint, if it contains several, as for `read_weight_file`.
-    """
-
-    architecture: str | None = None
-    inputs: str | None = None
-    mean: str | None = None
-    image_size: int | None = None
-    key: str | None = None
-
-
 def import_model(
-    path: Path, options: ImportOptions, classes_file: Path | None = None
+    path: Path,
+    classes_file: Path | None = None,
+    architecture: str | None = None,
+    inputs: str | None = None,
+    mean: str | None = None,
+    image_size: int | None = None,
+    key: str | None = None,
 ) -> tuple[TrainedModel, list[str]]:
     """Builds a model on the CPU from a weight file; it reads RGB images, 0..255, minus the mean image.
 
     Args:
         path: as for `read_weight_file`.
-        options: what the file does not say.
-        classes_file: file with one class name on each line, in the order of the logits.
+        classes_file: one class name on each line, in the order of the logits.
+        architecture, inputs, mean, image_size, key: as the command's options; None means: detect it.
 
     Returns:
         the model, and messages that say what was detected or assumed.
-
-    Raises:
-        UserError: as for `read_weight_file`; or no architecture fits, or several do and nothing decides; or the file
-            describes its model and there are `options`; or neither the file nor `options` say what is needed.
     """
-    for option, name, known in (
-        ("--architecture", options.architecture, PRESETS),
-        ("--inputs", options.inputs, INPUT_CONVENTIONS),
-    ):
+    for option, name, known in (("--architecture", architecture, PRESETS), ("--inputs", inputs, INPUT_CONVENTIONS)):
         if name is not None and name not in known:
             raise UserError(f"{option} {name}: there is no such one; choose from {', '.join(known)}")
-    file = read_weight_file(path, options.key, options.image_size)
+    file = read_weight_file(path, key, image_size)
     classes, classes_source = _class_names(classes_file, file)
     notes = [f"{path}: {note}" for note in file.notes]
     if file.description is not None:
-        if options != ImportOptions():
+        if any(option is not None for option in (architecture, inputs, mean, image_size, key)):
             raise UserError(f"{path}: describes its own model; leave out all options but --output and --classes")
         description = {**file.description, "classes": classes}
         if classes_file is not None:
@@ -71,45 +50,44 @@ def import_model(
         assert file.architecture is not None
         model = build_model(path, description, grouped_to_towers(file.weights, file.architecture.towers), ["cpu"])
     else:
-        architecture, size = _choose_architecture(file, options)
-        inputs = options.inputs or file.inputs
+        network, size = _choose_architecture(file, architecture, image_size)
+        inputs = inputs or file.inputs
         if inputs is None:
             raise UserError(
                 f"{path}: does not say which images it reads; choose with --inputs: rgb (0..255 minus the mean), "
                 "caffe (the same in BGR) or imagenet (torchvision's)"
             )
         convention = INPUT_CONVENTIONS[inputs]
-        if options.mean is not None:
-            mean, mean_source = mean_from_option(options.mean, size), f"the mean {options.mean}"
+        if mean is not None:
+            mean_image, mean_source = mean_from_option(mean, size), f"the mean {mean}"
         elif convention.mean is not None:
-            mean = mean_of_colour(convention.mean, size)
+            mean_image = mean_of_colour(convention.mean, size)
             mean_source = "ImageNet's mean colour " + ",".join(f"{value:.2f}" for value in convention.mean)
         else:
             raise UserError(f"{path}: does not say its images' mean; give it with --mean: R,G,B of 0..255, or a file")
         weights = {**file.weights, CONV1: convention.to_ours(file.weights[CONV1])}
-        net = empty_network(architecture, len(classes), size, tower_devices("cpu", architecture.towers))
-        net.load_state_dict(grouped_to_towers(weights, architecture.towers))
-        model = TrainedModel(net.eval(), classes, mean)
+        net = empty_network(network, len(classes), size, tower_devices("cpu", network.towers))
+        net.load_state_dict(grouped_to_towers(weights, network.towers))
+        model = TrainedModel(net.eval(), classes, mean_image)
         notes.append(f"{path}: assumed to read {inputs} images, minus {mean_source}")
     net = model.net
     size_and_classes = f"{net.image_size} pixels, {net.num_classes} classes ({classes_source})"
     return model, [f"{path}: architecture {net.architecture.name} at {size_and_classes}", *notes]
 
 
-def _choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Architecture, int]:
+def _choose_architecture(file: WeightFile, name: str | None, image_size: int | None) -> tuple[Architecture, int]:
     """Returns the file's architecture, or the one preset with its shapes, and its image size."""
-    name, known = options.architecture, file.architecture
+    known = file.architecture
     if known is not None and name not in (None, known.name):
         raise UserError(f"{file.path}: its network is {known.name}, not {name}; leave out --architecture")
-    if file.image_size and options.image_size not in (None, file.image_size):
-        reason = f"{file.path} reads {file.image_size} pixels"
-        raise UserError(f"--image-size {options.image_size}: {reason}; leave it out")
+    if file.image_size and image_size not in (None, file.image_size):
+        raise UserError(f"--image-size {image_size}: {file.path} reads {file.image_size} pixels; leave it out")
     fitting: list[tuple[Architecture, int]] = []
     fewest: list[str] = []
     for net in [known] if known else [PRESETS[name]] if name else PRESETS.values():
         # Caffe's networks, without padding before conv1, are meant for 227 pixels
         size = file.image_size or (224 if any(net.convs[0].padding) else 227)
-        size = size if options.image_size is None else options.image_size
+        size = size if image_size is None else image_size
         if not net.fits(size):
             continue
         mismatches = file.mismatches(
@@ -120,7 +98,7 @@ def _choose_architecture(file: WeightFile, options: ImportOptions) -> tuple[Arch
         elif not fewest or len(mismatches) < len(fewest):
             fewest = mismatches
     if not fitting:
-        reason = fewest[0] if fewest else f"{file.path}: no architecture reads images of {options.image_size} pixels"
+        reason = fewest[0] if fewest else f"{file.path}: no architecture reads images of {image_size} pixels"
         raise UserError(f"{reason}; name another file, --architecture or --image-size")
     if len(fitting) > 1:
         names = ", ".join(net.name for net, _ in fitting)

@@ -46,21 +46,15 @@ INPUT_CONVENTIONS = {
 
 
 def mean_of_colour(colour: tuple[float, float, float], image_size: int) -> np.ndarray:
-    """Returns a mean image of one RGB colour: (S, S, 3) float32, where S is the side that crops are cut from."""
+    """Returns a mean image of one RGB colour: (S, S, 3) float32, where crops are cut from sides of S."""
     side = decoded_side(image_size)
     return np.full((side, side, 3), colour, np.float32)
 
 
 def mean_from_option(text: str, image_size: int) -> np.ndarray:
-    """Returns the mean image that `--mean` names: (S, S, 3) float32 RGB, 0..255.
+    """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, 0..255, for crops of `image_size`.
 
-    Args:
-        text: "R,G,B", or a file: .binaryproto, or .npy of shape (S, S, 3) RGB or (3, S, S) BGR, as
-            this package and Caffe write them.
-        image_size: side of the network's images, in pixels, which are cut from images of the mean's size.
-
-    Raises:
-        UserError: the text is none of these, or the mean image is smaller than `image_size`.
+    It is "R,G,B", or a file: .binaryproto, or .npy of shape (S, S, 3) RGB or (3, S, S) BGR, as Caffe's.
     """
     option = f"--mean {text}"
     if text.endswith((".binaryproto", ".npy")):

@@ -1,7 +1,4 @@
-"""A model on disk: model.pt and model.json in a run's folder, or one file, model.safetensors.
-
-Checksums notice damage, which would otherwise give other predictions without an error.
-"""
+"""A model on disk: model.pt and model.json in a run's folder, or one file; checksums notice damage."""
 
 import base64
 import hashlib
@@ -74,10 +71,10 @@ class TrainedModel:
         """Writes model.safetensors, which contains the full model, into a folder.
 
         Args:
-            folder: created if needed; a model that this function wrote there is replaced.
+            folder: created if needed; a model there is replaced.
 
         Raises:
-            UserError: the folder is not writable, or the package safetensors is missing.
+            UserError: the folder is not writable, or safetensors is not installed.
         """
         path = Path(folder) / PRETRAINED_WEIGHTS
         content = safetensors_content(self, path)
@@ -120,7 +117,7 @@ def load_model(folder: Path | str, devices: Sequence[str] | None = None) -> Trai
 
 
 def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads a run's description and its weights, on the CPU; does not check whether they fit each other."""
+    """Reads a run's description and its weights, on the CPU."""
     folder = Path(folder)
     if folder.is_file():
         run = f"its run, {folder.parent}" if (folder.parent / MODEL_DESCRIPTION).exists() else "the folder of a run"
@@ -140,13 +137,7 @@ def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tens
 
 
 def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:
-    """Writes model.json and model.pt; each file appears complete or not at all.
-
-    Args:
-        folder: the run's folder.
-        model: the model, on any devices.
-        weights: full state dict, contiguous CPU tensors, for a network that holds only some of the parameters.
-    """
+    """Writes model.json and model.pt, with the full state dict on the CPU where the network has only a part of it."""
     description = describe_model(model)
     text = json.dumps({**description, _SEAL: _sha256(description)}).encode()
     atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
@@ -155,7 +146,7 @@ def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | N
 
 
 def save_new_model(folder: Path, model: TrainedModel) -> None:
-    """Writes a model into a folder without a run; creates the folder if needed."""
+    """Writes a model into a folder without a run."""
     with claimed(folder):
         if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
             raise UserError(f"--output {folder}: contains a run already; name another folder")
@@ -164,7 +155,7 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
 
 
 def describe_model(model: TrainedModel) -> dict[str, Any]:
-    """Returns everything about a model except its weights, as plain values: the content of model.json."""
+    """Returns the content of model.json: everything about a model except its weights."""
     net, mean = model.net, model.mean
     return {
         "architecture": asdict(net.architecture),
@@ -181,14 +172,7 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
 def build_model(
     path: Path, description: dict[str, Any], weights: Mapping[str, Tensor], devices: Sequence[str] | None = None
 ) -> TrainedModel:
-    """Builds a model from its description and its weights, which come from a file and may be wrong.
-
-    Args:
-        path: the file or the run's folder, for messages.
-        description: as `describe_model` returns it.
-        weights: state dict with names by tower, such as `towers.0.conv1.weight`.
-        devices: as for `load_model`.
-    """
+    """Builds a model from a description and weights by tower, which come from the file at `path` and may be wrong."""
     with reading(path, "copy it again, with model.json and model.pt of the same run"):
         architecture = Architecture.from_dict(description["architecture"])
         classes, names = tuple(description["classes"]), tuple(description.get("names", ()))
@@ -208,7 +192,7 @@ def build_model(
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of the first tensor with a value that is infinite or not a number; None if there is none."""
+    """Returns the name of the first tensor with a value that is infinite or not a number."""
     # one sum is one pass, and is not finite if one of its terms is not
     return next((name for name, tensor in tensors.items() if not bool(tensor.sum().isfinite())), None)
 
@@ -225,21 +209,17 @@ def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
 
 
 def model_sha256(model: TrainedModel) -> str:
-    """Returns the SHA-256 of a model's description and weights: of all that decides what it computes."""
+    """Returns the SHA-256 of all that decides what a model computes."""
     return _content_sha256(cpu_state_dict(model.net), _metadata(model))
 
 
 def sealed_metadata(model: TrainedModel) -> dict[str, str]:
-    """Returns the metadata of a file of another format: each value of the description as JSON, and a checksum."""
+    """Returns the metadata of a file of another format: the description as JSON, and a checksum."""
     return {**_metadata(model), _METADATA_SEAL: model_sha256(model)}
 
 
 def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Returns the description in a file's metadata; None if this package did not write the file.
-
-    Raises:
-        ValueError: weights or metadata are not those that were written.
-    """
+    """Returns the description in a file's metadata, if this package wrote them; ValueError if they were changed."""
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
     content = {name: value for name, value in metadata.items() if name != _METADATA_SEAL}
@@ -249,14 +229,14 @@ def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str,
 
 
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
-    """Returns the content of a .safetensors file of the full model: weights, and the description as metadata."""
+    """Returns a .safetensors file of the full model: weights, and the description as metadata."""
     with explain_missing_package(path):
         from safetensors.torch import save  # not at the top: an optional package
     return save(cpu_state_dict(model.net), sealed_metadata(model))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns the tensors of a .safetensors file, in its order, and the model's description, if it contains one."""
+    """Returns the tensors of a .safetensors file, and the model's description, if it contains one."""
     with explain_missing_package(path):
         from safetensors import safe_open  # not at the top: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:
@@ -265,12 +245,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
 
 
 def _metadata(model: TrainedModel) -> dict[str, str]:
-    """Returns the description's values as JSON, and what safetensors wants to know: whose tensors these are."""
-    return {"format": "pt", **{name: json.dumps(value) for name, value in describe_model(model).items()}}
+    described = {name: json.dumps(value) for name, value in describe_model(model).items()}
+    return {"format": "pt", **described}  # safetensors' own key
 
 
 def _content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Returns the SHA-256 of tensors and metadata, in whatever order they are."""
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import torch
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor
 
 from alexnet_torch.files import reading
@@ -18,30 +18,17 @@ from alexnet_torch.weights.grouped import CONV1, grouped_shapes, grouped_to_towe
 from alexnet_torch.weights.model_file import description_from_metadata
 from alexnet_torch.weights.weight_file import WeightFile, from_state
 
-TOLERANCE = 1e-3
-"""Of the largest logit: ten times the difference that float32 sums in another order have shown."""
-
+TOLERANCE = 1e-3  # of the largest logit: ten times what float32 sums in another order have shown
 _EXPORTERS_NAMES = ("", "main_graph", "torch_jit", "torch-jit-export")  # of every graph, whatever it computes
 
 
 def read_onnx(path: Path, image_size: int | None) -> WeightFile:
-    """Reads an ONNX file, and the data files beside it that it names.
-
-    Args:
-        path: the file.
-        image_size: side of the images of a graph that leaves it open.
-
-    Raises:
-        ValueError: it is not the graph of a preset; the message says what it seems to be.
-    """
+    """Reads an ONNX file, with the size of its images where it leaves that open."""
     with reading(path, "copy it again, or name an ONNX file"):
         model = onnx.load(path)
         stored = {tensor.name.removeprefix("net."): tensor for tensor in model.graph.initializer}  # of PixelNet.net
-        towers = {
-            name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
-            for name, tensor in stored.items()
-            if has_tower(name)
-        }
+        arrays = {name: numpy_helper.to_array(tensor) for name, tensor in stored.items() if has_tower(name)}
+        towers = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         description = description_from_metadata({entry.key: entry.value for entry in model.metadata_props}, towers)
     if description is not None:
         return from_state(path, towers, description)
@@ -54,77 +41,76 @@ def read_onnx(path: Path, image_size: int | None) -> WeightFile:
 
 def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> WeightFile:
     """Reads the weights of a graph by the order of its layers, and finds the preset that computes its logits."""
-    graph = model.graph
-    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    convs = sum(node.op_type == "Conv" for node in layers)
-    require_alexnet(convs, len(layers) - convs)
-    stored = {tensor.name for tensor in graph.initializer}
+    graph, stored = model.graph, {tensor.name for tensor in model.graph.initializer}
+    names, transposed, last = _tensors(graph)
     images = [value for value in graph.input if value.name not in stored]
     if len(images) != 1 or len(graph.output) != 1:
         raise ValueError(f"its graph has {len(images)} inputs and {len(graph.output)} outputs; must be 1 and 1")
     dims = [dim.dim_value for dim in images[0].type.tensor_type.shape.dim]  # (N, 3, H, W); 0 where it is open
-    batch, _, height, width = dims if len(dims) == 4 else (0, 3, 0, 0)
+    rows, _, height, width = dims if len(dims) == 4 else (0, 3, 0, 0)
     size = height or image_size
     if size is None or height != width:
         raise ValueError(f"its images are {width} x {height}; must be square, or open with --image-size")
-    readers = {name: node for node in reversed(graph.node) for name in node.input}
-    names: dict[str, str] = {}
-    transposed, logits = set(), ""
-    for stage, node in zip(PAPER.stage_names, layers, strict=True):
-        weight, bias, logits = node.input[1], "".join(node.input[2:]), node.output[0]
-        add = readers.get(logits)
-        if not bias and add is not None and add.op_type == "Add":
-            bias, logits = "".join(name for name in add.input if name != logits), add.output[0]
-        names |= {parameter_name(stage, "weight"): weight, parameter_name(stage, "bias"): bias or f"{weight} (no bias)"}
-        settings = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        if node.op_type != "Conv" and not settings.get("transB"):
-            transposed.add(weight)
     random = torch.empty(1, 3, size, size).uniform_(-128, 128, generator=torch.Generator().manual_seed(0))
-    values = _run(path, model, [*names.values(), logits], random.expand(max(batch, 1), -1, -1, -1))
+    known = stored | {name for node in graph.node for name in node.output}
+    wanted = [name for name in (*names.values(), last) if name in known]
+    with reading(path, "name an AlexNet weight file"):
+        values = _run(model, images[0].name, random.expand(max(rows, 1), -1, -1, -1), wanted)
     weights: dict[str, Tensor] = {}
     for name, own in names.items():
-        if own in transposed:
-            weights[name] = values[own].T.contiguous()
-        elif own in values:
-            weights[name] = values[own].flatten() if kind_of(name) == "bias" else values[own]
-        else:
-            weights[name] = torch.zeros(len(weights[parameter_name(stage_of(name), "weight")]))
-    expected, output = values[logits].flatten(1)[0], values[graph.output[0].name].flatten(1)[0]
-    if not any(map(output.allclose, (expected, expected.softmax(0), expected.log_softmax(0)))):
+        if kind_of(name) == "weight":
+            weights[name] = values[own].T.contiguous() if own in transposed else values[own]
+        else:  # of an Add node, (C, 1, 1); zeros where there is none
+            outputs = len(weights[parameter_name(stage_of(name), "weight")])
+            weights[name] = values[own].flatten() if own in values else torch.zeros(outputs)
+    logits, output = values[last].flatten(1)[0], values[graph.output[0].name].flatten(1)[0]
+    if not any(map(output.allclose, (logits, logits.softmax(0), logits.log_softmax(0)))):
         raise ValueError("its output is neither the last layer's nor the softmax of it")
     file = WeightFile(path, weights, names, image_size=size)
-    found = [(float((_logits(net, file, random) - expected).abs().max()), net) for net in _candidates(file)]
+    found = [(float((_logits(net, file, random) - logits).abs().max()), net) for net in _candidates(file)]
     if not found:
         return file  # whose shapes the caller compares
-    difference, architecture = min(found, key=lambda pair: pair[0])
-    largest = float(expected.abs().max())
-    if not difference <= TOLERANCE * largest:  # also if either is not a number
-        raise ValueError(
-            f"no architecture here computes its logits: for a random image those of {architecture.name} differ by "
-            f"{difference:.3g} from onnxruntime's, whose largest is {largest:.3g}"
-        )
+    difference, net = min(found, key=lambda pair: pair[0])
+    numbers = f"to {difference:.2g} of {float(logits.abs().max()):.3g}"
+    if not difference <= TOLERANCE * float(logits.abs().max()):  # also if either is not a number
+        raise ValueError(f"no architecture here computes onnxruntime's logits; for a random image {net.name} {numbers}")
     inputs = None
-    if architecture.name in ("caffe", "caffenet") and any(node.op_type == "LRN" for node in graph.node):
+    if net.name in ("caffe", "caffenet") and any(node.op_type == "LRN" for node in graph.node):
         inputs = "caffe"  # PyTorch exports its normalisation as other nodes
-    elif architecture.name == "torchvision" and names[CONV1].endswith("features.0.weight"):
+    elif net.name == "torchvision" and names[CONV1].endswith("features.0.weight"):
         inputs = "imagenet"
-    same = f"onnxruntime computes the same logits for a random image, to {difference:.1g} of {largest:.3g}"
-    return replace(file, inputs=inputs, architecture=architecture, notes=(same,))
+    same = f"onnxruntime computes the same logits for a random image, {numbers}"
+    return replace(file, inputs=inputs, architecture=net, notes=(same,))
 
 
-def _run(path: Path, model: onnx.ModelProto, names: list[str], images: Tensor) -> dict[str, Tensor]:
-    """Returns values of the graph, stored or computed, and its output, for images (N, 3, H, W)."""
+def _tensors(graph: onnx.GraphProto) -> tuple[dict[str, str], set[str], str]:
+    """Returns the graph's name of each tensor, those that are (in, out), and the name of the last layer's output."""
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    convs = sum(node.op_type == "Conv" for node in layers)
+    require_alexnet(convs, len(layers) - convs)
+    readers = {name: node for node in reversed(graph.node) for name in node.input}
+    names: dict[str, str] = {}
+    transposed, output = set(), ""
+    for stage, node in zip(PAPER.stage_names, layers, strict=True):
+        weight, bias, output = node.input[1], "".join(node.input[2:]), node.output[0]
+        add = readers.get(output)
+        if not bias and add is not None and add.op_type == "Add":
+            bias, output = "".join(name for name in add.input if name != output), add.output[0]
+        names |= {parameter_name(stage, "weight"): weight, parameter_name(stage, "bias"): bias or f"{weight} (no bias)"}
+        if node.op_type != "Conv" and not any(each.name == "transB" and each.i for each in node.attribute):
+            transposed.add(weight)
+    return names, transposed, output
+
+
+def _run(model: onnx.ModelProto, reads: str, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Returns the graph's output, and values of it by name, stored or computed, for images (N, 3, H, W)."""
     graph = model.graph
-    (reads,) = (value.name for value in graph.input if value.name not in {tensor.name for tensor in graph.initializer})
-    known = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    outputs = [graph.output[0].name, *(name for name in dict.fromkeys(names) if name in known)]
-    del graph.output[1:]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name != outputs[0])
+    outputs = list(dict.fromkeys([graph.output[0].name, *names]))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs[1:])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # none of its lines: the exception has them
-    with reading(path, "name an AlexNet weight file"):
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        values = session.run(outputs, {reads: images.numpy()})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    values = session.run(outputs, {reads: images.numpy()})
     return {name: torch.from_numpy(value.copy()).float() for name, value in zip(outputs, values, strict=True)}
 
 

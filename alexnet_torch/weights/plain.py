@@ -106,11 +106,7 @@ def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module
 
 
 class UnitRangeInput(nn.Module):
-    """Converts images of 0..1 to what the network reads: times 255, minus the mean image.
-
-    Args:
-        mean: (3, H, W) floating-point, 0..255; a buffer that is not in the state dict.
-    """
+    """Converts images of 0..1 to what the network reads: times 255, minus the mean (3, H, W), which is no parameter."""
 
     mean: Tensor
 
@@ -154,10 +150,7 @@ class SpatialResponseNorm(nn.LocalResponseNorm):
 class GroupedLinear(nn.Module):
     """A linear layer in which each group of outputs reads its own group of inputs.
 
-    Args:
-        inputs: a multiple of `groups`.
-        outputs: if not a multiple of `groups`, the first groups have one more, as torch.tensor_split gives them.
-        groups: the number of groups.
+    If `outputs` is not a multiple of `groups`, the first groups have one more, as torch.tensor_split gives them.
     """
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:

@@ -5,10 +5,9 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from alexnet_torch.weights.grouped import layers_by_stage, without_wrappers
 
 _SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that makes a scalar again
 _RECONSTRUCT = np.zeros(1).__reduce__()[0]  # and an array
+# what training scripts save beside tensors and plain values; unpickling it runs no code of the file
 _PLAIN: list[Any] = [
     argparse.Namespace,
     pathlib.PosixPath,
@@ -30,13 +30,12 @@ _PLAIN: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""What training scripts save beside tensors and plain values. Unpickling it runs no code of the file."""
 
 
 def load_torch(path: Path) -> Any:
     """Returns what torch.save wrote, on the CPU, without running code of the file.
 
-    torch does not check the CRC-32 of each tensor; here it is. That takes a quarter of a second for AlexNet.
+    torch does not check each tensor's CRC-32; here it is. That takes a quarter of a second for AlexNet.
 
     Raises:
         UserError: it contains objects that are not unpickled.
@@ -60,34 +59,22 @@ def load_torch(path: Path) -> Any:
                 names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
             if not names:
                 raise ValueError(f"it begins with {head!r}, not as torch.save's files") from error
-            raise UserError(_not_unpickled(path, sorted(names))) from error
+            loaded = f"torch.load({str(path)!r}, weights_only=False)"
+            kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
+            if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
+                kept = f"{loaded}.state_dict()"
+            raise UserError(
+                f"{path}: contains more than tensors, {', '.join(sorted(names)[:4])}, which is not unpickled, because "
+                f"that can run code; if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
+            ) from error
 
 
-def _not_unpickled(path: Path, names: list[str]) -> str:
-    """Returns which objects of a file are not unpickled, and a statement that saves its weights without them."""
-    loaded = f"torch.load({str(path)!r}, weights_only=False)"
-    kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
-    if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
-        kept = f"{loaded}.state_dict()"
-    return (
-        f"{path}: contains more than tensors, {', '.join(names[:4])}, which is not unpickled, because that can run "
-        f"code; if you trust the file, save only the weights: torch.save({kept}, 'weights.pt')"
-    )
-
-
-@dataclass(frozen=True)
-class FoundNetwork:
-    """A network's tensors, found in a file.
-
-    Attributes:
-        key: where they are: the keys of dictionaries and the prefix of names, such as "state_dict.net".
-        state: the tensors by the names that follow `key`.
-        other_tensors: the names of tensors in the same dictionary that belong to no network.
-    """
+class FoundNetwork(NamedTuple):
+    """A network's tensors in a file, by the names that follow `key`: keys and prefix, such as "state_dict.net"."""
 
     key: str
     state: dict[str, Tensor]
-    other_tensors: tuple[str, ...]
+    others: list[str]  # names of tensors in the same dictionary that belong to no network
 
     def problem(self) -> str:
         """Returns why the tensors are not an AlexNet's; "" if they may be."""
@@ -105,12 +92,7 @@ def has_towers(state: Mapping[str, Any]) -> bool:
 
 
 def find_network(path: Path, content: object, key: str | None = None) -> FoundNetwork:
-    """Returns the one AlexNet among the tensors of a file.
-
-    Args:
-        path: the file, for messages.
-        content: what torch.load returned.
-        key: which network, if there are several; as in the error's list.
+    """Returns the one AlexNet, or with a key the one of this key, in what `load_torch` returned.
 
     Raises:
         ValueError: it contains no AlexNet; the message says what it contains.
@@ -123,10 +105,10 @@ def find_network(path: Path, content: object, key: str | None = None) -> FoundNe
             kind = f"a dictionary of {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
         raise ValueError(f"it contains {kind}, and no network's weights")
     if key is not None:
-        names = ", ".join(network.key or "the file itself" for network in found)
-        found = [network for network in found if network.key == key]
-        if not found:
-            raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {names}")
+        chosen = [network for network in found if network.key == key]
+        if not chosen:
+            raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {_keys(found)}")
+        found = chosen
     fitting = [network for network in found if not network.problem()]
     if not fitting:
         raise ValueError("; ".join(network.problem() for network in found))
@@ -134,9 +116,13 @@ def find_network(path: Path, content: object, key: str | None = None) -> FoundNe
     for other in others:
         values = zip(first.state.values(), other.state.values(), strict=False)
         if list(first.state) != list(other.state) or not all(torch.equal(*pair) for pair in values):
-            keys = ", ".join(network.key or "the file itself" for network in fitting)
-            raise UserError(f"{path}: it contains {len(fitting)} networks, {keys}; choose one with import --key")
+            several = f"it contains {len(fitting)} networks, {_keys(fitting)}"
+            raise UserError(f"{path}: {several}; choose one with import --key")
     return first
+
+
+def _keys(networks: list[FoundNetwork]) -> str:
+    return ", ".join(network.key or "the file itself" for network in networks)
 
 
 def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
@@ -144,20 +130,16 @@ def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
     if not isinstance(content, Mapping):
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    networks = {prefix: _names(tensors, prefix) for prefix in _prefixes(tensors, "")}
-    of_networks = {name for names in networks.values() for name in names}
-    others = tuple(name for name in tensors if name not in of_networks)
+    networks: dict[str, list[str]] = {}
+    for prefix in _prefixes(tensors, ""):
+        names = [name for name in tensors if name.startswith(prefix)]
+        networks[prefix] = [name for name in names if has_tower(name.removeprefix(prefix))] or names
+    others = [name for name in tensors if not any(name in names for names in networks.values())]
     for prefix, names in networks.items():
         state = {name.removeprefix(prefix): tensors[name] for name in names}
         yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, others)
     for key, value in content.items():
         yield from _networks(value, (*keys, str(key)))
-
-
-def _names(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Returns the names with a prefix: only those by tower, if there are any."""
-    names = [name for name in tensors if name.startswith(prefix)]
-    return [name for name in names if has_tower(name.removeprefix(prefix))] or names
 
 
 def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
@@ -167,7 +149,8 @@ def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         part, dot, _ = name.removeprefix(prefix).partition(".")
-        parts.setdefault(f"{prefix}{part}{dot}", {})[name] = value
-    longer = [found for part, inside in parts.items() if part.endswith(".") for found in _prefixes(inside, part)]
+        if dot:
+            parts.setdefault(f"{prefix}{part}.", {})[name] = value
+    longer = [found for part, inside in parts.items() for found in _prefixes(inside, part)]
     dimensions = [value.ndim for name, value in tensors.items() if name.endswith("weight")]
     return longer or ([prefix] if dimensions.count(4) > 1 and dimensions.count(2) > 1 else [])

@@ -27,27 +27,16 @@ from alexnet_torch.weights.state_dicts import find_network, has_towers, load_tor
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The content of a weight file.
+    """The content of a weight file; None where the file does not determine it."""
 
-    Attributes:
-        path: the file, or a run's folder.
-        weights: grouped layout, `conv1.weight` and so on, float32.
-        names_in_file: the file's own name for each key of `weights`.
-        description: the model's description, as in model.json, if the file contains one.
-        inputs: which images the weights read, a key of `INPUT_CONVENTIONS`, if the file determines it.
-        architecture: the network that has the weights, if the file determines it.
-        image_size: side of that network's images in pixels, if the file determines it.
-        notes: what was read, for messages.
-    """
-
-    path: Path
-    weights: dict[str, Tensor]
-    names_in_file: dict[str, str]
-    description: dict[str, Any] | None = None
-    inputs: str | None = None
+    path: Path  # of the file, or of a run's folder
+    weights: dict[str, Tensor]  # grouped layout, float32
+    names_in_file: dict[str, str]  # for each key of `weights`
+    description: dict[str, Any] | None = None  # as in model.json
+    inputs: str | None = None  # which images the weights read, a key of INPUT_CONVENTIONS
     architecture: Architecture | None = None
     image_size: int | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was read, for messages
 
     @property
     def num_classes(self) -> int:
@@ -55,12 +44,7 @@ class WeightFile:
         return next((len(value) for value in reversed(self.weights.values()) if value.ndim == 2), 0)
 
     def mismatches(self, shapes: Mapping[str, tuple[int, ...]], network: str) -> list[str]:
-        """Returns a message for each tensor of the wrong shape, each missing tensor and each unexpected one.
-
-        Args:
-            shapes: the expected shapes, as `grouped_shapes` returns them.
-            network: the name, for messages, of the network with these shapes.
-        """
+        """Returns a message for each tensor that is missing, unexpected or not of the network's shape."""
         messages = []
         for name, shape in shapes.items():
             if name not in self.weights:
@@ -75,13 +59,9 @@ def read_weight_file(path: Path, key: str | None = None, image_size: int | None 
     """Reads a run's folder, or a weight file in the format of its ending.
 
     Args:
-        path: a folder, .caffemodel, .onnx, .safetensors, or any file that torch.load reads: a state
-            dict, or a checkpoint with one under any key. Only tensors and plain values are unpickled.
-        key: which network of a checkpoint, if it contains several, such as "model" or "state_dict.net".
+        path: a folder, .caffemodel, .onnx, .safetensors, or any file that torch.load reads.
+        key: which network of a checkpoint with several, such as "model" or "state_dict.net".
         image_size: side of the images of an .onnx file that leaves it open.
-
-    Raises:
-        UserError: the file is missing, damaged, of another format, or not of an AlexNet, or a weight is not finite.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; name a weight file or a run's folder")
@@ -109,30 +89,22 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
         if own_description is not None:
             return from_state(path, state, own_description)
         # the file sorts names alphabetically, features.10 before features.3
-        content: object = {name: state[name] for name in sorted(state, key=_numeric_order)}
+        parts = {name: [part.zfill(9) for part in re.split(r"(\d+)", name)] for name in state}
+        content: object = {name: state[name] for name in sorted(state, key=parts.__getitem__)}
     else:
         with reading(path, "copy it again, or name a weight file"):
             content = load_torch(path)
     if isinstance(content, dict) and "identity" in content:
         raise UserError(f"{path}: is a run's checkpoint, which has no mean image or class names; name the run's folder")
-    found_network = find_network(path, content, key)
-    others, notes = found_network.other_tensors, f"read {found_network.key or 'the network'}"
+    found_key, state, others = find_network(path, content, key)
+    note = f"read {found_key or 'the network'}"
     if others:
-        notes += f" without {len(others)} other tensors: {', '.join(others[:4])}{', ...' if len(others) > 4 else ''}"
-    file = from_state(path, found_network.state)
-    return replace(file, notes=(notes,) if others or found_network.key else ())
-
-
-def _numeric_order(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+        note += f" without {len(others)} other tensors: {', '.join(others[:4])}{', ...' if len(others) > 4 else ''}"
+    return replace(from_state(path, state), notes=(note,) if others or found_key else ())
 
 
 def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, Any] | None = None) -> WeightFile:
-    """Returns the content of a file with a state dict, of this package's names or of an AlexNet's by order.
-
-    torchvision's names and shapes together, which no other AlexNet has, mean torchvision's images. Its shapes
-    under this package's names decide nothing: a recipe may scale that network's images.
-    """
+    """Returns the content of a file with a state dict, of this package's names or of an AlexNet's by order."""
     if has_towers(state):
         weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})
         architecture = None
@@ -143,6 +115,7 @@ def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, A
         return WeightFile(path, weights, names, description, "rgb", architecture)
     names = layers_by_stage(state)
     file = WeightFile(path, {name: state[own].float() for name, own in names.items()}, names)
+    # its names and shapes together; under this package's names they decide nothing: a recipe may scale the images
     is_torchvisions = without_wrappers(names.get(CONV1, "")) == "features.0.weight"
     if is_torchvisions and not file.mismatches(grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224), ""):
         return replace(file, inputs="imagenet", architecture=TORCHVISION)

@@ -189,25 +189,25 @@ def test_onnxs_own_alexnet_is_imported_as_it_is_shipped(tmp_path: Path, monkeypa
 def alpha_times_10(model: onnx.ModelProto) -> str:
     for node in nodes(model, "LRN"):
         change(node, alpha=1e-3)
-    return "no architecture here computes its logits: for a random image those of"
+    return "no architecture here computes onnxruntime's logits"
 
 
 def tanh(model: onnx.ModelProto) -> str:
     for node in nodes(model, "Relu"):
         node.op_type = "Tanh"
-    return "no architecture here computes its logits"
+    return "no architecture here computes onnxruntime's logits"
 
 
 def average_pool(model: onnx.ModelProto) -> str:
     next(nodes(model, "MaxPool")).op_type = "AveragePool"
-    return "no architecture here computes its logits"
+    return "no architecture here computes onnxruntime's logits"
 
 
 def mean_inside(model: onnx.ModelProto) -> str:
     model.graph.initializer.append(numpy_helper.from_array(BGR_MEAN[None].numpy(), "mean"))
     model.graph.node.insert(0, helper.make_node("Sub", ["data_0", "mean"], ["centred"]))
     model.graph.node[1].input[0] = "centred"
-    return "no architecture here computes its logits"
+    return "no architecture here computes onnxruntime's logits"
 
 
 def sigmoid_at_the_end(model: onnx.ModelProto) -> str:
