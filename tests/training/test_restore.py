@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_written_anew_ends_the_test_in_one_line(run: Path
     assert done.returncode == 2
     assert "so is the checkpoint of its step 2: better weights will replace it" in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"train.py: {run}/model.pt: cannot be read (the checksum of archive/data/")
+    assert last.startswith(f"train.py: {run}/model.pt: is damaged (the checksum of archive/data/")
     assert "Traceback" not in done.stderr
 
 
@@ -116,7 +116,7 @@ def test_a_flipped_byte_in_a_model_is_one_line(command: str, tmp_path: Path) -> 
         done = run_cli(command, *options[command])
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
-        assert f"{run / name}: cannot be read ({reason}" in done.stderr
+        assert f"{run / name}: is damaged ({reason}" in done.stderr
         assert done.stderr.rstrip().endswith("restore it from a backup")
         (run / name).write_bytes(intact)
 

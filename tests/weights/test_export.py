@@ -129,6 +129,17 @@ def test_a_file_with_metadata_imports_as_the_same_model(
     assert load_model(tmp_path / "named", ["cpu"]).classes == ("v", "w", "x", "y", "z")
 
 
+def test_a_flipped_byte_in_a_graphs_weights_is_noticed(
+    caffe_onnx: tuple[TrainedModel, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, file = caffe_onnx
+    content = bytearray(file.read_bytes())
+    content[content.index(model.net.state_dict()["towers.1.fc7.weight"].numpy().tobytes()) + 40] ^= 1
+    (tmp_path / "net.onnx").write_bytes(content)
+    assert cli.main(["import", str(tmp_path / "net.onnx"), "--output", str(tmp_path / "imported")]) == 2
+    assert "net.onnx: is damaged (its checksum is wrong); copy it again" in capsys.readouterr().err
+
+
 def test_safetensors_has_the_state_dicts_names_and_readable_metadata(tmp_path: Path) -> None:
     model = save_random_model(tmp_path / "run", narrow(PAPER))
     export(tmp_path / "run", tmp_path / "net.safetensors")

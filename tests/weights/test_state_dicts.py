@@ -199,3 +199,13 @@ def test_refusals_say_what_the_file_seems_to_be(write: Callable[[Path], Any], me
     assert message in str(raised.value)
     assert str(raised.value).startswith(f"{file}: ")
     assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_checksum_of_a_tensor_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save(WEIGHTS, file)
+    content = bytearray(file.read_bytes())
+    content[content.index(WEIGHTS["fc7.weight"].numpy().tobytes()) + 40] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pt: is damaged \(the checksum of weights/data/.* is wrong\)"):
+        read_weight_file(file)

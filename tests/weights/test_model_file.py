@@ -1,8 +1,11 @@
-"""save_pretrained and from_pretrained, and the entry points of torch.hub."""
+"""Models on disk: a run's, save_pretrained's, and the entry points of torch.hub; damage is one line."""
 
+import json
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from alexnet_torch.data.decode import decode_file
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.predict import predict
 from alexnet_torch.model.presets import PRESETS, TORCHVISION
+from tests.support.folders import make_run
 from tests.support.nets import narrow
 from tests.support.paths import PROJECT
 
@@ -118,6 +122,36 @@ def test_a_flipped_byte_anywhere_is_an_error_or_changes_nothing(run_folder: Path
         assert np.array_equal(read.mean, model.mean)
         assert all(weights[name].equal(value) for name, value in read.net.state_dict().items())
     assert refused > 35
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: "[" * 300_000,
+        lambda _: "[]",
+        lambda description: json.dumps({**description, "classes": [1, 2, 3]}),
+        lambda description: json.dumps({**description, "mean": 3}),
+        lambda description: json.dumps({**description, "image_size": "large"}),
+        lambda description: json.dumps({**description, "architecture": {"convs": 5}}),
+        lambda description: json.dumps({**description, "classes": ["a", "b"]}),
+    ],
+    ids=["brackets", "list", "classes", "mean", "size", "architecture", "count"],
+)
+def test_a_wrong_description_is_one_line(change: Callable[[dict[str, Any]], str], tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    description = json.loads((run / "model.json").read_text())
+    del description["sha256"]
+    (run / "model.json").write_text(change(description))
+    with pytest.raises(UserError, match=r"run.*: is damaged \(.*\); ") as raised:
+        load_model(str(run), ["cpu"])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_truncated_model_is_damaged(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run / "model.pt").write_bytes((run / "model.pt").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.pt: is damaged \(File is not a zip file\); restore it from a backup"):
+        load_model(run)
 
 
 def test_files_without_a_checksum_are_read(run_folder: Path, tmp_path: Path) -> None:
