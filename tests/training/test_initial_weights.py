@@ -250,12 +250,12 @@ def test_differences_to_the_network_of_the_weights_are_printed(tmp_path: Path) -
     file.write_bytes(caffe_files.caffemodel(caffe_files.random_caffe_weights()))
     net = AlexNet(caffe_files.narrow(PAPER), caffe_files.CLASSES, caffe_files.SIZE)
     assert copy_weights(net, str(file)).endswith(
-        "; they were trained in a network with norm.alpha 0.0001 instead of 0.0005, norm.k 1.0 "
-        "instead of 2.0, norm.across_towers True instead of False, pool_ceil True instead of False, "
+        "; they were trained in a network with pool_ceil True instead of False, "
+        "norm.alpha 0.0001 instead of 0.0005, norm.k 1.0 instead of 2.0, norm.across_towers True instead of False, "
         "conv1.padding (0, 0, 0, 0) instead of (0, 3, 0, 3)"
     )
     output = copy_weights(net, str(file), ("fc6",))
-    assert output.endswith("norm.across_towers True instead of False, pool_ceil True instead of False")
+    assert output.endswith("norm.across_towers True instead of False")
     source = AlexNet(narrow(PAPER), 5, 64)
     save_model(tmp_path, TrainedModel(source, tuple("abcde"), np.zeros((73, 73, 3), np.float32)))
     relu = "conv1.after ('relu', 'norm', 'pool')"
