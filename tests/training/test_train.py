@@ -468,7 +468,7 @@ def test_predict_refuses_a_model_and_description_that_do_not_match(finished: Pat
     (tmp_path / "model.pt").write_bytes(b"junk")
     one_line(
         run_cli("predict", str(tmp_path), "x.png"),
-        r"model\.pt: is damaged \(it begins with b.junk.,.*\); restore it from a backup",
+        r"model\.pt: is damaged \(.*\); restore it from a backup",
     )
 
 
