@@ -14,10 +14,7 @@ from tqdm import tqdm
 from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_folder, cache_prefix
 from alexnet_torch.data.cache_build import open_map
 from alexnet_torch.data.loader import Loader, decode_ahead
-    if test_set.source.map_side is not None:
-        return [open_map(test_set.source, side) for side in sides]
-    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.source.root), []
-    source = test_set.source if len(test_set.source.splits) > 1 else None
+from alexnet_torch.data.sources.classes import WNID
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -144,17 +141,10 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
     A map is taken only if it is complete, and the files have not changed since. A prepared map is its own, and must
     have the one side that is needed.
     """
-<<<<<<< HEAD
     if test_set.source.map_side is not None:
-        return [load_map(test_set.source, side) for side in sides]
-    home, prefix, stored = cache_folder(cache), prefix_of(test_set.source.root), []
-    source = test_set.source if len(test_set.source.splits) > 1 else None
-=======
-    if test_set.source and test_set.source.map_side is not None:
         return [open_map(test_set.source, side) for side in sides]
-    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.root), []
-    source = test_set.source if test_set.source and len(test_set.source.splits) > 1 else None
->>>>>>> e3520e7 (The decoded cache in two modules, decoding processes in one, Pillow's limits)
+    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.source.root), []
+    source = test_set.source if len(test_set.source.splits) > 1 else None
     for side in sides:
         # looked for without listing train/, which takes seconds for a million images
         if cache == "none" or not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):
