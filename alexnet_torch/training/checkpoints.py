@@ -123,9 +123,6 @@ class Checkpoints:
         """Loads the newest intact checkpoint, and writes damaged files of the run anew; `model` is for model.json.
 
         Returns the run's state and the checkpoint's path; None if there is no checkpoint yet.
-
-        Raises:
-            UserError: no checkpoint is intact, or they are another run's; OtherRankFailed on the other ranks.
         """
         loaded = self.ranks.read_on_main(lambda: self._read(model))
         if loaded is None:
@@ -152,28 +149,22 @@ class Checkpoints:
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step: int | None) -> Path:
-    """Saves a checkpoint and removes those that are neither among the newest two nor the best.
+    """Saves a checkpoint and removes those that are neither among the newest two nor of the best step.
 
-    Args:
-        folder: created if missing, in the run's folder, which is never created here: it may have been removed.
-        content: tensors and plain Python values only, so that `weights_only` loads it.
-        best_step: the step of the best checkpoint, which stays whatever its age.
-
-    Returns:
-        the file, named by step and checksum; one rename makes both appear together.
+    The content has tensors and plain Python values only, so that `weights_only` loads it. Returns the file, named by
+    step and checksum: one rename makes both appear together.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parent, which may have been removed
     unnamed = folder / f"step-{step:08d}.unchecked"
     atomic_write(unnamed, lambda file: torch.save(content, file))
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
     sync_folder(folder)
-    for same_step in list_checkpoints(folder):  # saved again after its validation: replace the earlier file
-        if _step(same_step) == step and same_step != path:
-            same_step.unlink()
-    for old in list_checkpoints(folder)[2:]:
-        if _step(old) != best_step:
-            old.unlink()
+    others = [other for other in list_checkpoints(folder) if other != path]
+    replaced = [other for other in others if _step(other) == step]  # saved again after its validation
+    old = [other for other in others if other not in replaced][1:]
+    for other in [*replaced, *(other for other in old if _step(other) != best_step)]:
+        other.unlink()
     for pattern in (".*.tmp", "*.unchecked"):  # of steps that were not reached again
         remove_leftovers(folder, pattern)
     return path

@@ -21,10 +21,7 @@ class PaperSGD(torch.optim.Optimizer):
     After a change of the rate the old velocity stays as it is; torch.optim.SGD would multiply all of
     it by the new rate.
 
-    Args:
-        groups: parameter groups, each with its own `lr` and, optionally, `weight_decay`.
-        momentum: the factor of the old velocity in a step.
-        weight_decay: the default of the groups.
+    The groups have an `lr` each and, optionally, a `weight_decay`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
@@ -79,15 +76,7 @@ class PaperSGD(torch.optim.Optimizer):
 
 
 def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns one group for the weights of each stage and one for its biases, over all towers.
-
-    Each group has a `stage` and a `kind` ("weight", "bias"), by which `set_rates` sets its `lr`.
-
-    Args:
-        net: a network with parameters `towers.<k>.<stage>.<weight or bias>`.
-        bias_decay: weight decay of the biases: 0 in the 2012 source, that of the weights in the paper's text.
-        weight_decay: weight decay of the weights.
-    """
+    """Returns a group for each `stage` and `kind` ("weight", "bias") of all towers; `set_rates` sets its `lr`."""
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         groups.setdefault((stage_of(name), kind_of(name)), []).append(parameter)
@@ -99,14 +88,7 @@ def parameter_groups(net: nn.Module, bias_decay: float, weight_decay: float) -> 
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """Returns the paper's optimizer, or Adam (Kingma and Ba, 2015) with TensorFlow's defaults.
-
-    Args:
-        name: "paper"; or "adam", with beta1 = momentum, beta2 = 0.999 and epsilon = 1e-8; it adds weight decay to
-            the gradient.
-        groups: from `parameter_groups`.
-        momentum: the factor of the old velocity, or of Adam's old mean gradient, in a step.
-    """
+    """Returns the paper's optimizer, or Adam (Kingma and Ba, 2015) with TensorFlow's defaults and beta1 = momentum."""
     optimizer: torch.optim.Optimizer = PaperSGD(groups, momentum)
     if name == "adam":  # fused: one pass over weights, gradients and both moments instead of a dozen
         optimizer = torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
@@ -121,7 +103,7 @@ def _skip_overflow_of_any_device(optimizer: Any, *_: object) -> None:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Sets the learning rates of the next step, in an optimizer with the groups of `parameter_groups`."""
+    """Sets the learning rates of the next step."""
     for group in optimizer.param_groups:
         is_bias = group["kind"] == "bias"
         group["lr"] = rates.biases if is_bias else rates.stages.get(group["stage"], rates.weights)
@@ -130,8 +112,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
 def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Returns |update| / |weights| of the last step by stage, over all towers, without biases and frozen stages.
 
-    The optimizer's tensors say what the last step did: the paper's velocity is its update, and Adam's follows from its
-    two moments. `full_state` is that of all towers, from `gather_full_state`.
+    The paper's velocity is its update, and Adam's follows from its two moments. `full_state` is that of all towers.
     """
     squares: dict[str, list[float]] = {}
     groups = {group["stage"]: group for group in optimizer.param_groups if group["kind"] == "weight"}

@@ -21,16 +21,14 @@ from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.sharded_state import ParameterStates
 from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
 from alexnet_torch.files import atomic_write, naming
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.tower import kind_of, stage_of, tower_of
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CONFIG, END, METRICS, TENSORBOARD, library_versions
 from alexnet_torch.training.checkpoints import RunState
-from alexnet_torch.training.tensorboard import TensorBoardWriter
+from alexnet_torch.training.tensorboard import TensorBoardWriter, write_scalars
 from alexnet_torch.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -58,16 +56,7 @@ def _on_main(method: Method[P, T]) -> Method[P, T | None]:
 class RunLog:
     """Writes a run's metrics and pictures into its folder, and prints its progress.
 
-    All ranks call its methods together, except `advance`, `print` and `close`.
-
-    Args:
-        output: the run's folder.
-        ranks: of the run.
-        state: how far the run is, from which it continues.
-        last_step: steps in the run.
-        settings: the run's settings.
-        net: the network, for its graph and its filters.
-        config: the content of config.json, from `describe_run`.
+    All ranks call its methods together, except `advance`, `print` and `close`; `config` is that of `describe_run`.
     """
 
     def __init__(
@@ -90,16 +79,14 @@ class RunLog:
         atomic_write(self.output / CONFIG, lambda file: file.write(text))
         for name in ("hardware", "python", "versions", "commit"):
             logger.debug("%s: %s", name, config[name])
-        stages = self._net.architecture.stage_names
-        # lines after the checkpoint's size are cut off: the resumed run writes them again
-        path = self.output / METRICS
+        path, given = self.output / METRICS, asdict(settings)
         self._metrics = path.open("r+b" if path.exists() else "w+b")
-        self._metrics.truncate(state.metrics_size)
+        self._metrics.truncate(state.metrics_size)  # the resumed run writes the later lines again
         self._metrics.seek(state.metrics_size)
-        self._tensorboard = TensorBoardWriter(self.output / TENSORBOARD, state.step, asdict(settings), stages)
+        self._board = TensorBoardWriter(self.output / TENSORBOARD, state.step, given, self._net.architecture)
         # a bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar
         self._bar = tqdm(total=last_step, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
-        self._tracker = Tracker(settings.track, self.output, asdict(settings)) if settings.track else None
+        self._tracker = Tracker(settings.track, self.output, given) if settings.track else None
         self._is_open = True
 
     def advance(self) -> None:
@@ -115,15 +102,15 @@ class RunLog:
             tqdm.write(text, file=sys.stdout)
 
     @_on_main
-    def log_start(self, gathered: ParameterStates) -> None:
+    def log_start(self, weights: dict[str, Tensor]) -> None:
         """Writes the network's graph, and its filters before the first step."""
-        self._tensorboard.write_graph(self._net.architecture, self._net.num_classes, self._net.image_size)
-        self._tensorboard.write_weights(0, self._filters(gathered), {}, None)
+        self._board.write_graph(self._net.architecture, self._net.num_classes, self._net.image_size)
+        self._board.write_filters(weights, 0)
 
     @_on_main
     def log_samples(self, images: Tensor) -> None:
-        """Writes some images of the first batch (N, H, W, 3) uint8."""
-        self._tensorboard.write_samples(images)
+        """Writes some images of the first batch (N, H, W, 3) uint8, cropped and mirrored."""
+        self._board.add_images("train/samples", images[:16], 1, dataformats="NHWC")
 
     @_on_main
     def log_train(self, record: dict[str, Any]) -> None:
@@ -139,18 +126,12 @@ class RunLog:
 
     @_on_main
     def log_validation(
-        self, record: dict[str, Any], errors: list[float], gathered: ParameterStates, ratios: dict[str, float]
+        self, record: dict[str, Any], errors: list[float], weights: dict[str, Tensor], ratios: dict[str, float]
     ) -> None:
-        """Writes and prints a validation's metrics, and writes what the validated weights look like.
-
-        Args:
-            record: the metrics.
-            errors: top-1 errors of all validations so far, this one last.
-            gathered: the validated weights.
-            ratios: |update| / |weights| of the last step, by stage.
-        """
+        """Writes and prints a validation, after the `errors` of all so far, and what its weights look like."""
         self._write(record)
-        self._tensorboard.write_weights(record["step"], self._filters(gathered), ratios, min(errors))
+        self._board.write_filters(weights, record["step"])
+        self._board.write_ratios(ratios, min(errors), record["step"])
         best = " (the best so far)" if errors[-1] < min(errors[:-1], default=2) else ""
         self.print(
             f"epoch {record['epoch']:g}, step {record['step']}: validation loss {record['loss']:.4f}, "
@@ -168,15 +149,12 @@ class RunLog:
             (self.output / METRICS).stat()  # writing to an open file succeeds even after its folder was removed
             self._metrics.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             self._metrics.flush()
-        (self._tensorboard.write_test if is_test else self._tensorboard.write_scalars)(record)
+        if is_test:
+            self._board.write_test(record)
+        else:
+            write_scalars(self._board, record)
         if self._tracker:
             self._tracker.log(record)
-
-    def _filters(self, gathered: ParameterStates) -> dict[str, Tensor]:
-        """Returns each tower's weights of the first stage, by the name of their picture, such as "conv1/tower0"."""
-        first = self._net.architecture.convs[0].name
-        names = [name for name in gathered if (stage_of(name), kind_of(name)) == (first, "weight")]
-        return {f"{first}/tower{tower_of(name)}": gathered[name]["value"] for name in names}
 
     @_on_main
     def sync(self) -> int:
@@ -188,11 +166,10 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files and leaves the bar as it is."""
-        if self._is_open:
-            with naming(self.output / TENSORBOARD):
-                for part in (self._metrics, self._tensorboard, self._bar, self._tracker):
-                    if part is not None:
-                        part.close()
+        with naming(self.output / TENSORBOARD):
+            for part in (self._metrics, self._board, self._bar, self._tracker) if self._is_open else ():
+                if part is not None:
+                    part.close()
 
 
 @contextmanager
@@ -254,8 +231,7 @@ def _processor() -> str:
 def _commit() -> str | None:
     """Returns the commit of the source; None if the package is installed, perhaps inside another project's checkout."""
     checkout = Path(__file__).parents[2]
-    if (checkout / ".git").exists():
-        with suppress(OSError, subprocess.CalledProcessError):
-            command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with suppress(OSError, subprocess.CalledProcessError):
+        if (checkout / ".git").exists():
+            return subprocess.check_output(["git", "-C", checkout, "rev-parse", "HEAD"], text=True).strip()
     return None

@@ -19,15 +19,9 @@ WARM_UP = 3  # steps at the same rates before one is captured
 
 
 class Precision:
-    """The number formats of a step: matrix products and convolutions in 16 bits; weights, norm and loss in 32.
+    """The number formats of a step: for "bf16" and "fp16" products in 16 bits; weights, norm and loss in 32.
 
-    Args:
-        name: "bf16", "fp16", or None for float32 everywhere.
-        devices: the towers' devices; the loss is on the first.
-
-    Attributes:
-        dtype: of matrix products and convolutions; None for float32.
-        scaler: scales the loss, so that small gradients do not vanish in fp16; does nothing for the others.
+    Its `scaler` scales the loss, so that small gradients do not vanish in fp16; it does nothing for the others.
     """
 
     def __init__(self, name: str | None, *devices: torch.device) -> None:
@@ -79,11 +73,8 @@ class CapturedStep:
     """`train_step`, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
 
     A graph has the learning rates in it: each new rate, three or four times in a run, is captured again, and with a
-    rate that always changes no step is. Batches of other sizes, as the last of an epoch, run without the graph. The
-    results are in memory that the next step overwrites.
-
-    Args:
-        rows: images of the batches to capture.
+    rate that always changes no step is. Batches of another size than `rows`, as the last of an epoch, run without the
+    graph. The results are in memory that the next step overwrites.
     """
 
     def __init__(self, rows: int) -> None:
@@ -140,13 +131,7 @@ class StepInputs(NamedTuple):
 
 
 def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> StepInputs:
-    """Sends a batch from the CPU to the device of the mean image in two transfers: the pixels and the rest.
-
-    Args:
-        batch: from the loader.
-        dropout_keys: int64, on the CPU.
-        mean: (S, S, 3) mean image, 0..255.
-    """
+    """Sends a batch to the device of the mean image (S, S, 3), in two transfers: the pixels and the rest."""
     pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.colour_noise  # (n, H, W, 3), (n, 3)
     if mean.device.type == "cpu":
         return StepInputs(subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys)

@@ -17,6 +17,7 @@ from alexnet_torch.evaluation.figures import filter_grid
 from alexnet_torch.files import utf8_text
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import shard_sizes
+from alexnet_torch.model.tower import stage_of, tower_of
 from alexnet_torch.recipes.settings import deciding
 
 _BEST_ERROR = "val/best_top1_error"
@@ -31,47 +32,37 @@ _FINAL_ERRORS = {  # the columns of the table of runs (HPARAMS): their titles, a
 _GROUPS = {"images_per_second": "work", "data_wait": "work"}
 
 
-class TensorBoardWriter:
-    """TensorBoard: scalars with the layout of their charts, settings, the graph, conv1's filters, sample images.
+class TensorBoardWriter(SummaryWriter):
+    """torch's writer, with the layout of the charts, the table of runs, and what this package shows.
 
-    Args:
-        folder: where the events go.
-        step: the step from which the run continues; TensorBoard hides events of later steps, which an
-            interrupted run wrote.
-        settings: the run's, by option, for the table of runs (HPARAMS).
-        stages: the names of the network's stages.
+    It continues from a step: TensorBoard hides events of later steps, which an interrupted run wrote.
     """
 
-    def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], stages: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], architecture: Architecture) -> None:
         # a run that was killed before its first checkpoint starts again at step 0
         has_events = any(folder.glob("events.out.tfevents.*"))
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0 if has_events else None)
-        self._writer.add_custom_scalars(_layout(stages))
+        super().__init__(str(folder), purge_step=step + 1 if step else 0 if has_events else None)
+        self._folder, self._first_stage = folder, architecture.convs[0].name
+        self.add_custom_scalars(_layout(architecture.stage_names))
         for summary in _table_row(settings):
-            self._writer._get_file_writer().add_summary(summary)
+            self._get_file_writer().add_summary(summary)
 
-    def write_scalars(self, record: dict[str, Any]) -> None:
-        """Writes all floats of a metrics record as <split>/<name> or work/<name>, except those that make no curve."""
-        _write_scalars(self._writer, record)
+    def write_graph(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
+        """Writes the network's graph, with a box for each stage of each tower."""
+        graph = GraphDef(node=network_graph(architecture, num_classes, image_size))
+        self._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
-    def write_weights(
-        self, step: int, filters: Mapping[str, Tensor], ratios: Mapping[str, float], best_error: float | None
-    ) -> None:
-        """Writes what the weights are like after a step.
+    def write_filters(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Writes the first stage's filters of each tower; a slider shows the pictures of ten steps."""
+        for name, value in weights.items():
+            if stage_of(name) == self._first_stage and value.ndim == 4:
+                self.add_image(f"weights/{self._first_stage}/tower{tower_of(name)}", filter_grid(value), step)
 
-        Args:
-            step: TensorBoard shows the pictures of ten steps, with a slider.
-            filters: the first stage's (filters, 3, height, width) of each tower, by their picture's name.
-            ratios: |update| / |weights| of the last step, by stage.
-            best_error: the lowest top-1 error of the validations so far, that of model.pt.
-        """
-        for name, weights in filters.items():
-            self._writer.add_image(f"weights/{name}", filter_grid(weights), step)
+    def write_ratios(self, ratios: Mapping[str, float], best_error: float, step: int) -> None:
+        """Writes |update| / |weights| of the last step, by stage, and the lowest top-1 error so far, of model.pt."""
         for stage, ratio in ratios.items():
-            self._writer.add_scalar(_ratio_tag(stage), ratio, step)
-        if best_error is not None:
-            self._writer.add_scalar(_BEST_ERROR, best_error, step)
+            self.add_scalar(_ratio_tag(stage), ratio, step)
+        self.add_scalar(_BEST_ERROR, best_error, step)
 
     def write_test(self, record: dict[str, Any]) -> None:
         """Writes the test of the best weights as points of the run "test" in the validation's charts."""
@@ -79,23 +70,11 @@ class TensorBoardWriter:
         for events in folder.glob("events.out.tfevents.*"):  # of a shorter run that was resumed
             events.unlink()
         with SummaryWriter(str(folder)) as writer:
-            _write_scalars(writer, record)
-
-    def write_graph(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
-        """Writes the network's graph, with a box for each stage of each tower."""
-        graph = GraphDef(node=network_graph(architecture, num_classes, image_size))
-        self._writer._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
-
-    def write_samples(self, images: Tensor) -> None:
-        """Writes the first images of the first batch (N, H, W, 3) uint8, cropped and mirrored."""
-        self._writer.add_images("train/samples", images[:16], 1, dataformats="NHWC")
-
-    def close(self) -> None:
-        """Writes pending events."""
-        self._writer.close()
+            write_scalars(writer, record)
 
 
-def _write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:
+def write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:
+    """Writes all floats of a metrics record as <split>/<name> or work/<name>."""
     for name, value in record.items():
         if isinstance(value, float) and name != "epoch":  # which is a straight line
             writer.add_scalar(f"{_GROUPS.get(name, record['split'])}/{name}", value, record["step"])
@@ -135,11 +114,7 @@ def _table_row(settings: Mapping[str, Any]) -> list[Any]:
 
 
 def network_graph(architecture: Architecture, num_classes: int, image_size: int) -> list[NodeDef]:
-    """Returns the nodes of a network's graph, drawn from its description: no pass through the network is needed.
-
-    A node's name is T<tower>.<stage>/<operation>, since a box has room for about ten letters. Its
-    shape is that of its output, for any number of images (-1).
-    """
+    """Returns a network's graph, from its description: nodes named T<tower>.<stage>/<operation>, as boxes are small."""
     towers, nodes = architecture.towers, [_node("images", "Images", [], (3, image_size, image_size))]
     outputs = ["images"] * towers  # what each tower's next stage reads
     sides = dict(architecture.stage_sides(image_size))
@@ -168,4 +143,4 @@ def network_graph(architecture: Architecture, num_classes: int, image_size: int)
 
 
 def _node(name: str, operation: str, inputs: list[str], shape: Sequence[int]) -> NodeDef:
-    return node_proto(name, operation, inputs, outputsize=(-1, *shape))
+    return node_proto(name, operation, inputs, outputsize=(-1, *shape))  # -1: any number of images

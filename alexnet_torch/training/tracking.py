@@ -3,12 +3,12 @@
 The package decides where the metrics go and under which account, from its own environment variables and login.
 """
 
-import importlib
 import importlib.util
 import json
 import logging
 import secrets
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,21 @@ def require_tracker(name: str | None) -> None:
 
 
 class Tracker:
-    """Sends the records of a run to the tracker that --track names, in one tracked run however often it is resumed.
+    """Sends a run's records to the tracker `name`, in one tracked run however often the run is resumed.
 
-    A tracker that fails during training, for example without a network, is told in a line and left; training goes on.
-
-    Args:
-        name: "trackio", "wandb" or "mlflow".
-        folder: the run's, with the identifier of the tracked run, which is created at the first start.
-        settings: the run's settings, by option.
-
-    Raises:
-        UserError: the tracker does not start.
+    A tracker that fails during training, for example without a network, is told in a line and left.
     """
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._name, path, identifiers = name, folder / TRACKING, dict[str, str]()
+        self._name, path, ids = name, folder / TRACKING, dict[str, str]()  # of this run, by tracker
         if path.exists():
             with reading(path, "move it elsewhere, and a new run is tracked"):
-                identifiers = dict(json.loads(path.read_text()))
+                ids = dict(json.loads(path.read_text()))
         try:
-            start = _MLflowRun if name == "mlflow" else _start_run
-            self._run: Any = start(name, folder.resolve(), dict(settings), identifiers)
+            self._run: Any = _start(name, folder.resolve(), dict(settings), ids)
         except Exception as error:  # each package has errors of its own
-            reason = " ".join(str(error).split()) or repr(error)
-            raise UserError(f"--track {name}: does not start ({reason}); fix it, or leave out --track") from error
-        atomic_write(path, lambda file: file.write(json.dumps(identifiers).encode()))
+            raise UserError(f"--track {name}: does not start ({_line(error)}); fix it, or leave out --track") from error
+        atomic_write(path, lambda file: file.write(json.dumps(ids).encode()))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Sends all floats of a metrics record, as <split>/<name>; as test/<name> for the final test."""
@@ -69,40 +59,37 @@ class Tracker:
         self._call("finish")
 
     def _call(self, method: str, *given: Any, **named: Any) -> None:
-        if self._run is None:
-            return
         try:
-            owner, _, function = method.rpartition(".")
-            getattr(getattr(self._run, owner) if owner else self._run, function)(*given, **named)
+            if self._run is not None:
+                attrgetter(method)(self._run)(*given, **named)
         except Exception as error:  # none is worth a training
             self._run = None
-            reason = " ".join(str(error).split()) or repr(error)
-            logger.warning("--track %s: failed (%s); training goes on without it", self._name, reason)
+            logger.warning("--track %s: failed (%s); training goes on without it", self._name, _line(error))
 
 
-def _start_run(name: str, folder: Path, settings: dict[str, Any], identifiers: dict[str, str]) -> Any:
-    """Starts or continues a run of Trackio, by its name, or of Weights & Biases, by its id."""
-    identifier = identifiers.setdefault(name, secrets.token_hex(4))
-    own = {"name": f"{folder.name}-{identifier}"}
-    if name == "wandb":
-        own = {"name": folder.name, "id": identifier, "dir": str(folder)}
-    return importlib.import_module(name).init(project=PROJECT, config=settings, resume="allow", **own)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or repr(error)
+
+
+def _start(name: str, folder: Path, settings: dict[str, Any], ids: dict[str, str]) -> Any:
+    """Starts or continues a tracked run, and adds its id to `ids`: Trackio's are part of the run's name."""
+    module, is_new = importlib.import_module(name), name not in ids
+    if name == "mlflow":
+        if is_new:
+            module.set_experiment(PROJECT)
+        run = module.start_run(run_name=folder.name) if is_new else module.start_run(run_id=ids[name])
+        ids[name] = run.info.run_id
+        if is_new:
+            module.log_params(settings)  # MLflow refuses another value later
+        return _MLflowRun(module)
+    run_id = ids.setdefault(name, secrets.token_hex(4))
+    own = {"name": folder.name, "id": run_id, "dir": str(folder)}
+    own = own if name == "wandb" else {"name": f"{folder.name}-{run_id}"}
+    return module.init(project=PROJECT, config=settings, resume="allow", **own)
 
 
 class _MLflowRun:
-    """A run of MLflow, with the methods of Weights & Biases' runs."""
+    """MLflow with the methods of Weights & Biases' runs."""
 
-    def __init__(self, name: str, folder: Path, settings: dict[str, Any], identifiers: dict[str, str]) -> None:
-        self._mlflow = mlflow = importlib.import_module(name)
-        if name in identifiers:
-            mlflow.start_run(run_id=identifiers[name])
-            return
-        mlflow.set_experiment(PROJECT)
-        identifiers[name] = mlflow.start_run(run_name=folder.name).info.run_id
-        mlflow.log_params(settings)  # MLflow refuses another value later
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        self._mlflow.log_metrics(metrics, step=step)
-
-    def finish(self) -> None:
-        self._mlflow.end_run()
+    def __init__(self, mlflow: Any) -> None:
+        self.log, self.finish = mlflow.log_metrics, mlflow.end_run

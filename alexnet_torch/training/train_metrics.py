@@ -66,7 +66,7 @@ class TrainMetrics:
         }
 
     def stuck_message(self) -> str | None:
-        """Returns an error message if the loss stays at chance longer than in networks that learn; else None."""
+        """Returns an error message if the loss stays at chance longer than in networks that learn."""
         steps = self._state.at_chance
         if steps < min(2000, max(100, 10 * self._steps_per_epoch)):
             return None

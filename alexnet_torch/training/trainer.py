@@ -67,17 +67,11 @@ class Trainer:
         self.metrics = TrainMetrics(self.state, self.mean.device, self.net.num_classes, self.steps_per_epoch)
 
     def fit(self) -> None:
-        """Trains to the last step or until a signal, validates and saves.
-
-        Raises:
-            TrainingError: the loss is not finite, the network is stuck at chance, or the folder cannot be written.
-            RankLost: another process is gone or does not answer.
-            Interrupted: by SIGINT or SIGTERM, after saving.
-        """
+        """Trains to the last step or until a signal, validates and saves; raises an error of errors.py."""
         try:
             with closing(self.run_log):
                 self._start()
-                while self._validate_if_due() and self.state.step < self.last_step and not self._stop_requested():
+                while self._validate_if_due() and self.state.step < self.last_step and not self.stop_requested():
                     self.train_epoch()
                 if self.checkpoints.saved_step != self.state.step:
                     self._save(self.checkpoints.gather())
@@ -136,19 +130,19 @@ class Trainer:
     def _start(self) -> None:
         """Logs the network before its first step; compiles it and wraps it for data parallel training."""
         if self.state.step == 0:
-            self.run_log.log_start(self.checkpoints.gather(self.recipe.architecture.convs[0].name))
-        if self.settings.compile:
-            self._compile()
+            self.run_log.log_start(weights_of(self.checkpoints.gather(self.recipe.architecture.convs[0].name)))
+        if (
+            self.settings.compile
+            and len(set(self.net.devices)) == 1
+            and self.mean.is_cuda
+            and self.ranks.world.size == 1
+        ):
+            self.captured_step = CapturedStep(self.settings.batch_size)
+        elif self.settings.compile:
+            self.net.compile_stages()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)
         if self.parallel_net is not self.net:
             self._warm_up()
-
-    def _compile(self) -> None:
-        """Lets one GPU in one process replay a captured step; elsewhere torch compiles the network."""
-        if len(set(self.net.devices)) == 1 and self.mean.device.type == "cuda" and self.ranks.world.size == 1:
-            self.captured_step = CapturedStep(self.settings.batch_size)
-        else:
-            self.net.compile_stages()
 
     def _warm_up(self) -> None:
         """Runs a step without an update: after its first step DistributedDataParallel rebuilds its buckets.
@@ -164,7 +158,7 @@ class Trainer:
             self.parallel_net(images, DropoutKey(self.settings.seed, 0)).sum().backward()
         self.optimizer.zero_grad()
 
-    def _stop_requested(self) -> bool:
+    def stop_requested(self) -> bool:
         """Returns whether any rank has received a signal. All ranks call it together."""
         self.stopped_by = max(self.stopped_by, self.ranks.collectives.max_over_ranks(self.stop.signal or 0))
         return self.stopped_by > 0
@@ -189,7 +183,7 @@ class Trainer:
         self._check_weights()
         sum_counts = self.ranks.collectives.sum_over_slices
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self._stop_requested, sum_counts)
+            errors = evaluate(self.net, self.val_loader, self.stop_requested, sum_counts)
         if errors is None:
             return False
         self._require_finite(errors.is_finite, f"the validation loss after step {state.step} is {errors.loss}")
@@ -197,23 +191,20 @@ class Trainer:
         state.errors.append(errors.top1_error)
         state.validated = state.step
         gathered = self.checkpoints.gather()
+        weights = {name: value.contiguous() for name, value in weights_of(gathered).items()}
         if is_best:
             state.best_step = state.step
             # before the checkpoint: a run killed between the two validates the same weights again
-            self._save_best(gathered)
+            with self.ranks.control.main_only() as is_main:
+                if is_main:
+                    save_model(self.output, self.model, weights)
         record = self._val_record(state.step, asdict(errors), 1)
-        self.run_log.log_validation(record, state.errors, gathered, update_ratios(gathered, self.optimizer))
+        self.run_log.log_validation(record, state.errors, weights, update_ratios(gathered, self.optimizer))
         self._save(gathered)
         return True
 
     def _val_record(self, step: int, errors: dict[str, float], crops: int) -> dict[str, Any]:
         return {"split": "val", "step": step, "epoch": step / self.steps_per_epoch, **errors, "crops": crops}
-
-    def _save_best(self, gathered: ParameterStates) -> None:
-        weights = {name: value.contiguous() for name, value in weights_of(gathered).items()}
-        with self.ranks.control.main_only() as is_main:
-            if is_main:
-                save_model(self.output, self.model, weights)
 
     def _save(self, gathered: ParameterStates) -> None:
         self._check_weights()
@@ -225,11 +216,9 @@ class Trainer:
 
     def _test_best(self) -> None:
         """Tests the best weights as the paper does, with the corner and mirrored crops, and with the centre crop."""
-        step, mirror = self.state.best_step, not self.settings.no_mirror
-        if step is None:
-            return
-        self.tested = test_best(self.output, self.net, self.prepared, mirror, self.ranks, self._stop_requested)
-        if self.tested is None:  # interrupted: the next --resume tests them
+        step = self.state.best_step
+        self.tested = test_best(self) if step is not None else None
+        if step is None or self.tested is None:  # interrupted: the next --resume tests them
             return
         crops = max(self.tested.errors)
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
