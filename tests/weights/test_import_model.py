@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alexnet_torch import cli, predict
@@ -67,20 +68,23 @@ def test_a_caffemodel_computes_what_caffe_computes(
     assert (rgb_logits - expected).abs().max() > 0.1  # the channel order matters
 
 
-def test_odd_sides_are_pooled_as_caffe_pools_them(tmp_path: Path) -> None:
+def written(file: Path, weights: dict[str, Tensor]) -> Path:
+    if file.suffix == ".caffemodel":
+        file.write_bytes(caffemodel(weights))
+    elif file.suffix == ".onnx":
+        write_onnx(file, weights, False)
+    else:
+        torch.save(weights, file)
+    return file
+
+
+def test_odd_sides_are_pooled_as_caffe_pools_them_and_227_pixels_are_detected(tmp_path: Path) -> None:
     """At 64 pixels conv1's 14 become 7: the last window reaches past the edge."""
-    weights, file = random_caffe_weights(), tmp_path / "bvlc_alexnet.caffemodel"
-    file.write_bytes(caffemodel(weights))
-    images = rgb_images()[:, :, :64, :64]
-    assert_computes(import_file(file, "--image-size", "64"), images, caffe_logits(weights, images.flip(1) - BGR_MEAN))
-
-
-def test_227_pixels_are_detected_and_cropped_from_256(tmp_path: Path) -> None:
-    weights = random_caffe_weights()
+    weights, images = random_caffe_weights(), rgb_images()[:, :, :64, :64]
+    model = import_file(written(tmp_path / "a.caffemodel", weights), "--image-size", "64")
+    assert_computes(model, images, caffe_logits(weights, images.flip(1) - BGR_MEAN))
     weights["fc6.weight"] = torch.randn(48, 16 * 6 * 6)
-    file = tmp_path / "bvlc_alexnet.caffemodel"
-    file.write_bytes(caffemodel(weights))
-    model = import_file(file)
+    model = import_file(written(tmp_path / "b.caffemodel", weights))
     assert (model.net.image_size, model.mean.shape) == (227, (256, 256, 3))
 
 
@@ -90,15 +94,12 @@ def test_the_mean_is_a_colour_or_a_file_of_caffe_or_numpy(tmp_path: Path) -> Non
     (tmp_path / "mean.binaryproto").write_bytes(with_four_sizes(mean.numpy()) + packed_data(mean.numpy()))
     np.save(tmp_path / "caffe.npy", mean.numpy())
     np.save(tmp_path / "ours.npy", mean.numpy()[::-1].transpose(1, 2, 0))
-    expected = caffe_logits(weights, images.flip(1) - mean[:, 1:-1, 1:-1])
-    for name in ("mean.binaryproto", "caffe.npy", "ours.npy"):
-        file = tmp_path / f"{name}.caffemodel"
-        file.write_bytes(caffemodel(weights))
-        assert_computes(import_file(file, "--image-size", str(SIZE), "--mean", str(tmp_path / name)), images, expected)
-    file = tmp_path / "colour.caffemodel"
-    file.write_bytes(caffemodel(weights))
-    expected = caffe_logits(weights, images.flip(1) - torch.tensor([30.0, 20.0, 10.0]).view(3, 1, 1))
-    assert_computes(import_file(file, "--image-size", str(SIZE), "--mean", "10,20,30"), images, expected)
+    means = {str(tmp_path / name): mean[:, 1:-1, 1:-1] for name in ("mean.binaryproto", "caffe.npy", "ours.npy")}
+    means["10,20,30"] = torch.tensor([30.0, 20.0, 10.0]).view(3, 1, 1)
+    for index, (option, value) in enumerate(means.items()):
+        file = written(tmp_path / f"{index}.caffemodel", weights)
+        model = import_file(file, "--image-size", str(SIZE), "--mean", option)
+        assert_computes(model, images, caffe_logits(weights, images.flip(1) - value))
 
 
 def with_random_weights(net: nn.Module) -> nn.Module:
@@ -160,9 +161,7 @@ def test_a_grouped_state_dict_is_read_as_the_options_say(prefix: str, tmp_path: 
 
 
 def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "weights.pt"
-    torch.save(random_caffe_weights(), file)
-    options = ["--image-size", str(SIZE)]
+    file, options = written(tmp_path / "weights.pt", random_caffe_weights()), ["--image-size", str(SIZE)]
     assert "its shapes fit paper, source_2012, caffe, caffenet, which" in import_error(capsys, file, *options)
     options += ["--architecture", "caffe"]
     assert "does not say which images it reads; choose with --inputs: rgb" in import_error(capsys, file, *options)
@@ -193,26 +192,6 @@ def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytes
     assert f"has 2 names, but the network has {CLASSES} classes" in import_error(capsys, file, *options)
 
 
-def write_weights(file: Path, weights: dict[str, Tensor]) -> None:
-    if file.suffix == ".caffemodel":
-        file.write_bytes(caffemodel(weights))
-    elif file.suffix == ".onnx":
-        write_onnx(file, weights, False)
-    else:
-        torch.save(weights, file)
-
-
-@pytest.mark.parametrize(("name", "tensor"), [("a.caffemodel", "fc7.weight"), ("a.pt", "fc7.weight")])
-def test_the_error_for_a_wrong_shape_names_the_tensor_and_both_shapes(
-    name: str, tensor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = random_caffe_weights()
-    weights["fc7.weight"] = torch.zeros(40, 47)
-    write_weights(tmp_path / name, weights)
-    error = import_error(capsys, tmp_path / name, "--image-size", str(SIZE), "--architecture", "caffe")
-    assert f"{name}: {tensor} is (40, 47); in caffe at 67 pixels it is (40, 48)" in error
-
-
 def test_the_error_for_torchvisions_shapes_uses_its_own_names(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,9 +204,13 @@ def test_the_error_for_torchvisions_shapes_uses_its_own_names(
     assert "features.3.weight is (192, 64, 3, 3); in torchvision at 224 pixels it is (192, 64, 5, 5)" in error
 
 
-def test_a_missing_and_an_unexpected_layer_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = random_caffe_weights()
     options = ["--image-size", str(SIZE), "--architecture", "caffe"]
+    for name in ("a.caffemodel", "a.pt"):
+        file = written(tmp_path / name, {**weights, "fc7.weight": torch.zeros(40, 47)})
+        error = import_error(capsys, file, *options)
+        assert f"{name}: fc7.weight is (40, 47); in caffe at 67 pixels it is (40, 48)" in error
     fewer = {name: value for name, value in weights.items() if not name.startswith("conv4")}
     torch.save(fewer, tmp_path / "fewer.pt")
     assert "has no conv4.weight, which caffe" in import_error(capsys, tmp_path / "fewer.pt", *options)
@@ -246,11 +229,9 @@ def test_a_missing_and_an_unexpected_layer_are_named(tmp_path: Path, capsys: pyt
 def test_errors_for_damaged_files_are_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / name
     if file.suffix == ".safetensors":
-        from safetensors.torch import save_file
-
         save_file(random_caffe_weights(), file)
     else:
-        write_weights(file, random_caffe_weights())
+        written(file, random_caffe_weights())
     file.write_bytes(file.read_bytes()[:-1000])
     assert "damaged" in import_error(capsys, file)
     file.write_bytes(b"")
@@ -282,10 +263,7 @@ def test_nothing_but_tensors_is_unpickled(
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "a.caffemodel"
-    file.write_bytes(caffemodel(random_caffe_weights()))
+    file = written(tmp_path / "a.caffemodel", random_caffe_weights())
     import_file(file, "--image-size", str(SIZE))
-    capsys.readouterr()
-    arguments = ["import", str(file), "--output", f"{file}-run", "--image-size", str(SIZE)]
-    assert cli.main(arguments) == 2
+    assert cli.main(["import", str(file), "--output", f"{file}-run", "--image-size", str(SIZE)]) == 2
     assert "contains a run already; name another folder" in capsys.readouterr().err

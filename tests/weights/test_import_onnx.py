@@ -37,12 +37,6 @@ def nodes(model: onnx.ModelProto, kind: str) -> Iterator[onnx.NodeProto]:
     return (node for node in model.graph.node if node.op_type == kind)
 
 
-def change(node: onnx.NodeProto, **attributes: Any) -> None:
-    kept = [each for each in node.attribute if each.name not in attributes]
-    del node.attribute[:]
-    node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in attributes.items())])
-
-
 def edited(file: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
     write_onnx(file, random_caffe_weights(), False)
     model = onnx.load(file)
@@ -66,12 +60,6 @@ def assert_imports_as_onnxruntime_computes(file: Path, size: int, *options: str,
 
 def unchanged(_: onnx.ModelProto) -> None:
     pass
-
-
-def same_padding(model: onnx.ModelProto) -> None:
-    for node in list(nodes(model, "Conv"))[1:]:
-        change(node, auto_pad="SAME_UPPER")
-        node.attribute.remove(next(each for each in node.attribute if each.name == "pads"))
 
 
 def matmul_and_add(model: onnx.ModelProto) -> None:
@@ -107,7 +95,7 @@ def softmax(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "probabilities"
 
 
-@pytest.mark.parametrize("edit", [unchanged, same_padding, matmul_and_add, without_a_bias, computed_weights, softmax])
+@pytest.mark.parametrize("edit", [unchanged, matmul_and_add, without_a_bias, computed_weights, softmax])
 def test_caffes_graph_is_recognised_however_it_is_written(
     edit: Callable[[onnx.ModelProto], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,18 +176,7 @@ def test_onnxs_own_alexnet_is_imported_as_it_is_shipped(tmp_path: Path, monkeypa
 
 def alpha_times_10(model: onnx.ModelProto) -> str:
     for node in nodes(model, "LRN"):
-        change(node, alpha=1e-3)
-    return "no architecture here computes onnxruntime's logits"
-
-
-def tanh(model: onnx.ModelProto) -> str:
-    for node in nodes(model, "Relu"):
-        node.op_type = "Tanh"
-    return "no architecture here computes onnxruntime's logits"
-
-
-def average_pool(model: onnx.ModelProto) -> str:
-    next(nodes(model, "MaxPool")).op_type = "AveragePool"
+        next(each for each in node.attribute if each.name == "alpha").f = 1e-3
     return "no architecture here computes onnxruntime's logits"
 
 
@@ -237,7 +214,7 @@ def narrower(model: onnx.ModelProto) -> str:
 
 @pytest.mark.parametrize(
     "edit",
-    [alpha_times_10, tanh, average_pool, mean_inside, sigmoid_at_the_end, unknown_operator, two_outputs, narrower],
+    [alpha_times_10, mean_inside, sigmoid_at_the_end, unknown_operator, two_outputs, narrower],
 )
 def test_a_graph_of_no_preset_is_refused(
     edit: Callable[[onnx.ModelProto], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -247,20 +224,11 @@ def test_a_graph_of_no_preset_is_refused(
     assert said[0] in import_error(capsys, file)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("inception_v1", "inception_v1: it has 57 convolutions and 1 linear layer, not AlexNet's 5 and 3"),
-        ("squeezenet", "squeezenet_old: it has 26 convolutions and 0 linear layers, not AlexNet's"),
-        ("vgg19", "vgg19: it has 16 convolutions and 3 linear layers, not AlexNet's 5 and 3"),
-    ],
-)
-def test_errors_for_onnxs_other_networks_say_what_they_are(
-    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / f"light_{name}.onnx"
+def test_the_error_for_another_network_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "light_vgg19.onnx"
     shutil.copy(LIGHT / file.name, file)
-    assert f"it seems to be {message}" in import_error(capsys, file)
+    error = import_error(capsys, file)
+    assert "it seems to be vgg19: it has 16 convolutions and 3 linear layers, not AlexNet's 5 and 3" in error
 
 
 def test_without_onnxruntime_a_line_names_the_extra(
