@@ -47,7 +47,7 @@ def from_run(path: str | pathlib.Path) -> nn.Sequential:
     Raises:
         UserError: a file is missing or damaged.
     """
-    model = alexnet_torch.load_model(pathlib.Path(path), ["cpu"])
+    model = alexnet_torch.load_model(path, ["cpu"])
     net = alexnet_torch.plain(model, unit_range=True)
     net.classes = model.classes  # type: ignore[assignment]  # nn.Module's attributes are typed as modules and tensors
     return net
