@@ -1,19 +1,20 @@
 """The two command lines: train.py, whose options are the settings, and python -m alexnet_torch with its commands."""
 
-import io
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from functools import partial, wraps
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from alexnet_torch import __version__
+from alexnet_torch.commands import COMMANDS, Shown
 from alexnet_torch.console import console
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.native import reuse_freed_memory
-from alexnet_torch.recipes.command_line import parse
+from alexnet_torch.recipes.command_line import Parser, parse
+from alexnet_torch.recipes.settings import flag
 from alexnet_torch.signals import StopSignal
 
 PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
@@ -87,23 +88,44 @@ def _run(
 
 
 def _run_command(arguments: list[str], program: str, _: World) -> None:
-    def parse_only(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-        """Returns the command for tyro to parse but not to run, so that `_one_line_errors` sees only its messages."""
-        return wraps(command)(lambda *values, **options: partial(command, *values, **options))
-
-    import tyro  # not at the top: it takes 0.3 s, which training does not need
-
-    from alexnet_torch.commands import COMMANDS
-
-    app = tyro.extras.SubcommandApp()
-    for name, command in COMMANDS.items():
-        app.command(name=name)(parse_only(command))
     words = [word for word in arguments if word not in ("--quiet", "--verbose")]  # of every command: see `console`
-    config = (tyro.conf.FlagCreatePairsOff,)
+    top = Parser(program, description=_DESCRIPTION)
+    listed = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, command in COMMANDS.items():
+        listed.add_parser(name, help=str(command.__doc__).splitlines()[0])
+    name = top.parse_args(words[:1]).command
+    given = _parser_of(COMMANDS[name], f"{program} {name}").parse_intermixed_args(words[1:])
     with StopSignal():
-        with _one_line_errors(program):
-            run_command = app.cli(args=words, prog=program, description=_DESCRIPTION, config=config)
-        run_command()
+        COMMANDS[name](**vars(given))
+
+
+def _parser_of(command: Callable[..., None], program: str) -> Parser:
+    """Returns the parser of a command's options: its parameters, with their annotations and its docstring."""
+    described, _, listed = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
+    texts = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.M))
+    parser = Parser(program, description=described, allow_abbrev=False)
+    hints = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        (shown,), kind = getattr(hints[name], "__metadata__", (Shown(),)), hints[name]
+        kind = kind.__origin__ if get_origin(kind) is Annotated else kind
+        kind = next((each for each in get_args(kind) if type(None) in get_args(kind)), kind)  # X of X | None
+        is_required = parameter.default is parameter.empty
+        has_default = not is_required and parameter.default not in (None, False, ())
+        hint = shown.hint or (f"default: {parameter.default}" if has_default else "")
+        text = " ".join((shown.help or texts.get(name, "")).split()) + (f" ({hint})" if hint else "")
+        settings: dict[str, Any] = {} if shown.is_positional or not is_required else {"required": True}
+        if kind is bool:
+            settings["action"] = "store_true"
+        elif get_origin(kind) is Literal:
+            settings |= {"metavar": shown.values, "type": int, "choices": get_args(kind)}
+        else:
+            several = get_origin(kind) is tuple
+            settings |= {"metavar": shown.values, "type": get_args(kind)[0] if several else kind}
+            settings |= {"nargs": "+" if several else "?" if shown.is_positional and has_default else None}
+        if not is_required:
+            settings["default"] = parameter.default
+        parser.add_argument(name if shown.is_positional else flag(name), help=text, **settings)
+    return parser
 
 
 def _train(arguments: list[str], program: str, world: World) -> None:
@@ -129,28 +151,3 @@ def _train(arguments: list[str], program: str, world: World) -> None:
             raise (RunError(message) if message else OtherRankFailed(lost.exit_status)) from lost
         finally:
             ranks.close()
-
-
-@contextmanager
-def _one_line_errors(program: str) -> Iterator[None]:
-    """Replaces the box that tyro prints for a wrong command line by a UserError of one line."""
-    printed = io.StringIO()
-    try:
-        with redirect_stderr(printed):
-            yield
-    except SystemExit as error:
-        if not error.code:
-            raise
-        # below its title the box has the message, a rule, and lines that repeat the help; with ASCII's lines, too
-        parts = re.split(r"^[│╰ ]*[─-]{10}.*$", printed.getvalue().partition("\n")[2], flags=re.M)
-        text = " ".join(" ".join(line.strip("│ ") for line in next(filter(str.strip, parts), "").splitlines()).split())
-        # in plain words: without Python's types and the choice None, by which our options are not given
-        text = re.sub(
-            r"Error parsing (--\S+): .*invalid literal for int.* base 10: (.+)", r"\1 \2: must be a whole number", text
-        )
-        text = re.sub(r"Error parsing (--\S+): .*not convert string to float: (.+)", r"\1 \2: must be a number", text)
-        if choice := re.fullmatch(r"invalid choice (.+) for argument '(--\S+)'\. Expected one of \((.*)\)\.", text):
-            choices = sorted(set(re.findall(r"'([^']*)'", choice[3])) - {"None"})
-            text = f"{choice[2]} {choice[1]}: must be one of {', '.join(choices)}"
-        near = re.search(r"Perhaps you meant:\W+(--[\w-]+)", printed.getvalue())
-        raise UserError(f"{text} ({f'perhaps {near[1]}; ' if near else ''}see {program} --help)") from error

@@ -6,12 +6,9 @@ need. Docstrings and annotations are what --help shows.
 
 import json as json_format
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
-from tyro.conf import Positional
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import writing
@@ -22,21 +19,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def shown(metavar: str | None, hint: str | None = None, help: str | None = None) -> Any:
-    """Returns how --help shows an option: its values, a hint, and its help if the docstring has none."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint and f"({hint})", help=help)
+class Shown(NamedTuple):
+    """How --help shows an option: its values, a hint, and its help if the docstring has none."""
+
+    values: str | None = None
+    hint: str | None = None
+    help: str | None = None
+    is_positional: bool = False
 
 
-Run = Annotated[Path, Positional, shown("RUN", help="A run's folder, with model.pt and model.json.")]
-Runs = Annotated[tuple[Path, ...], Positional, shown("RUN [RUN ...]", "required")]
-Input = Annotated[Path, Positional, shown("FILE")]
-RunData = Annotated[str | None, shown("DIR|digits|none", "default: the run's")]
+def _argument(values: str, hint: str | None = None, help: str | None = None) -> Shown:
+    return Shown(values, hint, help, is_positional=True)
+
+
+Run = Annotated[Path, _argument("RUN", help="A run's folder, with model.pt and model.json.")]
+Runs = Annotated[tuple[Path, ...], _argument("RUN")]
+Input = Annotated[Path, _argument("FILE")]
+RunData = Annotated[str | None, Shown("DIR|digits|none", "default: the run's")]
 Devices = Annotated[
     str | None,
-    shown("NAME[,NAME]", "default: best", "One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1."),
+    Shown("NAME[,NAME]", "default: best", "One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1."),
 ]
-SkipBad = Annotated[bool, shown(None, help="Leave out files that cannot be read, instead of stopping with a list.")]
-Seed = Annotated[int, shown("N")]
+SkipBad = Annotated[bool, Shown(help="Leave out files that cannot be read, instead of stopping with a list of them.")]
+Seed = Annotated[int, Shown("N")]
 
 
 def _load_run(run: Path, devices: str | None) -> "TrainedModel":
@@ -47,11 +52,6 @@ def _load_run(run: Path, devices: str | None) -> "TrainedModel":
     model = load_model(run, devices.split(",") if devices else None)
     model.net.to(memory_format=torch.channels_last)  # the convolutions' format: else each batch converts the weights
     return model
-
-
-def _require_some(command: str, values: Sequence[Path], what: str) -> None:
-    if not values:
-        raise UserError(f"{command}: name at least one {what}")
 
 
 def _require_at_least(least: int, **options: int | None) -> None:
@@ -65,13 +65,13 @@ def train_command() -> None:
 
 
 def prepare_command(
-    source: Annotated[str, Positional, shown("SOURCE")],
-    output: Annotated[Path, shown("DIR")],
-    image_size: Annotated[int, shown("N")] = 224,
+    source: Annotated[str, _argument("SOURCE")],
+    output: Annotated[Path, Shown("DIR")],
+    image_size: Annotated[int, Shown("N")] = 224,
     skip_bad: SkipBad = False,
-    val_split: Annotated[float | None, shown("FRACTION", "default: none")] = None,
+    val_split: Annotated[float | None, Shown("FRACTION", "default: none")] = None,
     seed: Seed = 0,
-    workers: Annotated[int | None, shown("N", "default: one for each core")] = None,
+    workers: Annotated[int | None, Shown("N", "default: one for each core")] = None,
 ) -> None:
     """Decode a data set into a folder that --data takes, also on another machine, without the original images.
 
@@ -102,7 +102,7 @@ def prepare_command(
 
 def predict_command(
     run: Run,
-    images: Annotated[tuple[Path, ...], Positional, shown("FILE [FILE ...]", "required")],
+    images: Annotated[tuple[Path, ...], _argument("FILE")],
     json: bool = False,
     devices: Devices = None,
 ) -> None:
@@ -112,7 +112,6 @@ def predict_command(
         images: Image files, or folders of them.
         json: Print one line of JSON for each image.
     """
-    _require_some("predict", images, f"image file after {run}")
     from alexnet_torch.evaluation.predict import predict
 
     for file, predictions in predict(_load_run(run, devices), images):
@@ -126,13 +125,13 @@ def predict_command(
 
 def evaluate_command(
     runs: Runs,
-    data: Annotated[str | None, shown("SET|digits", "default: the run's")] = None,
-    crops: Annotated[Literal[1, 5, 10] | None, shown("1|5|10", "default: 1 and 10; 5 for --no-mirror runs")] = None,
-    real: Annotated[Path | None, shown("FILE", "default: none")] = None,
-    csv: Annotated[Path | None, shown("FILE", "default: none")] = None,
+    data: Annotated[str | None, Shown("SET|digits", "default: the run's")] = None,
+    crops: Annotated[Literal[1, 5, 10] | None, Shown("1|5|10", "default: 1 and 10; 5 for --no-mirror runs")] = None,
+    real: Annotated[Path | None, Shown("FILE", "default: none")] = None,
+    csv: Annotated[Path | None, Shown("FILE", "default: none")] = None,
     json: bool = False,
     devices: Devices = None,
-    cache: Annotated[str, shown("DIR|auto|none")] = "auto",
+    cache: Annotated[str, Shown("DIR|auto|none")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
     """Test runs on a set of images: each run, and the average of several.
@@ -147,7 +146,6 @@ def evaluate_command(
         cache: Where training may have stored the decoded images, as in training: a folder, auto or none.
         json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
     """
-    _require_some("evaluate", runs, "run's folder")
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
@@ -179,13 +177,13 @@ def evaluate_command(
 
 def import_command(
     file: Input,
-    output: Annotated[Path, shown("RUN")],
-    classes: Annotated[Path | None, shown("FILE", "default: detected")] = None,
-    architecture: Annotated[str | None, shown("NAME", "default: detected")] = None,
-    inputs: Annotated[str | None, shown("rgb|caffe|imagenet", "default: detected")] = None,
-    mean: Annotated[str | None, shown("R,G,B|FILE", "default: ImageNet's; required for rgb")] = None,
-    image_size: Annotated[int | None, shown("N", "default: detected")] = None,
-    key: Annotated[str | None, shown("NAME", "default: the only one")] = None,
+    output: Annotated[Path, Shown("RUN")],
+    classes: Annotated[Path | None, Shown("FILE", "default: detected")] = None,
+    architecture: Annotated[str | None, Shown("NAME", "default: detected")] = None,
+    inputs: Annotated[str | None, Shown("rgb|caffe|imagenet", "default: detected")] = None,
+    mean: Annotated[str | None, Shown("R,G,B|FILE", "default: ImageNet's; required for rgb")] = None,
+    image_size: Annotated[int | None, Shown("N", "default: detected")] = None,
+    key: Annotated[str | None, Shown("NAME", "default: the only one")] = None,
 ) -> None:
     """Make a run's folder from a file of weights: of Caffe, ONNX, torchvision, another state dict, or safetensors.
 
@@ -210,7 +208,7 @@ def import_command(
 def export_command(
     run: Run,
     file: Input,
-    format: Annotated[str | None, shown("safetensors|grouped|torchvision|onnx|pt2", "default: from suffix")] = None,
+    format: Annotated[str | None, Shown("safetensors|grouped|torchvision|onnx|pt2", "default: from suffix")] = None,
 ) -> None:
     """Write a run's model to a file for other programs.
 
@@ -226,9 +224,9 @@ def export_command(
 
 def figures_command(
     runs: Runs,
-    output: Annotated[Path | None, shown("DIR", "default: RUN/figures")] = None,
+    output: Annotated[Path | None, Shown("DIR", "default: RUN/figures")] = None,
     data: RunData = None,
-    image: Annotated[tuple[Path, ...], shown("FILE [FILE ...]", "default: none")] = (),
+    image: Annotated[tuple[Path, ...], Shown("FILE", "default: none")] = (),
     seed: Seed = 0,
     devices: Devices = None,
 ) -> None:
@@ -241,7 +239,6 @@ def figures_command(
         image: Image files to show instead of eight validation images.
         seed: Seed of the choice of validation images.
     """
-    _require_some("figures", runs, "run's folder")
     _require_at_least(0, seed=seed)
     from alexnet_torch.evaluation.figures.draw import draw_figures
 
@@ -250,7 +247,7 @@ def figures_command(
 
 def report_command(
     run: Run,
-    output: Annotated[Path | None, shown("FILE.html", "default: RUN/report.html")] = None,
+    output: Annotated[Path | None, Shown("FILE.html", "default: RUN/report.html")] = None,
     data: RunData = None,
     devices: Devices = None,
 ) -> None:
@@ -268,7 +265,7 @@ def report_command(
         print(f"the page is {write_report(run, model, images_of_run(run, model, data), output)}")
 
 
-def runs_command(folder: Annotated[Path, Positional, shown("DIR")] = Path("runs"), compare: bool = False) -> None:
+def runs_command(folder: Annotated[Path, _argument("DIR")] = Path("runs"), compare: bool = False) -> None:
     """List runs: the settings that differ, state, best error, time; or compare them over seeds.
 
     Args:
@@ -284,9 +281,9 @@ def runs_command(folder: Annotated[Path, Positional, shown("DIR")] = Path("runs"
 
 
 def layers_command(
-    architecture: Annotated[str, Positional, shown("NAME")] = "paper",
-    image_size: Annotated[int, shown("N")] = 224,
-    num_classes: Annotated[int, shown("N")] = 1000,
+    architecture: Annotated[str, _argument("NAME")] = "paper",
+    image_size: Annotated[int, Shown("N")] = 224,
+    num_classes: Annotated[int, Shown("N")] = 1000,
     csv: bool = False,
 ) -> None:
     """Print the table of a network's layers: shapes, kernels, groups, parameters, multiply-adds of an image.
@@ -309,13 +306,13 @@ def layers_command(
 
 def features_command(
     run: Run,
-    folder: Annotated[Path, Positional, shown("DIR")],
-    output: Annotated[Path, shown("FILE.npy|FILE.h5")],
-    stage: Annotated[str, shown("NAME[,NAME]")] = "fc7",
-    files: Annotated[Path | None, shown("LIST.txt", "default: all, sorted")] = None,
+    folder: Annotated[Path, _argument("DIR")],
+    output: Annotated[Path, Shown("FILE.npy|FILE.h5")],
+    stage: Annotated[str, Shown("NAME[,NAME]")] = "fc7",
+    files: Annotated[Path | None, Shown("LIST.txt", "default: all, sorted")] = None,
     per_tower: bool = False,
     skip_bad: SkipBad = False,
-    batch_size: Annotated[int, shown("N")] = 64,
+    batch_size: Annotated[int, Shown("N")] = 64,
     devices: Devices = None,
 ) -> None:
     """Write stages' outputs for all images of a folder, or for a list of them, into one file.

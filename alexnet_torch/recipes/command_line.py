@@ -10,8 +10,11 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.recipes.settings import GROUPS, flag, options_of
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises a UserError of one line for a wrong command line."""
+
     def error(self, message: str) -> NoReturn:
+        """Raises it, with the nearest option of an unknown one."""
         what, _, words = message.removeprefix("argument ").partition(": ")
         near = get_close_matches(words.split()[0], self._option_string_actions, 1) if what.startswith("unrec") else []
         raise UserError(f"{what}: {words} ({f'perhaps {near[0]}; ' if near else ''}see {self.prog} --help)")
@@ -26,7 +29,7 @@ def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict
         UserError: an option is unknown, or its value is of the wrong type.
         SystemExit: of status 0, after --help.
     """
-    parser = _Parser(program, description="Train AlexNet, in two towers, on a folder of images.", allow_abbrev=False)
+    parser = Parser(program, description="Train AlexNet, in two towers, on a folder of images.", allow_abbrev=False)
     for title, group in GROUPS.items():
         section, types = parser.add_argument_group(f"{title} options", group.__doc__), get_type_hints(group)
         source = "".join(inspect.getsource(part) for part in inspect.getmro(group)[:-1])

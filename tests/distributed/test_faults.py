@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_is_reported_once(images: Path, rank_pool: Ran
         (2, ["--resume"], "--resume: "),
         (2, ["--data", "/nowhere"], "/nowhere"),
         (2, ["--freeze", "conv9"], "--freeze"),
-        (2, ["--split", "three"], "--split 'three': must be one of"),
+        (2, ["--split", "three"], "--split: invalid choice: 'three'"),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(

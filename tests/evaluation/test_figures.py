@@ -217,7 +217,7 @@ def test_imported_weights_have_only_the_filters_figure(run_folder: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "figures: name at least one run's folder|Required"),
+        ([], "the following arguments are required: RUN"),
         (["nowhere"], "nowhere: no model here"),
         (["RUN", "RUN"], "the same run is named twice"),
         (["RUN", "--seed", "-1"], "--seed -1: must be 0 or more"),

@@ -422,7 +422,7 @@ def test_evaluate_prints_the_errors_of_training_and_of_the_average(finished: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "evaluate: name at least one run's folder|Required"),
+        (None, "the following arguments are required: RUN"),
         (["class0", "class1", "dog"], r"other: its classes differ from those of .*run: only one of them has 'class2'"),
         (["class1", "class0", "class2"], r"other: its classes differ from those .*run: they are in a different order"),
         ("--data", r"--data .*: 1 of its 4 classes is none of the classes of .*run: class3; name a set of the model's"),
@@ -449,9 +449,9 @@ def test_evaluate_refuses_other_classes_in_one_line(
     ("given", "message"),
     [
         (["RUN", "nothing.png"], r"nothing\.png: .*No such file.*name image files"),
-        (["RUN"], "predict: name at least one image file|Required"),
+        (["RUN"], "the following arguments are required: FILE"),
         (["nowhere", "x.png"], r"nowhere: no model here \(model.json is missing\); name a run's folder"),
-        (["RUN", "x.png", "--what"], "Unrecognized options: --what"),
+        (["RUN", "x.png", "--what"], "unrecognized arguments: --what"),
         (["RUN", "x.png", "--devices", "cuda:99"], "--devices cuda:99: this machine shows"),
     ],
 )
