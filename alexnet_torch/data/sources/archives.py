@@ -152,12 +152,8 @@ def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[Spl
     images have such names, or if for most of them labels and WordNet IDs differ, as with groups of classes. A label
     that contradicts most others is refused: some may be the development kit's.
     """
-    told = Counter(
-        (label, told_wnid(name))
-        for samples in splits.values()
-        for label, of_class in samples.items()
-        for name in of_class.names
-    )
+    groups = [(label, each) for samples in splits.values() for label, each in samples.items()]
+    told = Counter((label, told_wnid(name)) for label, each in groups for name in each.names)
     wnid_of: dict[str, str] = {}
     label_of: dict[str, str] = {}
     for (label, wnid), _ in told.most_common():
@@ -167,21 +163,14 @@ def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[Spl
     agreeing = {(label, wnid) for label, wnid in wnid_of.items() if label_of[wnid] == label}
     if 2 * sum(told[pair] for pair in agreeing) <= told.total():
         return None
-    for samples in splits.values():
-        for label, of_class in samples.items():
-            for index, name in enumerate(of_class.names):
-                found = told_wnid(name)
-                if (label, found) in agreeing or (found is None and label in wnid_of):
-                    continue
-                if label not in wnid_of:
-                    problem = "none of its images has a name that tells its class, as those of other classes do"
-                elif wnid_of[label] != found:
-                    problem = f"other images with that label are of {wnid_of[label]}"
-                else:
-                    problem = f"other images of {found} have the label {label_of[found]}"
-                file = files[of_class.places[index * len(of_class.places) // len(of_class.names)]]
+    for label, each in groups:
+        for index, name in enumerate(each.names):
+            found = told_wnid(name)
+            if (label, found) not in agreeing and (found is not None or label not in wnid_of):
+                file = files[each.places[index * len(each.places) // len(each.names)]]
                 raise UserError(
-                    f"{file}: {of_class.members[index]}: has the label {label}, but {problem}; "
-                    "make the files again with one label for each class"
+                    f"{file}: {each.members[index]}: has the label {label}, but other images with that label are of "
+                    f"{wnid_of.get(label, 'no known class')}, and others of {found} have the label "
+                    f"{label_of.get(found or '')}; make the files again with one label for each class"
                 )
     return {split: {wnid_of[label]: each for label, each in samples.items()} for split, samples in splits.items()}

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alexnet_torch.data.sources.archives import list_files
 from alexnet_torch.data.sources.classes import VALIDATION_NAME, class_of_name, normal, some, tells_class
@@ -45,27 +46,13 @@ def find_layout(listing: Listing, test: bool) -> Layout | None:
     return None
 
 
-def is_folder_set(root: Path, test: bool = False) -> bool:
-    """Returns whether a folder has one of the layouts."""
-    return root.is_dir() and find_layout(Listing(root), test) is not None
+def is_folder_set(root: Path, test: bool) -> bool:
+    """Returns whether a path is a zip file, or a folder that has one of the layouts."""
+    return root.suffix.lower() == ".zip" if root.is_file() else find_layout(Listing(root), test) is not None
 
 
-def open_folder_set(root: Path, test: bool = False) -> Source:
-    """Lists the samples of a folder that has one of the layouts."""
-    listing = Listing(root)
-    layout = find_layout(listing, test)
-    assert layout is not None
-    return layout(listing, test)
-
-
-def is_zip(root: Path) -> bool:
-    """Returns whether a path is a zip file by its name."""
-    return root.is_file() and root.suffix.lower() == ".zip"
-
-
-def open_zip(root: Path, test: bool = False) -> Source:
-    """Lists the samples of a zip file whose folders have one of the layouts, within one folder or not."""
-    list_files(root, [root])  # refuses a web page
+def open_folder_set(root: Path, test: bool) -> Source:
+    """Lists the samples of a folder, or of a zip file whose folders have a layout, within one folder or not."""
     listing = Listing(root)
     while (layout := find_layout(listing, test)) is None:
         folders = listing.folder("").folders
@@ -87,16 +74,11 @@ def split_folders(listing: Listing) -> dict[SplitName, str]:
     Other names than train/ and val/ are taken if both are there, have class folders, and nothing competes.
     """
     names = listing.folder("").folders
-    found: dict[SplitName, str] = {}
-    for split, kinds in {"train": ("train",), "val": ("val", "test")}.items():
-        exact = [name for name in names if name == split]
-        near = ([name for name in names if split_word(name) == kind and _has_classes(listing, name)] for kind in kinds)
-        candidates = exact or next(filter(None, near), [])
-        if len(candidates) == 1:
-            found["train" if split == "train" else "val"] = candidates[0]
-    if len(found) < 2:
-        found = {split: name for split, name in found.items() if name == split}
-    return {split: f"{_innermost(listing, name)}/" for split, name in found.items()}
+    exact: dict[SplitName, str] = {split: split for split in ("train", "val") if split in names}
+    near = {kind: [n for n in names if split_word(n) == kind and _has_classes(listing, n)] for kind in SPLIT_WORDS}
+    taken: dict[SplitName, list[str]] = {"train": near["train"], "val": near["val"] or near["test"]}
+    both = {split: found[0] for split, found in taken.items() if len(found) == 1} | exact
+    return {split: f"{_innermost(listing, name)}/" for split, name in (both if len(both) == 2 else exact).items()}
 
 
 def _innermost(listing: Listing, folder: str) -> str:
@@ -110,10 +92,9 @@ def _has_classes(listing: Listing, folder: str) -> bool:
 
 
 def _has_images(listing: Listing, folder: str) -> bool:
-    files = listing.folder(folder).files
-    return any(has_image_suffix(entry[0]) for entry in files) or bool(
-        any("." not in entry[0] for entry in files) and listing.images(folder, deep=False)
-    )
+    names = [name for name, *_ in listing.folder(folder).files]
+    without_suffix = any("." not in name for name in names)
+    return any(map(has_image_suffix, names)) or (without_suffix and bool(listing.images(folder, deep=False)))
 
 
 def open_image_folder(listing: Listing, test: bool) -> Source:
@@ -160,13 +141,12 @@ def open_flat_validation(listing: Listing, test: bool) -> Source:
 def open_kaggle(listing: Listing, test: bool) -> Source:
     """Lists ILSVRC-2012 as Kaggle distributes it, with the validation labels in a CSV file."""
     del test
-    labels, names = (listing.text(path) for path in (KAGGLE_LABELS, KAGGLE_NAMES))
+    labels, names = listing.text(KAGGLE_LABELS), listing.text(KAGGLE_NAMES)
     if labels is None or names is None:
         missing = KAGGLE_LABELS if labels is None else KAGGLE_NAMES
         raise UserError(f"{listing.what}: has ILSVRC/ but no {missing}; put Kaggle's file beside ILSVRC/")
-    for folder in (f"{KAGGLE}train", f"{KAGGLE}val"):
-        if not listing.is_folder(folder):
-            raise UserError(f"{listing.what}: has no folder {folder}/; unpack it from Kaggle's archive")
+    if missing := next((each for each in ("train", "val") if not listing.is_folder(f"{KAGGLE}{each}")), ""):
+        raise UserError(f"{listing.what}: has no folder {KAGGLE}{missing}/; unpack it from Kaggle's archive")
     train = read_class_folders(listing, f"{KAGGLE}train/")
     rows = csv.DictReader(labels.splitlines())
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
@@ -176,41 +156,37 @@ def open_kaggle(listing: Listing, test: bool) -> Source:
     val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
     lines = (line.partition(" ") for line in names.splitlines())  # "n01440764 tench, Tinca tinca"
     readable = {identity: name.strip() for identity, _, name in lines if name.strip()}
-    return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, readable)
+    return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, names=readable)
 
 
 def _is_tiny(listing: Listing) -> bool:
     """Returns whether there are Tiny ImageNet's tables, or its images of val/; not val/ sorted into class folders."""
     if listing.is_folder("val/images") and not listing.is_folder("train/images"):  # else a class of that name
         return True
-    classes = listing.text(TINY_CLASSES)
-    return (
-        classes is not None
-        and listing.text(TINY_LABELS) is not None
-        and not any(listing.is_folder(f"val/{identity}") for identity in classes.split())
-    )
+    classes = listing.text(TINY_CLASSES) if listing.text(TINY_LABELS) is not None else None
+    return classes is not None and not any(listing.is_folder(f"val/{each}") for each in classes.split())
 
 
 def open_tiny(listing: Listing, test: bool) -> Source:
     """Lists Tiny ImageNet: train/<wnid>/images/, val/images/ and val/val_annotations.txt."""
     del test
-    classes, labels = (listing.text(path) for path in (TINY_CLASSES, TINY_LABELS))
+    classes, labels = listing.text(TINY_CLASSES), listing.text(TINY_LABELS)
     if classes is None or labels is None:
         missing = TINY_CLASSES if classes is None else TINY_LABELS
         raise UserError(f"{listing.what}: has Tiny ImageNet's folders but no {missing}; unpack its archive again")
     train: Samples = {}
     for identity in classes.split():
-        images = listing.images(f"train/{identity}/images/") if listing.is_folder(f"train/{identity}/images") else []
-        if not images:
-            raise UserError(f"{listing.what}: no images in train/{identity}/images/; unpack Tiny ImageNet again")
-        train[identity] = _samples(images, f"train/{identity}/images/")
+        folder = f"train/{identity}/images/"
+        if not (listing.is_folder(folder[:-1]) and (images := listing.images(folder))):
+            raise UserError(f"{listing.what}: no images in {folder}; unpack Tiny ImageNet again")
+        train[identity] = _samples(images, folder)
     if extra := sorted(set(listing.subfolders("train/")) - set(train)):
         raise UserError(f"{listing.what}: train/{extra[0]}/ is not in {TINY_CLASSES}; move it elsewhere")
     rows = (line.split("\t") for line in labels.splitlines())
     val = _by_table(listing, "val/images/", ((row[0], "".join(row[1:2]).strip()) for row in rows), TINY_LABELS, train)
     lines = (line.partition("\t") for line in (listing.text(TINY_NAMES) or "").splitlines())
     readable = {identity: name.strip() for identity, _, name in lines if identity in train}
-    return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, readable)
+    return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, names=readable)
 
 
 def _by_table(
@@ -245,13 +221,9 @@ def _by_table(
 def read_split(
     listing: Listing, folder: str, classes: Mapping[str, object] | None = None, only_folders: bool = False
 ) -> Samples:
-    """Returns the images of train/ or val/ by class.
+    """Returns the images of train/ or val/ by class; of a flat folder, if the names of its images tell their classes.
 
-    Args:
-        listing: has the folder.
-        folder: of class folders; or flat, if the names of its images tell their classes.
-        classes: of the training images: flat images of others are skipped.
-        only_folders: whether a flat folder is refused.
+    Flat images of other classes than `classes` are skipped; with `only_folders` a flat folder is refused.
     """
     if listing.folder(folder).folders and (samples := read_class_folders(listing, folder)):
         return samples
@@ -320,16 +292,8 @@ def _by_name(listing: Listing, folder: str) -> Samples:
     return samples
 
 
-def _source(
-    listing: Listing,
-    form: str,
-    splits: Mapping[SplitName, Samples],
-    names: Mapping[str, str] | None = None,
-    without_val: str = "",
-) -> Source:
-    files = None
+def _source(listing: Listing, form: str, splits: Mapping[SplitName, Samples], **facts: Any) -> Source:
+    """Returns a source of files of a listing; `facts` are those of `make_source`."""
     if listing.zipped is not None:
-        form, files = f"{form} in a zip file", list_files(listing.root, [listing.root])
-    return make_source(
-        form, listing.root, splits, listing.reader, listing.skipped, files, names, without_val=without_val
-    )
+        form, facts["files"] = f"{form} in a zip file", list_files(listing.root, [listing.root])
+    return make_source(form, listing.root, splits, listing.reader, listing.skipped, **facts)

@@ -1,7 +1,6 @@
 """Lists the folders and image files of a data set on disk or in a zip file: one look at each entry."""
 
 import os
-import re
 import stat
 import struct
 import zipfile
@@ -22,27 +21,18 @@ from alexnet_torch.files import reading
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
 
 # what torchvision's ImageFolder takes, and the other names of formats that Pillow decodes
-EXTENSIONS = frozenset(
-    (
-        *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),
-        *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
-    )
-)
+EXTENSIONS = {
+    *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),
+    *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
+}
 """Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}
 """Pillow recognises these, but starts another program for them, or decodes nothing; any bytes may look like TGA."""
-
 SYSTEM = {
-    **dict.fromkeys(
-        ("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"), "Windows's"
-    ),
-    **dict.fromkeys(("__macosx", "icon\r"), "macOS's"),
-    **dict.fromkeys(("@eadir", "#recycle"), "Synology's"),
-    "lost+found": "file system's",
-    "__pycache__": "Python's",
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "@eadir", "#recycle", "lost+found", "__pycache__"),
 }
-"""Names of files and folders that systems write, in lower case, and who writes them."""
-APPLE = re.compile(r"\._|\.DS_Store$|\.AppleDouble$")
+"""Names of files and folders that systems write, in lower case."""
 UNICODE_PATH, IS_UTF8, IS_ENCRYPTED = 0x7075, 1 << 11, 1
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file's bytes in a zip; its name and another field follow
 
@@ -60,15 +50,17 @@ class Folder(NamedTuple):
 
 def junk_reason(name: str) -> str | None:
     """Returns why a file or folder of this name is skipped; None if it is not."""
-    if name.startswith("."):
-        return "macOS" if APPLE.match(name) else "hidden"
-    return SYSTEM.get(name.lower())
+    return "hidden" if name.startswith(".") else "of the system" if name.lower() in SYSTEM else None
 
 
 def junk_path_reason(path: str) -> str | None:
     """Returns why a relative path, as of an archive's member, is skipped: by a name on it; None if it is not."""
-    reasons = (junk_reason(part) for part in path.split("/") if part not in ("", ".", ".."))
-    return next(filter(None, reasons), None)
+    return next(filter(None, (junk_reason(part) for part in path.split("/") if part not in (".", ".."))), None)
+
+
+def has_image_suffix(name: str) -> bool:
+    """Returns whether a file's suffix is an image's."""
+    return name[name.rfind(".") + 1 :].lower() in EXTENSIONS
 
 
 def has_both_splits(root: Path) -> bool:
@@ -82,74 +74,65 @@ class Listing:
     Args:
         root: a folder, or a zip file.
         what: the root in messages.
-
-    Attributes:
-        skipped: counts what `subfolders` and `images` leave out.
+        top: the folder of the zip file that is the root.
+        zipped: all folders of the zip file, if they are known.
     """
 
-    def __init__(self, root: Path, what: str = "") -> None:
-        self.root, self.what, self.skipped = root, what or f"--data {root}", Skipped()
-        self.top = ""  # the folder of the zip file that is the root
-        self.zipped = None if root.is_dir() else _zip_folders(root)
+    def __init__(self, root: Path, what: str = "", top: str = "", zipped: dict[str, Folder] | None = None) -> None:
+        self.root, self.what, self.top = root, what or f"--data {root}", top
+        self.zipped = zipped or (None if root.is_dir() else _zip_folders(root))
+        self.skipped = Skipped()  # what `subfolders` and `images` leave out
         self._scanned = lru_cache(8)(self._scan)
         self._visited: dict[tuple[int, int], str] = {}  # (device, inode) of each folder, and its path
 
     def folder(self, path: str) -> Folder:
-        """Returns what a folder has; nothing is counted as skipped."""
-        return self._scanned(path) if self.zipped is None else self.zipped.get(path, Folder([], [], []))
+        """Returns what a folder has, nothing if there is none; nothing is counted as skipped."""
+        return self._scanned(path) if self.zipped is None else self.zipped.get(self.top + path, Folder([], [], []))
 
     def below(self, folder: str) -> "Listing":
-        """Returns the listing of a subfolder."""
-        if self.zipped is None:
-            return Listing(self.root / folder)
-        inner = Listing.__new__(Listing)
-        inner.__dict__.update(vars(self), top=self.top + folder, skipped=Skipped())
-        inner.zipped = {path[len(folder) :]: each for path, each in self.zipped.items() if path.startswith(folder)}
-        return inner
+        """Returns the listing of a folder in the zip file."""
+        return Listing(self.root, self.what, self.top + folder, self.zipped)
 
     def is_folder(self, path: str) -> bool:
         """Returns whether there is a folder, by its path without the last "/"."""
         above, slash, name = path.rpartition("/")
-        return (not above or self.is_folder(above)) and name in self.folder(above + slash).folders
+        return name in self.folder(above + slash).folders
 
     def text(self, path: str) -> str | None:
         """Returns a text file's content; None if there is none."""
         above, slash, name = path.rpartition("/")
-        if above and not self.is_folder(above):
-            return None
-        found = next((entry for entry in self.folder(above + slash).files if entry[0] == name), None)
-        if found is None:
+        place = next((place for file, *place in self.folder(above + slash).files if file == name), None)
+        if place is None:
             return None
         with reading(f"{self.what}: {path}", "restore it"):
-            return self.content((path, *found[1:])).decode("utf-8-sig")
+            return self.reader([path], np.array([place])).read(0).decode("utf-8-sig")
 
-    def content(self, entry: Entry) -> bytes:
-        """Returns a file's content."""
+    def reader(self, members: list[str], places: np.ndarray) -> Reader:
+        """Returns a reader of files by paths and places."""
         if self.zipped is None:
-            return Path(self.root, entry[0]).read_bytes()
-        return ZipReader((self.root,), [entry[0]], np.array([entry[1:]], np.int64)).read(0)
+            return FileReader(self.root, members)
+        return ZipReader((self.root,), [self.top + member for member in members], places)
 
     def subfolders(self, folder: str = "") -> list[str]:
         """Returns the sorted names of the folders in a folder, without those skipped, as the files beside them are."""
-        here = self.folder(folder)
+        here, names = self.folder(folder), []
         self._visited = {}
         self._visit(folder)
         for reason, name in here.skipped:
             self.skipped.add(reason, folder + name)
-        for entry in here.files:
-            self.skipped.add("in no class folder" if has_image_suffix(entry[0]) else "no image", folder + entry[0])
-        is_run, names = self._is_ours(folder), []
+        for name, *_ in here.files:
+            self.skipped.add("in no class folder" if has_image_suffix(name) else "no image", folder + name)
+        of_run = (CHECKPOINTS, FIGURES, TENSORBOARD) if self._is_ours(folder) else ()
         for name in here.folders:
-            if self._is_ours(f"{folder}{name}/") or (is_run and name in (CHECKPOINTS, FIGURES, TENSORBOARD)):
-                self.skipped.add("of a run", f"{folder}{name}/")
-            elif (same := self._visit(f"{folder}{name}/")) is None:
+            below = f"{folder}{name}/"
+            if name in of_run or self._is_ours(below):
+                self.skipped.add("of a run", below)
+            elif (same := self._visit(below)) is None:
                 names.append(name)
-            elif same.startswith(folder) and same != folder:
-                raise UserError(
-                    f"{self.what}: {folder}{name} and {same[:-1]} are one folder, by a link; move the link elsewhere"
-                )
+            elif same == folder:
+                self.skipped.add("linked twice", below)
             else:
-                self.skipped.add("linked twice", f"{folder}{name}/")
+                raise UserError(f"{self.what}: {below} and {same} are one folder, by a link; move the link elsewhere")
         return names
 
     def images(self, folder: str, deep: bool = True) -> list[Entry]:
@@ -161,12 +144,10 @@ class Listing:
             folders, files, skipped = self.folder(here)
             for reason, name in skipped:
                 self.skipped.add(reason, here + name)
-            for entry in files:  # a million times: each microsecond here is a second at the start
-                path, name = here + entry[0], entry[0]
-                if name[name.rfind(".") + 1 :].lower() in EXTENSIONS or (
-                    "." not in name and self._is_image(path, entry)
-                ):
-                    found.append((path, *entry[1:]))
+            for name, *place in files:  # a million times: each microsecond here is a second at the start
+                path = here + name
+                if has_image_suffix(name) or ("." not in name and self._is_image(path, place)):
+                    found.append((path, *place))
                 else:
                     self.skipped.add("no image", path)
             for name in folders if deep else ():
@@ -179,43 +160,44 @@ class Listing:
                     waiting.append(below)
         return found
 
-    def reader(self, members: list[str], places: np.ndarray) -> Reader:
-        """Returns a reader of files by paths and places."""
-        if self.zipped is None:
-            return FileReader(self.root, members)
-        return ZipReader((self.root,), [self.top + member for member in members], places)
-
-    def _is_image(self, path: str, entry: Entry) -> bool:
-        # what is empty is not looked at: reading a file of /proc may wait for ever
-        if self.zipped is None:
-            return entry[1] > 0 and is_image_content(self.root / path)
-        return is_image_content(BytesIO(self.content(entry)))
+    def _is_image(self, path: str, place: list[int]) -> bool:
+        """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
+        if self.zipped is None and place[0] <= 0:
+            return False  # reading a file of /proc, which seems to be empty, may wait for ever
+        try:
+            file = self.root / path if self.zipped is None else BytesIO(self.reader([path], np.array([place])).read(0))
+            with Image.open(file) as image:
+                return image.format not in NOT_DECODED
+        except PermissionError:
+            raise
+        except Exception as error:  # each plugin has its own errors; decoding refuses an image that is too large
+            return isinstance(error, Image.DecompressionBombError)
 
     def _scan(self, folder: str) -> Folder:
         """Looks at a folder on disk; a pipe is skipped: reading it would wait for ever."""
         folders, files, skipped = [], [], []
-        descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return Folder([], [], [])
         try:  # the status of an entry is then read by name and not by path: a fifth faster
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name[0] == "." or name.lower() in SYSTEM:
-                        skipped.append((junk_reason(name) or "", name))
-                        continue
-                    try:
-                        if entry.is_dir():
-                            folders.append(name)
-                            continue
-                        status = entry.stat()
-                        if stat.S_ISREG(status.st_mode):
-                            files.append((name, status.st_size, status.st_mtime_ns))
-                        else:
-                            skipped.append(("no regular file", name))
-                    except OSError:
-                        if has_image_suffix(name):  # a broken link: decoding reports it with other unreadable files
-                            files.append((name, -1, 0))
-                        else:
-                            skipped.append(("broken link", name))
+            for entry in os.scandir(descriptor):
+                name = entry.name
+                if name[0] == "." or name.lower() in SYSTEM:
+                    skipped.append((junk_reason(name) or "", name))
+                    continue
+                try:
+                    if entry.is_dir():
+                        folders.append(name)
+                    elif stat.S_ISREG((status := entry.stat()).st_mode):
+                        files.append((name, status.st_size, status.st_mtime_ns))
+                    else:
+                        skipped.append(("no regular file", name))
+                except OSError:
+                    if has_image_suffix(name):  # a broken link: decoding reports it with other unreadable files
+                        files.append((name, -1, 0))
+                    else:
+                        skipped.append(("broken link", name))
         finally:
             os.close(descriptor)
         return Folder(sorted(folders), sorted(files), sorted(skipped))
@@ -231,27 +213,8 @@ class Listing:
     def _is_ours(self, folder: str) -> bool:
         """Returns whether a folder is a training run's or has decoded images, which people put beside their images."""
         pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "samples.npz"))
-        return self.zipped is None and any(
-            all((self.root / folder / name).is_file() for name in pair) for pair in pairs
-        )
-
-
-def has_image_suffix(name: str) -> bool:
-    """Returns whether a file's suffix is an image's."""
-    return name[name.rfind(".") + 1 :].lower() in EXTENSIONS
-
-
-def is_image_content(file: Path | BytesIO) -> bool:
-    """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
-    try:
-        with Image.open(file) as image:
-            return image.format not in NOT_DECODED
-    except PermissionError:
-        raise
-    except Image.DecompressionBombError:
-        return True  # decoding refuses it by name
-    except Exception:  # each plugin has its own errors for what is no image
-        return False
+        here = self.root / folder
+        return self.zipped is None and any(all((here / name).is_file() for name in pair) for pair in pairs)
 
 
 class FileReader(Reader):
@@ -261,15 +224,12 @@ class FileReader(Reader):
         self.root, self.paths = root, paths
 
     def read(self, index: int) -> bytes:
-        """As for every reader."""
         return read_bounded(self.root / self.paths[index])
 
     def take(self, indices: np.ndarray) -> "FileReader":
-        """As for every reader."""
         return FileReader(self.root, [self.paths[i] for i in indices.tolist()])
 
     def location(self, index: int) -> str:
-        """As for every reader."""
         return str(self.root / self.paths[index])
 
 
@@ -277,7 +237,6 @@ class ZipReader(ArchiveReader):
     """Places are (0, offset of the member's header, compressed size, size, CRC-32)."""
 
     def read(self, index: int) -> bytes:
-        """As for every reader."""
         _, offset, stored, size, checksum = self.places[index].tolist()
         with self.files[0].open("rb") as file:
             header = os.pread(file.fileno(), LOCAL_HEADER.size, offset)
@@ -308,11 +267,9 @@ def _zip_folders(file: Path) -> dict[str, Folder]:
                 raise ValueError("it is truncated, or its list of files is damaged")
             # "./" and the backslashes of some Windows programs are no names
             parts = [part for part in _zip_name(file, info).replace("\\", "/").split("/") if part not in ("", ".")]
-            if info.is_dir() or not parts:
-                continue
-            folder = "".join(f"{part}/" for part in parts[:-1])
-            # of two members of one name the later one, as programs unpack them
-            files[folder][parts[-1]] = (0, info.header_offset, info.compress_size, info.file_size, info.CRC)
+            if parts and not info.is_dir():  # of two members of one name the later one, as programs unpack them
+                place = (0, info.header_offset, info.compress_size, info.file_size, info.CRC)
+                files["".join(f"{part}/" for part in parts[:-1])][parts[-1]] = place
     for folder in list(files):
         while folder:
             above, slash, name = folder[:-1].rpartition("/")

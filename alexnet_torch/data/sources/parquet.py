@@ -42,7 +42,6 @@ class ParquetReader(ArchiveReader):
     """Places are (file, row group, row in the group)."""
 
     def read(self, index: int) -> bytes:
-        """As for every reader."""
         file, group, row = self.places[index].tolist()
         try:
             return read_image(self.files[file], group, row)
@@ -60,11 +59,17 @@ def open_parquet_set(root: Path) -> Source:
 
     Where there is no validation split, the test split takes its place, if it has labels.
     """
-    parts = _parts(root)
-    files = [file for name in sorted(parts) for file in parts[name]]
-    check_complete(files)
+    parts, skipped = _parts(root), Skipped()
+    check_complete(file for files in parts.values() for file in files)
+    for file in parts.pop("test", ()) if "val" in parts else ():
+        skipped.add("of the test split", file.name)
+    archives: dict[SplitName, list[Path]] = {
+        "train": parts.get("train", []),
+        "val": parts.get("val", []) + parts.get("test", []),
+    }
+    files = [file for of_split in archives.values() for file in of_split]
     key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
-    return remembered("indexes", key, lambda: _list(root, parts), is_worth_keeping)
+    return remembered("indexes", key, lambda: _list(root, archives, files, skipped), is_worth_keeping)
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:
@@ -79,23 +84,15 @@ def _parts(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _list(root: Path, parts: dict[str, list[Path]]) -> Source:
+def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], skipped: Skipped) -> Source:
     """Lists the rows of the splits, training first."""
-    skipped = Skipped()
-    if "val" in parts:
-        for file in parts.pop("test", ()):
-            skipped.add("of the test split", file.name)
-    archives: dict[SplitName, list[Path]] = {"train": parts.get("train", []), "val": parts.get("val", [])}
-    archives["val"] += parts.get("test", [])
-    files = [file for of_split in archives.values() for file in of_split]
     names = class_names(files[0])
-    for file in files:
-        if class_names(file) != names:
-            raise UserError(f"{file}: its classes' names are not those of {files[0]}; move other sets elsewhere")
-    splits: dict[SplitName, Samples] = {}
-    for split, of_split in archives.items():
-        for file in of_split:
-            _add_rows(file, files.index(file), splits.setdefault(split, defaultdict(ClassSamples)), names)
+    splits: dict[SplitName, Samples] = {split: defaultdict(ClassSamples) for split in archives if archives[split]}
+    for split, samples in splits.items():
+        for file in archives[split]:
+            if class_names(file) != names:
+                raise UserError(f"{file}: its classes' names are not those of {files[0]}; move other sets elsewhere")
+            _add_rows(file, files.index(file), samples, names)
     named, readable = _named(splits, files, names)
     form, val_files = "Hugging Face parquet", "validation-*.parquet"
     return archive_source(form, root, named, ParquetReader, files, skipped, val_files, readable, names_repeat=True)
@@ -124,9 +121,11 @@ def _named(
 
 def _is_imagenet(names: Sequence[str]) -> bool:
     """Returns whether names are those of ImageNet's 1,000 classes in order: sources spell some differently."""
-    pairs = zip(names, (each.name for each in imagenet_classes()), strict=False)
-    same = sum(a.split(",")[0].strip().lower() == b.split(",")[0].strip().lower() for a, b in pairs)
-    return len(names) == 1000 and same > 900
+    firsts = [
+        [name.split(",")[0].strip().lower() for name in each]
+        for each in (names, (each.name for each in imagenet_classes()))
+    ]
+    return len(names) == 1000 and sum(map(str.__eq__, *firsts)) > 900
 
 
 def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | None) -> None:

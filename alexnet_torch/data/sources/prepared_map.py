@@ -23,7 +23,6 @@ class MapReader(ArchiveReader):
     side: int  # in pixels; the map is (samples, side, side, 3) uint8
 
     def read(self, index: int) -> bytes:
-        """As for every reader."""
         size, row, path = self.side * self.side * 3, int(self.places[index, 1]), self.files[0]
         square = np.fromfile(path, np.uint8, size, offset=row * size)
         with np.load(path.with_name(SAMPLES)) as arrays:  # few squares are read so, for figures

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from alexnet_torch.data.sources.archives import list_files
 from alexnet_torch.data.sources.classes import in_one_line
-from alexnet_torch.data.sources.layouts import is_folder_set, is_zip, missing_split, open_folder_set, open_zip
+from alexnet_torch.data.sources.layouts import is_folder_set, missing_split, open_folder_set
 from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
@@ -39,6 +40,8 @@ def open_source(root: Path, test: bool = False) -> Source:
 def _open(root: Path, test: bool) -> Source:
     if not root.exists():
         raise UserError(f"--data {root}: there is no such file or folder; name a folder that contains train/ and val/")
+    if root.is_file():
+        list_files(root, [root])  # refuses a web page
     place = root
     while not (found := _forms(place, test)) and place.is_dir() and len(Listing(place).folder("").folders) == 1:
         place /= Listing(place).folder("").folders[0]  # as archives are often unpacked: photos/photos/train
@@ -55,7 +58,6 @@ def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]
     """Returns the name of each form that a path has, and how to open it: by a few names, without reading data."""
     forms: dict[str, tuple[bool, Callable[[Path], Source]]] = {
         "folders of images": (is_folder_set(root, test), lambda root: open_folder_set(root, test)),
-        "a zip file": (is_zip(root), lambda root: open_zip(root, test)),
         "tars": (is_tar_set(root), open_tar_set),
         "parquet files": (is_parquet_set(root), open_parquet_set),
         "CIFAR's or MNIST's files": (is_torchvision_set(root), open_torchvision_set),

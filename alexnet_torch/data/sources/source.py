@@ -39,13 +39,13 @@ class Reader(ABC):
     def take(self, indices: np.ndarray) -> Self:
         """Returns a reader of some samples, in that order, which holds only what they need."""
 
-    def storage_order(self) -> np.ndarray | None:
-        """Returns the (n,) indices of the samples in the order in which they are read fastest; None: in theirs."""
-        return None
-
     @abstractmethod
     def location(self, index: int) -> str:
         """Returns where a sample is, for messages: a path, or an archive's path and the member's name."""
+
+    def storage_order(self) -> np.ndarray | None:
+        """Returns the (n,) indices of the samples in the order in which they are read fastest; None: in theirs."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,15 @@ class ArchiveReader(Reader):
     places: np.ndarray  # (n, k) int64: index of the file, and numbers that say where in it
 
     def take(self, indices: np.ndarray) -> Self:
-        """As for every reader."""
         places = self.places[indices]
         used, places[:, 0] = np.unique(places[:, 0], return_inverse=True)
         files = tuple(self.files[i] for i in used.tolist())
         return replace(self, files=files, members=[self.members[i] for i in indices.tolist()], places=places)
 
     def location(self, index: int) -> str:
-        """As for every reader."""
         return in_one_line(f"{self.files[self.places[index, 0]]}: {self.members[index]}")
 
     def storage_order(self) -> np.ndarray:
-        """As for every reader."""
         return np.lexsort(self.places.T[::-1])
 
 
@@ -184,7 +181,6 @@ class ClassSamples:
     places: "array[int]" = field(default_factory=lambda: array("q"))  # k numbers for each
 
     def add(self, name: str, member: str, *place: int) -> None:
-        """Adds a sample."""
         self.names.append(name)
         self.members.append(member)
         self.places.extend(place)
@@ -205,15 +201,11 @@ def make_source(
     """Orders samples into a source.
 
     Args:
-        form: as people call it.
-        root: what --data names.
+        form: as for Source, as are `root`, `skipped`, `notes` and `without_val`.
         splits: for each split, training first, the samples by the identity of their class.
         reader: makes a reader of members and places, (n, k) int64.
-        skipped: what is no sample.
         files: the archives; None: the samples are files themselves, whose places are (size, time).
         names: the readable names of classes, where the data set has them.
-        notes: warnings.
-        without_val: what to do about missing validation images.
         names_repeat: whether samples of a class may have the same file name; if not, one is there twice by mistake.
     """
     if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
@@ -224,11 +216,9 @@ def make_source(
             "give both the same classes"
         )
     identities = class_order(next(iter(splits.values())))
-    made, of_files = [], []
+    made, all_members, all_places = [], list[str](), []
     for split, by_class in splits.items():
-        keys: list[str] = []
-        members: list[str] = []
-        places = []
+        keys, members, places = list[str](), list[str](), []
         for identity in identities:
             samples, folder = by_class[identity], f"{split}/{identity}/"
             _sort(root, samples, folder, names_repeat)
@@ -236,16 +226,21 @@ def make_source(
             keys += samples.members if own == samples.members else own  # equal strings are kept once
             members += samples.members
             places.append(np.frombuffer(samples.places, np.int64).reshape(len(own), -1))
-        labels = np.repeat(np.arange(len(identities)), [len(by_class[each].names) for each in identities])
-        place = np.concatenate(places)
-        made.append(SourceSplit(split, keys, labels, reader(members, place)))
-        of_files.append((members, place))
-    if files is None:
-        sizes, times = np.concatenate([place for _, place in of_files]).T
-        files = SourceFiles([path for members, _ in of_files for path in members], sizes, times)
+        labels = np.repeat(np.arange(len(identities)), list(map(len, places)))
+        made.append(SourceSplit(split, keys, labels, reader(members, np.concatenate(places))))
+        all_members += members
+        all_places += places
+    files = files or SourceFiles(all_members, *np.concatenate(all_places).T)
+    seen: dict[str, str] = {}
+    alike = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
+    alike_notes = [
+        f"--data {root}: the classes {first!r} and {second!r} differ only in case or space; if they are one, move "
+        "their images into one folder"
+        for first, second in alike
+        if first != second
+    ]
     classes = tuple(class_of(identity, names) for identity in identities)
-    notes = (*notes, *_alike(root, identities))
-    return Source(form, root, classes, tuple(made), files, skipped, notes, without_val)
+    return Source(form, root, classes, tuple(made), files, skipped, (*notes, *alike_notes), without_val)
 
 
 def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) -> None:
@@ -267,15 +262,3 @@ def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) ->
             pair = f"{samples.members[i - 1]} and {samples.members[i]}"
             raise UserError(f"--data {root}: {pair} are the same sample, {folder}{name}; leave one of them out")
         before, names[i] = name, f"{name}#{count}" if count > 1 else name
-
-
-def _alike(root: Path, identities: Sequence[str]) -> list[str]:
-    """Returns a warning about classes whose names differ only in case or space."""
-    seen: dict[str, str] = {}
-    pairs = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
-    return [
-        f"--data {root}: the classes {first!r} and {second!r} differ only in case or space; "
-        "if they are one, move their images into one folder"
-        for first, second in pairs
-        if first != second
-    ]

@@ -19,7 +19,6 @@ class TarReader(ArchiveReader):
     """Places are (file, offset, size) in bytes."""
 
     def read(self, index: int) -> bytes:
-        """As for every reader."""
         file, offset, size = self.places[index].tolist()
         descriptor = os.open(self.files[file], os.O_RDONLY)
         try:
@@ -38,7 +37,6 @@ class Region:
         self.descriptor, self.start, self.size, self.position = descriptor, start, size, 0
 
     def read(self, count: int) -> bytes:
-        """Returns up to `count` bytes and moves on behind them."""
         if not 0 <= count <= LONGEST_READ:
             raise tarfile.ReadError(f"a header of {count} bytes")
         count = max(0, min(count, self.size - self.position))
@@ -47,23 +45,17 @@ class Region:
         return content
 
     def seek(self, position: int) -> None:
-        """Moves to a position in the region."""
         self.position = position
 
     def tell(self) -> int:
-        """Returns the position in the region."""
         return self.position
 
 
 def list_tar(path: Path, start: int = 0, size: int | None = None) -> Generator[tarfile.TarInfo]:
     """Yields the files of an uncompressed tar in their order, with `offset_data` in the outermost file.
 
-    Only headers are read, and memory does not grow with the archive. A tar that is damaged, or cut, is refused.
-
-    Args:
-        path: the file.
-        start: where the archive begins in the file, in bytes: an archive can be a member of another.
-        size: of the archive, in bytes; by default it ends where the file ends.
+    Only headers are read, and memory does not grow with the archive. A tar that is damaged, or cut, is refused. With
+    `start` and `size` in bytes, the archive is a member of another.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -80,7 +80,7 @@ def _list(root: Path, archives: dict[SplitName, list[Path]]) -> Source:
     """Lists the archives of each split, training first."""
     files, skipped = [file for of_split in archives.values() for file in of_split], Skipped()
     for file in sorted(root.iterdir()) if root.is_dir() else ():
-        if file.name.lower().endswith(SUFFIXES) and file.is_file() and file not in files and file.name != DEVKIT:
+        if file.name.lower().endswith(SUFFIXES) and file not in files and file.name != DEVKIT:
             skipped.add(junk_reason(file.name) or "of no split", file.name)
     kinds = {file: _kind(file) for file in files}
     is_sharded = SHARDS in kinds.values()

@@ -49,22 +49,16 @@ def with_validation(source: Source, val_split: ValSplit | None) -> Source:
     if val_split is None:
         fix = source.without_val or "has no validation images; let --val-split 0.1 choose some of the training images"
         raise UserError(f"--data {source.root}: {fix}")
-    return divide(source, val_split, _kept_digests(source))
+    key = f"{source.root.resolve()} {source.files.digest()}"
+    digests = remembered("digests", key, lambda: digest_files(source.splits[0]), lambda made: len(made) >= SMALL)
+    return divide(source, val_split, digests)
 
 
 def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
     """Returns a source of training images alone with some of each class as validation images.
 
-    Which ones depends on the seed and the files' content, not on their names. Identical files are on one side;
-    those that are in several classes are on the training side.
-
-    Args:
-        source: has training images alone.
-        val_split: how to choose.
-        digests: of the files, (n, DIGEST_BYTES) uint8.
-
-    Raises:
-        UserError: a class has fewer than two different images.
+    Which ones depends on the seed and the files' digests (n, DIGEST_BYTES) uint8, not on their names. Identical files
+    are on one side; those that are in several classes are on the training side.
     """
     pool = source.splits[0]
     chosen = np.zeros(len(pool), bool)
@@ -74,7 +68,8 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
     first_label[content] = pool.labels
     shared = np.zeros(len(first_label), bool)
     shared[content[first_label[content] != pool.labels]] = True
-    ranks = _ranks(digests, val_split.seed)
+    seed = f"{val_split.seed}".encode()
+    ranks = np.frombuffer(b"".join(hashlib.sha256(seed + each.tobytes()).digest()[:8] for each in digests), "<u8")
     for rows in np.split(np.arange(len(pool)), np.flatnonzero(np.diff(pool.labels)) + 1):
         free = rows[~shared[content[rows]]]
         order = free[np.argsort(ranks[free], kind="stable")]
@@ -99,22 +94,6 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
         splits=(train, val.renamed("val")),
         variant=f"-val{fraction}-seed{val_split.seed}",
     )
-
-
-def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
-    """Returns a number for each file that depends on the seed and its content, (n,) uint64."""
-    ranks = [
-        int.from_bytes(hashlib.sha256(f"{seed}".encode() + digest.tobytes()).digest()[:8], "little")
-        for digest in digests
-    ]
-    return np.array(ranks, np.uint64)
-
-
-def _kept_digests(source: Source) -> np.ndarray:
-    """Returns the digests of the files; those of many are kept, for as long as no size or time changes."""
-    pool = source.splits[0]
-    key = f"{source.root.resolve()} {source.files.digest()}"
-    return remembered("digests", key, lambda: digest_files(pool), lambda digests: len(digests) >= SMALL)
 
 
 def digest_files(split: SourceSplit) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_all_of_it_together_is_listed_in_the_manifest(root: Path, tmp_path: Path
     (manifest,) = (tmp_path / "cache").glob("*/manifest.json")
     listed = json.loads(manifest.read_text())["left_out"]
     assert sum(each["count"] for each in listed.values()) == len(JUNK)
-    assert "train/class1/._000.png" in listed["macOS"]["paths"]
+    assert "train/class1/._000.png" in listed["hidden"]["paths"]
     assert "train/class0/pipe.png" in listed["no regular file"]["paths"]
 
 
@@ -122,7 +122,7 @@ def test_val_may_be_a_link_to_train(root: Path) -> None:
 def test_two_classes_that_are_one_folder_are_refused(root: Path) -> None:
     shutil.rmtree(root / "train/class2")
     (root / "train/class2").symlink_to("class0")
-    with pytest.raises(UserError, match="train/class2 and train/class0 are one folder, by a link; move the"):
+    with pytest.raises(UserError, match="train/class2/ and train/class0/ are one folder, by a link; move the"):
         open_source(root)
 
 

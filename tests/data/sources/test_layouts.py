@@ -252,7 +252,7 @@ def test_a_large_zip_is_listed(method: int, tmp_path: Path, monkeypatch: pytest.
     assert listing.subfolders() == ["a", "日本"]
     assert listing.subfolders("a/") == ["b"]
     assert listing.text("z.jpg") == "4" * 1000
-    found = {path: listing.content((path, *place)) for path, *place in listing.images("")}
+    found = {path: listing.reader([path], np.array([place])).read(0) for path, *place in listing.images("")}
     assert found == dict(files)
 
 

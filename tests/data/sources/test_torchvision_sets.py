@@ -47,7 +47,7 @@ def test_pixels_labels_and_classes_are_torchvisions(name: str, tmp_path: Path) -
 def test_a_wrong_checksum_is_refused_before_anything_is_unpickled(tmp_path: Path) -> None:
     folder = write_pixel_set(tmp_path, "CIFAR-100")
     (folder / "train").write_bytes(pickle.dumps(Opens()))
-    with pytest.raises(UserError, match="train: has another MD5 than CIFAR's file"):
+    with pytest.raises(UserError, match=r"cifar-100-python: is damaged \(Dataset not found or corrupted"):
         open_torchvision_set(tmp_path)
     assert not Path("made-by-a-pickle").exists()
 
@@ -72,64 +72,38 @@ def batch(data: np.ndarray, labels: list[Any]) -> Callable[[Path], object]:
 
 
 PIXELS = np.zeros((2, 3072), np.uint8)
-FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "missing batch": ("CIFAR-10", lambda f: (f / "data_batch_3").unlink(), "CIFAR-10 is incomplete: .*data_batch_3"),
-    "short batch": ("CIFAR-10", shorten("data_batch_2"), "data_batch_2: has another MD5"),
-    "no dictionary": ("CIFAR-10", lambda f: write_pickle(f / "test_batch", 1), "test_batch: is damaged"),
-    "no names": ("CIFAR-10", lambda f: write_pickle(f / "batches.meta", {}), r"is damaged \('label_names'\)"),
-    "label too large": ("CIFAR-10", batch(PIXELS, [0, 3]), "test_batch: is damaged"),
-    "label is text": ("CIFAR-10", batch(PIXELS, [0, "x"]), "test_batch: is damaged"),
-    "fewer labels": ("CIFAR-10", batch(PIXELS, [0]), "test_batch: has not as many images as there are labels, 1"),
-    "missing labels": (
-        "MNIST",
-        lambda f: (f / "t10k-labels-idx1-ubyte").unlink(),
-        "labels-idx1-ubyte: No such file",
-    ),
-    "short images": ("MNIST", shorten("train-images-idx3-ubyte"), "train-images-idx3-ubyte: is damaged"),
-    "no header": ("MNIST", write("train-images-idx3-ubyte", b"x"), "train-images-idx3-ubyte: is damaged"),
-    "digit 10": (
-        "MNIST",
-        write("train-labels-idx1-ubyte", idx(np.full(20, 10))),
-        "train-images-idx3-ubyte: is damaged",
-    ),
-    "one label less": (
-        "MNIST",
-        write("train-labels-idx1-ubyte", idx(np.zeros(19))),
-        "has not as many images as there are labels, 19",
-    ),
+FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "missing batch": ("CIFAR-10", lambda f: (f / "data_batch_3").unlink()),
+    "short batch": ("CIFAR-10", shorten("data_batch_2")),
+    "no dictionary": ("CIFAR-10", lambda f: write_pickle(f / "test_batch", 1)),
+    "no names": ("CIFAR-10", lambda f: write_pickle(f / "batches.meta", {})),
+    "label too large": ("CIFAR-10", batch(PIXELS, [0, 3])),
+    "label is text": ("CIFAR-10", batch(PIXELS, [0, "x"])),
+    "fewer labels": ("CIFAR-10", batch(PIXELS, [0])),
+    "missing labels": ("MNIST", lambda f: (f / "t10k-labels-idx1-ubyte").unlink()),
+    "short images": ("MNIST", shorten("train-images-idx3-ubyte")),
+    "no header": ("MNIST", write("train-images-idx3-ubyte", b"x")),
+    "digit 10": ("MNIST", write("train-labels-idx1-ubyte", idx(np.full(20, 10)))),
+    "one label less": ("MNIST", write("train-labels-idx1-ubyte", idx(np.zeros(19)))),
+    "packed": ("Fashion-MNIST", lambda f: (f / "t10k-images-idx3-ubyte").rename(f / "t10k-images-idx3-ubyte.gz")),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_has_its_message(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    name, spoil, message = FAULTS[fault]
-    spoil(write_pixel_set(tmp_path / "sets", name))
-    with pytest.raises(UserError, match=message) as error:
+def test_a_fault_is_one_line_that_names_the_set(fault: str, tmp_path: Path) -> None:
+    name, spoil = FAULTS[fault]
+    folder = write_pixel_set(tmp_path / "sets", name)
+    spoil(folder)
+    with pytest.raises(UserError, match=rf"^{folder}: is damaged \(.*\); .*unpack it") as error:
         open_torchvision_set(tmp_path / "sets")
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "made-by-a-pickle").exists()
-
-
-def test_packed_files_are_named(tmp_path: Path) -> None:
-    folder = write_pixel_set(tmp_path, "Fashion-MNIST")
-    file = folder / "train-images-idx3-ubyte"
-    file.rename(file.with_suffix(".gz"))
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is missing; unpack it \(gzip -dk"):
-        open_torchvision_set(tmp_path)
 
 
 def test_two_sets_in_a_folder_are_refused(tmp_path: Path) -> None:
     write_pixel_set(tmp_path, "CIFAR-10")
     folder = write_pixel_set(tmp_path, "MNIST")
-    with pytest.raises(UserError, match="holds CIFAR-10 and MNIST; name the folder of one"):
+    with pytest.raises(
+        UserError, match=r"holds two sets, .*batches-py and .*MNIST/raw; name the folder"
+    ):
         open_torchvision_set(tmp_path)
     assert open_torchvision_set(folder).form == "MNIST"
-
-
-def test_a_batch_that_changes_is_an_error_of_the_file(tmp_path: Path) -> None:
-    folder = write_pixel_set(tmp_path, "CIFAR-10")
-    split = open_torchvision_set(folder).split("val")
-    write_pickle(folder / "test_batch", {})
-    with pytest.raises(OSError, match="changed since it was listed"):
-        split.reader.read(0)
