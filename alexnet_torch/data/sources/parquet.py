@@ -87,11 +87,11 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], skipped: Skipped) -> Source:
     """Lists the rows of the splits, training first."""
     names = class_names(files[0])
+    if others := [file for file in files if class_names(file) != names]:
+        raise UserError(f"{others[0]}: its classes' names are not those of {files[0]}; move other sets elsewhere")
     splits: dict[SplitName, Samples] = {split: defaultdict(ClassSamples) for split in archives if archives[split]}
     for split, samples in splits.items():
         for file in archives[split]:
-            if class_names(file) != names:
-                raise UserError(f"{file}: its classes' names are not those of {files[0]}; move other sets elsewhere")
             _add_rows(file, files.index(file), samples, names)
     named, readable = _named(splits, files, names)
     form, val_files = "Hugging Face parquet", "validation-*.parquet"
