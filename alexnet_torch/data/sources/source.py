@@ -9,6 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -23,6 +24,10 @@ SplitName = Literal["train", "val"]
 
 LISTED = 1000
 """Names kept for each reason to skip files: a folder copied by macOS has a ._ file beside each of a million images."""
+
+
+BEGIN = 4096
+"""Bytes of the first image of each class that are looked at when a data set is listed."""
 
 
 class Reader(ABC):
@@ -111,10 +116,11 @@ class SourceFiles:
     paths: list[str]  # relative to the source's root; "." if the root is the file
     sizes: np.ndarray  # (files,) int64, bytes; -1 if there is no such file
     times: np.ndarray  # (files,) int64, the time of the last change in nanoseconds; 0 if there is no such file
+    begin: bytes = b""  # of some files: folders that exchanged their names are noticed by the content alone
 
     def digest(self) -> str:
-        """Returns a digest of all paths, sizes and times."""
-        digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape"))
+        """Returns a digest of all that is known of the files."""
+        digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape") + self.begin)
         for part in (self.sizes, self.times):
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
@@ -216,7 +222,7 @@ def make_source(
             "give both the same classes"
         )
     identities = class_order(next(iter(splits.values())))
-    made, all_members, all_places = [], list[str](), []
+    made, all_members, all_places, begin = [], list[str](), [], b""
     for split, by_class in splits.items():
         keys, members, places = list[str](), list[str](), []
         for identity in identities:
@@ -226,11 +232,15 @@ def make_source(
             keys += samples.members if own == samples.members else own  # equal strings are kept once
             members += samples.members
             places.append(np.frombuffer(samples.places, np.int64).reshape(len(own), -1))
+            with suppress(OSError):
+                if files is None and samples.members:
+                    with (root / samples.members[0]).open("rb") as file:
+                        begin += file.read(BEGIN)
         labels = np.repeat(np.arange(len(identities)), list(map(len, places)))
         made.append(SourceSplit(split, keys, labels, reader(members, np.concatenate(places))))
         all_members += members
         all_places += places
-    files = files or SourceFiles(all_members, *np.concatenate(all_places).T)
+    files = files or SourceFiles(all_members, *np.concatenate(all_places).T, begin=begin)
     seen: dict[str, str] = {}
     alike = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
     alike_notes = [

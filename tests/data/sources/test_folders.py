@@ -74,10 +74,23 @@ def test_all_of_it_together_is_listed_in_the_manifest(root: Path, tmp_path: Path
         assert [*prepare(root, 24, str(tmp_path / "cache")).train.keys] == before[:6]
     assert f"; {len(JUNK)} skipped: " in lines[0]
     (manifest,) = (tmp_path / "cache").glob("*/manifest.json")
-    listed = json.loads(manifest.read_text())["left_out"]
-    assert sum(each["count"] for each in listed.values()) == len(JUNK)
-    assert "train/class1/._000.png" in listed["hidden"]["paths"]
-    assert "train/class0/pipe.png" in listed["no regular file"]["paths"]
+    listed = json.loads(manifest.read_text())["skipped"]
+    assert sum(listed["counts"].values()) == len(JUNK)
+    assert "train/class1/._000.png" in listed["paths"]["hidden"]
+    assert "train/class0/pipe.png" in listed["paths"]["no regular file"]
+
+
+def test_class_folders_that_change_names_are_decoded_again(root: Path, tmp_path: Path) -> None:
+    for path in root.glob("*/*/*.png"):  # equal sizes and times, as of files that were unpacked together
+        path.write_bytes(path.read_bytes().ljust(3000, b"\0"))
+        os.utime(path, (0, 0))
+    before = prepare(root, 24, str(tmp_path / "cache"))
+    for first, second in (("class0", "x"), ("class1", "class0"), ("x", "class1")):
+        for split in ("train", "val"):
+            (root / split / first).rename(root / split / second)
+    after = prepare(root, 24, str(tmp_path / "cache"))
+    assert before.train.keys == after.train.keys
+    assert after.fingerprint != before.fingerprint
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "jpe", "gif", "avif", "jp2", "JPG", "pcx", "ico", ""])

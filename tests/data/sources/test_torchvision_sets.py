@@ -102,8 +102,6 @@ def test_a_fault_is_one_line_that_names_the_set(fault: str, tmp_path: Path) -> N
 def test_two_sets_in_a_folder_are_refused(tmp_path: Path) -> None:
     write_pixel_set(tmp_path, "CIFAR-10")
     folder = write_pixel_set(tmp_path, "MNIST")
-    with pytest.raises(
-        UserError, match=r"holds two sets, .*batches-py and .*MNIST/raw; name the folder"
-    ):
+    with pytest.raises(UserError, match=r"holds two sets, .*batches-py and .*MNIST/raw; name the folder"):
         open_torchvision_set(tmp_path)
     assert open_torchvision_set(folder).form == "MNIST"
