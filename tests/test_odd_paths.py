@@ -134,7 +134,7 @@ def test_a_link_to_nothing(option: str, folder: Path) -> None:
 @pytest.mark.parametrize("content", [None, b"[1]\n", b"\0\xff"], ids=["link", "list", "binary"])
 def test_a_damaged_file_or_a_link_to_nothing_in_the_cache_is_built_again(content: bytes | None, folder: Path) -> None:
     assert train(folder, "other").returncode == 0  # the images were copied: their cache is another
-    for name in ("train.u8", "mean.npy", "manifest.json"):
+    for name in ("train.u8", "samples.npz"):
         for path in (folder / "cache").glob(f"*/{name}"):
             path.unlink()
             path.symlink_to(folder / "nowhere") if content is None else path.write_bytes(content)

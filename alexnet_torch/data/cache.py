@@ -91,8 +91,8 @@ class CacheFolder:
 
     def missing_bytes(self) -> int:
         """Returns the disk space that is still needed, besides that of an earlier or interrupted build."""
-        there = [path.stat().st_blocks * 512 for folder in (self.path, self.partial) for path in folder.glob("*.u8")]
-        return sum(self.map_sizes.values()) - sum(there)
+        files = [path for folder in (self.path, self.partial) for path in folder.glob("*.u8") if path.is_file()]
+        return sum(self.map_sizes.values()) - sum(path.stat().st_blocks * 512 for path in files)
 
     def facts(self) -> dict[str, Any]:
         """Returns what decides the content of the folder."""
