@@ -128,6 +128,8 @@ class CacheFolder:
                 }
         except Stale:
             raise
+        except KeyError as error:
+            raise Stale("it was made by another version") from error
         except Exception as error:  # of damaged files, NumPy, zipfile and json raise almost anything
             raise Stale(f"it is damaged ({error})") from error
         unreadable: list[Unreadable] = [tuple(each) for each in manifest["unreadable"]]
@@ -139,31 +141,21 @@ class CacheFolder:
             rows = np.delete(np.arange(len(split)), bad)
             skipped += [split.keys[row] for row in bad]
             samples.append(Samples(maps.get(f"{split.name}.u8"), rows, split.take(rows) if bad else split))
+        (train, val), names = samples, tuple(each.name for each in source.classes)
+        digest, left_out = manifest["fingerprint"], tuple(skipped)
         return PreparedImages(
-            root=source.root,
-            classes=source.identities,
-            names=tuple(each.name for each in source.classes),
-            side=self.side,
-            mean=mean,
-            covariance=covariance,
-            train=samples[0],
-            val=samples[1],
-            skipped=tuple(skipped),
-            fingerprint=manifest["fingerprint"],
+            source.root, source.identities, names, self.side, mean, covariance, train, val, left_out, digest
         )
 
     def _require_same(self, facts: dict[str, Any], arrays: Any) -> None:
         """Raises Stale with the difference between what was decoded and what there is now."""
-        reasons = {
-            "version": "it was made by another version",
-            "side": f"its squares have {facts['side']} pixels, not {self.side}",
-            "maps": "it has no images",
-            "variant": "its images were divided differently",
-        }
         now = self.facts()
-        for name, reason in reasons.items():
-            if facts[name] != now[name]:
-                raise Stale(reason)
+        if facts["version"] != now["version"]:
+            raise Stale("it was made by another version")
+        if facts["side"] != self.side:
+            raise Stale(f"its squares have {facts['side']} pixels, not {self.side}")
+        if facts["variant"] != now["variant"]:
+            raise Stale("its images were divided differently")
         if facts["listing"] != now["listing"]:
             files = self.source.files
             before = dict(zip(unpacked(arrays["paths"]), arrays["states"].tolist(), strict=True))
@@ -171,7 +163,7 @@ class CacheFolder:
             changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
             added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
             raise Stale(f"{added} files added, {removed} removed, {changed} changed since")
-        if facts["classes"] != now["classes"]:
+        if facts != now:
             raise Stale("its classes differ")
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -295,8 +296,8 @@ class Decoded:
     checksums: np.ndarray  # (n,) uint64, of the squares
     pixels: np.ndarray  # (side, side, 3) uint32, which takes half the time of int64: the sum of the training images
     products: np.ndarray  # (3, 3) int64, the sums of the channels' products over their pixels
-    images: int  # in these sums
-    unreadable: list[Unreadable]
+    images: int = 0  # in these sums
+    unreadable: list[Unreadable] = field(default_factory=list)
 
 
 def decode_chunk(chunk: Chunk) -> Decoded:
@@ -304,34 +305,28 @@ def decode_chunk(chunk: Chunk) -> Decoded:
     n, side, samples = len(chunk.rows), chunk.side, chunk.samples
     digests, checksums = np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros(n, np.uint64)
     pixels, products = np.zeros((side, side, 3), np.uint32), np.zeros((3, 3), np.int64)
-    done = Decoded(chunk.number, samples.name, chunk.rows, digests, checksums, pixels, products, 0, [])
-    file = chunk.map_file and chunk.map_file.open("r+b", buffering=0)
-    for index, row in enumerate(chunk.rows.tolist()):
-        try:
-            content = samples.read(index)
-            image = decode_bytes(content, side, samples.reader.location(index))  # (side, side, 3)
-        except UnreadableImage as error:
-            done.unreadable.append((samples.name, row, error.reason))
-            continue
-        digests[index] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST_BYTES], np.uint8)
-        if file:
-            checksums[index] = checksum(image)
-            os.pwrite(file.fileno(), image.data, row * image.nbytes)
-        if samples.name == "train":
-            _add(done, image)
-    if file:
-        file.close()
+    done = Decoded(chunk.number, samples.name, chunk.rows, digests, checksums, pixels, products)
+    with chunk.map_file.open("r+b", buffering=0) if chunk.map_file else nullcontext() as file:
+        for index, row in enumerate(chunk.rows.tolist()):
+            try:
+                content = samples.read(index)
+                image = decode_bytes(content, side, samples.reader.location(index))  # (side, side, 3)
+            except UnreadableImage as error:
+                done.unreadable.append((samples.name, row, error.reason))
+                continue
+            digests[index] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST_BYTES], np.uint8)
+            if file:
+                checksums[index] = checksum(image)
+                os.pwrite(file.fileno(), image.data, row * image.nbytes)
+            if samples.name == "train":
+                pixels += image
+                done.images += 1
+                # torch's products: NumPy's start threads of their own in each worker, whose waiting costs up to 50 ms
+                planes = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, 3).T, np.float64))  # (3, side * side)
+                # a product of such thin matrices takes far longer; sums stay below 2^53, and so exact
+                for a, b in combinations_with_replacement(range(3), 2):
+                    products[a, b] = products[b, a] = products[a, b] + int(planes[a].dot(planes[b]))
     return done
-
-
-def _add(done: Decoded, image: np.ndarray) -> None:
-    done.pixels += image
-    done.images += 1
-    # torch's products, because NumPy's start threads of their own in each worker, whose waiting costs up to 50 ms
-    planes = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, 3).T, np.float64))  # (3, side * side)
-    for a, b in combinations_with_replacement(range(3), 2):  # a product of such thin matrices takes far longer
-        # sums stay below 2^53, and so exact
-        done.products[a, b] = done.products[b, a] = done.products[a, b] + int(planes[a].dot(planes[b]))
 
 
 def chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:

@@ -36,15 +36,21 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # else Python prints its messages on stderr, without the file's name, where a program configures no logging
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_T = Image.Transpose
+UPRIGHT = dict(
+    enumerate(
+        (
+            _T.FLIP_LEFT_RIGHT,
+            _T.ROTATE_180,
+            _T.FLIP_TOP_BOTTOM,
+            _T.TRANSPOSE,
+            _T.ROTATE_270,
+            _T.TRANSVERSE,
+            _T.ROTATE_90,
+        ),
+        2,
+    )
+)
 """The transposition that undoes each of EXIF's orientations; 1 is upright."""
 
 

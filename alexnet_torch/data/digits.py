@@ -1,6 +1,5 @@
 """The built-in data set: real images that need no download."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -27,26 +26,18 @@ def digits_folder(root: Path | None = None) -> Path:
         return root
     from sklearn.datasets import load_digits  # takes a second, which other data sets need not wait for
 
-    images, labels = load_digits(return_X_y=True)
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        with naming(temporary):
-            _write_images(temporary, images, labels)
-        temporary.rename(root)
-    except BaseException as error:  # also a signal
-        shutil.rmtree(temporary)
-        if not (isinstance(error, OSError) and root.is_dir()):  # otherwise another process was faster
-            raise
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as name, naming(Path(name)):
+        counts, made = [0] * 10, Path(name) / "digits"
+        for image, label in zip(*load_digits(return_X_y=True), strict=True):
+            counts[label] += 1
+            folder = made / ("train" if counts[label] % VALIDATION_EVERY else "val") / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            grey = np.rint(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
+            Image.fromarray(grey).save(folder / f"{counts[label]:04d}.png")
+        try:
+            made.rename(root)
+        except OSError:
+            if not root.is_dir():  # otherwise another process was faster
+                raise
     return root
-
-
-def _write_images(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    counts = [0] * 10
-    for image, label in zip(images, labels, strict=True):
-        split = "val" if counts[label] % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
-        counts[label] += 1
-        class_folder = folder / split / str(label)
-        class_folder.mkdir(parents=True, exist_ok=True)
-        grey = np.rint(image.reshape(8, 8) * (255 / 16)).astype(np.uint8)
-        Image.fromarray(grey).save(class_folder / f"{counts[label]:04d}.png")

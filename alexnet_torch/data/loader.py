@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -200,54 +201,45 @@ def decode_ahead(
     Raises:
         UserError: a worker process was killed.
     """
-    if not isinstance(images, SourceSplit):
+    if isinstance(images, SourceSplit):
+        split = images
+    else:
         names = list(map(str, images))
-        images = SourceSplit("val", names, np.zeros(len(names), np.int64), FileReader(Path(), names))
-    split, decoder = images, _Decoder(tuple(squares), required_side)
+        split = SourceSplit("val", names, np.zeros(len(names), np.int64), FileReader(Path(), names))
     starts, count = range(0, len(split), batch_size), workers or available_cores()
-    tasks = ((split.take(np.arange(i, min(i + batch_size, len(split)))), i) for i in starts)
-    if len(split) > FEW_IMAGES and count > 1:
-        yield from map_in_workers(decoder.decode_batch, tasks, count, PREFETCH * count)
-        return
+    batches = (split.take(np.arange(start, min(start + batch_size, len(split)))) for start in starts)
+    decode_all = partial(decode_samples, squares=tuple(squares), required_side=required_side)
     with ThreadPoolExecutor(count, "decoding") as pool:
-        for samples, first in tasks:
-            decoded = pool.map(decoder.decode, [(samples, i) for i in range(len(samples))])
-            yield decoder.batch(list(decoded), first)
+        if len(split) > FEW_IMAGES and count > 1:
+            decoded = map_in_workers(decode_all, batches, count, PREFETCH * count)
+        else:
+            one_each = ([samples.take(np.array([i])) for i in range(len(samples))] for samples in batches)
+            decoded = ([each for (each,) in pool.map(decode_all, samples)] for samples in one_each)
+        for start, batch in zip(starts, decoded, strict=True):
+            good = [(index, each) for index, each in enumerate(batch, start) if isinstance(each, list)]
+            bad = [(index, each) for index, each in enumerate(batch, start) if isinstance(each, UnreadableImage)]
+            crops = [np.empty((len(good), size, size, 3), np.uint8) for _, size in squares]
+            for row, (_, each) in enumerate(good):
+                for out, crop in zip(crops, each, strict=True):
+                    out[row] = crop
+            yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), tuple(bad))
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """What `decode_ahead` does with each image."""
-
-    squares: tuple[tuple[int, int], ...]
-    required_side: int | None
-
-    def decode(self, sample: tuple[SourceSplit, int]) -> list[np.ndarray] | UnreadableImage:
-        """Returns an image's crop of each of the squares; or why it cannot be read."""
-        split, index = sample
+def decode_samples(
+    split: SourceSplit, squares: Sequence[tuple[int, int]], required_side: int | None
+) -> list[list[np.ndarray] | UnreadableImage]:
+    """Returns each sample's crop of each of the squares, or why it cannot be read."""
+    decoded: list[list[np.ndarray] | UnreadableImage] = []
+    for index in range(len(split)):
         try:
             content, name = split.read(index), split.reader.location(index)
-            size, side = image_size(content) if self.required_side else None, self.required_side
+            size, side = image_size(content) if required_side else None, required_side
             if size not in (None, (side, side)):  # None: decoding says why
-                return UnreadableImage(
-                    name, f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others of the set"
-                )
-            crops = [(centre_slice(*square), decode_bytes(content, square[0], name)) for square in self.squares]
-            return [image[centre, centre] for centre, image in crops]
+                reason = f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others of the set"
+                raise UnreadableImage(name, reason)
+            images = [decode_bytes(content, side, name) for side, _ in squares]
+            centres = [centre_slice(*square) for square in squares]
+            decoded.append([image[centre, centre] for image, centre in zip(images, centres, strict=True)])
         except UnreadableImage as error:
-            return error
-
-    def batch(self, decoded: Sequence[list[np.ndarray] | UnreadableImage], first: int) -> DecodedBatch:
-        """Returns consecutive images, of which the first has the index `first`, as a batch."""
-        good = [(index, each) for index, each in enumerate(decoded, first) if isinstance(each, list)]
-        bad = tuple((index, each) for index, each in enumerate(decoded, first) if isinstance(each, UnreadableImage))
-        crops = [np.empty((len(good), size, size, 3), np.uint8) for _, size in self.squares]
-        for row, (_, squares) in enumerate(good):
-            for out, crop in zip(crops, squares, strict=True):
-                out[row] = crop
-        return DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), bad)
-
-    def decode_batch(self, task: tuple[SourceSplit, int]) -> DecodedBatch:
-        """Decodes all samples of a task, of which the first has the index that the task says."""
-        samples, first = task
-        return self.batch([self.decode((samples, index)) for index in range(len(samples))], first)
+            decoded.append(error)
+    return decoded
