@@ -93,8 +93,8 @@ class StartSettings:
     """Initial weights: the run's own checkpoint with --resume, else those of --init, else random ones."""
 
     init: Annotated[str | None, Option(None, "RUN|FILE", key=True, path_unless=())]
-    """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. With
-    another number of classes, the last stage gets random weights."""
+    """Weights to start from: a run's folder, or a file that "python -m alexnet_torch import" reads. For
+    other classes, the last stage gets random weights."""
     init_stages: Annotated[str | None, Option(None, "STAGES", "all", key=True)]
     """Take only these stages from --init, for example conv1,conv2 or conv1..conv5; the others get random weights."""
     freeze: Annotated[str | None, Option(None, "STAGES", key=True)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, parse_stages
@@ -11,6 +12,7 @@ from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.weights.grouped import differences, grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
+from alexnet_torch.weights.model_file import TrainedModel
 from alexnet_torch.weights.weight_file import read_weight_file
 
 
@@ -32,22 +34,24 @@ def freeze_stages(net: AlexNet, text: str | None) -> str:
     return f"\nfrozen, their weights and biases do not change: {', '.join(stages)}" if stages else ""
 
 
-def load_initial_weights(net: AlexNet, settings: Settings) -> str:
-    """Copies the weights of --init, if given, into a network with random weights. Returns their description."""
+def load_initial_weights(model: TrainedModel, settings: Settings) -> str:
+    """Copies the weights of --init, if given, into a model with random weights. Returns their description."""
     if settings.init is None:
         return "scratch"
-    stages = parse_stages("--init-stages", settings.init_stages, net.architecture.stage_names)
-    return copy_weights(net, settings.init, stages)
+    stages = parse_stages("--init-stages", settings.init_stages, model.net.architecture.stage_names)
+    return copy_weights(model.net, settings.init, stages, model.classes)
 
 
-def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None) -> str:
+def copy_weights(
+    net: AlexNet, source: str, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
+) -> str:
     """Copies weights into a network.
 
     Args:
         net: with random weights.
         source: a run's folder, or a file that `read_weight_file` reads.
-        stages: the stages to copy, which must fit; None for all, except the last one if it has another number of
-            classes.
+        stages: the stages to copy, which must fit; None for all, except the last one if it is for other classes.
+        classes: the identities of the network's; None to compare only the number of classes.
 
     Returns:
         a line for the user: the stages copied, those still random, and what the source's network, if known, computes
@@ -60,11 +64,13 @@ def copy_weights(net: AlexNet, source: str, stages: Sequence[str] | None = None)
     in_file, first_weight, last = {stage_of(name) for name in file.weights}, f"{names[0]}.weight", names[-1]
     if stages is not None:
         chosen, random = in_file & set(stages), f"; random weights: {', '.join(n for n in names if n not in stages)}"
-    elif (classes := len(file.weights.get(f"{last}.bias", range(net.num_classes)))) == net.num_classes:
-        stages, chosen, random = names, in_file, ""  # mismatches() reports the file's unknown stages
     else:
-        stages, chosen = names[:-1], in_file - {last}
-        random = f"; {last} has random weights, for {net.num_classes} classes instead of {classes}"
+        stages, chosen, random = names, in_file, ""  # mismatches() reports the file's unknown stages
+        known, count = (file.description or {}).get("classes"), len(file.weights.get(f"{last}.bias", ()))
+        if count not in (0, net.num_classes) or (classes and known and not same_names(known, classes)):
+            stages, chosen = names[:-1], in_file - {last}
+            instead = f"instead of {count}" if count != net.num_classes else f"that are not those of {source}"
+            random = f"; {last} has random weights, for {net.num_classes} classes {instead}"
     copied = {name: value for name, value in file.weights.items() if stage_of(name) in chosen}
     shapes = grouped_shapes(net.architecture, net.num_classes, net.image_size)
     expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}

@@ -93,7 +93,10 @@ def launch(
         checkpoints = Checkpoints(output, key, net, optimizer, precision.scaler, ranks)
         with writing(f"--output {output}"):
             loaded = checkpoints.load(model) if settings.resume else None
-            state, source = loaded or (RunState(), control.run_on_all(lambda: load_initial_weights(net, settings)))
+            state, source = loaded or (
+                RunState(),
+                control.run_on_all(lambda: load_initial_weights(model, settings)),
+            )
             last_step = control.run_on_all(lambda: _last_step(settings, state, train_loader.batches_per_epoch))
 
             # 8. log

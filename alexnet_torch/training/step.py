@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -122,23 +121,18 @@ def capture(step: Callable[[], StepResult]) -> tuple[Callable[[], object], StepR
     return graph.replay, results
 
 
-class StepInputs(NamedTuple):
-    """A batch on the network's first device."""
+def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sends a batch to the device of the mean image (S, S, 3), in two transfers: the pixels and the rest.
 
-    images: Tensor  # (n, 3, H, W) float
-    labels: Tensor  # (n,) int64, or (N,) of the full batch
-    dropout_keys: Tensor  # of `AlexNet.dropout_keys`
-
-
-def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> StepInputs:
-    """Sends a batch to the device of the mean image (S, S, 3), in two transfers: the pixels and the rest."""
+    Returns images (n, 3, H, W) float, labels (n,) int64 or, of the full batch, (N,), and the keys.
+    """
     pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.colour_noise  # (n, H, W, 3), (n, 3)
     if mean.device.type == "cpu":
-        return StepInputs(subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys)
+        return subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys
     small = [batch.labels, dropout_keys, torch.from_numpy(batch.crops.positions()), *([] if noise is None else [noise])]
     labels, keys, positions, *noises = send_together(small, mean.device)
     images = subtract_mean(pixels, batch.crops, mean, noises[0] if noises else None, batch.scale, positions)
-    return StepInputs(images, labels, keys)
+    return images, labels, keys
 
 
 def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:

@@ -81,15 +81,6 @@ def test_the_posts_and_torchvisions_settings() -> None:
     assert settings == (0.01, 256, 1e-4, 90)
 
 
-def test_the_input_scale_is_applied_to_the_images() -> None:
-    net = narrow_recipe(recipes.torchvision()).architecture
-    nets = [AlexNet(replace(net, input_scale=scale), 5, 64, seed=0).eval() for scale in (1.0, 0.25)]
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(nets[1](images), nets[0](images / 4))
-        torch.testing.assert_close(nets[1].features(images, "conv1"), nets[0].features(images / 4, "conv1"))
-
-
 def test_the_loss_avoids_the_error_of_the_tensorflow_post() -> None:
     """The post applies softmax twice, which cannot learn 1,000 classes, and its loss grows with the batch."""
     correct = torch.full((3, 1000), -50.0).index_fill(1, torch.tensor(7), 50.0)

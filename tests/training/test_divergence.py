@@ -7,17 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from alexnet_torch import load_model
-from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.metrics import EvalResult, Scores
+from alexnet_torch.evaluation.metrics import EvalResult
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.step import train_step
-from alexnet_torch.weights.inputs import mean_from_option
 from alexnet_torch.weights.model_file import save_model
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images, make_run
@@ -126,17 +123,3 @@ def test_weights_that_are_not_finite_are_not_used(value: float, run_folder: Path
         assert done.returncode == 2, done.stderr
         assert re.search(pattern.format(".*"), done.stderr), done.stderr
     assert not (tmp_path / "imported").exists()
-
-
-def test_a_mean_image_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    mean = np.full((73, 73, 3), 100, np.float32)
-    mean[1, 2, 0] = np.nan
-    np.save(tmp_path / "mean.npy", mean)
-    with pytest.raises(UserError, match=r"--mean .*mean\.npy: has values that are not numbers of 0\.\.255"):
-        mean_from_option(str(tmp_path / "mean.npy"), 64)
-
-
-def test_the_result_of_no_loss_that_is_finite_says_so() -> None:
-    metrics = Scores()
-    metrics.add(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
-    assert not metrics.result().is_finite

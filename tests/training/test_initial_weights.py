@@ -1,5 +1,6 @@
 """Initial weights and frozen stages, by train.py as a user runs it and by its functions."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import with_tanh, without_norm
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.training.initial_weights import copy_weights, freeze_stages
+from alexnet_torch.training.initial_weights import copy_weights
 from alexnet_torch.training.step import train_step
 from alexnet_torch.weights import weight_file
 from alexnet_torch.weights.model_file import TrainedModel, save_model
@@ -112,6 +113,15 @@ def test_a_run_starts_from_another_runs_weights_and_draws_its_last_stage(
     source_weights, drawn = torch.load(source / "model.pt", weights_only=True), random_weights(2, seed=7)
     for name, value in start.items():
         assert torch.equal(value, drawn[name] if stage(name) == "fc8" else source_weights[name]), name
+    start.clear()
+    others = images.parent / "others"
+    shutil.copytree(images, others)
+    for folder in others.glob("*/class1"):
+        folder.rename(folder.with_name("class9"))
+    status, output = train(*options(others, tmp_path / "others", "--init", source, "--max-steps", "1", "--seed", "7"))
+    assert status == 0
+    assert f"; fc8 has random weights, for 3 classes that are not those of {source}" in output
+    assert all(torch.equal(start[name], value) == (stage(name) != "fc8") for name, value in source_weights.items())
     start.clear()
     status, output = train(*options(images, tmp_path / "same", "--init", source, "--max-steps", "1"))
     assert status == 0
@@ -300,10 +310,3 @@ def test_options_name_single_stages_and_ranges(text: str | None, stages: tuple[s
 def test_an_unknown_stage_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--freeze .*: '.*' is not a stage; choose from conv1, .*, fc8"):
         parse_stages("--freeze", text, PAPER.stage_names)
-
-
-def test_frozen_parameters_have_no_gradient() -> None:
-    net = AlexNet(narrow(PAPER), 3, 64)
-    freeze_stages(net, "conv1,fc6")
-    net(60 * torch.randn(2, 3, 64, 64)).square().sum().backward()
-    assert {stage(name) for name, p in net.named_parameters() if p.grad is None} == {"conv1", "fc6"}

@@ -8,7 +8,7 @@ import torch
 
 from alexnet_torch.data.augment import random_crops, subtract_mean
 from alexnet_torch.data.loader import Batch
-from alexnet_torch.training.step import send_together, step_inputs
+from alexnet_torch.training.step import step_inputs
 
 MEAN = torch.linspace(0, 255, 73 * 73 * 3).view(73, 73, 3)
 KEYS = torch.tensor([[1 << 61, 5], [7, 0]])
@@ -30,12 +30,12 @@ def send_to_the_device() -> None:
         expected = subtract_mean(given.images, given.crops, MEAN, given.colour_noise, given.scale)
         mean = MEAN.to(pretend.DEVICE)
         pretend.COPIES.clear()
-        sent = step_inputs(given, KEYS, mean)
+        images, labels, keys = step_inputs(given, KEYS, mean)
         assert len(pretend.COPIES) == 2
-        assert sent.images.device == sent.labels.device == sent.dropout_keys.device == pretend.DEVICE
-        assert torch.equal(sent.images.cpu(), expected)
-        assert torch.equal(sent.labels.cpu(), given.labels)
-        assert torch.equal(sent.dropout_keys.cpu(), KEYS)
+        assert images.device == labels.device == keys.device == pretend.DEVICE
+        assert torch.equal(images.cpu(), expected)
+        assert torch.equal(labels.cpu(), given.labels)
+        assert torch.equal(keys.cpu(), KEYS)
 
 
 def test_a_device_gets_two_transfers(pretend_process: Executor) -> None:
@@ -45,14 +45,7 @@ def test_a_device_gets_two_transfers(pretend_process: Executor) -> None:
 @pytest.mark.parametrize("noise", [False, True])
 def test_on_the_cpu_nothing_is_copied(noise: bool) -> None:
     given = batch(noise)
-    found = step_inputs(given, KEYS, MEAN)
-    assert torch.equal(found.images, subtract_mean(given.images, given.crops, MEAN, given.colour_noise, given.scale))
-    assert found.labels.data_ptr() == given.labels.data_ptr()
-    assert found.dropout_keys.data_ptr() == KEYS.data_ptr()
-
-
-def test_tensors_of_several_types_and_shapes_are_sent_together() -> None:
-    tensors = [torch.arange(6).view(2, 3).t(), torch.tensor([], dtype=torch.int64), torch.randn(1, 3)]
-    for sent, given in zip(send_together(tensors, torch.device("cpu")), tensors, strict=True):
-        assert torch.equal(sent, given)
-        assert sent.dtype == given.dtype
+    images, labels, keys = step_inputs(given, KEYS, MEAN)
+    assert torch.equal(images, subtract_mean(given.images, given.crops, MEAN, given.colour_noise, given.scale))
+    assert labels.data_ptr() == given.labels.data_ptr()
+    assert keys.data_ptr() == KEYS.data_ptr()
