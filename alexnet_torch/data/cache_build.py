@@ -39,7 +39,7 @@ from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
 from alexnet_torch.data.workers import available_cores, map_in_workers
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, sync_folder, writing
+from alexnet_torch.files import atomic_write, explain_os_error, sync_folder, writing
 
 CHUNK = 64  # images that a worker decodes at a time
 IN_FLIGHT = 4  # chunks for each worker, not all: results are 0.8 MB each at 256 pixels
@@ -77,7 +77,7 @@ def prepare(
     if source.map_side is not None:
         return open_map(source, side)
     target = locate_cache(source, side, cache)
-    with writing(f"--cache {target.path}"):
+    try:
         try:  # a complete folder is only read: it may be on a disk that this user cannot write
             return _load(target, skip_bad)
         except Stale:
@@ -91,6 +91,9 @@ def prepare(
                     shutil.rmtree(target.path)  # its disk space is needed
             build(target, skip_bad, workers or available_cores())
         return _load(target, skip_bad)
+    except OSError as error:
+        named = "" if cache not in ("auto", "none") else "; --cache DIR or XDG_CACHE_HOME names another folder"
+        raise UserError(f"--cache {target.path}: {explain_os_error(error)}{named}") from error
 
 
 def open_map(source: Source, side: int) -> PreparedImages:
