@@ -21,21 +21,14 @@ from pathlib import Path
 
 import tyro
 
-from alexnet_torch.data.cache_build import prepare
-from alexnet_torch.data.decode import decoded_side
-from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.pca_noise import PCANoise
-from alexnet_torch.data.workers import available_cores
-from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import EpochSchedule, Recipe, apply_ablation
 from alexnet_torch.run_folder import CHECKPOINTS, METRICS
 from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.launch import launch
-from benchmarks.harness.records import append_record, read_records
-from benchmarks.harness.report import markdown_table
+from benchmarks.harness.our_step import our_trainer
+from benchmarks.harness.report import append_record, markdown_table, read_records
 
 RESULTS = "results.jsonl"
 FULL = "full"
@@ -84,21 +77,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one training.
-
-    Attributes:
-        data, epochs, net, seed: identify the training.
-        top1_error: a fraction, of the last weights on the validation images; None if the training diverged.
-        training_error: mean over the last epoch's batches, each measured before its update.
-        seconds: duration of the training.
-    """
+    """The result of one training, which the first four fields identify."""
 
     data: str
     epochs: int
     net: str
     seed: int
-    top1_error: float | None
-    training_error: float | None
+    top1_error: float | None  # a fraction, of the last weights on the validation images; None: it diverged
+    training_error: float | None  # mean over the last epoch's batches, each measured before its update
     seconds: float
 
 
@@ -117,26 +103,19 @@ def train(options: Options, net: str, seed: int) -> Result:
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted training
     folder.mkdir(parents=True)
     with (folder / "log.txt").open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        top1_error, training_error = _train_in(options, net, seed, folder)
+        errors = _train_in(options, net, seed, folder)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if net != FULL:  # other nets start from the full net's model
         shutil.rmtree(folder)
-    seconds = round(time.monotonic() - start, 1)
-    return Result(options.data, options.epochs, net, seed, top1_error, training_error, seconds)
+    return Result(options.data, options.epochs, net, seed, *errors, round(time.monotonic() - start, 1))
 
 
 def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[float | None, float | None]:
-    """Trains in a folder; returns the validation and the training error, None for both if the training diverged.
-
-    Raises:
-        TrainingError: the training ended early for another reason, such as a full disk.
-    """
-    own_recipe = recipe(net, options.epochs)
-    prepared = prepare(data_folder(options.data), decoded_side(own_recipe.image_size))
+    """Trains in a folder; returns the validation and the training error, None for both if the training diverged."""
+    own_recipe, stop = recipe(net, options.epochs), StopSignal()
     given = {
         "data": options.data,
         "recipe": "demo",
-        "split": "none",
         "colour": "none" if own_recipe.colour is None else own_recipe.colour.convention,
         "no_mirror": options.data == "digits",
         "epochs": options.epochs,
@@ -144,12 +123,12 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
         "output": str(folder),
         "val_every": options.epochs,
         "save_every": 1e6,
-        "log_every": math.ceil(len(prepared.train.labels) / own_recipe.batch_size),  # once each epoch
     }
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
-    stop = StopSignal()
-    trainer = launch(given, Ranks(SINGLE_PROCESS), stop, own_recipe, fit=False)
+    trainer = our_trainer(given, own_recipe, stop=stop)
+    batches = trainer.train_loader.batches_per_epoch
+    trainer.settings = replace(trainer.settings, log_every=batches)  # once each epoch
     try:
         with stop:
             stop.install()
@@ -166,11 +145,7 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
 
 
 def saved_results(options: Options) -> list[Result]:
-    """Reads the results saved so far.
-
-    Raises:
-        UserError: they have other images or another number of epochs.
-    """
+    """Reads the results saved so far; a UserError says that they have other images or another number of epochs."""
     results = [Result(**record) for record in read_records(options.output / RESULTS)]
     for result in results:
         if (result.data, result.epochs) != (options.data, options.epochs):
@@ -181,55 +156,44 @@ def saved_results(options: Options) -> list[Result]:
 
 
 def train_missing(options: Options) -> None:
-    """Trains the nets that have no result yet, and saves each result."""
+    """Trains the nets that have no result yet, and saves each result; several jobs are processes of this command."""
     done = {(result.net, result.seed) for result in saved_results(options)}
     missing = [(net, seed) for seed in options.seeds for net in options.nets if (net, seed) not in done]
-    missing.sort(key=lambda job: job[0] in CONTINUED)  # these need the full nets' models
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.jobs > 1:
-        _train_in_processes(options, missing)
-        return
-    for net, seed in missing:
-        append_record(options.output / RESULTS, asdict(train(options, net, seed)))
-
-
-def _train_in_processes(options: Options, missing: list[tuple[str, int]]) -> None:
-    """Runs this command for each training, several at the same time."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, available_cores() // options.jobs))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // options.jobs))}
     command = [sys.executable, "-m", "benchmarks.experiments.ablations", options.data, "--jobs", "1"]
     command += ["--epochs", str(options.epochs), "--output", str(options.output)]
 
     def run(job: tuple[str, int]) -> None:
         net, seed = job
+        if options.jobs == 1:
+            append_record(options.output / RESULTS, asdict(train(options, net, seed)))
+            return
         line = [*command, "--nets", net, "--seeds", str(seed)]
         subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
         print(f"{net}, seed {seed}: done", flush=True)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for continued in (False, True):  # the second group needs the models of the first
-            list(pool.map(run, [job for job in missing if (job[0] in CONTINUED) == continued]))
+    for continued in (False, True):  # the second group needs the models of the first
+        group = [job for job in missing if (job[0] in CONTINUED) == continued]
+        if options.jobs == 1:  # in this thread, which gets the signals
+            for job in group:
+                run(job)
+        else:
+            with ThreadPoolExecutor(options.jobs) as pool:
+                list(pool.map(run, group))
 
 
 def _mean_and_deviation(values: list[float]) -> str:
-    """Returns the mean and standard deviation, in percent."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
+    """Returns the mean and standard deviation of fractions, in percent."""
+    mean = f"{100 * statistics.fmean(values):.1f}" if values else ""
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def difference(errors: dict[int, float], full: dict[int, float]) -> str:
-    """Returns the mean difference over the seeds that both have, in points, with its standard error.
-
-    Args:
-        errors, full: error by seed, fractions.
-    """
-    both = sorted(set(errors) & set(full))
-    if not both:
-        return ""
-    differences = [100 * (errors[seed] - full[seed]) for seed in both]
-    mean = f"{statistics.fmean(differences):+.1f}"
-    if len(both) == 1:
-        return mean
-    return f"{mean} ± {statistics.stdev(differences) / math.sqrt(len(both)):.1f}"
+    """Returns the mean difference of errors by seed, over the seeds that both have, in points, with its error."""
+    both = [100 * (errors[seed] - full[seed]) for seed in sorted(set(errors) & set(full))]
+    mean = f"{statistics.fmean(both):+.1f}" if both else ""
+    return f"{mean} ± {statistics.stdev(both) / math.sqrt(len(both)):.1f}" if len(both) > 1 else mean
 
 
 def table(results: list[Result]) -> str:
@@ -238,30 +202,28 @@ def table(results: list[Result]) -> str:
     errors = {net: {r.seed: r.top1_error for r in rs if r.top1_error is not None} for net, rs in by_net.items()}
     rows = []
     for net, trained in by_net.items():
-        if not trained:
-            continue
-        training_errors = [result.training_error for result in trained if result.training_error is not None]
-        top1 = _mean_and_deviation(list(errors[net].values())) if errors[net] else "diverged"
-        training = _mean_and_deviation(training_errors) if training_errors else ""
-        seeds = f"{len(errors[net])} of {len(trained)}" if len(errors[net]) < len(trained) else str(len(trained))
-        rows.append(
-            (net, seeds, top1, training, difference(errors[net], errors[FULL]) if net != FULL else "", PAPER[net])
-        )
+        if trained:
+            top1 = _mean_and_deviation(list(errors[net].values())) or "diverged"
+            training = _mean_and_deviation([r.training_error for r in trained if r.training_error is not None])
+            seeds = f"{len(errors[net])} of {len(trained)}" if len(errors[net]) < len(trained) else str(len(trained))
+            worse = difference(errors[net], errors[FULL]) if net != FULL else ""
+            rows.append((net, seeds, top1, training, worse, PAPER[net]))
     columns = ("net", "seeds", "top-1 error, %", "training error, %", "difference in top-1, points", "the paper's")
     return markdown_table(columns, rows)
 
 
 def main(options: Options) -> int:
     """Trains the missing nets and prints the table; returns the exit status."""
+    program = "benchmarks.experiments.ablations"
     try:
         if unknown := set(options.nets) - set(PAPER):
             raise UserError(f"--nets: {sorted(unknown)} do not exist; choose from {', '.join(PAPER)}")
         train_missing(options)
     except Interrupted as error:
-        print("benchmarks.experiments.ablations: stopped; the same command starts this training again", file=sys.stderr)
+        print(f"{program}: stopped; the same command starts this training again", file=sys.stderr)
         return error.exit_status
     except RunError as error:
-        print(f"benchmarks.experiments.ablations: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
     except subprocess.CalledProcessError as failed:  # it has printed why
         return failed.returncode

@@ -11,13 +11,15 @@ those that are missing. Also draws figure1.png and figure1.svg there, and prints
 
 import sys
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
-import matplotlib.pyplot as plt
+import matplotlib
 import torch
 import torch.nn.functional as F
 import tyro
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -34,8 +36,7 @@ from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
 from alexnet_torch.randomness import random_generator
 from alexnet_torch.recipes.recipe import LearningRates, with_tanh
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
-from benchmarks.harness.records import append_record, read_records
-from benchmarks.harness.report import markdown_table
+from benchmarks.harness.report import append_record, markdown_table, read_records
 
 Start = Literal["2012", "lecun"]
 SIDE = 32  # CIFAR-10's
@@ -56,12 +57,7 @@ and with max pooling in place of average pooling. The paper says only that its o
 
 
 def network(activation: str, start: Start) -> Architecture:
-    """Returns the net with an activation. With "lecun", maps have unit variance, so no tanh starts saturated.
-
-    Args:
-        activation: "relu" or "tanh".
-        start: initial weights, the 2012 source's or LeCun's; the latter with pixels of about unit variance.
-    """
+    """Returns the net with "relu" or "tanh". With "lecun", maps have unit variance, so no tanh starts saturated."""
     net = with_tanh(FOUR_LAYERS) if activation == "tanh" else FOUR_LAYERS
     if start == "2012":
         return net
@@ -143,11 +139,7 @@ def train(options: Options, prepared: PreparedImages, activation: str, rate: flo
 
 
 def complete_curves(options: Options) -> list[Curve]:
-    """Returns the curves of all trainings; those that are missing are trained and saved.
-
-    Raises:
-        UserError: the output has curves of other images, epochs or initial weights; or there is nothing to train.
-    """
+    """Returns the curves of all trainings; those that are missing are trained and saved."""
     if options.epochs < 1 or options.batch_size < 1 or not options.rates:
         raise UserError("--epochs and --batch-size must be 1 or more, and --rates needs at least one rate")
     file = options.output / "figure1.jsonl"
@@ -160,10 +152,9 @@ def complete_curves(options: Options) -> list[Curve]:
             )
     prepared = prepare(data_folder(options.data), decoded_side(SIDE))
     options.output.mkdir(parents=True, exist_ok=True)
-    for activation in get_args(Activation):
-        for rate in options.rates:
-            if any((curve.activation, curve.rate) == (activation, rate) for curve in curves):
-                continue
+    done = {(curve.activation, curve.rate) for curve in curves}
+    for activation, rate in product(get_args(Activation), options.rates):
+        if (activation, rate) not in done:
             curves.append(train(options, prepared, activation, rate))
             append_record(file, asdict(curves[-1]))
             print(f"{activation}, rate {rate:g}: error {curves[-1].errors[-1]:.1%} at the end", flush=True)
@@ -183,26 +174,19 @@ def best_curves(curves: list[Curve], target: float) -> dict[str, Curve]:
 def draw(curves: list[Curve], target: float, file: Path) -> None:
     """Draws the best curves, ReLU solid and tanh dashed as in the paper, over faint ones of the other rates.
 
-    Args:
-        curves: at least one of each activation.
-        target: training error, drawn as a line.
-        file: path without its suffix; a PNG and an SVG are written.
+    Writes a PNG and an SVG: `file` is their path without the suffix.
     """
     styles = {"relu": ("ReLU", "#0072B2", "-"), "tanh": ("tanh", "#D55E00", (0, (5, 2)))}  # Okabe and Ito's
     best = best_curves(curves, target)
-    figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
     for curve in curves:
         name, colour, dashes = styles[curve.activation]
-        is_best = curve is best[curve.activation]
-        axes.plot(
-            range(1, len(curve.errors) + 1),
-            curve.errors,
-            color=colour,
-            linestyle=dashes,
-            linewidth=2.2 if is_best else 0.8,
-            alpha=1 if is_best else 0.4,
-            label=f"{name}, rate {curve.rate:g}" if is_best else None,
-        )
+        width, alpha, label = 0.8, 0.4, ""
+        if curve is best[curve.activation]:
+            width, alpha, label = 2.2, 1.0, f"{name}, rate {curve.rate:g}"
+        epochs = range(1, len(curve.errors) + 1)
+        axes.plot(epochs, curve.errors, color=colour, linestyle=dashes, linewidth=width, alpha=alpha, label=label)
     axes.axhline(target, color="0.5", linewidth=0.8, linestyle=":")
     axes.set(xlabel="Epochs", ylabel="Training error", xlim=(0, None), ylim=(0, None))
     axes.yaxis.set_major_formatter("{x:.0%}")
@@ -210,9 +194,8 @@ def draw(curves: list[Curve], target: float, file: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", ncols=2, frameon=False, title="thick: the best rate; thin: the others")
     figure.savefig(file.with_suffix(".png"), dpi=150)
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # the same bytes each time
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": file.name}):  # the same bytes each time
         figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
-    plt.close(figure)
 
 
 def table(curves: list[Curve], target: float) -> str:

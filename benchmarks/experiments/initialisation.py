@@ -10,39 +10,19 @@ training loss of the last report.
 
 import math
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.world import SINGLE_PROCESS
 from alexnet_torch.errors import TrainingError
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012
 from alexnet_torch.recipes.catalogue import paper
 from alexnet_torch.run_folder import METRICS
-from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.launch import launch
-from benchmarks.harness.records import read_records
-from benchmarks.harness.report import markdown_table
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure on."""
-
-    data: tyro.conf.Positional[str]
-    """A folder, or "digits"."""
-    epochs: tyro.conf.Positional[int]
-    """Epochs for each network."""
-    image_size: int = 64
-    """In pixels."""
-    batch_sizes: tuple[int, ...] = (32, 128)
-    """Images in a step."""
-    lr: float = 0.01
-    """Learning rate; the default is the paper's."""
+from benchmarks.harness.our_step import our_trainer
+from benchmarks.harness.report import markdown_table, read_records
 
 
 def networks() -> dict[str, Architecture]:
@@ -57,38 +37,42 @@ def networks() -> dict[str, Architecture]:
 
 def train(net: Architecture, given: dict[str, Any]) -> tuple[float, float]:
     """Trains; returns the last validation top-1 error and the last reported training loss."""
-    try:
-        launch(given, Ranks(SINGLE_PROCESS), StopSignal(), replace(paper(), architecture=net), fit=False).fit()
-    except TrainingError as error:
-        print(f"    {error}")
-        return math.nan, math.nan
-    newest_first = read_records(Path(given["output"]) / METRICS)[::-1]
+    with tempfile.TemporaryDirectory() as output:
+        try:
+            our_trainer({**given, "output": output}, replace(paper(), architecture=net)).fit()
+        except TrainingError as error:
+            print(f"    {error}")
+            return math.nan, math.nan
+        newest_first = read_records(Path(output) / METRICS)[::-1]
     top1_error = next(r["top1_error"] for r in newest_first if r["split"] == "val" and r["crops"] == 1)
     return top1_error, next(r["loss"] for r in newest_first if r["split"] == "train")
 
 
-def main(options: Options) -> None:
-    """Trains each network and prints the table."""
+def main(
+    data: tyro.conf.Positional[str],
+    epochs: tyro.conf.Positional[int],
+    image_size: int = 64,
+    batch_sizes: tuple[int, ...] = (32, 128),
+    lr: float = 0.01,
+) -> None:
+    """Trains each network and prints the table.
+
+    Args:
+        data: A folder, or "digits".
+        epochs: Epochs for each network.
+        image_size: In pixels.
+        batch_sizes: Images in a step.
+        lr: Learning rate; the default is the paper's.
+    """
     rows = []
-    for batch_size in options.batch_sizes:
+    given = {"data": data, "image_size": image_size, "epochs": epochs, "val_every": epochs, "lr": lr}
+    given |= {"log_every": 10, "colour": "none", "no_mirror": data == "digits"}
+    for batch_size in batch_sizes:
         for name, net in networks().items():
-            with tempfile.TemporaryDirectory() as output:
-                given: dict[str, Any] = {
-                    "data": options.data,
-                    "image_size": options.image_size,
-                    "epochs": options.epochs,
-                    "val_every": options.epochs,
-                    "batch_size": batch_size,
-                    "lr": options.lr,
-                    "log_every": 10,
-                    "colour": "none",
-                    "no_mirror": options.data == "digits",
-                    "output": output,
-                }
-                top1_error, loss = train(net, given)
-            rows.append((options.data, batch_size, name, f"{top1_error:.1%}", f"{loss:.3f}"))
+            top1_error, loss = train(net, {**given, "batch_size": batch_size})
+            rows.append((data, batch_size, name, f"{top1_error:.1%}", f"{loss:.3f}"))
     print("\n" + markdown_table(("data", "batch", "initial weights", "top-1 error", "training loss"), rows))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

@@ -13,47 +13,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, METRICS
-from benchmarks.harness.paths import TRAIN_SCRIPT
-from benchmarks.harness.records import read_records
+from benchmarks.harness.report import TRAIN_SCRIPT, read_records
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to kill, and how often."""
-
-    data: str = "digits"
-    """A folder of images, or "digits"."""
-    epochs: int = 2
-    """Epochs of the demo recipe."""
-    kills: int = 20
-    """Number of kills, at random moments."""
-    seed: int = 0
-    """Decides the moments."""
-
-
-def command(options: Options, folder: Path) -> list[str]:
+def command(data: str, epochs: int, folder: Path) -> list[str]:
     """Returns the command that starts the run, or resumes it if it already has a config.json."""
-    output = folder / "run"
-    if (output / CONFIG).exists():
-        return [sys.executable, str(TRAIN_SCRIPT), "--output", str(output), "--resume"]
-    given = ["--data", options.data, "--recipe", "demo", "--epochs", str(options.epochs), "--log-every", "10"]
-    return [
-        sys.executable,
-        str(TRAIN_SCRIPT),
-        *given,
-        "--save-every",
-        "0.05",
-        "--cache",
-        str(folder),
-        "--output",
-        str(output),
-    ]
+    given = ["--output", f"{folder}/run"]
+    if (folder / "run" / CONFIG).exists():
+        given += ["--resume"]
+    else:
+        given += ["--data", data, "--recipe", "demo", "--epochs", str(epochs), "--log-every", "10"]
+        given += ["--save-every", "0.05", "--cache", str(folder)]
+    return [sys.executable, str(TRAIN_SCRIPT), *given]
 
 
 def phase(folder: Path) -> str:
@@ -74,54 +50,6 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in record.items() if k not in ("images_per_second", "data_wait")} for record in records]
 
 
-def main(options: Options) -> int:
-    """Runs both; returns 1 if they differ, otherwise 0."""
-    with tempfile.TemporaryDirectory() as temporary:
-        uninterrupted = Path(temporary) / "uninterrupted"
-        start = time.monotonic()
-        subprocess.run(command(options, uninterrupted), check=True, capture_output=True)
-        length = time.monotonic() - start
-        print(f"uninterrupted: {length:.0f} s")
-        return kill_and_compare(options, uninterrupted, Path(temporary) / "killed", length)
-
-
-def kill_and_compare(options: Options, uninterrupted: Path, killed: Path, length: float) -> int:
-    """Kills and resumes a run as often as asked; returns 1 if it failed or differs from the uninterrupted one.
-
-    Args:
-        options: the number of kills, and the seed of their moments.
-        uninterrupted: folder of the run to compare with.
-        killed: folder of the run that is killed.
-        length: seconds that the uninterrupted run took.
-    """
-    moments = random.Random(options.seed)
-    phases: Counter[str] = Counter()
-    while phases.total() < options.kills:
-        process = subprocess.Popen(command(options, killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        # before training starts, kills come early enough to fall while the cache is built
-        training = (killed / "run/config.json").exists()
-        wait = moments.uniform(0, max(20.0, length / 3) if training else 8)
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            phases[phase(killed)] += 1
-            continue
-        if process.returncode:
-            assert process.stderr is not None
-            print(process.stderr.read().decode())
-            return 1
-        # the run finished before its kill: compare it, too, and start another
-        if different := compare(uninterrupted, killed):
-            return different
-        shutil.rmtree(killed)
-        print(f"after {phases.total()} kills a run ended; starting another")
-    subprocess.run(command(options, killed), check=True, capture_output=True)
-    print(f"killed {options.kills} times: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
-    return compare(uninterrupted, killed)
-
-
 def compare(uninterrupted: Path, killed: Path) -> int:
     """Prints whether the two runs are equal; returns 1 if not, otherwise 0."""
     models = [(folder / "run/model.pt").read_bytes() for folder in (uninterrupted, killed)]
@@ -130,5 +58,41 @@ def compare(uninterrupted: Path, killed: Path) -> int:
     return 0 if same_model and same_metrics else 1
 
 
+def main(data: str = "digits", epochs: int = 2, kills: int = 20, seed: int = 0) -> int:
+    """Kills and resumes a run; returns 1 if it failed or differs from the uninterrupted one, otherwise 0.
+
+    Args:
+        data: A folder of images, or "digits".
+        epochs: Epochs of the demo recipe.
+        kills: Number of kills, at random moments.
+        seed: Decides the moments.
+    """
+    moments, phases = random.Random(seed), Counter[str]()
+    with tempfile.TemporaryDirectory() as temporary:
+        uninterrupted, killed, start = Path(temporary) / "uninterrupted", Path(temporary) / "killed", time.monotonic()
+        subprocess.run(command(data, epochs, uninterrupted), check=True, capture_output=True)
+        length = time.monotonic() - start
+        print(f"uninterrupted: {length:.0f} s")
+        while True:
+            # before training starts, kills come early enough to fall while the cache is built
+            wait = moments.uniform(0, max(20.0, length / 3) if (killed / "run" / CONFIG).exists() else 8)
+            last = phases.total() >= kills
+            try:
+                line = command(data, epochs, killed)
+                done = subprocess.run(line, timeout=None if last else wait, capture_output=True, text=True)
+            except subprocess.TimeoutExpired:  # it was killed
+                phases[phase(killed)] += 1
+                continue
+            if done.returncode:
+                print(done.stderr)
+                return 1
+            if last:
+                print(f"killed {kills} times: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
+            if (different := compare(uninterrupted, killed)) or last:
+                return different
+            shutil.rmtree(killed)  # the run finished before its kill
+            print(f"after {phases.total()} kills a run ended; starting another")
+
+
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    sys.exit(tyro.cli(main))

@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.harness.paths import PROJECT
+from benchmarks.harness.report import PROJECT
 
-MEASURED = "MEASURED "
-"""Comes before what a process measured, as JSON."""
+MEASURED = "MEASURED "  # comes before what a process measured, as JSON
 
 
 class MeasurementFailed(Exception):
@@ -22,13 +21,8 @@ class MeasurementFailed(Exception):
 def run_python(arguments: Sequence[str], limit: float, environment: Mapping[str, str] | None = None) -> str:
     """Runs Python with these arguments in the project's folder; returns its standard output.
 
-    Args:
-        arguments: such as ("-m", "benchmarks.gpu.step", ...).
-        limit: seconds after which the process, and all that it has started, is killed.
-        environment: variables besides this process's.
-
-    Raises:
-        MeasurementFailed: its status is not 0, or it took too long.
+    After `limit` seconds the process, and all that it has started, is killed. Raises MeasurementFailed for this, and
+    for a status that is not 0.
     """
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(

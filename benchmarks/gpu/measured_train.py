@@ -11,7 +11,7 @@ import torch
 
 import train
 from benchmarks.gpu.commands import print_measured
-from benchmarks.harness.devices import peak_memory_of
+from benchmarks.harness.measure import peak_memory_of
 
 
 def main() -> int:

@@ -25,8 +25,7 @@ from benchmarks.gpu.correctness import correctness_section
 from benchmarks.gpu.links import nvidia_smi
 from benchmarks.gpu.plan import Plan, tiny_plan
 from benchmarks.gpu.tables import runs_section, steps_section
-from benchmarks.harness.paths import RESULTS
-from benchmarks.harness.report import machine_description
+from benchmarks.harness.report import RESULTS, machine_description
 
 Section = Callable[[Plan], tuple[str, list[str]]]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from alexnet_torch.native import reuse_freed_memory
 from benchmarks.gpu.commands import print_measured
-from benchmarks.harness.devices import peak_memory_of, synchronise
+from benchmarks.harness.measure import peak_memory_of, synchronise
 from benchmarks.harness.our_step import our_step
 from benchmarks.harness.rival_nets import plain_net, plain_step, torchvision_net
 

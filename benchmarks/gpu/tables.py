@@ -14,9 +14,8 @@ from alexnet_torch.run_folder import METRICS
 from benchmarks.gpu.commands import MeasurementFailed, measured, run_python
 from benchmarks.gpu.links import counted_traffic
 from benchmarks.gpu.plan import IMAGENET_IMAGES, PAPER_EPOCHS, PAPER_IMAGES_PER_SECOND, Placement, Plan
-from benchmarks.harness.photographs import make_photographs
-from benchmarks.harness.records import read_records
-from benchmarks.harness.report import markdown_table
+from benchmarks.harness.photographs import make_photographs, repeated
+from benchmarks.harness.report import markdown_table, read_records
 
 Row = tuple[str, ...]
 _NETS = {
@@ -72,22 +71,13 @@ def runs_section(plan: Plan) -> tuple[str, list[str]]:
     failures, rows = list[str](), list[Row]()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        data = many_photographs(folder, plan.images)
+        made = make_photographs(folder / "made", min(plan.images, _FILES))
+        data = repeated(made, folder / "photographs", plan.images)
         for placement, amp in product(plan.placements(), ("", "bf16")):
             title = f"{placement.name}{f', --amp {amp}' if amp else ''}"
             rows.append(attempt(title, failures, len(columns), partial(_run, plan, placement, folder, data, amp)))
     note = f"The paper's two GTX 580 computed about {PAPER_IMAGES_PER_SECOND:.0f} images/s in 2012."
     return f"{markdown_table(columns, rows)}\n\n{note}", failures
-
-
-def many_photographs(folder: Path, images: int) -> Path:
-    """Makes a folder of this many training images; most are other names of the same few files."""
-    data = make_photographs(folder / "photographs", min(images, _FILES))
-    files = sorted((data / "train").glob("*/*.jpg"))
-    for index in range(len(files), images):
-        source = files[index % len(files)]
-        source.with_name(f"{index:08}.jpg").symlink_to(source)
-    return data
 
 
 def _run(plan: Plan, placement: Placement, folder: Path, data: Path, amp: str) -> Row:

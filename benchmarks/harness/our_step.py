@@ -1,6 +1,7 @@
-"""Our training step, as train.py runs it: the paper's architecture and update."""
+"""Our training step and our trainer, as train.py runs them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,26 @@ from alexnet_torch.distributed.choose_placement import choose_placement
 from alexnet_torch.distributed.data_parallel import wrap_data_parallel
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.world import World
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.native import reuse_freed_memory
-from alexnet_torch.recipes.recipe import LearningRates
+from alexnet_torch.recipes.recipe import LearningRates, Recipe
+from alexnet_torch.signals import StopSignal
+from alexnet_torch.training.launch import launch
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.training.step import Precision, train_step
+from alexnet_torch.training.trainer import Trainer
 
-FULL_PRECISION = Precision(None, torch.device("cpu"))
+
+def our_trainer(
+    given: dict[str, Any],
+    recipe: Recipe | None = None,
+    placement: Placement | None = None,
+    ranks: Ranks | None = None,
+    stop: StopSignal | None = None,
+) -> Trainer:
+    """Returns the trainer of a run with these settings, given as train.py's options; by default in this process."""
+    ranks, stop = ranks or Ranks(SINGLE_PROCESS), stop or StopSignal()
+    return launch(given, ranks, stop, recipe, placement=placement, fit=False)
 
 
 def _paper_sgd(net: nn.Module) -> PaperSGD:
@@ -59,25 +73,17 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
     ranks = Ranks(World.from_environment())
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, devices=placement.devices, exchange=ranks.connect(placement, 600)).train()
-    net.to(memory_format=torch.channels_last)
-    parallel_net = wrap_data_parallel(net, ranks)
-    optimizer, mean = _paper_sgd(net), torch.full((256, 256, 3), 120.0)
-    rows, pixels, labels = _own_batch(placement, batch)
+    parallel_net = wrap_data_parallel(net.to(memory_format=torch.channels_last), ranks)
+    optimizer, mean, precision = _paper_sgd(net), torch.full((256, 256, 3), 120.0), Precision(None, torch.device("cpu"))
+    index, count = placement.slices
+    rows = np.array_split(np.arange(batch), count)[index]
+    pixels = torch.randint(0, 256, (len(rows), 224, 224, 3), dtype=torch.uint8)
+    labels = torch.arange(batch) if placement.scores_all_rows else torch.from_numpy(rows)
 
     def step() -> Tensor:
         images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
-        loss, _ = train_step(parallel_net, optimizer, images, labels, key, FULL_PRECISION, batch)
+        loss, _ = train_step(parallel_net, optimizer, images, labels, key, precision, batch)
         return ranks.collectives.sum_over_slices(loss)
 
     return step, ranks
-
-
-def _own_batch(placement: Placement, batch: int) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Returns this rank's rows (n,), random uint8 crops (n, 224, 224, 3), and the labels that it scores."""
-    index, count = placement.slices
-    rows = np.array_split(np.arange(batch), count)[index]
-    random = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (batch, 224, 224, 3), dtype=torch.uint8, generator=random)[rows]
-    labels = torch.arange(batch)
-    return rows, pixels, labels if placement.scores_all_rows else labels[rows]

@@ -1,5 +1,6 @@
 """Photographs to measure on: a folder that the user names, or JPEGs made here, and the usual way to load them."""
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,7 @@ def photographs(data: str | None, temporary: Path) -> Path:
 
 
 def make_photographs(root: Path, number: int = 240, seed: int = 0) -> Path:
-    """Makes JPEGs of 500x375 with detail at all scales, as photographs have, in two classes; returns their folder.
-
-    Args:
-        root: the folder to make, in ImageFolder's layout.
-        number: training files; a tenth as many are made for validation.
-        seed: decides the noise.
-    """
+    """Makes JPEGs of 500x375 with detail at all scales, in two classes, and a tenth as many for validation."""
     random = np.random.default_rng(seed)
     for split, count in (("train", number), ("val", number // 10)):
         for label in ("a", "b"):
@@ -35,6 +30,16 @@ def make_photographs(root: Path, number: int = 240, seed: int = 0) -> Path:
                 pixels += F.interpolate(planes, (375, 500), mode="bicubic")[0].permute(1, 2, 0).numpy()
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             image.save(root / split / "ab"[i % 2] / f"{i:04}.jpg", quality=90)
+    return root
+
+
+def repeated(data: Path, root: Path, images: int) -> Path:
+    """Makes a folder of this many training images, links to a data set's again and again; returns it."""
+    for index, file in zip(range(images), cycle(sorted((data / "train").glob("*/*"))), strict=False):
+        link = root / "train" / file.parent.name / f"{index:08}{file.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.resolve())
+    (root / "val").symlink_to((data / "val").resolve())
     return root
 
 

@@ -1,15 +1,20 @@
-"""Result pages in results/: a command, the machine that ran it, and Markdown tables."""
+"""Result pages in results/: a command, the machine that ran it, and Markdown tables; files of JSON lines."""
 
+import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 
-from benchmarks.harness.paths import RESULTS
+PROJECT = Path(__file__).parents[2]
+RESULTS = PROJECT / "benchmarks/results"
+TRAIN_SCRIPT = PROJECT / "train.py"
 
 
 def machine_description(threads: int) -> str:
@@ -22,14 +27,29 @@ def machine_description(threads: int) -> str:
     return f"{model}, {os.cpu_count()} cores, {threads} thread(s); {versions}; {date.today()}"
 
 
-def save_result(name: str, command: str, threads: int, text: str) -> None:
-    """Prints a result and writes it to results/NAME.md with its command and machine."""
+def save_result(threads: int, text: str, suffix: str = "") -> None:
+    """Prints a result and writes it, with the command and the machine, to results/NAME.md: the benchmark's name."""
+    module = sys.modules["__main__"].__spec__
+    name = module.name if module else Path(sys.argv[0]).stem
+    given = f"OMP_NUM_THREADS={value} " if (value := os.environ.get("OMP_NUM_THREADS")) else ""
+    command = " ".join([f"{given}python -m {name}", *sys.argv[1:]])
     page = f"`{command}`\n\n{machine_description(threads)}\n\n{text}\n"
     print("\n" + page)
-    (RESULTS / f"{name}.md").write_text(page)
+    (RESULTS / f"{name.rpartition('.')[2]}{suffix}.md").write_text(page)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Returns a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """Reads a file of JSON lines; one that does not exist has none."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def append_record(file: Path, record: Mapping[str, object]) -> None:
+    """Writes a record at the end of a file of JSON lines."""
+    with file.open("a") as lines:
+        lines.write(json.dumps(record) + "\n")

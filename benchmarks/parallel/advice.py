@@ -19,8 +19,7 @@ import tyro
 from alexnet_torch import PAPER
 from alexnet_torch.distributed.peer_group import PeerGroup
 from benchmarks.harness.measure import GFLOP_PER_IMAGE, median_times, time_call
-from benchmarks.harness.placements import ONE_PROCESS, PLACEMENTS, set_rank, start_ranks
-from benchmarks.harness.processes import Worker, free_port
+from benchmarks.harness.ranks import ONE_PROCESS, PLACEMENTS, RankGroup, set_rank, start_ranks
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.traffic import bytes_sent, parameter_counts
 
@@ -28,22 +27,6 @@ LINKS = {"NVLink, 300 GB/s": 300e9, "PCIe, 20 GB/s": 20e9, "100 Gb/s, 11 GB/s": 
 """Bytes a second that a GPU is assumed to send over each kind of link; not measured here."""
 LINEAR_FRACTION = 6 * 58_621_952 / (GFLOP_PER_IMAGE * 1e9)
 """The linear stages' part of an image's operations: each weight is multiplied and added three times."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to predict."""
-
-    batch_size: int = 128
-    """Images in the step that is measured here."""
-    rounds: int = 5
-    """Measured rounds."""
-    gpu_teraflops: float = 40.0
-    """Sustained TFLOP/s that a GPU is assumed to reach on this net."""
-    gpu_terabytes: float = 2.0
-    """TB/s that its memory is assumed to move, for the update."""
-    batch_each: int = 128
-    """Images in a step for each GPU."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +66,11 @@ def step_time(split: str, ranks: int, batch: int, machine: Machine) -> float:
     return compute + sent.get("activations", 0.0) / machine.exchange_rate + sums
 
 
-def link_functions(rank: int, port: int) -> dict[str, Callable[[], object]]:
+def link_functions(rank: int, world_size: int, port: int) -> dict[str, Callable[[], object]]:
     """Connects one of two processes; returns functions that measure the rates of what placements send."""
     torch.set_num_threads(1)
-    set_rank(rank, 2, port)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    set_rank(rank, world_size, port)
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
     assert dist.group.WORLD is not None
     peers = PeerGroup(dist.group.WORLD, timedelta(minutes=1))
     maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)  # as before conv3; a bucket
@@ -104,74 +87,73 @@ def link_functions(rank: int, port: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def measure_link() -> dict[str, float]:
-    """Returns the bytes a second that each of two processes sends here, in exchanges and in sums."""
-    port = free_port()
-    workers = [Worker(partial(link_functions, rank, port)) for rank in range(2)]
-    rates = {}
-    for kind in ("exchanges", "sums"):
-        for worker in workers:
-            worker.start(kind)
-        rates[kind] = min(float(worker.result()) for worker in workers)
-    for worker in workers:
-        worker.close()
-    return rates
-
-
-def advise(options: Options) -> str:
+def advise(gpu_teraflops: float, gpu_terabytes: float, batch_each: int) -> str:
     """Returns the table of GPUs, links and the fastest placement."""
     names = {"none": "batch slices", "ranks": "tower ranks and slices", "hybrid": "hybrid"}
-    columns = ("GPUs", "link", "images a step", *names.values(), "advice")
     rows: list[tuple[object, ...]] = []
     for count in (2, 8, 64, 1024):
         for link, rate in LINKS.items():
-            image_time = GFLOP_PER_IMAGE * 1e9 / (options.gpu_teraflops * 1e12)
+            image_time = GFLOP_PER_IMAGE * 1e9 / (gpu_teraflops * 1e12)
             # the update reads and writes a weight and a velocity, and reads a gradient: 20 bytes
-            gpu = Machine(image_time, 20 / (options.gpu_terabytes * 1e12), rate, rate, overlaps=True)
-            batch = options.batch_each * count
-            times = {split: step_time(split, count, batch, gpu) for split in names}
+            gpu = Machine(image_time, 20 / (gpu_terabytes * 1e12), rate, rate, overlaps=True)
+            times = {split: step_time(split, count, batch_each * count, gpu) for split in names}
             best = min(times, key=lambda split: times[split])
-            rows.append((count, link, batch, *(f"{1e3 * t:.1f} ms" for t in times.values()), names[best]))
-    return markdown_table(columns, rows)
+            rows.append((count, link, batch_each * count, *(f"{1e3 * t:.1f} ms" for t in times.values()), names[best]))
+    return markdown_table(("GPUs", "link", "images a step", *names.values(), "advice"), rows)
 
 
-def check(options: Options) -> tuple[str, str]:
+def check(batch_size: int, rounds: int) -> tuple[str, str]:
     """Returns the table of predicted and measured times on this machine, and a sentence with the measured rates."""
-    rates = measure_link()
-    half = options.batch_size // 2
-    groups = {name: start_ranks(name, options.batch_size) for name, (_, size) in PLACEMENTS.items() if size <= 2}
+    link = RankGroup(link_functions, 2)
+    exchanges, sums = (min(link.results(kind)) for kind in ("exchanges", "sums"))
+    link.close()
+    half = batch_size // 2
+    groups = {name: start_ranks(name, batch_size) for name, (_, size) in PLACEMENTS.items() if size <= 2}
     groups["half"] = start_ranks(ONE_PROCESS, half)
-    times = median_times({name: group.second_step for name, group in groups.items()}, options.rounds)
+    times = median_times({name: group.second_step for name, group in groups.items()}, rounds)
     for group in groups.values():
         group.close()
-    image_time = (times[ONE_PROCESS] - times["half"]) / (options.batch_size - half)
-    update_time = max(0.0, times[ONE_PROCESS] - image_time * options.batch_size)
+    image_time = (times[ONE_PROCESS] - times["half"]) / (batch_size - half)
+    update_time = max(0.0, times[ONE_PROCESS] - image_time * batch_size)
     parameter_time = update_time / sum(parameter_counts(PAPER, 1000, 224))
-    machine = Machine(image_time, parameter_time, rates["exchanges"], rates["sums"], overlaps=False)
-    rows: list[tuple[object, ...]] = []
+    machine = Machine(image_time, parameter_time, exchanges, sums, overlaps=False)
+    rows: list[tuple[str, ...]] = []
     for name, (split, size) in PLACEMENTS.items():
         if name in times:
-            predicted = step_time(split, size, options.batch_size, machine)
+            predicted = step_time(split, size, batch_size, machine)
             rows.append((name, f"{predicted:.2f} s", f"{times[name]:.2f} s", f"{predicted / times[name]:.2f}"))
     measured = (
         f"One process needs {1e3 * image_time:.2f} ms for an image and {1e9 * parameter_time:.2f} ns to update a "
-        f"parameter. Each of two processes sends {rates['exchanges'] / 1e9:.2f} GB/s in exchanges and "
-        f"{rates['sums'] / 1e9:.2f} GB/s in sums of gradients; no core is free to send while it computes."
+        f"parameter. Each of two processes sends {exchanges / 1e9:.2f} GB/s in exchanges and "
+        f"{sums / 1e9:.2f} GB/s in sums of gradients; no core is free to send while it computes."
     )
     return markdown_table(("placement", "predicted", "measured", "predicted / measured"), rows), measured
 
 
-def main(options: Options) -> None:
-    """Measures, predicts and writes the result page."""
-    table, measured = check(options)
+def main(
+    batch_size: int = 128,
+    rounds: int = 5,
+    gpu_teraflops: float = 40.0,
+    gpu_terabytes: float = 2.0,
+    batch_each: int = 128,
+) -> None:
+    """Measures, predicts and writes the result page.
+
+    Args:
+        batch_size: Images in the step that is measured here.
+        rounds: Measured rounds.
+        gpu_teraflops: Sustained TFLOP/s that a GPU is assumed to reach on this net.
+        gpu_terabytes: TB/s that its memory is assumed to move, for the update.
+        batch_each: Images in a step for each GPU.
+    """
+    table, measured = check(batch_size, rounds)
     assumed = (
-        f"GPUs are assumed to sustain {options.gpu_teraflops:g} TFLOP/s and {options.gpu_terabytes:g} TB/s, and to add "
-        f"up gradients during the convolutions' backward pass; {options.batch_each} images for each GPU and step. Not "
-        "measured: no GPU was available."
+        f"GPUs are assumed to sustain {gpu_teraflops:g} TFLOP/s and {gpu_terabytes:g} TB/s, and to add up gradients "
+        f"during the convolutions' backward pass; {batch_each} images for each GPU and step. Not measured: no GPU was "
+        "available."
     )
-    text = "\n\n".join([measured, table, assumed, advise(options)])
-    save_result("advice", f"python -m benchmarks.parallel.advice --batch-size {options.batch_size}", 1, text)
+    save_result(1, "\n\n".join([measured, table, assumed, advise(gpu_teraflops, gpu_terabytes, batch_each)]))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

@@ -3,55 +3,44 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass --data ../shared/data/hymenoptera
     OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass
 
-The forms take turns, 64 images at a time, each chunk as a worker process decodes it. Both clocks are read: the wall's,
-and that of the processor, which other programs disturb less; files and archives are in the page cache. Without --data,
-photographs are made: 500x375 JPEGs of quality 90.
+One process decodes; the forms take turns, and the table has medians. Both clocks are read: the wall's, and that of the
+processor, which other programs disturb less; files and archives are in the page cache. Without --data, photographs are
+made: 500x375 JPEGs of quality 90.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import count, cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 
-from alexnet_torch.data.cache import CacheFolder
-from alexnet_torch.data.cache_build import chunks, decode_chunk, open_partial
-from alexnet_torch.data.image_map import load_native
-from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.cache_build import prepare
+from alexnet_torch.data.sources.classes import imagenet_classes, validation_labels
 from alexnet_torch.native import reuse_freed_memory
-from benchmarks.harness.archives import (
-    Image,
-    repeated_images,
-    write_folders,
-    write_official,
-    write_parquet,
-    write_shards,
-)
 from benchmarks.harness.photographs import photographs
 from benchmarks.harness.report import markdown_table, save_result
+from tests.support.image_sets import Sample, write_image_folder, write_official, write_parquet, write_shards
 
-SIDE = 256
 FILES = "files in class folders"
-FORMS: dict[str, Callable[[Path, Sequence[Image]], Path]] = {
-    FILES: write_folders,
+FORMS: dict[str, Callable[[Path, list[Sample]], Path]] = {
+    FILES: write_image_folder,
     "ILSVRC-2012's tars": write_official,
-    "webdataset shards": write_shards,
-    "parquet files": write_parquet,
+    "webdataset shards": lambda root, samples: write_shards(root, samples, shards=-(-len(samples) // 200)),
+    "parquet files": lambda root, samples: write_parquet(root, samples, -(-len(samples) // 500), 100),
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure on."""
-
-    data: str | None = None
-    """A folder of photographs, in ImageFolder's layout; made by default."""
-    images: int = 2000
-    """Training images: the photographs again and again."""
+def repeated_images(files: Sequence[Path], number: int) -> list[Sample]:
+    """Returns files' contents again and again, as training images of ten classes and a tenth as many for validation."""
+    contents, labels = cycle([file.read_bytes() for file in files]), validation_labels()
+    names = [("train", i % 10, f"{imagenet_classes()[i % 10].identity}_{i}.JPEG") for i in range(number)]
+    for i in [i for i in range(len(labels)) if labels[i] < 10][: number // 10]:
+        names.append(("val", int(labels[i]), f"ILSVRC2012_val_{i + 1:08}.JPEG"))
+    return [Sample(*name, content) for name, content in zip(names, contents, strict=False)]
 
 
 def clocks() -> np.ndarray:
@@ -59,46 +48,42 @@ def clocks() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
-def measure(images: Sequence[Image], folder: Path) -> dict[str, np.ndarray]:
+def measure(images: list[Sample], folder: Path, rounds: int) -> dict[str, np.ndarray]:
     """Returns each form's seconds for listing and for the pass over all images, by both clocks (2,)."""
-    seconds: dict[str, np.ndarray] = {}
-    remaining = {}
-    for number, (form, write) in enumerate(FORMS.items()):
-        root = write(folder / f"set{number}", images)
-        open_source(root)  # with what is imported at the first call
-        began = clocks()
-        source = open_source(root)
-        seconds[form] = clocks() - began
-        target = CacheFolder(folder / f"map{number}", source, SIDE)
-        remaining[form] = list(chunks(target, open_partial(target)["done"]))
-    for step in range(len(remaining[FILES])):
-        for form in list(FORMS)[step % len(FORMS) :] + list(FORMS)[: step % len(FORMS)]:
+    roots = {form: write(folder / f"set{number}", images) for number, (form, write) in enumerate(FORMS.items())}
+    seconds: dict[str, list[np.ndarray]] = {form: [] for form in FORMS}
+    caches = (str(folder / f"cache{number}") for number in count())
+    for index in range(rounds + 1):
+        for form, root in roots.items():
             began = clocks()
-            decode_chunk(remaining[form][step])
-            seconds[form] += clocks() - began
-    return seconds
+            prepare(root, 256, next(caches), workers=1)
+            if index:  # the first round imports and compiles
+                seconds[form].append(clocks() - began)
+    return {form: np.median(values, axis=0) for form, values in seconds.items()}
 
 
-def main(options: Options) -> None:
-    """Measures and writes the result page."""
+def main(data: str | None = None, images: int = 2000, rounds: int = 3) -> None:
+    """Measures and writes the result page.
+
+    Args:
+        data: A folder of photographs, in ImageFolder's layout; made by default.
+        images: Training images: the photographs again and again.
+        rounds: Measured rounds.
+    """
     reuse_freed_memory()
-    load_native()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        files = sorted(photographs(options.data, Path(folder)).glob("train/*/*"))
-        images = repeated_images(files, options.images)
-        size = sum(len(content) for *_, content in images) / len(images)
-        seconds = measure(images, Path(folder))
+        files = sorted(photographs(data, Path(folder)).glob("train/*/*"))
+        repeated = repeated_images(files, images)
+        size = sum(len(each.content) for each in repeated) / len(repeated)
+        seconds = measure(repeated, Path(folder), rounds)
     rows = [
-        (form, *(f"{len(images) / each:,.0f}" for each in times), *(f"{ratio:.3f}" for ratio in seconds[FILES] / times))
+        (form, *(f"{len(repeated) / each:,.0f}" for each in times), *(f"{r:.3f}" for r in seconds[FILES] / times))
         for form, times in seconds.items()
     ]
     titles = ("form", "images/s, listing included", "by processor time", "speed against files", "by processor time")
-    table = markdown_table(titles, rows)
-    given = f" --data {options.data}" if options.data else ""
-    text = f"{len(images):,} images of {size / 1e3:.0f} kB:\n\n{table}"
-    save_result("first_pass", f"OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass{given}", 1, text)
+    save_result(1, f"{len(repeated):,} images of {size / 1e3:.0f} kB:\n\n{markdown_table(titles, rows)}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

@@ -21,10 +21,10 @@ from torch import Tensor
 from alexnet_torch.data.augment import _subtract_per_image, random_crops
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.model.dropout import dropout_mask
-from benchmarks.harness.processes import Worker
+from benchmarks.harness.measure import in_own_process
 from benchmarks.harness.report import markdown_table, save_result
 
-CAPABILITIES = {80: "A100", 90: "H100"}
+GPUS = {80: "A100 (sm_80)", 90: "H100 (sm_90)"}
 THREADS, REGISTERS = 2048, 65536  # of a processor (streaming multiprocessor) of either
 KEY = torch.tensor(123456789012345678)
 NORM = PAPER.norm
@@ -77,54 +77,38 @@ def exact_dropout(x: Tensor, gate: Tensor | None = None) -> Tensor:
 
 
 def compiled(name: str) -> list[tuple[str, str, str, str, str]]:
-    """Returns rows of (GPU, registers, spilled, threads of a processor) of a kernel."""
-    from benchmarks.harness.triton_compile import compile_for, recorded_launch
+    """Returns rows of (kernel, GPU, registers, spilled, threads of a processor)."""
+    from benchmarks.harness.triton_tools import registers_and_spilled
 
-    module, kernel, call, _, _ = cases()[name]
-    launch, rows = recorded_launch(module, kernel, call), []
-    for capability, gpu in CAPABILITIES.items():
-        took = compile_for(launch, capability)
-        threads = min(THREADS, REGISTERS // took.registers // 128 * 128)  # programs of 4 x 32 threads
-        row = (
-            f"{gpu} (sm_{capability})",
-            str(took.registers),
-            f"{took.spilled_bytes} bytes",
-            f"{threads} of {THREADS}",
-        )
-        rows.append((name, *row))
+    rows = []
+    for capability, gpu in GPUS.items():
+        registers, spilled = registers_and_spilled(*cases()[name][:3], capability)
+        threads = min(THREADS, REGISTERS // registers // 128 * 128)  # programs of 4 x 32 threads
+        rows.append((name, gpu, str(registers), f"{spilled} bytes", f"{threads} of {THREADS}"))
     return rows
 
 
-def interpreted() -> dict[str, Callable[[], list[tuple[str, ...]]]]:
-    """Returns in a process of its own the function that runs all kernels in the interpreter."""
-    return {"rows": interpreted_rows}
-
-
-def interpreted_rows() -> list[tuple[str, ...]]:
-    """Returns rows of (kernel, bytes of an element by programs, of all together, floor, largest relative error)."""
-    from benchmarks.harness.triton_traffic import measure_traffic
+def interpreted() -> list[tuple[str, ...]]:
+    """Returns rows of (kernel, bytes of an element: floor, of all programs, by programs, largest relative error)."""
+    from benchmarks.harness.triton_tools import measure_traffic
 
     rows = []
     for name, (_, _, call, exact, floor) in cases().items():
-        traffic, result = measure_traffic(call)
+        *moved, result = measure_traffic(call)
         expected = exact()
         error = float((result.double() - expected).abs().max() / expected.abs().max())
-        moved = (f"{count / result.numel():.2f}" for count in (floor, traffic.distinct, traffic.by_programs))
-        rows.append((name, *moved, f"{error:.1e}"))
+        rows.append((name, *(f"{count / result.numel():.2f}" for count in (floor, *moved)), f"{error:.1e}"))
     return rows
 
 
 def main() -> None:
     """Compiles and runs all kernels, and writes the result page."""
     with patch.dict(os.environ, TRITON_INTERPRET="1"):  # for the new process: it is read when a kernel is defined
-        worker = Worker(interpreted)
-    rows = [row for name in cases() for row in compiled(name)]
+        moved = in_own_process(interpreted)
     columns = ("kernel", "GPU", "registers", "spilled", "threads of a processor")
-    moved = worker.call("rows")
-    worker.close()
+    took = markdown_table(columns, [row for name in cases() for row in compiled(name)])
     names = ("kernel", "bytes an element: the floor", "memory", "processors to L2", "largest error / largest value")
-    text = f"{markdown_table(columns, rows)}\n\n{markdown_table(names, moved)}"
-    save_result("gpu_kernels", "python -m benchmarks.speed.gpu_kernels", torch.get_num_threads(), text)
+    save_result(torch.get_num_threads(), f"{took}\n\n{markdown_table(names, moved)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ backward pass of a convolution; ours and torchvision's do so alike.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,9 +24,8 @@ from alexnet_torch.distributed.placement import Placement, all_towers, tower_ran
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.model.exchange import Exchange
-from alexnet_torch.signals import StopSignal
-from alexnet_torch.training.launch import launch
 from benchmarks.harness.launch_counter import COPIES, LaunchCounter
+from benchmarks.harness.our_step import our_trainer
 from benchmarks.harness.report import markdown_table, save_result
 from tests.support.folders import make_images
 
@@ -53,9 +51,8 @@ class OneOfTwo(Ranks):
         del timeout
         dist.init_process_group("cpu:fake,pretend:fake", store=FakeStore(), rank=0, world_size=2)
         self.placement, self.collectives = placement, Collectives(placement, None, None)
-        group = dist.group.WORLD
-        assert group is not None
-        self.peers = PeerGroup(group, dist.default_pg_timeout)
+        assert dist.group.WORLD is not None
+        self.peers = PeerGroup(dist.group.WORLD, dist.default_pg_timeout)
         return placement.exchange(self.peers)
 
 
@@ -69,10 +66,14 @@ def our_counts(
     counter = LaunchCounter(PARTS, KERNELS)
     with TemporaryDirectory() as folder:
         data = make_images(Path(folder, "images"), classes=2, train=ROWS, val=1)
-        given: dict[str, Any] = {"data": str(data), "output": f"{folder}/run", "cache": f"{folder}/cache"}
-        given |= {"recipe": "paper", "image_size": SIZE, "batch_size": ROWS, "colour": "paper"}
-        ranks = ranks or Ranks(SINGLE_PROCESS)
-        trainer = launch(given, ranks, StopSignal(), placement=placement, fit=False)
+        given = {
+            "data": str(data),
+            "cache": f"{folder}/cache",
+            "output": f"{folder}/run",
+            "recipe": "paper",
+            "colour": "paper",
+        }
+        trainer = our_trainer({**given, "image_size": SIZE, "batch_size": ROWS}, None, placement, ranks)
         trainer.last_step = 3  # no report after the second step
         trainer.net.train()
         first, second = trainer.train_loader.epoch(0)
@@ -80,7 +81,7 @@ def our_counts(
         if graph:
             results = torch.zeros((), device=placement.devices[0]), torch.zeros((), device=placement.devices[0])
             trainer.captured_step = lambda *_: results  # type: ignore[assignment]
-            counter.add(graph)
+            counter.launched += graph
         with counter.counting():
             trainer.train_batch(second)
         trainer.run_log.close()
@@ -98,8 +99,7 @@ def one_device_compiled(device: torch.device) -> LaunchCounter:
     The pretend device captures nothing: the graph counts as one launch, and the copies of its three inputs as one each.
     """
     graph = [("the step's graph", "replay"), *[("the step's graph", "copy of an input")] * 3]
-    placement = all_towers([device] * 2, SINGLE_PROCESS, "")
-    return our_counts(placement, graph=graph)
+    return our_counts(all_towers([device] * 2, SINGLE_PROCESS, ""), graph=graph)
 
 
 def two_devices(device: torch.device) -> LaunchCounter:
@@ -110,15 +110,14 @@ def two_devices(device: torch.device) -> LaunchCounter:
     cpu = torch.device("cpu")
     first, second = (our_counts(all_towers(towers, SINGLE_PROCESS, "")) for towers in ([device, cpu], [cpu, device]))
     # the first step has all copies: each is between the same two devices
-    first.add(launch for launch in second.counts.elements() if COPIES not in launch[1])
+    first.launched += [launch for launch in second.launched if COPIES not in launch[1]]
     return first
 
 
 def tower_rank(device: torch.device) -> LaunchCounter:
     """Counts the step of one of two tower ranks."""
-    placement = tower_ranks(device, World(0, 2, 0, 2), 2, "")
     try:
-        return our_counts(placement, OneOfTwo(SINGLE_PROCESS))
+        return our_counts(tower_ranks(device, World(0, 2, 0, 2), 2, ""), OneOfTwo(SINGLE_PROCESS))
     finally:
         dist.destroy_process_group()
 
@@ -152,23 +151,22 @@ CONTENDERS: dict[str, Callable[[torch.device], LaunchCounter]] = {
 }
 
 
-def totals(names: Sequence[str] = tuple(CONTENDERS)) -> dict[str, int]:
+def totals(names: Sequence[str]) -> dict[str, int]:
     """Returns the launches of a step of each contender."""
     from tests.support.pretend_device import DEVICE  # registers the device in this process
 
-    return {name: CONTENDERS[name](DEVICE).total for name in names}
+    return {name: len(CONTENDERS[name](DEVICE).launched) for name in names}
 
 
 def main() -> None:
     """Counts and writes the result page."""
     from tests.support.pretend_device import DEVICE
 
-    counters = {name: count(DEVICE) for name, count in CONTENDERS.items()}
-    columns = {name: counter.by_part() for name, counter in counters.items()}
+    columns = {name: count(DEVICE).by_part() for name, count in CONTENDERS.items()}
     parts = dict.fromkeys(part for column in columns.values() for part in column)
-    rows = [[part, *(column.get(part, 0) for column in columns.values())] for part in parts]
-    rows.append(["**all**", *(f"**{counter.total}**" for counter in counters.values())])
-    save_result("launches", "python -m benchmarks.speed.launches", 1, markdown_table(("part", *columns), rows))
+    rows = [[part, *(column[part] for column in columns.values())] for part in parts]
+    rows.append(["**all**", *(f"**{column.total()}**" for column in columns.values())])
+    save_result(1, markdown_table(("part", *columns), rows))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ read x and the gradient, and write one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +27,6 @@ SHAPES = ((64, 48, 55, 55), (64, 128, 27, 27))  # (N, C, H, W)
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 CACHE_FILLER = torch.zeros(1 << 25)  # 128 MiB: larger than a cache
 NORM = PAPER.norm
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to measure."""
-
-    threads: int = 2
-    """Threads of this process."""
-    rounds: int = 9
-    """Measured rounds."""
 
 
 def our_norm(x: Tensor) -> Tensor:
@@ -63,18 +53,15 @@ def norm_time(norm: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> floa
     return forward + time_uncached(lambda: torch.autograd.grad(y[0], x, grad))
 
 
+def eager_time(x: Tensor, grad: Tensor) -> float:
+    """Returns the seconds of our norm where no compiler is installed."""
+    with patch.object(cpu_kernels, "available", lambda: False):
+        return norm_time(our_norm, x, grad)
+
+
 def copy_time(x: Tensor, grad: Tensor, out: Tensor) -> float:
     """Returns the seconds to move as many bytes into memory that is already allocated."""
     return time_uncached(lambda: out.copy_(x)) + time_uncached(lambda: torch.add(x, grad, out=out))
-
-
-def eager_time(x: Tensor, grad: Tensor) -> float:
-    """Returns the seconds of our norm where no compiler is installed."""
-    available, cpu_kernels.available = cpu_kernels.available, lambda: False
-    try:
-        return norm_time(our_norm, x, grad)
-    finally:
-        cpu_kernels.available = available
 
 
 def worst_error(x: Tensor) -> float:
@@ -83,11 +70,16 @@ def worst_error(x: Tensor) -> float:
     return float(((our_norm(x).double() - exact).abs() / exact.abs().clamp_min(1e-30)).max())
 
 
-def main(options: Options) -> None:
-    """Measures and writes the result page."""
+def main(threads: int = 2, rounds: int = 9) -> None:
+    """Measures and writes the result page.
+
+    Args:
+        threads: Threads of this process.
+        rounds: Measured rounds.
+    """
     reuse_freed_memory()
-    torch.set_num_threads(options.threads)
-    rows: list[tuple[object, ...]] = []
+    torch.set_num_threads(threads)
+    rows: list[tuple[str, ...]] = []
     for shape in SHAPES:
         for name, memory_format in FORMATS.items():
             x = (30 * torch.randn(shape)).contiguous(memory_format=memory_format)
@@ -98,25 +90,17 @@ def main(options: Options) -> None:
                 "eager": partial(eager_time, x, grad),
                 "copy": partial(copy_time, x, grad, out),
             }
-            times = median_times(contenders, options.rounds)
-            rows.append(
-                (
-                    "x".join(map(str, shape)),
-                    name,
-                    *(f"{1e3 * time:.1f} ms" for time in times.values()),
-                    f"{times['torch'] / times['ours']:.1f}x",
-                    f"{times['torch'] / times['eager']:.1f}x",
-                    f"{times['ours'] / times['copy']:.1f}x",
-                    f"{worst_error(x):.1e}",
-                )
-            )
+            times = median_times(contenders, rounds)
+            pairs = (("torch", "ours"), ("torch", "eager"), ("ours", "copy"))
+            ratios = (f"{times[one] / times[other]:.1f}x" for one, other in pairs)
+            cells = (f"{1e3 * time:.1f} ms" for time in times.values())
+            rows.append(("x".join(map(str, shape)), name, *cells, *ratios, f"{worst_error(x):.1e}"))
     columns = (
         *("shape", "format", "F.local_response_norm", "ours", "ours without compiler", "copying"),
         *("ours against torch's", "without compiler", "ours against copying", "largest relative error"),
     )
-    command = f"python -m benchmarks.speed.norm --threads {options.threads}"
-    save_result("norm", command, options.threads, markdown_table(columns, rows))
+    save_result(threads, markdown_table(columns, rows))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

@@ -16,34 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from benchmarks.harness.paths import PROJECT, TRAIN_SCRIPT
-from benchmarks.harness.report import markdown_table, save_result
+from benchmarks.harness.report import PROJECT, TRAIN_SCRIPT, markdown_table, save_result
 
 END, ALL = "end the process", "all"
 TRAIN = ("--recipe", "paper", "--batch-size", "16", "--max-steps", "1", "--log-every", "1")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure."""
-
-    rounds: int = 5
-    """Measured runs of each command."""
-    first: bool = False
-    """Measure the first start of train.py instead, and --compile."""
-
-
 def run_phases(cache: Path, command: str, *options: str | Path) -> dict[str, float]:
-    """Runs a command in a process of its own; returns the seconds of its phases, in order, and of the process's end.
-
-    Raises:
-        SystemExit: the command failed; with its message.
-    """
+    """Runs a command in a process of its own; returns the seconds of its phases, in order, and of the process's end."""
     started = time.time()
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "STARTED": str(started)}
     line = [sys.executable, "-m", "benchmarks.harness.startup_child", command, *map(str, options)]
@@ -58,9 +42,7 @@ def run_phases(cache: Path, command: str, *options: str | Path) -> dict[str, flo
 def table_of(runs: dict[str, list[dict[str, float]]]) -> str:
     """Returns a table: a row for each phase, a column for each command, medians in seconds."""
     phases = list(dict.fromkeys(phase for results in runs.values() for result in results for phase in result))
-    phases.sort(
-        key=lambda phase: ("end the process", "all").index(phase) if phase in ("end the process", "all") else -1
-    )
+    phases.sort(key=lambda phase: (phase in (END, ALL), phase == ALL))
     rows = []
     for phase in phases:
         cells = [[result[phase] for result in results if phase in result] for results in runs.values()]
@@ -77,20 +59,18 @@ def measure_phases(rounds: int) -> str:
         subprocess.run(train, env=environment, check=True, capture_output=True)  # decodes and compiles
         image = next((cache / "alexnet_torch/digits").glob("val/*/*.png"))
         commands: dict[str, Sequence[str | Path]] = {
-            "predict": (folder / "run", image),
-            "evaluate": (folder / "run", "--data", "digits", "--crops", "1"),
-            "train": (*TRAIN, "--output", "OUTPUT"),
+            "predict, 1 image": ("predict", folder / "run", image),
+            "evaluate, 355 images": ("evaluate", folder / "run", "--data", "digits", "--crops", "1"),
+            "train.py, first step of 16": ("train", *TRAIN, "--output"),
         }
-        runs: dict[str, list[dict[str, float]]] = {"predict": [], "evaluate": [], "train": []}
+        runs: dict[str, list[dict[str, float]]] = {title: [] for title in commands}
         for index in range(rounds + 1):
-            for name, options in commands.items():
-                output = folder / f"run-{index}"
-                given = [output if option == "OUTPUT" else option for option in options]
-                result = run_phases(cache, name, *given)
+            for title, (name, *options) in commands.items():
+                output = [folder / f"run-{index}"] if name == "train" else []
+                result = run_phases(cache, str(name), *options, *output)
                 if index:  # the first reads files that are not in memory yet
-                    runs[name].append(result)
-    titles = {"predict": "predict, 1 image", "evaluate": "evaluate, 355 images", "train": "train.py, first step of 16"}
-    return table_of({titles[name]: results for name, results in runs.items()})
+                    runs[title].append(result)
+    return table_of(runs)
 
 
 def time_to_first_report(cache: Path, *options: str) -> float:
@@ -123,12 +103,16 @@ def measure_first(rounds: int) -> str:
     return markdown_table(("seconds to the first report", "first time", "later"), rows)
 
 
-def main(options: Options) -> None:
-    """Measures and writes the result page."""
-    command = f"python -m benchmarks.speed.startup{' --first' if options.first else ''}"
-    table = measure_first(options.rounds) if options.first else measure_phases(options.rounds)
-    save_result("startup-first" if options.first else "startup", command, os.cpu_count() or 1, table)
+def main(rounds: int = 5, first: bool = False) -> None:
+    """Measures and writes the result page.
+
+    Args:
+        rounds: Measured runs of each command.
+        first: Measure the first start of train.py instead, and --compile.
+    """
+    table = measure_first(rounds) if first else measure_phases(rounds)
+    save_result(os.cpu_count() or 1, table, "-first" if first else "")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

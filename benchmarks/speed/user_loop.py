@@ -7,35 +7,21 @@ Each net is in a process of its own, channels_last, and their steps alternate. O
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 import tyro
 
-from benchmarks.harness.measure import median_times, peak_memory, time_call
-from benchmarks.harness.processes import Worker
+from benchmarks.harness.measure import alternate, peak_memory, time_call
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_step, torchvision_net
 
 OURS, TUNED, TORCHVISION = "AlexNet()", "AlexNet(), with reuse_freed_memory()", "torchvision's alexnet"
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to measure."""
-
-    batch_size: int = 64
-    """Images of 224 pixels in a step."""
-    threads: int = 2
-    """Threads of each process."""
-    rounds: int = 9
-    """Measured rounds."""
-
-
-def step_functions(name: str, options: Options) -> dict[str, Callable[[], object]]:
+def step_functions(name: str, batch_size: int, threads: int) -> dict[str, Callable[[], object]]:
     """Builds a contender in its own process; returns what can be measured there."""
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(threads)
     if name == TORCHVISION:
         net = torchvision_net()
     else:
@@ -45,30 +31,27 @@ def step_functions(name: str, options: Options) -> dict[str, Callable[[], object
         if name == TUNED:
             reuse_freed_memory()
         net = AlexNet().to(memory_format=torch.channels_last)
-    images = torch.randn(options.batch_size, 3, 224, 224).to(memory_format=torch.channels_last)
-    step = partial(plain_step(net), images, torch.arange(options.batch_size))
+    images = torch.randn(batch_size, 3, 224, 224).to(memory_format=torch.channels_last)
+    step = partial(plain_step(net), images, torch.arange(batch_size))
     return {"step": partial(time_call, step), "peak": peak_memory}
 
 
-def main(options: Options) -> None:
-    """Measures and writes the result page."""
-    workers = {name: Worker(partial(step_functions, name, options)) for name in (OURS, TUNED, TORCHVISION)}
-    times = median_times({name: partial(worker.call, "step") for name, worker in workers.items()}, options.rounds)
+def main(batch_size: int = 64, threads: int = 2, rounds: int = 9) -> None:
+    """Measures and writes the result page.
+
+    Args:
+        batch_size: Images of 224 pixels in a step.
+        threads: Threads of each process.
+        rounds: Measured rounds.
+    """
+    contenders = {name: partial(step_functions, name, batch_size, threads) for name in (OURS, TUNED, TORCHVISION)}
+    times, peaks = alternate(contenders, rounds, "step", "peak")
     rows = [
-        (
-            name,
-            f"{options.batch_size / times[name]:.1f}",
-            f"{times[TORCHVISION] / times[name]:.2f}",
-            f"{worker.call('peak'):.2f} GiB",
-        )
-        for name, worker in workers.items()
+        (name, f"{batch_size / time:.1f}", f"{times[TORCHVISION] / time:.2f}", f"{peaks[name][0]:.2f} GiB")
+        for name, time in times.items()
     ]
-    for worker in workers.values():
-        worker.close()
-    columns = ("net", "images/s", "against torchvision's", "peak memory")
-    command = f"python -m benchmarks.speed.user_loop --batch-size {options.batch_size} --threads {options.threads}"
-    save_result("user_loop", command, options.threads, markdown_table(columns, rows))
+    save_result(threads, markdown_table(("net", "images/s", "against torchvision's", "peak memory"), rows))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    tyro.cli(main)

@@ -1,6 +1,7 @@
-"""The placements that parallel benchmarks compare, and the processes of each."""
+"""The placements that parallel benchmarks compare, and the ranks of each, in processes of their own."""
 
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from alexnet_torch.data.augment import Crops
 from alexnet_torch.data.image_map import ImageMap, checksum
-from benchmarks.harness.measure import time_call
+from benchmarks.harness.measure import Functions, Worker, time_call
 from benchmarks.harness.our_step import our_rank_step
-from benchmarks.harness.processes import RankGroup
 
 ONE_PROCESS = "1 process"
 TOWER_RANKS = "2 tower ranks"
@@ -31,35 +31,70 @@ PLACEMENTS = {  # the value of --split, and the number of ranks
 CPU, READ_ALL, READ_HALVES = "CPU", "read all", "read halves"
 
 
+class RankGroup:
+    """The ranks of one contender, each in a process of its own.
+
+    Args:
+        make: picklable; called on each rank with (rank, world size, port), returns that rank's functions, among them
+            "step", which returns seconds.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, make: Callable[[int, int, int], Functions], world_size: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        self._workers = [Worker(partial(make, rank, world_size, port)) for rank in range(world_size)]
+
+    def second_step(self) -> float:
+        """Runs two steps and returns the second one's seconds: the system reclaims memory of processes that wait."""
+        self.largest("step")
+        return self.largest("step")
+
+    def results(self, name: str) -> list[float]:
+        """Calls a function on all ranks at the same time and returns their results."""
+        for worker in self._workers:
+            worker.start(name)
+        return [float(worker.result()) for worker in self._workers]
+
+    def largest(self, name: str) -> float:
+        """Calls a function on all ranks at the same time; returns the largest result."""
+        return max(self.results(name))
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for worker in self._workers:
+            worker.close()
+
+
 def start_ranks(name: str, batch: int) -> RankGroup:
-    """Starts the processes of a placement."""
+    """Starts the processes of a placement, of one thread each; the batch is of all ranks together."""
     split, size = PLACEMENTS[name]
-    return RankGroup(partial(rank_functions, split), size, batch)
+    return RankGroup(partial(rank_functions, split, batch), size)
 
 
-def rank_functions(split: str, rank: int, world_size: int, port: int, batch: int) -> dict[str, Callable[[], object]]:
+def rank_functions(split: str, batch: int, rank: int, world_size: int, port: int) -> dict[str, Callable[[], object]]:
     """Joins the process group as one rank with one thread; returns the functions that can be measured there."""
     set_rank(rank, world_size, port)
     torch.set_num_threads(1)
     step, ranks = our_rank_step(split, batch)
-    functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step), CPU: partial(_cpu_seconds, step)}
+
+    def cpu_seconds() -> float:
+        start = time.process_time()  # of all threads, without waiting
+        step()
+        return time.process_time() - start
+
+    functions: dict[str, Callable[[], object]] = {"step": partial(time_call, step), CPU: cpu_seconds}
     index, count = ranks.placement.partners
     if ranks.peers and count > 1:
         halves = np.array_split(np.arange(batch // (world_size // count)), count)
         rows, merge = np.concatenate(halves), partial(ranks.peers.all_gather_rows, what="the exchange of crops")
-        images = temporary_map(len(rows))
+        images = _temporary_map(len(rows))
         functions |= {
-            READ_ALL: partial(time_call, lambda: read_crops(images, rows)),
-            READ_HALVES: partial(time_call, lambda: merge(read_crops(images, halves[index]))),
+            READ_ALL: partial(time_call, lambda: _read_crops(images, rows)),
+            READ_HALVES: partial(time_call, lambda: merge(_read_crops(images, halves[index]))),
         }
     return functions
-
-
-def _cpu_seconds(work: Callable[[], object]) -> float:
-    """Returns the seconds that this process computes in a call, in all its threads, without its waiting."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def set_rank(rank: int, world_size: int, port: int) -> None:
@@ -69,14 +104,14 @@ def set_rank(rank: int, world_size: int, port: int) -> None:
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
 
-def read_crops(images: ImageMap, rows: np.ndarray) -> Tensor:
+def _read_crops(images: ImageMap, rows: np.ndarray) -> Tensor:
     """Returns uint8 crops (n, 224, 224, 3) of some rows of a map, cut as the loader does."""
     out = torch.empty((len(rows), 224, 224, 3), dtype=torch.uint8)
     images.read(rows, Crops(np.full(len(rows), 16), np.full(len(rows), 16), rows % 2 == 1), out.numpy())
     return out
 
 
-def temporary_map(n: int) -> ImageMap:
+def _temporary_map(n: int) -> ImageMap:
     """Returns a map of random images (n, 256, 256, 3), whose file has no name any more."""
     with tempfile.NamedTemporaryFile() as file:
         images = np.random.default_rng(0).integers(0, 256, (n, 256, 256, 3), np.uint8)
