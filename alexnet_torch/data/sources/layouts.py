@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def _samples(images: Sequence[Entry], folder: str) -> ClassSamples:
     samples, start = ClassSamples(), len(folder)
     samples.members = [entry[0] for entry in images]
     samples.names = [path[start:] for path in samples.members]
-    samples.places.extend(number for entry in images for number in entry[1:])
+    samples.places.extend(chain.from_iterable(entry[1:] for entry in images))
     return samples
 
 

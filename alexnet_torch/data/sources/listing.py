@@ -144,12 +144,13 @@ class Listing:
             folders, files, skipped = self.folder(here)
             for reason, name in skipped:
                 self.skipped.add(reason, here + name)
-            for name, *place in files:  # a million times: each microsecond here is a second at the start
-                path = here + name
-                if has_image_suffix(name) or ("." not in name and self._is_image(path, place)):
-                    found.append((path, *place))
+            for entry in files:  # a million times: each microsecond here is a second at the start
+                name = entry[0]
+                is_named = name[name.rfind(".") + 1 :].lower() in EXTENSIONS
+                if is_named or ("." not in name and self._is_image(here + name, entry[1:])):
+                    found.append((here + name, *entry[1:]))
                 else:
-                    self.skipped.add("no image", path)
+                    self.skipped.add("no image", here + name)
             for name in folders if deep else ():
                 below = f"{here}{name}/"
                 if self._is_ours(below):
@@ -160,7 +161,7 @@ class Listing:
                     waiting.append(below)
         return found
 
-    def _is_image(self, path: str, place: list[int]) -> bool:
+    def _is_image(self, path: str, place: Entry) -> bool:
         """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
         if self.zipped is None and place[0] <= 0:
             return False  # reading a file of /proc, which seems to be empty, may wait for ever

@@ -240,7 +240,9 @@ def make_source(
         made.append(SourceSplit(split, keys, labels, reader(members, np.concatenate(places))))
         all_members += members
         all_places += places
-    files = files or SourceFiles(all_members, *np.concatenate(all_places).T, begin=begin)
+    if files is None:
+        sizes, times = np.concatenate(all_places).T
+        files = SourceFiles(all_members, sizes, times, begin)
     seen: dict[str, str] = {}
     alike = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
     alike_notes = [
@@ -256,7 +258,7 @@ def make_source(
 def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) -> None:
     """Sorts samples as ImageFolder does: the files of a folder before those of its subfolders."""
     names = samples.names
-    split = [name.rpartition("/") for name in names] if any("/" in name for name in names) else names
+    split = [name.rpartition("/") for name in names] if "/" in "".join(names) else names
     order = sorted(range(len(names)), key=split.__getitem__)
     if order != list(range(len(names))):
         samples.names = names = [names[i] for i in order]
