@@ -5,7 +5,7 @@ from pathlib import Path
 from torchvision.models import AlexNet_Weights
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import read_lines, reading
+from alexnet_torch.files import read_lines
 from alexnet_torch.model.alexnet import empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import tower_devices
@@ -39,14 +39,14 @@ def import_model(
         if name is not None and name not in known:
             raise UserError(f"{option} {name}: there is no such one; choose from {', '.join(known)}")
     file = read_weight_file(path, key, image_size)
-    classes, classes_source = _class_names(classes_file, file)
+    classes, source = _class_names(classes_file, file.num_classes)
     notes = [f"{path}: {note}" for note in file.notes]
     if file.description is not None:
         if any(option is not None for option in (architecture, inputs, mean, image_size, key)):
             raise UserError(f"{path}: describes its own model; leave out all options but --output and --classes")
-        description = {**file.description, "classes": classes}
-        if classes_file is not None:
-            description.pop("names", None)  # those of the other classes
+        description = {**file.description, "classes": classes, "names": ()}
+        if classes_file is None:
+            description, source = file.description, "from the file"
         assert file.architecture is not None
         model = build_model(path, description, grouped_to_towers(file.weights, file.architecture.towers), ["cpu"])
     else:
@@ -71,7 +71,7 @@ def import_model(
         model = TrainedModel(net.eval(), classes, mean_image)
         notes.append(f"{path}: assumed to read {inputs} images, minus {mean_source}")
     net = model.net
-    size_and_classes = f"{net.image_size} pixels, {net.num_classes} classes ({classes_source})"
+    size_and_classes = f"{net.image_size} pixels, {net.num_classes} classes ({source})"
     return model, [f"{path}: architecture {net.architecture.name} at {size_and_classes}", *notes]
 
 
@@ -82,24 +82,19 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
         raise UserError(f"{file.path}: its network is {known.name}, not {name}; leave out --architecture")
     if file.image_size and image_size not in (None, file.image_size):
         raise UserError(f"--image-size {image_size}: {file.path} reads {file.image_size} pixels; leave it out")
-    fitting: list[tuple[Architecture, int]] = []
-    fewest: list[str] = []
+    tried: list[tuple[Architecture, int, list[str]]] = []
     for net in [known] if known else [PRESETS[name]] if name else PRESETS.values():
         # Caffe's networks, without padding before conv1, are meant for 227 pixels
         size = file.image_size or (224 if any(net.convs[0].padding) else 227)
         size = size if image_size is None else image_size
-        if not net.fits(size):
-            continue
-        mismatches = file.mismatches(
-            grouped_shapes(net, max(file.num_classes, net.towers), size), f"{net.name} at {size} pixels"
-        )
-        if not mismatches:
-            fitting.append((net, size))
-        elif not fewest or len(mismatches) < len(fewest):
-            fewest = mismatches
+        if net.fits(size):
+            shapes = grouped_shapes(net, max(file.num_classes, net.towers), size)
+            tried.append((net, size, file.mismatches(shapes, f"{net.name} at {size} pixels")))
+    fitting = [(net, size) for net, size, problems in tried if not problems]
     if not fitting:
-        reason = fewest[0] if fewest else f"{file.path}: no architecture reads images of {image_size} pixels"
-        raise UserError(f"{reason}; name another file, --architecture or --image-size")
+        too_small = [f"{file.path}: no architecture reads images of {image_size} pixels"]
+        fewest = min((problems for *_, problems in tried), key=len, default=too_small)
+        raise UserError(f"{fewest[0]}; name another file, --architecture or --image-size")
     if len(fitting) > 1:
         names = ", ".join(net.name for net, _ in fitting)
         raise UserError(
@@ -108,20 +103,14 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
     return fitting[0]
 
 
-def _class_names(option: Path | None, file: WeightFile) -> tuple[tuple[str, ...], str]:
+def _class_names(option: Path | None, count: int) -> tuple[tuple[str, ...], str]:
     """Returns the class names, and where they come from."""
     imagenet: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-    count = file.num_classes
     if option is not None:
         names = tuple(read_lines(option, "--classes"))
         if len(names) != count:
-            raise UserError(
-                f"--classes {option}: has {len(names)} names, but the network has {count} classes; name all"
-            )
+            raise UserError(f"--classes {option}: has {len(names)} names, but the network has {count} classes")
         return names, f"from {option}"
-    if file.description is not None:
-        with reading(file.path, "copy it again"):
-            return tuple(file.description["classes"]), "from the file"
     if count == len(imagenet):
         return tuple(imagenet), "assumed to be ImageNet's; --classes names others"
     return tuple(f"class {index}" for index in range(count)), "numbered; --classes names them"

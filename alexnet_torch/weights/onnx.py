@@ -63,10 +63,11 @@ def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> W
         else:  # of an Add node, (C, 1, 1); zeros where there is none
             outputs = len(weights[parameter_name(stage_of(name), "weight")])
             weights[name] = values[own].flatten() if own in values else torch.zeros(outputs)
-    logits, output = values[last].flatten(1)[0], values[graph.output[0].name].flatten(1)[0]
-    if not any(map(output.allclose, (logits, logits.softmax(0), logits.log_softmax(0)))):
-        raise ValueError("its output is neither the last layer's nor the softmax of it")
     file = WeightFile(path, weights, names, image_size=size)
+    logits, output = (values[name].flatten()[: file.num_classes] for name in (last, graph.output[0].name))
+    ends = (logits, logits.softmax(0), logits.log_softmax(0))
+    if output.shape != logits.shape or not any(map(output.allclose, ends)):
+        raise ValueError("its output is neither the last layer's nor the softmax of it")
     found = [(float((_logits(net, file, random) - logits).abs().max()), net) for net in _candidates(file)]
     if not found:
         return file  # whose shapes the caller compares

@@ -17,15 +17,14 @@ from alexnet_torch.weights.model_file import TrainedModel
 def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.Sequential:
     """Returns a copy of a network as an nn.Sequential of plain modules, for tools that use hooks or trace graphs.
 
-    The modules, in order, are each stage's layer and the operations after it, numbered as the stage: conv1, relu1,
-    norm1, pool1, conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8. A stage's output is that of
-    its last module before dropout. Maps have the channels of all towers, tower 0's first; a stage in which the towers
-    do not meet has groups. `pad1` comes before a convolution whose padding differs between its sides, as conv1's does
-    in the paper's network; `avgpool` is torchvision's adaptive pooling. No module works in place, and none runs twice.
+    The modules are each stage's layer and the operations after it, numbered as the stage: conv1, relu1, norm1, pool1,
+    conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8. A stage's output is that of its last module
+    before dropout. Maps have the channels of all towers; a stage in which the towers do not meet has groups. `pad1` is
+    the padding of a convolution whose sides differ, as in the paper's network; `avgpool` is torchvision's adaptive
+    pooling. No module works in place or runs twice.
 
-    The state dict is the grouped layout (`conv1.weight`, ...), as `export` writes it: conv1's weights contain the
-    architecture's `input_scale`. Parameters are copies on the first tower's device and of its type. The mode, `train`
-    or `eval`, is the network's.
+    The state dict is the grouped layout (`conv1.weight`, ...), as `export` writes it, with `input_scale` in conv1's.
+    Parameters are copies on the first tower's device and of its type. The mode is the network's.
 
     Args:
         net_or_model: the network; or a model, which has a mean image too.

@@ -193,6 +193,12 @@ def sigmoid_at_the_end(model: onnx.ModelProto) -> str:
     return "its output is neither the last layer's nor the softmax of it"
 
 
+def only_the_best_class(model: onnx.ModelProto) -> str:
+    model.graph.node.append(helper.make_node("ArgMax", [model.graph.output[0].name], ["best"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="best"))
+    return "its output is neither the last layer's nor the softmax of it"
+
+
 def unknown_operator(model: onnx.ModelProto) -> str:
     next(nodes(model, "Relu")).op_type = "NoSuchOperator"
     return "net.onnx: is damaged ("
@@ -214,7 +220,7 @@ def narrower(model: onnx.ModelProto) -> str:
 
 @pytest.mark.parametrize(
     "edit",
-    [alpha_times_10, mean_inside, sigmoid_at_the_end, unknown_operator, two_outputs, narrower],
+    [alpha_times_10, mean_inside, sigmoid_at_the_end, only_the_best_class, unknown_operator, two_outputs, narrower],
 )
 def test_a_graph_of_no_preset_is_refused(
     edit: Callable[[onnx.ModelProto], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
