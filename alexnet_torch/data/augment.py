@@ -51,11 +51,7 @@ def centre_crops(n: int, side: int, size: int) -> Crops:
 
 
 def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> None:
-    """Copies the crop at (top, left), then mirrored or not, of an image (S, S, 3) uint8.
-
-    Args:
-        out: (size, size, 3) uint8, contiguous, on the CPU.
-    """
+    """Copies the crop at (top, left), mirrored or not, of an image (S, S, 3) uint8 to `out`, (size, size, 3)."""
     size = len(out)
     out.numpy()[...] = image[top : top + size, left : left + size]
     if mirrored:

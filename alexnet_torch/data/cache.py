@@ -162,7 +162,8 @@ class CacheFolder:
             after = dict(zip(files.paths, np.stack([files.sizes, files.times], 1).tolist(), strict=True))
             changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
             added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
-            raise Stale(f"{added} files added, {removed} removed, {changed} changed since")
+            counts = f"{added} files added, {removed} removed, {changed} changed since"
+            raise Stale(counts if added or removed or changed else "files of the same names have other content")
         if facts != now:
             raise Stale("its classes differ")
 

@@ -99,21 +99,11 @@ def decode_file(path: Path, side: int) -> np.ndarray:
 
 
 def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
-    """Decodes the central square of an image, its shorter side scaled to `side` (paper, section 2).
+    """Returns the central square of an image file, its shorter side scaled to `side` (paper, section 2).
 
-    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is
-    applied. Decoding takes about a gigabyte at most.
-
-    Args:
-        content: an image file's, in any format.
-        side: side of the square, in pixels.
-        name: the file's, for the error message; its suffix does not matter.
-
-    Returns:
-        (side, side, 3) uint8.
-
-    Raises:
-        UnreadableImage: the content is no image, is truncated, is too large, or has pixels without a defined range.
+    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is applied. Decoding
+    takes about a gigabyte at most. Returns (side, side, 3) uint8; raises UnreadableImage with `name` if the content is
+    no image, is truncated, is too large, or has pixels without a defined range.
     """
     try:
         with Image.open(BytesIO(content)) as image:

@@ -25,15 +25,8 @@ logger = logging.getLogger(__name__)
 class ImageMap:
     """Decoded images in a file, (n, side, side, 3) uint8. Several threads may read it at the same time.
 
-    Args:
-        path: the file.
-        side: height and width of an image, in pixels.
-        checksums: of each image, (n,) uint64; each image is checked when it is read for the first time.
-        is_cache: whether the next start decodes the images again if the map is marked as damaged.
-
-    Raises:
-        OSError: the file cannot be opened.
-        ValueError: the file has another size.
+    Each image is compared with its checksum, (n,) uint64, when it is read for the first time. If `is_cache`, the next
+    start decodes all again after damage. A ValueError is raised if the file has another size.
     """
 
     def __init__(self, path: Path, side: int, checksums: np.ndarray, is_cache: bool = True) -> None:
@@ -57,16 +50,9 @@ class ImageMap:
         return np.array(self.pixels, dtype=dtype, copy=copy)
 
     def read(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> None:
-        """Copies crops of some images.
+        """Copies the crops of the images at `rows`, (n,) int64, to `out`, (n, size, size, 3) uint8, contiguous.
 
-        Args:
-            rows: (n,) int64, of the images in the map.
-            crops: of these images, in the same order.
-            out: (n, size, size, 3) uint8, contiguous.
-
-        Raises:
-            IndexError: a row or a crop is outside of the map.
-            UserError: the file was damaged or truncated after it was made.
+        Raises an IndexError if a row or a crop is outside of the map, a UserError if the file was damaged or truncated.
         """
         end = self.side - out.shape[1] + 1
         for values, limit in ((rows, len(self)), (crops.top, end), (crops.left, end)):

@@ -197,9 +197,6 @@ def decode_ahead(
         squares: (side, size) in pixels, of a decoded square and its centre crop; each file is read once for all.
         workers: threads or processes; one for each core by default.
         required_side: the height and width that every file must have; None: any.
-
-    Raises:
-        UserError: a worker process was killed.
     """
     if isinstance(images, SourceSplit):
         split = images

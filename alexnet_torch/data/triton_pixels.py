@@ -30,15 +30,8 @@ def subtract_kernel(
 
 
 def subtract(pixels: Tensor, positions: Tensor, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), of the type of the mean; see `subtract_mean`.
-
-    Args:
-        pixels: (N, H, W, 3) uint8.
-        positions: (N, 3) int64, contiguous: top and left of each crop, and 1 if it is mirrored.
-        mean: (S, S, 3), contiguous.
-        noise: (N, 3), contiguous, of the type of the mean; or None.
-        scale: factor of the result.
-    """
+    """Returns (N, H, W, 3), of the type of the mean; see `subtract_mean`. All are contiguous."""
+    # pixels (N, H, W, 3) uint8, positions (N, 3) int64 of `Crops.positions`, mean (S, S, 3), noise (N, 3)
     out, size = torch.empty(pixels.shape, dtype=mean.dtype, device=pixels.device), pixels.shape[1]
     constants = {"NOISE": noise is not None, "SCALE": scale, "BLOCK": triton.next_power_of_2(3 * size)}
     if len(pixels):

@@ -53,28 +53,20 @@ def map_ahead(
 def map_in_workers(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, in_flight: int
 ) -> Iterator[Result]:
-    """Yields a function's result for each task in order, from worker processes.
+    """Yields a picklable function's result for each task in order, from worker processes.
 
-    Args:
-        function: of a module, or a method of an object that can be pickled; each worker gets it once.
-        in_flight: tasks that are submitted before their results are consumed.
-
-    Raises:
-        UserError: a worker was killed, and the one in its place too.
+    Raises a UserError if a worker was killed, and the one in its place too.
     """
     own, connections, closed = threading.local(), list[socket.socket](), threading.Event()
-
-    def connect() -> None:
-        own.connection = _start_worker()
-        own.answers = own.connection.makefile("rb")
-        connections.append(own.connection)
-        own.connection.sendall(pickle.dumps(function))
 
     def call(task: Task) -> Result:  # in a thread for each worker
         for attempt in range(2):
             try:
                 if not hasattr(own, "answers"):
-                    connect()
+                    own.connection = _start_worker()
+                    own.answers = own.connection.makefile("rb")
+                    connections.append(own.connection)
+                    own.connection.sendall(pickle.dumps(function))
                 if closed.is_set():
                     raise EOFError
                 own.connection.sendall(pickle.dumps(task))

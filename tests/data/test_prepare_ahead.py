@@ -1,10 +1,7 @@
 """The command prepare: a map that is a data set of its own, without the originals and on another machine."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,6 @@ from alexnet_torch.data.sources.val_split import ValSplit
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images, make_run
 from tests.support.logged import logged
-from tests.support.paths import PROJECT
 from tests.support.test_sets import evaluate_json
 
 
@@ -206,21 +202,3 @@ def test_class_folders_are_divided_as_in_training(root: Path, tmp_path: Path) ->
     assert len(loaded.val.labels) == 6
     again = "prepare", photos, "--output", tmp_path / "map", "--image-size", "64", "--val-split", "0.25"
     assert "divided differently" in refused(*again, "--seed", "4")
-
-
-@pytest.mark.slow
-def test_kill_9_while_it_prepares_continues(tmp_path: Path) -> None:
-    root = make_images(tmp_path / "images", train=400, val=10, size=(200, 200))
-    line = [sys.executable, "-m", "alexnet_torch", "prepare", str(root), "--output", str(tmp_path / "map")]
-    code = "import alexnet_torch.data.cache_build as b; b.SAVE_SECONDS = 0; from alexnet_torch.cli import main; main()"
-    killed = subprocess.Popen([sys.executable, "-c", code, *line[3:]], cwd=PROJECT, env=os.environ | {"LANG": "C"})
-    while not (tmp_path / "map.partial/progress.npz").exists():
-        assert killed.poll() is None
-    killed.kill()
-    killed.wait()
-    done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert "continuing the interrupted" in done.stderr
-    expected = prepare(root, 256, str(tmp_path / "cache"))
-    loaded = prepare(tmp_path / "map", 256, "none")
-    assert np.array_equal(np.array(loaded.train.images), np.array(expected.train.images))
-    assert loaded.fingerprint == expected.fingerprint
