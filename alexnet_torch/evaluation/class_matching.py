@@ -58,17 +58,8 @@ def match_classes(
     WordNet IDs decide where both have them: names are ambiguous ("crane" and "maillot" occur twice in ImageNet), and
     each source spells them differently. A set whose classes are numbers, such as ImageNet-V2's folders 0 to 999, has
     ImageNet's standard indices, if the model has WordNet IDs and the set has no names for its numbers, as MNIST has.
-    Otherwise names decide, whatever their case.
-
-    Args:
-        model: the model's classes in the order of its logits, each by name or WordNet ID.
-        model_name: the model's, for messages.
-        test: the set's classes.
-        test_name: the set's, for messages.
-        names: what people call the model's classes, if that is not `model`.
-
-    Raises:
-        UserError: a class of the set is none of the model's, or could be several.
+    Otherwise names decide, whatever their case. `names` are what people call the model's classes, if not `model`; a
+    UserError with `model_name` and `test_name` says which of the set's classes are none of the model's, or several.
     """
     identities, own = model_identities(model), [each.identity for each in test]
     index_of = {identity: index for index, identity in enumerate(identities)}
@@ -89,7 +80,7 @@ def match_classes(
 
 
 def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name: str, test_name: str) -> None:
-    """Raises a UserError if classes with equal numbers have different names, as those of MNIST and Fashion-MNIST."""
+    # classes with equal numbers may have different names, as those of MNIST and Fashion-MNIST
     for name, each in zip(model, test, strict=True):
         both_named = each.identity not in (name, each.name)
         if each.identity.isdigit() and both_named and not set(_spellings(name)) & set(_spellings(each.name)):
@@ -127,11 +118,9 @@ def _normalised(name: str) -> str:
 
 def _is_name_of(name: str, standard: SourceClass) -> bool:
     """Returns whether a name is that of an ImageNet class, as torchvision, Keras and Caffe spell them."""
-    if name.startswith(standard.identity):
-        return True
     first, full, own = _normalised(standard.name.split(",")[0]), _normalised(standard.name), _normalised(name)
     # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
-    return own in (first, full) or own.startswith(f"{first} ")
+    return name.startswith(standard.identity) or own in (first, full) or own.startswith(f"{first} ")
 
 
 def _check(found: Sequence[set[int]], own: Sequence[str], model_name: str, test_name: str) -> None:

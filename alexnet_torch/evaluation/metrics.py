@@ -31,12 +31,7 @@ class EvalResult:
 
 
 def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Returns how many labels are not among the k most probable classes, as a 0-d integer tensor.
-
-    Args:
-        logits: (N, classes) logits or log-probabilities; with k classes or fewer the count is 0.
-        labels: (N,) int64.
-    """
+    """Returns how many labels (N,) are not among the k largest of logits (N, classes), as a 0-d integer tensor."""
     top_classes = logits.topk(min(k, logits.shape[1]), dim=1).indices  # (N, k)
     return (top_classes != labels[:, None]).all(dim=1).sum()
 
@@ -55,9 +50,8 @@ class Predictions:
 class Scores:
     """Sums of losses and errors over batches; and each image's prediction, where images have indices.
 
-    Args:
-        classes: (set classes,) int64, the model's class of each label, where labels are those of a test set. If it
-            lacks some of the model's classes, `among_set` has the scores among its own.
+    Where labels are those of a test set, `classes` (set classes,) int64 has the model's class of each. If some of the
+    model's classes are not there, `among_set` has the scores among the set's own.
     """
 
     def __init__(self, classes: Tensor | None = None) -> None:
@@ -109,14 +103,9 @@ class ConfusedPair(NamedTuple):
 
 
 class Confusion:
-    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes.
+    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes."""
 
-    Args:
-        predictions: for each image its label and class.
-        classes: (labels,) int64, the class that is right for each label: a test set may lack some of a model's.
-        model_classes: the number of the model's classes.
-    """
-
+    # classes: (labels,) int64, the class that is right for each label: a test set may lack some of a model's
     def __init__(self, predictions: Predictions, classes: np.ndarray, model_classes: int) -> None:
         self._shape, self._right = (len(classes), model_classes), classes[predictions.labels] == predictions.predicted
         self._labels, self._pairs = predictions.labels, predictions.labels * model_classes + predictions.predicted
@@ -148,12 +137,7 @@ class Confusion:
 def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
     """Returns the bounds of an error, as fractions: Wilson's score interval (1927) of 95% confidence.
 
-    It says how far an error measured on few images may be from that on all images of the kind. Unlike error ± two
-    standard errors it stays within 0..1 and is right for few images and for errors near 0.
-
-    Args:
-        wrong: how many images were wrong, 0 to `images`.
-        images: number of images, at least 1.
+    Unlike error ± two standard errors it stays within 0..1 and is right for few images and for errors near 0.
     """
     error, z2 = wrong / images, _Z * _Z / images
     centre = (error + z2 / 2) / (1 + z2)

@@ -45,7 +45,6 @@ def predict(
 
     Raises:
         UserError: a file is not an image, or the network's outputs for it are not finite; the message names it.
-            Earlier batches have been yielded by then.
     """
     given = _without_folders([images] if isinstance(images, str | PathLike | Image.Image | np.ndarray) else images)
     size, side, labels = model.net.image_size, len(model.mean), model.labels

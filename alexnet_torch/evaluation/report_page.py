@@ -19,13 +19,12 @@ from alexnet_torch.evaluation.metrics import Confusion, wilson_interval
 from alexnet_torch.evaluation.runs import duration, read_config, read_records, training_seconds
 from alexnet_torch.evaluation.scoring import Tested, score_validation_images, worst_images
 from alexnet_torch.files import atomic_write
-from alexnet_torch.recipes.settings import Settings, flag, options_of, resolve
+from alexnet_torch.recipes.settings import flag, resolve
 from alexnet_torch.run_folder import REPORT, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel
 
 _EVENTS = "report"  # a folder beside the run's events: TensorBoard follows only the newest file of a folder
 _DRAWN, _LISTED = 2000, 1000  # most classes of a picture, and of a table
-_OF_THE_FIRST_RUN = ("output", "resume")
 
 
 def write_report(
@@ -37,19 +36,8 @@ def write_report(
 ) -> Path:
     """Writes a run's page, and the confusion matrix and the worst images into its TensorBoard events.
 
-    Args:
-        run: the run's folder.
-        model: the run's best weights.
-        prepared: the images to test it on; without them the page says nothing about what it gets wrong.
-        output: the page; RUN/report.html by default.
-        tested: the model's test on these images, if it has been done.
-
-    Returns:
-        the page's file.
-
-    Raises:
-        UserError: config.json or metrics.jsonl is damaged.
-        OSError: a file cannot be written.
+    Without images and without a test that has been done, it says nothing about what the model, the run's best weights,
+    gets wrong. Returns the page's file, RUN/report.html by default.
     """
     if tested is None and prepared:
         tested = score_validation_images(model, prepared)
@@ -126,48 +114,32 @@ def _mistakes(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _settings(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings, the facts about the machine, and the commands that repeat the run."""
-    settings, hardware, changed = config["settings"], config.get("hardware", {}), changed_settings(config["settings"])
+    # a value of None or False is one that no option gives
+    settings = {name: value for name, value in config["settings"].items() if value not in (None, False)}
+    settings = {name: value for name, value in settings.items() if name not in ("output", "resume")}
+    named = {name: settings[name] for name in ("recipe", "ablation") if name in settings}
+    defaults = vars(resolve(named)[0])
+    changed = [n for n, value in settings.items() if n in ("data", "recipe") or value != defaults.get(n)]
     facts = {
         "devices": ", ".join(dict.fromkeys(config.get("devices", []))),
         "placement": config.get("placement"),
         "machine": config.get("machine"),
-        **{name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in hardware.items()},
+        **config.get("hardware", {}),
         "python": config.get("python"),
         **config.get("versions", {}),
         "commit of alexnet_torch": config.get("commit"),
     }
-    again = ["--output", f"{run}-again"]
-    words = [[flag(name)] if value is True else [flag(name), str(value)] for name, value in changed.items()]
-    repeated = [*train_program(config.get("processes", 1)), *(word for option in words for word in option), *again]
-    copied = [*train_program(), "--config", f"{run}/config.json", *again]
-    return {
-        "settings": [
-            (flag(name), value, name in changed)
-            for name, value in settings.items()
-            if name not in _OF_THE_FIRST_RUN and value not in (None, False)
-        ],
-        "facts": [(name, value) for name, value in facts.items() if value],
-        "commands": [shlex.join(repeated), shlex.join(copied)],
-    }
-
-
-def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that differ from the defaults of the run's recipe and ablation, by name."""
-    named = {name: settings[name] for name in ("recipe", "ablation") if settings.get(name) is not None}
-    defaults = vars(resolve(named)[0])
-    return {
-        name: value
-        for name in options_of(Settings)
-        if name in settings and name not in _OF_THE_FIRST_RUN
-        # a value of None or False is one that no option gives
-        if (value := settings[name]) not in (None, False) and (name in ("data", "recipe") or value != defaults[name])
-    }
-
-
-def train_program(processes: int = 1) -> list[str]:
-    """Returns the first words of a command that trains: train.py of this checkout, or the installed program."""
+    shown = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in facts.items()}
     is_checkout = (Path(__file__).parents[2] / "train.py").is_file()
-    if processes > 1:
-        torchrun = ["torchrun", f"--nproc_per_node={processes}"]
-        return [*torchrun, "train.py"] if is_checkout else [*torchrun, "-m", "alexnet_torch", "train"]
-    return ["python", "train.py"] if is_checkout else ["alexnet-torch", "train"]
+    program = ["python", "train.py"] if is_checkout else ["alexnet-torch", "train"]
+    again, copied = ["--output", f"{run}-again"], [*program, "--config", f"{run}/config.json"]
+    if (processes := config.get("processes", 1)) > 1:
+        script = ["train.py"] if is_checkout else ["-m", "alexnet_torch", "train"]
+        program = ["torchrun", f"--nproc_per_node={processes}", *script]
+    for name in changed:
+        program += [flag(name)] if settings[name] is True else [flag(name), str(settings[name])]
+    return {
+        "settings": [(flag(name), value, name in changed) for name, value in settings.items()],
+        "facts": [(name, value) for name, value in shown.items() if value],
+        "commands": [shlex.join([*command, *again]) for command in (program, copied)],
+    }

@@ -2,13 +2,13 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from alexnet_torch.errors import UserError
@@ -96,25 +96,14 @@ def score_test_set(
     skip_bad: bool = False,
     cache: str = "auto",
 ) -> SetScores:
-    """Scores models and their average on a test set, which is read and decoded once for all of them.
+    """Scores models, by name, of the same classes and their average on a test set, which is decoded once for all.
 
-    Args:
-        models: by name; of any architecture and image size, with the same classes.
-        test_set: with the same classes or some of them.
-        match: the set's classes among the models'.
-        crops: the numbers of crops to test with: of 1, 5 and 10, at most one besides 1.
-        real: ReaL labels to score by, too.
-        csv_file: for the predictions: of the average, if there are several models, over the most crops.
-        skip_bad: whether unreadable images are left out.
-        cache: where training may have stored the decoded images, as for `prepare`.
-
-    Raises:
-        UserError: an image cannot be read and must not be skipped, no image is left, a file cannot be written, or a
-            network's output is not finite.
+    A row for each image goes into `csv_file`: predictions of the average, if there are several models, over the most
+    of `crops`, which has at most one number besides 1. A UserError says which network's outputs are not finite.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
-    first, classes, skipped = networks[0], torch.from_numpy(match.indices), list[str]()
-    labels, most = first.labels, min(5, len(first.labels))
+    classes, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
+    most = min(5, len(labels))
     with _csv_writer(csv_file, most) as writer:
 
         def watch(batch: ImageBatch, log_probs: LogProbs) -> None:
@@ -149,7 +138,7 @@ def score_test_set(
 
     rows = [*names, f"average of {len(names)}"] if len(names) > 1 else names
     results = [result(name, n, each) for n in crops for name, each in zip(rows, scores[n], strict=True)]
-    return SetScores(test_set, first, match, results, skipped)
+    return SetScores(test_set, networks[0], match, results, skipped)
 
 
 @contextmanager
@@ -215,7 +204,7 @@ def _result_json(result: SetResult, classes: Sequence[str], model_classes: Seque
         values["mce"], values["mce_lacks"] = errors.mce, errors.missing
     confusion, cells = result.confusion, len(classes) * len(model_classes)
     values["class_images"] = confusion.images.tolist()
-    values["class_errors"] = [_finite(error) for error in confusion.class_errors().tolist()]
+    values["class_errors"] = [None if math.isnan(error) else error for error in confusion.class_errors()]
     values["most_confused"] = [
         {"class": classes[pair.label], "taken_for": model_classes[pair.predicted], "images": pair.images}
         for pair in confusion.most_confused()
@@ -225,8 +214,4 @@ def _result_json(result: SetResult, classes: Sequence[str], model_classes: Seque
 
 
 def _errors_json(errors: EvalResult) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in vars(errors).items()}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return {name: value if math.isfinite(value) else None for name, value in vars(errors).items()}

@@ -72,11 +72,7 @@ def find_corruptions(root: Path) -> list[tuple[str, str]]:
 def list_corruptions(
     root: Path, corruptions: Sequence[tuple[str, str]]
 ) -> tuple[Source, tuple[str, ...], np.ndarray, int | None]:
-    """Lists the images of all corruptions; returns the fields of a TestSet, with a group for each.
-
-    Raises:
-        UserError: two of them have different classes, or one is there twice.
-    """
+    """Lists the images of all corruptions; returns the fields of a TestSet, with a group for each."""
     names = [name for name, _ in corruptions]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
@@ -155,14 +151,8 @@ class CorruptionErrors:
 class RealLabels:
     """ReaL labels: for each ImageNet validation image all classes that are right; for some images, none.
 
-    Beyer et al., "Are we done with ImageNet?", 2020.
-
-    Args:
-        file: real.json of the repository google-research/reassessed-imagenet.
-        identities: the model's classes, in the order of its logits, by WordNet ID.
-
-    Raises:
-        UserError: the file is not ReaL's, or the model has other classes than ImageNet's 1,000.
+    Beyer et al., "Are we done with ImageNet?", 2020. The file is real.json of the repository
+    google-research/reassessed-imagenet; the identities are those of the model's classes, in the order of its logits.
     """
 
     IMAGES = 50_000
@@ -190,12 +180,7 @@ class RealLabels:
             self._number(name)
 
     def count(self, names: Iterable[str], predicted: np.ndarray) -> tuple[int, int]:
-        """Returns how many images have labels, and how many of these are predicted as none of them.
-
-        Args:
-            names: (n) files, such as "val/n01751748/ILSVRC2012_val_00000001.JPEG".
-            predicted: (n,) int64, indices into the logits.
-        """
+        """Returns how many of n files have labels, and how many of these are predicted (n,) as none of them."""
         images = wrong = 0
         for name, predicted_class in zip(names, self._standard[predicted].tolist(), strict=True):
             if labels := self._labels[self._number(name) - 1]:

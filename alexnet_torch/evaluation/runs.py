@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # they import torch, which the list of runs does not need
 
 logger = logging.getLogger(__name__)
 
-NO_DATA = "none"  # the value of --data for what needs no images
 _NUMBERS = ("epoch", "step", "loss", "top1_error")  # what every record has
 _LONGEST = 28  # characters of a setting in a table
 
@@ -44,16 +43,13 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 
 def read_records(run: Path) -> list[dict[str, Any]] | None:
-    """Returns the records in a run's metrics.jsonl, oldest first; None without the file, as for imported weights.
-
-    There is one for each report of training, each validation and each test. A last line without a newline is still
-    being written: it is left out.
-    """
+    """Returns the records of reports, validations and tests in metrics.jsonl, oldest first; None without the file."""
     path = run / METRICS
     if not path.exists():
         return None
-    lines, records = path.read_bytes().splitlines(keepends=True), []
-    for number, line in enumerate(lines if not lines or lines[-1].endswith(b"\n") else lines[:-1], 1):
+    *lines, _ = path.read_bytes().split(b"\n")  # a last line without a newline is still being written
+    records = []
+    for number, line in enumerate(lines, 1):
         with reading(f"{path}: line {number}", fix_of_damage(run, "restore the file")):
             record = json.loads(line)
             record |= {name: float(record[name]) for name in _NUMBERS}
@@ -76,18 +72,14 @@ def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
 
 
 def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "PreparedImages | None":
-    """Returns the images that a run was trained on, or those that `data`, a value of --data, names.
-
-    Returns None if they are unknown, as for imported weights, or `data` is "none". Raises a UserError if they have
-    other classes than the model.
-    """
+    """Returns the images that --data names, by default the run's; None if they are unknown, or --data is "none"."""
     from alexnet_torch.data.cache_build import prepare
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.classes import same_names
 
     settings = read_settings(run)
     data = data or settings.get("data")
-    if data is None or data == NO_DATA:
+    if data in (None, "none"):
         return None
     cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
     val_split, side = recorded_split(run, data), len(model.mean)
@@ -104,10 +96,7 @@ def differing_settings(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def same_but_seed(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Returns the names of the runs in groups that differ only in their seed, in the runs' order.
-
-    Runs of the same seed, too, and those whose settings are unknown, are groups of their own.
-    """
+    """Returns names of runs in groups that differ only in their seed; a run without settings is a group of its own."""
     groups: dict[str, list[str]] = {}
     for index, (name, settings) in enumerate(runs.items()):
         key = json.dumps(deciding(settings) | {"seed": None}, sort_keys=True)
@@ -137,22 +126,17 @@ def find_runs(folder: Path) -> list[RunSummary]:
     if not folder.is_dir():
         raise UserError(f"runs {folder}: no such folder; name the folder of your runs")
     runs = []
-    for run in sorted(_run_folders(folder)):
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in (CHECKPOINTS, TENSORBOARD) and name[0] != ".")
+        run = Path(parent)
         try:
-            settings = read_settings(run)
+            settings = read_settings(run) if CONFIG in files else {}
             if "recipe" in settings:  # otherwise another program's config.json
                 name = str(run.relative_to(folder)) if run != folder else run.name or str(run)
                 runs.append(_summarise(run, name, settings))
         except UserError as error:
             logger.warning("left out: %s", error)
     return runs
-
-
-def _run_folders(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in (CHECKPOINTS, TENSORBOARD) and not name.startswith(".")]
-        if CONFIG in files:
-            yield Path(parent)
 
 
 def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
@@ -210,10 +194,7 @@ def run_table(runs: Sequence[RunSummary]) -> str:
 
 
 def comparison_table(runs: Sequence[RunSummary]) -> str:
-    """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds.
-
-    The spread is the sample standard deviation; runs that are not done are counted, but not part of the mean.
-    """
+    """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds."""
     settings = {run.name: run.settings for run in runs}
     by_name = {run.name: run for run in runs}
     names = [name for name in differing_settings(settings) if name != "seed"]
@@ -232,9 +213,8 @@ def comparison_table(runs: Sequence[RunSummary]) -> str:
 
 
 def _mean_and_spread(errors: Sequence[float]) -> list[str]:
-    if not errors:
-        return ["", ""]
-    return [percent(statistics.fmean(errors)), f"± {statistics.stdev(errors):.2%}" if len(errors) > 1 else ""]
+    mean = percent(statistics.fmean(errors) if errors else None)
+    return [mean, f"± {statistics.stdev(errors):.2%}" if len(errors) > 1 else ""]
 
 
 def duration(seconds: float) -> str:

@@ -39,22 +39,14 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 
 
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
-    """Returns images minus the mean image, (n, 3, H, W) float on the network's first device.
-
-    The images are (n, H, W, 3) uint8, squares of the mean image's side or centre crops of these.
-    """
+    """Returns images minus the mean image, (n, 3, H, W) float on the network's first device."""
+    # images: (n, H, W, 3) uint8, squares of the mean image's side or centre crops of these
     mean = torch.from_numpy(model.mean).to(model.net.devices[0], torch.get_default_dtype())
     return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
 
 
 def cut_crops(images: Tensor, size: int, num_crops: int) -> Iterator[Tensor]:
-    """Yields each crop of all images, (n, 3, size, size), as in section 4.1 of the paper; the centre crop is first.
-
-    Args:
-        images: (n, 3, S, S) full images, after subtraction of the mean image, so that it is cut as they are.
-        size: height and width of a crop, in pixels.
-        num_crops: 1, the centre; 5, the centre and the four corners; 10, these and their mirror images.
-    """
+    """Yields the centre crop of images (n, 3, S, S), for 5 those of the corners, for 10 each with its mirror image."""
     last = images.shape[-1] - size
     corners = [(0, 0), (0, last), (last, 0), (last, last)] if num_crops > 1 else []
     for top, left in [(last // 2, last // 2), *corners]:
@@ -68,10 +60,7 @@ def cut_crops(images: Tensor, size: int, num_crops: int) -> Iterator[Tensor]:
 def log_probabilities(
     model: TrainedModel, images: Tensor, num_crops: int = 1, dtype: torch.dtype = torch.float64
 ) -> dict[int, Tensor]:
-    """Returns each image's log-probabilities (n, classes) of at least `dtype`, by the number of crops.
-
-    That is of the centre crop and, if `num_crops` > 1, of the crops' mean softmax; images as for `network_input`.
-    """
+    """Returns log-probabilities (n, classes) by the number of crops: of the centre, and of the crops' mean softmax."""
     log_probs = []
     for crop in cut_crops(network_input(model, images), model.net.image_size, num_crops):
         logits = model.net(crop)
@@ -80,12 +69,12 @@ def log_probabilities(
 
 
 def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
-    """Returns the logarithm of the mean probability: the paper averages probabilities, not logits."""
+    # the paper averages probabilities, not logits
     return torch.stack([*log_probs]).logsumexp(dim=0) - math.log(len(log_probs))
 
 
 def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
-    """Raises a UserError if a network's outputs (n, ...) for n images are not finite; it names the first such image."""
+    """Raises a UserError that names the first of n images for which a network's outputs (n, ...) are not finite."""
     if not bool(outputs.sum().isfinite()):
         bad = next((i for i, output in enumerate(outputs) if not bool(output.sum().isfinite())), 0)
         raise UserError(
@@ -103,16 +92,10 @@ def score(
     watch: Callable[[ImageBatch, LogProbs], None] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> dict[int, list[Scores]] | None:
-    """Scores models, and the average of several; all score a batch before the next one is read.
+    """Scores models of the same classes, and the average of several, with the centre crop and with `num_crops`.
 
-    Args:
-        models: of any architecture and image size, with the same classes.
-        batches: with images of each model's mean image's side, or for one crop of its image size.
-        num_crops: 1; or 5 or 10, which give the scores of the centre crop, too.
-        classes: as for `Scores`.
-        should_stop: called before each batch; the result is None if it returns True.
-        watch: called with each batch and what the models predict for it.
-        dtype: of the log-probabilities, at least.
+    All score a batch before the next one is read. `should_stop` is called before each: the result is None if it returns
+    True. `watch` is called with each batch and what the models predict. `classes` as for `Scores`.
     """
     count = len(models) + (len(models) > 1)
     scores = {n: [Scores(classes) for _ in range(count)] for n in sorted({1, num_crops})}
@@ -141,14 +124,7 @@ def evaluate(
     should_stop: ShouldStop = lambda: False,
     sum_counts: SumCounts = lambda counts: counts,
 ) -> EvalResult | None:
-    """Computes the loss and errors of a network in training, in evaluation mode, with the centre crop.
-
-    Args:
-        net: its training mode is restored afterwards.
-        loader: of the validation images.
-        should_stop: called before each batch; the result is None if it returns True.
-        sum_counts: adds up the counts of ranks that have different slices of each batch.
-    """
+    """Returns the loss and errors of a network in training on the validation images, with the centre crop."""
     model, training = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean), net.training
     batches = (ImageBatch({loader.image_size: b.images}, b.labels, None) for b in loader.epoch(0))
     try:
@@ -176,17 +152,7 @@ def score_validation_images(
     sum_counts: SumCounts = lambda counts: counts,
     workers: int | None = None,
 ) -> Tested | None:
-    """Tests a model on the validation images of its data set; returns None if `should_stop`.
-
-    Args:
-        model: in evaluation mode.
-        prepared: the images.
-        num_crops: as for `score`.
-        should_stop: as for `score`.
-        slices: index of this rank's slice of each batch, and number of slices.
-        sum_counts: adds up the counts of all slices.
-        workers: processes that decode images; one for each core by default.
-    """
+    """Tests a model on its validation images; a rank has a slice, (index, count), of each batch. None if stopped."""
     side = model.net.image_size if num_crops == 1 else prepared.side
     loader = Loader(prepared, "val", side, 64, workers=workers, slices=slices)
     count, hidden = loader.batches_per_epoch, slices[0] > 0 or None
@@ -213,14 +179,13 @@ class WrongImage:
 
 def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> list[WrongImage]:
     """Returns the images with a wrong prediction whose label has the lowest probability, the lowest first."""
-    p, names, size = tested.predictions, prepared.names, tested.model.net.image_size
-    wrong = np.flatnonzero(p.predicted != p.labels)
-    wrong = wrong[np.argsort(p.label_probability[wrong], kind="stable")][:most]
-    samples, worst = prepared.val.split.take(p.indices[wrong]), []
-    for batch in decode_ahead(samples, [(prepared.side, size)]):
-        for row, pixels in zip(batch.indices.tolist(), batch.crops[0], strict=True):
-            i = wrong[row]
-            label, predicted = names[p.labels[i]], names[p.predicted[i]]
-            numbers = float(p.label_probability[i]), float(p.probability[i])
-            worst.append(WrongImage(samples.keys[row], label, numbers[0], predicted, numbers[1], pixels))
-    return worst
+    of, names = tested.predictions, prepared.names
+    wrong = np.flatnonzero(of.predicted != of.labels)
+    wrong = wrong[np.argsort(of.label_probability[wrong], kind="stable")][:most]
+    samples = prepared.val.split.take(of.indices[wrong])
+    decoded = decode_ahead(samples, [(prepared.side, tested.model.net.image_size)])
+    pixels = [crop for batch in decoded for crop in batch.crops[0]]
+    labels = [(names[of.labels[i]], float(of.label_probability[i])) for i in wrong]
+    predicted = [(names[of.predicted[i]], float(of.probability[i])) for i in wrong]
+    columns = zip(samples.keys, labels, predicted, pixels, strict=True)
+    return [WrongImage(key, *label, *prediction, crop) for key, label, prediction, crop in columns]

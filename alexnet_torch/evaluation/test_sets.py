@@ -58,11 +58,7 @@ class TestSet:
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
-    """Returns how the runs' training divided a data set into training and validation images by --val-split.
-
-    Returns None if it is another set than they were trained on, or has validation images of its own. Raises a UserError
-    if the runs divided it in different ways, so that each was trained on some of the others' images.
-    """
+    """Returns how --val-split divided a set into the runs' training and validation images; None of any other set."""
     parts = {run: recorded_split(run, root) for run in runs}
     first, *others = parts
     for other in others:
@@ -75,15 +71,9 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
-    """Lists the images of a test set, without decoding any; beside val/, train/ is not needed and not listed.
+    """Lists, without decoding, the validation images of any source, of class folders alone, or ImageNet-C or a part.
 
-    Args:
-        root: a folder of class folders, or one with val/, or one that contains nothing but such a folder; ImageNet-C,
-            or one of its corruptions or severities; or any source, of which the validation images are taken.
-        val_split: how the models' training chose its validation images among the set's: only these are taken.
-
-    Raises:
-        UserError: there is nothing, or no validation images; the message says what is missing.
+    With `val_split`, these are the images of the set that the models' training held out.
     """
     if val_split:
         return TestSet(with_validation(open_source(root), val_split))
@@ -106,9 +96,6 @@ def image_batches(
     """Yields a set's images in every size that the models read, 64 at a time, with progress on a terminal.
 
     What training has stored is not decoded again. Messages about unreadable images are added to `skipped`.
-
-    Raises:
-        UserError: an image cannot be read, without `skip_bad`; or none can.
     """
     cropped, labels = test_set.cropped_side, test_set.split.labels
     sides = sorted({model.net.image_size if cropped else len(model.mean) for model in models})
@@ -136,11 +123,7 @@ def image_batches(
 
 
 def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[PreparedImages] | None:
-    """Returns a test set's decoded images of each side, if `--cache` has all of them; nothing is built.
-
-    A map is taken only if it is complete, and the files have not changed since. A prepared map is its own, and must
-    have the one side that is needed.
-    """
+    """Returns a test set's decoded images of each side, if --cache has all, complete and of the files of today."""
     if test_set.source.map_side is not None:
         return [open_map(test_set.source, side) for side in sides]
     home, prefix, stored = cache_folder(cache), cache_prefix(test_set.source.root), []
@@ -151,10 +134,7 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
             return None
         try:
             source = source or open_source(test_set.source.root)
-        except UserError:  # its training images have changed since: it is no data set for training any more
-            return None
-        try:
             stored.append(CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side).load(skip_bad=True))
-        except Stale:
+        except (Stale, UserError):  # files have changed since; perhaps it is no data set for training any more
             return None
     return stored if all(each.val.keys == test_set.split.keys for each in stored) else None
