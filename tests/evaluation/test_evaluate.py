@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
-from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
@@ -161,20 +160,6 @@ def test_crops_are_the_papers_ten() -> None:
         assert set(crops[5]) == set(expected[:5])
         assert crops[1] == expected[:1]
         assert crops[10][0] == expected[0]
-
-
-def test_ten_crops_read_an_image_and_subtract_the_mean_once(
-    models: list[TrainedModel], images: dict[int, PreparedImages], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subtracted = []
-
-    def counting(batch: torch.Tensor, *rest: object) -> torch.Tensor:
-        subtracted.append(len(batch))
-        return subtract_mean(batch, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("alexnet_torch.evaluation.scoring.subtract_mean", counting)
-    score(models, batches(images, 64), 10)
-    assert subtracted == [21, 21, 21]  # for three models
 
 
 def test_evaluation_stops_when_it_is_asked_to(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:

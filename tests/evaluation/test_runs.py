@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
-from alexnet_torch.evaluation.runs import differing_settings, duration, same_but_seed
+from alexnet_torch.evaluation.runs import duration
 from alexnet_torch.run_folder import claimed
 from tests.support.commands import run_cli, run_train
 from tests.support.folders import make_images
@@ -89,19 +89,6 @@ def test_runs_are_compared_over_seeds(tmp_path: Path) -> None:
     assert fast == ["0.02", "1", "30.00%", "30.00%", "30.00%", "29.00%"]
     spread = f"± {statistics.stdev(errors.values()):.2%}"
     assert slow == ["0.01", "3 + 1 not done", "21.00%", spread, "18.00%", "24.00%", "19.00%", spread]
-
-
-def test_only_runs_of_different_seeds_are_one_group() -> None:
-    runs: dict[str, dict[str, Any]] = {
-        "a": {"seed": 0, "lr": 1},
-        "b": {"seed": 1, "lr": 1, "output": "elsewhere"},
-        "again": {"seed": 0, "lr": 1},
-        "c": {"seed": 2, "lr": 2},
-        "unknown": {},
-        "also": {},
-    }
-    assert same_but_seed(runs) == [["a", "b"], ["again"], ["c"], ["unknown"], ["also"]]
-    assert differing_settings(runs) == ["seed", "lr"]
 
 
 def test_a_band_has_the_steps_of_all_seeds() -> None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from alexnet_torch.data.decode import decode_file
-from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, find_corruptions
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, CorruptionErrors
 from tests.support.commands import run_cli
 from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, write_image
 
@@ -93,18 +91,11 @@ def test_one_corruption_and_one_severity_are_found_by_their_folders(run: Path, t
     root = tmp_path / "imagenet-c"
     for severity in (2, 3):
         write_image(root / "snow" / str(severity) / WNIDS[5] / "1.png", severity, (224, 224))
-    assert [name for name, _ in find_corruptions(root)] == ["snow/2", "snow/3"]
-    assert [name for name, _ in find_corruptions(root / "snow")] == ["snow/2", "snow/3"]
-    assert [name for name, _ in find_corruptions(root / "snow" / "3")] == ["snow/3"]
-    assert find_corruptions(root / "snow" / "3" / WNIDS[5]) == []
+    for folder in (root, root / "snow"):
+        (both,) = evaluate_json(run, "--data", folder)["results"]
+        assert set(both["corruptions"]["snow"]) == {"mean", "2", "3"}
     one = evaluate_json(run, "--data", root / "snow/3")["results"][0]
     assert one["corruptions"]["snow"]["3"] == error_of(run, [root / "snow/3" / WNIDS[5] / "1.png"], [5])
-
-
-def test_an_image_of_its_own_size_is_decoded_unchanged(tmp_path: Path) -> None:
-    file = write_image(tmp_path / "1.png", 0, (224, 224))
-    with Image.open(file) as image:
-        assert np.array_equal(decode_file(file, 224), np.asarray(image))
 
 
 def test_networks_of_another_size_read_the_whole_crop(tmp_path: Path) -> None:
@@ -139,3 +130,17 @@ def refused(*arguments: str | Path) -> str:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()[-1:]
     return line
+
+
+def test_mce_is_the_mean_of_ratios_to_alexnets_errors_of_the_paper() -> None:
+    table = [88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8, 60.7]  # the paper's
+    assert [100 * error for error in ALEXNET_ERRORS.values()] == pytest.approx(table, abs=0.0501)
+    resnet = [80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77]  # ResNet-50's, relative, in %: mCE 76.7
+    means = {name: error * ce / 100 for (name, error), ce in zip(ALEXNET_ERRORS.items(), resnet, strict=True)}
+    errors = {name: {s: mean + 0.01 * (s - 3) for s in SEVERITIES} for name, mean in means.items()}
+    extra = CorruptionErrors({**errors, "speckle_noise": dict.fromkeys(SEVERITIES, 0.1)})
+    assert extra.mce == CorruptionErrors(errors).mce == pytest.approx(0.767, abs=0.002)  # from rounded ratios
+    assert extra.means["speckle_noise"] == pytest.approx(0.1)
+    del errors["snow"][3], errors["fog"]
+    assert CorruptionErrors(errors).mce is None
+    assert CorruptionErrors(errors).missing == ["snow/3", "fog"]
