@@ -289,5 +289,10 @@ def empty_network(
     """Returns a network of any weights, all of which must be loaded; drawing 61 million takes half a second."""
     net = AlexNet(architecture, num_classes, image_size, torch.device("meta"))
     for tower, device in zip(net.towers, devices, strict=True):
-        net.towers[tower].to_empty(device=device)
+        for module in net.towers[tower].modules():
+            for name, value in module.named_parameters(recurse=False):
+                # not to_empty, which imports sympy: a third of a second
+                module.register_parameter(
+                    name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype, device=device))
+                )
     return net

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,8 +18,7 @@ from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures.style import BLUE, ORANGE, SKY, VERMILLION, Axes, Figure, printable_name, styled
-from alexnet_torch.evaluation.predict import Prediction
-from alexnet_torch.evaluation.scoring import require_finite
+from alexnet_torch.evaluation.predict import Prediction, predict
 from alexnet_torch.randomness import random_generator
 from alexnet_torch.weights.model_file import TrainedModel
 
@@ -50,24 +51,22 @@ def find_examples(
     A file's class is its folder's name, if that is a class. The training images are read once, batch by batch.
     """
     classes = dict(zip(model.classes, model.labels, strict=True))
+    images: Sequence[Any] = files
     if files:
         crops, pixels = _decode(model, files)
         pictures = [Picture(str(f), classes.get(f.parent.name), each) for f, each in zip(files, pixels, strict=True)]
     elif prepared:
-        crops, pictures = _samples(model, prepared.val, choose_examples(prepared.val.labels, NUM_EXAMPLES, seed))
+        chosen = choose_examples(prepared.val.labels, NUM_EXAMPLES, seed)
+        crops, pictures = _samples(model, prepared.val, chosen)
+        images = [Image.open(BytesIO(prepared.val.split.read(index))) for index in chosen]
     else:
         return []
-    stages = model.net.architecture.stage_names[-2:]
-    features, logits = map(torch.from_numpy, stage_outputs(model, stages, crops).values())
-    require_finite(logits, [Path(picture.file) for picture in pictures])
-    probabilities, best = logits.softmax(dim=1).topk(min(5, len(model.classes)))
-    for picture, *pairs in zip(pictures, best.tolist(), probabilities.tolist(), strict=True):
-        top = zip(*pairs, strict=True)
-        picture.predictions = [
-            Prediction(label=model.labels[i], identity=model.classes[i], probability=p) for i, p in top
-        ]
+    for picture, (_, predictions) in zip(pictures, predict(model, images), strict=True):
+        picture.predictions = predictions
     if prepared:
-        blocks = _training_features(model, prepared, stages[0], batch_size)
+        stage = model.net.architecture.stage_names[-2]
+        features = torch.from_numpy(stage_outputs(model, [stage], crops)[stage])
+        blocks = _training_features(model, prepared, stage, batch_size)
         for picture, indices, distances in zip(
             pictures, *nearest_vectors(features, blocks, NUM_NEIGHBOURS), strict=True
         ):
