@@ -370,7 +370,8 @@ def _decode_remaining(target: CacheFolder, state: dict[str, Any], workers: int) 
             elif decoded - len(each.rows) < last <= decoded:
                 rate = (decoded - first) / max(now - started, 1e-9)
                 remaining = tqdm.format_interval((left - decoded) / rate)
-                logger.info(f"{rate:,.0f} images/s in {workers} processes: about {remaining} to go")
+                processes = "1 process" if workers == 1 else f"{workers} processes"
+                logger.info(f"{rate:,.0f} images/s in {processes}: about {remaining} to go")
             if now - saved_at > SAVE_SECONDS:
                 _save_progress(target.partial, state)
                 saved_at = now

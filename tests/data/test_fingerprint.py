@@ -1,4 +1,4 @@
-"""Data sets are the same if their images are, and runs and prepared folders made before are still taken."""
+"""Data sets are the same if their images are, whatever their names and forms."""
 
 import shutil
 import unicodedata

@@ -90,7 +90,7 @@ def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeyp
         r"--output .*map: 36 images of 73x73 pixels take 0\.00 GB of the \d+\.\d GB that are free", lines[1]
     )
     # the clock starts after 2 images; then 8 of them take 4 chunks, 2 s; 26 are left
-    assert lines[2] == "4 images/s in 1 processes: about 00:06 to go"
+    assert lines[2] == "4 images/s in 1 process: about 00:06 to go"
     assert lines[3].endswith(f"complete; it is a data set without the original images: --data {tmp_path / 'map'}")
     assert len(lines) == 4
 
