@@ -1,1 +1,1 @@
-"""Turns folders of images into batches: decoding, the prepared folder, crops, colour noise."""
+"""Turns folders of images into batches: decoding, the decoded cache, crops, PCA noise."""

@@ -67,13 +67,13 @@ def subtract_mean(
     scale: float = 1,
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds colour noise.
+    """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds PCA noise.
 
     Args:
         images: (N, H, W, 3) uint8, the crops, on any device.
         crops: their N positions.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
-        noise: (N, 3) colour noise for each image's RGB, on any device; see colour.py.
+        noise: (N, 3) PCA noise for each image's RGB, on any device; see pca_noise.py.
         scale: factor of the result.
         positions: of `crops.positions()`, on the device of the images, for a caller who sends them there with others.
 

@@ -37,7 +37,7 @@ class Batch:
     indices: np.ndarray  # (n,) positions of the samples in the split
     first_row: int  # position of the slice in the full batch
     batch_rows: int  # N, the number of rows of the full batch
-    colour_noise: Tensor | None = None  # (n, 3) float32, to add to each image's RGB
+    pca_noise: Tensor | None = None  # (n, 3) float32, to add to each image's RGB
     scale: float = 1.0  # factor of the images after that
 
 
@@ -117,7 +117,7 @@ class Loader:
             slice_images = self.merge(own_images) if self.merge else own_images
             result = Batch(slice_images, labels, crops[indices], indices, first_row, len(batch))
             if self.colour is not None and noise is not None:
-                result = replace(result, colour_noise=torch.from_numpy(noise[indices]), scale=self.colour.scale)
+                result = replace(result, pca_noise=torch.from_numpy(noise[indices]), scale=self.colour.scale)
             yield result
 
 

@@ -1,4 +1,4 @@
-"""PCA colour noise: along the principal components of the training pixels' RGB (paper, section 4.1)."""
+"""PCA noise: along the principal components of the training pixels' RGB (paper, section 4.1)."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ Convention = Literal["paper", "source"]
 
 @dataclass(frozen=True)
 class PCANoise:
-    """Colour noise for training images: each time an image is used, one vector is added to all its pixels.
+    """PCA noise for training images: each time an image is used, one vector is added to all its pixels.
 
     The vector is [p1 p2 p3] [a1 l1, a2 l2, a3 l3], with p_i the eigenvectors of the pixels' covariance,
     a_i ~ N(0, std), and l_i by convention:

@@ -110,11 +110,11 @@ class Recipe:
 
     @property
     def colour_name(self) -> str:
-        """The `--colour` name of this recipe's colour noise, one of COLOUR_NAMES."""
+        """The `--colour` name of this recipe's PCA noise, one of COLOUR_NAMES."""
         return self.colour.convention if self.colour else "none"
 
-    def colour_noise(self, name: str) -> PCANoise | None:
-        """Returns the colour noise for a `--colour` name, in the same epochs as this recipe's."""
+    def pca_noise(self, name: str) -> PCANoise | None:
+        """Returns the PCA noise for a `--colour` name, in the same epochs as this recipe's."""
         return None if name == "none" else replace(self.colour or PCANoise(), convention=cast(Convention, name))
 
 

@@ -199,7 +199,7 @@ def _loaders(
     if streamed and ranks.peers and placement.partners[1] > 1:
         merge = partial(ranks.peers.all_gather_rows, what="the exchange of decoded images")
         loader = partial(loader, partners=placement.partners, merge=merge)
-    mirror, colour = not settings.no_mirror, recipe.colour_noise(settings.colour)
+    mirror, colour = not settings.no_mirror, recipe.pca_noise(settings.colour)
     train_loader = loader("train", settings.image_size, settings.batch_size, settings.seed, mirror, colour)
     return train_loader, loader("val", settings.image_size, settings.batch_size)
 

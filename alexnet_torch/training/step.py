@@ -126,7 +126,7 @@ def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tenso
 
     Returns images (n, 3, H, W) float, labels (n,) int64 or, of the full batch, (N,), and the keys.
     """
-    pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.colour_noise  # (n, H, W, 3), (n, 3)
+    pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.pca_noise  # (n, H, W, 3), (n, 3)
     if mean.device.type == "cpu":
         return subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys
     small = [batch.labels, dropout_keys, torch.from_numpy(batch.crops.positions()), *([] if noise is None else [noise])]

@@ -72,15 +72,15 @@ def test_the_loader_gives_each_image_its_own_noise_only_in_training(prepared: Pr
     for batch_size in (8, 5):
         loader = Loader(prepared, "train", 20, batch_size, seed=3, colour=colour)
         for batch in [*loader.epoch(1), *loader.epoch(1, 2)]:
-            assert batch.colour_noise is not None
-            assert np.array_equal(batch.colour_noise.numpy(), noise_of_samples[batch.indices])
+            assert batch.pca_noise is not None
+            assert np.array_equal(batch.pca_noise.numpy(), noise_of_samples[batch.indices])
             assert batch.scale == 1 / 1.1
     for without_noise in (
         Loader(prepared, "train", 20, 8, seed=3, colour=colour).epoch(2),
         Loader(prepared, "val", 20, 8, seed=3, colour=colour).epoch(0),
         Loader(prepared, "train", 20, 8, seed=3).epoch(0),
     ):
-        assert all(batch.colour_noise is None and batch.scale == 1 for batch in without_noise)
+        assert all(batch.pca_noise is None and batch.scale == 1 for batch in without_noise)
     assert all(b.scale == 1 for b in Loader(prepared, "train", 20, 8, colour=PCANoise("paper")).epoch(0))
 
 

@@ -70,7 +70,7 @@ def test_each_recipe_gives_its_own_defaults() -> None:
             recipe.lr,
         )
         assert settings.no_mirror is not recipe.mirror
-        assert recipe.colour_noise(settings.colour) == recipe.colour
+        assert recipe.pca_noise(settings.colour) == recipe.colour
         assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}", settings.output)
 
 

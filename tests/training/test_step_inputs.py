@@ -27,7 +27,7 @@ def send_to_the_device() -> None:
 
     for noise in (False, True):
         given = batch(noise)
-        expected = subtract_mean(given.images, given.crops, MEAN, given.colour_noise, given.scale)
+        expected = subtract_mean(given.images, given.crops, MEAN, given.pca_noise, given.scale)
         mean = MEAN.to(pretend.DEVICE)
         pretend.COPIES.clear()
         images, labels, keys = step_inputs(given, KEYS, mean)
@@ -46,6 +46,6 @@ def test_a_device_gets_two_transfers(pretend_process: Executor) -> None:
 def test_on_the_cpu_nothing_is_copied(noise: bool) -> None:
     given = batch(noise)
     images, labels, keys = step_inputs(given, KEYS, MEAN)
-    assert torch.equal(images, subtract_mean(given.images, given.crops, MEAN, given.colour_noise, given.scale))
+    assert torch.equal(images, subtract_mean(given.images, given.crops, MEAN, given.pca_noise, given.scale))
     assert labels.data_ptr() == given.labels.data_ptr()
     assert keys.data_ptr() == KEYS.data_ptr()
