@@ -39,14 +39,21 @@ A row group can have all rows of its file; those of Hugging Face's imagenet-1k h
 
 
 class ParquetReader(ArchiveReader):
-    """Places are (file, row group, row in the group)."""
+    """Places are (file, row group, row in the group); rows of a group are best read in their order."""
 
     def read(self, index: int) -> bytes:
-        file, group, row = self.places[index].tolist()
+        number, group, row = self.places[index].tolist()
+        file, status = self.files[number], self.files[number].stat()  # a file that was replaced is opened again
         try:
-            return read_image(self.files[file], group, row)
+            with _reading(file):
+                image = _opened_group(file, group, status.st_mtime_ns, status.st_size).image(row)
+            if not image or not image["bytes"]:
+                fix = "write the file again with the images inside (datasets: embed_table_storage)"
+                raise UserError(f"{file}: row {row} of row group {group} has no bytes; {fix}")
         except UserError as error:
+            _opened_group.cache_clear()  # where an iterator goes on after an error is not defined
             raise UnreadableImage(self.location(index), str(error)) from error
+        return bytes(image["bytes"])
 
 
 def is_parquet_set(root: Path) -> bool:
@@ -121,11 +128,9 @@ def _named(
 
 def _is_imagenet(names: Sequence[str]) -> bool:
     """Returns whether names are those of ImageNet's 1,000 classes in order: sources spell some differently."""
-    firsts = [
-        [name.split(",")[0].strip().lower() for name in each]
-        for each in (names, (each.name for each in imagenet_classes()))
-    ]
-    return len(names) == 1000 and sum(map(str.__eq__, *firsts)) > 900
+    pairs = zip(names, imagenet_classes(), strict=False)
+    same = [name.lower().split(",")[0].strip() == each.name.lower().split(",")[0] for name, each in pairs]
+    return len(names) == 1000 and sum(same) > 900
 
 
 def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | None) -> None:
@@ -178,47 +183,21 @@ def _has_names(file: Path, opened: "ParquetFile") -> bool:
     return "path" in parts
 
 
-def read_image(file: Path, group: int, row: int) -> bytes:
-    """Returns the bytes of the image in a row; rows of a group are best read in their order."""
-    status = file.stat()  # a file that was replaced is opened again
-    return _opened_group(file, group, status.st_mtime_ns, status.st_size).read(row)
-
-
 class _RowGroup:
     """Reads the images of one row group: forward, and from its start again to go back."""
 
     def __init__(self, file: Path, group: int) -> None:
-        self._file, self._group = file, group
-        self._start()
+        self._start = lambda: _open(file).iter_batches(ROWS_READ, [group], ["image.bytes"], use_threads=False)
+        self._batches, self._first = self._start(), 0
+        self._images: Any = ()  # of rows from `first` on
 
-    def _start(self) -> None:
-        with _reading(self._file):
-            opened = _open(self._file)
-            self._batches = opened.iter_batches(ROWS_READ, [self._group], ["image.bytes"], use_threads=False)
-        self._first = 0
-        self._images: Any = ()  # of rows from `first` on, a column of pyarrow's
-
-    def read(self, row: int) -> bytes:
+    def image(self, row: int) -> Any:
         if row < self._first:
-            self._start()
+            self._batches, self._first, self._images = self._start(), 0, ()
         while row >= self._first + len(self._images):
-            try:
-                with _reading(self._file):
-                    batch = next(self._batches, None)
-                    if batch is None:
-                        raise ValueError(f"no row {row} in row group {self._group}")
-            except UserError:
-                self._start()  # where an iterator goes on after an error is not defined
-                raise
             self._first += len(self._images)
-            self._images = batch.column("image")
-        image = self._images[row - self._first].as_py()
-        if not image or not image["bytes"]:
-            raise UserError(
-                f"{self._file}: row {row} of row group {self._group} has no bytes; "
-                "write the file again with the images inside (datasets: embed_table_storage)"
-            )
-        return bytes(image["bytes"])
+            self._images = next(self._batches).column("image")
+        return self._images[row - self._first].as_py()
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data.sources.parquet import open_parquet_set, read_image
+from alexnet_torch.data.sources.parquet import open_parquet_set
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -33,9 +33,10 @@ def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.parquet", [b"old"], group=1)
-    assert read_image(tmp_path / "x.parquet", 0, 0) == b"old"
+    split = open_parquet_set(tmp_path / "x.parquet").split("val")
+    assert split.read(0) == b"old"
     write_rows(tmp_path / "x.parquet", [b"newer"], group=1)
-    assert read_image(tmp_path / "x.parquet", 0, 0) == b"newer"
+    assert split.read(0) == b"newer"
 
 
 def test_files_without_paths_and_names_are_read(tmp_path: Path) -> None:
@@ -51,8 +52,9 @@ def test_memory_is_that_of_a_page(tmp_path: Path) -> None:
     code = (
         "import pyarrow, sys\n"
         "from pathlib import Path\n"
-        "from alexnet_torch.data.sources.parquet import read_image\n"
-        "sizes = {len(read_image(Path(sys.argv[1]), 0, i)) for i in range(10_000)}\n"
+        "from alexnet_torch.data.sources.parquet import open_parquet_set\n"
+        "split = open_parquet_set(Path(sys.argv[1])).split('val')\n"
+        "sizes = {len(split.read(i)) for i in split.reader.storage_order()}\n"
         "print(sizes == {8000}, pyarrow.default_memory_pool().max_memory())"
     )
     done = subprocess.run(
