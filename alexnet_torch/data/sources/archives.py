@@ -29,15 +29,17 @@ Samples = dict[str, ClassSamples]
 """The samples of a split by class; places begin with the index of the file among all archives."""
 T = TypeVar("T")
 
+VERSION = 4
+"""Raised when the list of the same archives changes."""
 KEPT_SAMPLES = 10_000
 """Smaller sets are listed in a fraction of a second."""
 
 OF_TOTAL = re.compile(r"(.*?)(\d+)-of-(\d+)(\D*)")  # train-00000-of-00294.parquet
 NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")  # imagenet1k-train-0000.tar
+WEB_PAGE = "is a web page; download the file again, logged in if the site asks for it"
 STUBS = {
     b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself (git lfs pull)",
-    b"<!doctype html": "is a web page; download the file again, logged in if the site asks for it",
-    b"<html": "is a web page; download the file again, logged in if the site asks for it",
+    **dict.fromkeys((b"<!doctype html", b"<html"), WEB_PAGE),
 }
 """First bytes, in lower case, of what is often saved in the place of an archive."""
 
@@ -80,9 +82,10 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
     return built
 
 
-def is_worth_keeping(source: Source) -> bool:
-    """Returns whether the list of a source's samples is kept."""
-    return sum(map(len, source.splits)) >= KEPT_SAMPLES
+def kept_source(root: Path, files: Sequence[Path], build: Callable[[], Source]) -> Source:
+    """Returns the source that `build` makes of archives; a large one is kept until a file changes."""
+    key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
+    return remembered("indexes", key, build, lambda made: sum(map(len, made.splits)) >= KEPT_SAMPLES)
 
 
 def archive_source(

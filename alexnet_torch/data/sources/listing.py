@@ -63,11 +63,6 @@ def has_image_suffix(name: str) -> bool:
     return name[name.rfind(".") + 1 :].lower() in EXTENSIONS
 
 
-def has_both_splits(root: Path) -> bool:
-    """Returns whether a folder has train/ and val/: it is then read as that, whatever else lies beside them."""
-    return (root / "train").is_dir() and (root / "val").is_dir()
-
-
 class Listing:
     """The folders and files below a root. Folders are named relative to it and end in "/"; the root is "".
 

@@ -10,17 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_torch.data.decode import UnreadableImage
-from alexnet_torch.data.sources.archives import (
-    Samples,
-    archive_source,
-    by_wnid,
-    check_complete,
-    is_worth_keeping,
-    list_files,
-    remembered,
-)
+from alexnet_torch.data.sources.archives import Samples, archive_source, by_wnid, check_complete, kept_source
 from alexnet_torch.data.sources.classes import NAME_WITH_WNID, imagenet_classes
-from alexnet_torch.data.sources.listing import has_both_splits
 from alexnet_torch.data.sources.source import ArchiveReader, ClassSamples, Skipped, Source, SplitName
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_missing_package, reading
@@ -28,8 +19,6 @@ from alexnet_torch.files import explain_missing_package, reading
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-VERSION = 4
-"""Raised when the list of the same files changes."""
 PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")
 ROWS_READ = 16
 """Rows taken at a time. pyarrow decodes a page at a time, of up to 1,024 rows: 110 MB of ImageNet's JPEGs.
@@ -58,7 +47,7 @@ class ParquetReader(ArchiveReader):
 
 def is_parquet_set(root: Path) -> bool:
     """Returns whether a path is a parquet file, or a folder with such files of a split in it or in its data/."""
-    return not has_both_splits(root) and bool(_parts(root))
+    return bool(_parts(root))
 
 
 def open_parquet_set(root: Path) -> Source:
@@ -75,8 +64,7 @@ def open_parquet_set(root: Path) -> Source:
         "val": parts.get("val", []) + parts.get("test", []),
     }
     files = [file for of_split in archives.values() for file in of_split]
-    key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
-    return remembered("indexes", key, lambda: _list(root, archives, files, skipped), is_worth_keeping)
+    return kept_source(root, files, lambda: _list(root, archives, files, skipped))
 
 
 def _parts(root: Path) -> dict[str, list[Path]]:

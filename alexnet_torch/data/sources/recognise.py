@@ -55,12 +55,19 @@ def _open(root: Path, test: bool) -> Source:
 
 
 def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]:
-    """Returns the name of each form that a path has, and how to open it: by a few names, without reading data."""
+    """Returns the name of each form that a path has, and how to open it: by a few names, without reading data.
+
+    A folder with train/ and val/ is read as that: the archives beside them are what those were unpacked from.
+    """
+    found: list[tuple[str, Callable[[Path], Source]]] = []
+    if is_folder_set(root, test):
+        found.append(("folders of images", lambda root: open_folder_set(root, test)))
+    if (root / "train").is_dir() and (root / "val").is_dir():
+        return found
     forms: dict[str, tuple[bool, Callable[[Path], Source]]] = {
-        "folders of images": (is_folder_set(root, test), lambda root: open_folder_set(root, test)),
         "tars": (is_tar_set(root), open_tar_set),
         "parquet files": (is_parquet_set(root), open_parquet_set),
         "CIFAR's or MNIST's files": (is_torchvision_set(root), open_torchvision_set),
         "a prepared map": (is_prepared_map(root), open_prepared_map),
     }
-    return [(name, opened) for name, (is_one, opened) in forms.items() if is_one]
+    return found + [(name, opened) for name, (is_one, opened) in forms.items() if is_one]

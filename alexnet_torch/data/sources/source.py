@@ -86,11 +86,6 @@ class SourceSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def map_name(self) -> str:
-        """The name of the split's memory map in a prepared folder."""
-        return f"{self.name}.u8"
-
     def take(self, indices: np.ndarray) -> "SourceSplit":
         """Returns some of the samples, in that order."""
         keys = [self.keys[i] for i in indices.tolist()]

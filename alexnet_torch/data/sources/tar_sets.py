@@ -12,24 +12,14 @@ from pathlib import Path
 from tarfile import TarInfo
 from typing import Any
 
-from alexnet_torch.data.sources.archives import (
-    Samples,
-    archive_source,
-    by_wnid,
-    check_complete,
-    is_worth_keeping,
-    list_files,
-    remembered,
-)
+from alexnet_torch.data.sources.archives import Samples, archive_source, by_wnid, check_complete, kept_source
 from alexnet_torch.data.sources.classes import class_of_name, some, tells_class
-from alexnet_torch.data.sources.listing import has_both_splits, junk_path_reason, junk_reason
+from alexnet_torch.data.sources.listing import junk_path_reason, junk_reason
 from alexnet_torch.data.sources.source import ClassSamples, Skipped, Source, SplitName
 from alexnet_torch.data.sources.tar import TarReader, list_tar
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 
-VERSION = 4
-"""Raised when the list of the same archives changes."""
 BYTES = {"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160}
 """Sizes of the archives at image-net.org. Their MD5 would take minutes at each start."""
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -47,9 +37,7 @@ PEEKED = 20  # members that tell what an archive is
 
 def is_tar_set(root: Path) -> bool:
     """Returns whether a path is a tar, or a folder of tars for training or validation."""
-    if root.is_dir():  # the tars beside train/ and val/ are what those were unpacked from
-        return not has_both_splits(root) and any(_tars(root).values())
-    return root.name.lower().endswith(SUFFIXES)
+    return any(_tars(root).values()) if root.is_dir() else root.name.lower().endswith(SUFFIXES)
 
 
 def open_tar_set(root: Path) -> Source:
@@ -57,9 +45,7 @@ def open_tar_set(root: Path) -> Source:
     tars: dict[SplitName, list[Path]] = _tars(root) if root.is_dir() else {"train": [], "val": [root]}
     splits = {name: files for name, files in tars.items() if files}
     info = [root / INFO] if (root / INFO).is_file() else []
-    state = list_files(root, [*tars["train"], *tars["val"], *info]).digest()
-    key = f"{VERSION} {root} {root.resolve()} {state}"
-    return remembered("indexes", key, lambda: _list(root, splits), is_worth_keeping)
+    return kept_source(root, [*tars["train"], *tars["val"], *info], lambda: _list(root, splits))
 
 
 def _tars(root: Path) -> dict[SplitName, list[Path]]:

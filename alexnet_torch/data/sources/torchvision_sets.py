@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.data.sources.archives import Samples, archive_source
-from alexnet_torch.data.sources.listing import has_both_splits
 from alexnet_torch.data.sources.source import ArchiveReader, ClassSamples, Skipped, Source, SplitName
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
@@ -37,7 +36,7 @@ class PixelReader(ArchiveReader):
 
 def is_torchvision_set(root: Path) -> bool:
     """Returns whether a folder holds one of the sets, or is its own folder."""
-    return not has_both_splits(root) and bool(_find(root))
+    return bool(_find(root))
 
 
 def _find(root: Path) -> list[Path]:
