@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -15,32 +16,50 @@ from pathlib import Path
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, cache_home, explain_os_error, is_inside
 
-BUILD_ERRORS = (OSError, RuntimeError, subprocess.CalledProcessError, UserError)  # of building and of loading a library
 _FLAGS = ["-std=c++20", "-O3", "-march=native", "-fPIC", "-w"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from malloc.h
 _LARGEST_REUSED = 60 << 20  # bytes; reusing larger blocks, too, gains 2% more speed for 10% more memory
 
 LinkOptions = tuple[Sequence[str], Sequence[str]]  # for the compiler, and for the linker
+logger = logging.getLogger(__name__)
 
 
-def native_library(
+def load_compiled(
     source: Path,
+    what: str,
     flags: Sequence[str] = (),
     version: str = "",
     options: Callable[[], LinkOptions] = lambda: ((), ()),
-    before_build: Callable[[], None] = lambda: None,
-) -> Path:
-    """Returns the shared library of a C++ source, compiled if this machine's cache has no intact one.
+    announcement: str = "",
+) -> ctypes.CDLL | None:
+    """Returns the library of a C++ source, compiled on first use; None, after a line, where it cannot be compiled.
 
-    `version` is that of the libraries that it is linked with; `options` returns where they are, and is called, as
-    `before_build`, only before a build. Raises one of `BUILD_ERRORS`.
+    `what` it is: "the reader of crops is". `version` is that of the libraries that it is linked with; `options` tells
+    where they are. A build that takes long is announced.
     """
+    try:
+        return ctypes.CDLL(str(_library(source, flags, version, options, announcement)))
+    except (OSError, RuntimeError, subprocess.CalledProcessError, UserError) as error:
+        if isinstance(error, OSError) and is_inside(error, cache_home().parent):
+            cause = f"{explain_os_error(error)}; or set XDG_CACHE_HOME to a folder that only this user can write"
+        else:
+            lines = str(getattr(error, "stderr", None) or error).splitlines()
+            cause = next((line for line in lines if "error" in line), lines[0]).strip()
+        logger.warning("%s not compiled (%s): several times slower", what, cause)
+        return None
+
+
+def _library(
+    source: Path, flags: Sequence[str], version: str, options: Callable[[], LinkOptions], announcement: str
+) -> Path:
+    """Returns the file of the library: that in this machine's cache, or, if none is intact there, a new one."""
     folder, name = cache_home() / "native", f"{source.stem}-{_key(source, flags, version)}"
     for library in folder.glob(f"{name}-*.so"):
         if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
             return library
     compiler = _compiler()
-    before_build()
+    if announcement:
+        logger.warning(announcement)
     folder.mkdir(parents=True, exist_ok=True)
     compile_options, link_options = options()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -53,14 +72,6 @@ def native_library(
     library = folder / f"{name}-{_digest(content)}.so"
     atomic_write(library, lambda file: file.write(content))
     return library
-
-
-def build_failure(error: BaseException) -> str:
-    """Returns a line of one of `BUILD_ERRORS` that tells its cause."""
-    if isinstance(error, OSError) and error.filename is not None and is_inside(error, cache_home().parent):
-        return f"{explain_os_error(error)}; or set XDG_CACHE_HOME to a folder that only this user can write"
-    reason = str(getattr(error, "stderr", None) or error)
-    return next((line for line in reason.splitlines() if "error" in line), reason.partition("\n")[0]).strip()
 
 
 def _key(source: Path, flags: Sequence[str], version: str) -> str:

@@ -1,6 +1,5 @@
 """What the environment of a process may lack: a home folder, a user's name, torchrun's variables, a plain compiler."""
 
-import ctypes
 import pwd
 import re
 import shutil
@@ -14,6 +13,7 @@ from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from tests.support.commands import run_train
 from tests.support.folders import make_images
 from tests.support.paths import PROJECT
+from tests.support.permissions import permissions
 
 SOURCE = next((PROJECT / "alexnet_torch").rglob("gather.cpp"))
 
@@ -50,33 +50,33 @@ def test_without_a_home_folder_a_cache_can_be_named(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_folder_native_code_is_not_compiled_and_the_line_names_the_variable() -> None:
-    assert "set XDG_CACHE_HOME" in failure_to_compile(SOURCE)
+def test_without_a_home_folder_native_code_is_not_compiled_and_the_line_names_the_variable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert native.load_compiled(SOURCE, "it is") is None
+    assert "set XDG_CACHE_HOME" in caplog.text
 
 
-def failure_to_compile(source: Path, version: str = "") -> str:
-    with pytest.raises(native.BUILD_ERRORS) as raised:
-        native.native_library(source, version=version)
-    return native.build_failure(raised.value)
-
-
-def test_a_home_folder_that_cannot_be_written_is_named_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/proc")  # where nobody can create a folder, as in / of a container
-    text = failure_to_compile(SOURCE)
-    assert re.match(r"/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", text), text
-
-
-def test_a_cache_below_such_a_home_folder_is_named_with_both_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_home_folder_that_cannot_be_written_is_named_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/proc")
-    done = run_train("--data", make_images(tmp_path / "images"), "--recipe", "demo", "--output", tmp_path / "run")
+    monkeypatch.setenv("HOME", "/proc")  # where nobody can create a folder, as in / of a container
+    assert native.load_compiled(SOURCE, "it is") is None
+    assert re.search(r"\(/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", caplog.text)
+
+
+def test_a_cache_below_a_home_folder_that_cannot_be_written_is_named_with_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = short_run(tmp_path, steps=1)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with permissions(tmp_path / "home", 0o500):
+        done = run_train(*given, "--output", tmp_path / "run")
     assert done.returncode == 2
-    assert re.search(
-        r"--cache /proc/\.cache/.*: No such file.*; --cache DIR or XDG_CACHE_HOME names another folder", done.stderr
-    )
+    assert re.search(r"--cache .*/home/\.cache.*: Permission denied; .*name another path", done.stderr)
 
 
 @pytest.fixture
@@ -88,20 +88,34 @@ def small_source(tmp_path: Path) -> Path:
     return source
 
 
-def test_a_compiler_may_have_arguments(small_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def answer(source: Path, version: str = "") -> int | None:
+    library = native.load_compiled(source, "it is", version=version)
+    return None if library is None else int(library.answer())
+
+
+def test_a_compiler_may_have_arguments(
+    small_source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("CXX", f"env LANG=C '{shutil.which('c++') or shutil.which('g++')}'")  # like "ccache g++"
-    assert native.native_library(small_source).is_file()
+    assert answer(small_source) == 42
     monkeypatch.setenv("CXX", "nosuch-c++ -O1")
-    cause = "CXX names nosuch-c++, which is no command here; correct or unset it"
-    assert failure_to_compile(small_source, version="other") == cause
+    assert answer(small_source, "other") is None
+    assert "it is not compiled (CXX names nosuch-c++, which is no command here; correct or unset it)" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: bytes(len(content))])
-def test_a_damaged_library_is_compiled_again(damage: Callable[[bytes], bytes], small_source: Path) -> None:
+def test_a_damaged_library_is_compiled_again(
+    damage: Callable[[bytes], bytes], small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would end the process at every start."""
-    library = native.native_library(small_source)
-    library.write_bytes(damage(library.read_bytes()))
-    assert ctypes.CDLL(str(native.native_library(small_source))).answer() == 42
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert answer(small_source) == 42
+    (library,) = tmp_path.rglob("*.so")
+    content = library.read_bytes()
+    library.unlink()  # this process has it open
+    library.write_bytes(damage(content))
+    assert answer(small_source) == 42
+    assert content in [path.read_bytes() for path in tmp_path.rglob("*.so")]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet_torch.data.augment import Crops
 from alexnet_torch.errors import UserError
-from alexnet_torch.native import BUILD_ERRORS, build_failure, native_library
+from alexnet_torch.native import load_compiled
 
 DAMAGED = "damaged.txt"
 """The file by which a process that met damage tells the next start to decode the images again."""
@@ -141,10 +141,8 @@ def checksum(image: np.ndarray) -> int:
 @functools.cache
 def load_native() -> ctypes.CDLL | None:
     """Returns the compiled gather.cpp; None, after a line on stderr, if it cannot be compiled on this machine."""
-    try:
-        library = ctypes.CDLL(str(native_library(Path(__file__).parent / "native" / "gather.cpp")))
-    except BUILD_ERRORS as error:
-        logger.warning(f"the reader of crops is not compiled ({build_failure(error)}): it runs several times slower")
+    library = load_compiled(Path(__file__).parent / "native" / "gather.cpp", "the reader of crops is")
+    if library is None:
         return None
     for function in (library.gather, library.read_ahead):
         function.restype, function.argtypes = ctypes.c_int64, (*(ctypes.c_int64,) * 3, ctypes.c_void_p)

@@ -2,13 +2,12 @@
 
 import ctypes
 import functools
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from alexnet_torch.native import BUILD_ERRORS, LinkOptions, build_failure, native_library
+from alexnet_torch.native import LinkOptions, load_compiled
 
 _NORM, _DROPOUT = (Path(__file__).parent / "native" / name for name in ("response_norm.cpp", "dropout.cpp"))
 # without -ffast-math, which would lose the NaNs by which a run sees that it diverged
@@ -58,25 +57,17 @@ available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 @functools.cache
 def _load() -> ctypes.CDLL | None:
     """Returns the library of `dropout`, after loading both."""
-    try:
-        torch.ops.load_library(str(native_library(_NORM, _FLAGS, torch.__version__, _torch_options, _announce)))
-        library = ctypes.CDLL(str(native_library(_DROPOUT, _FLAGS)))
-    except BUILD_ERRORS as error:
-        print(
-            f"response normalisation and dropout are not compiled ({build_failure(error)}): "
-            "they run several times slower, in eager mode",
-            file=sys.stderr,
-        )
+    building = "compiling response normalisation and dropout for this machine, once"
+    what, of_torch = "response normalisation and dropout are", (torch.__version__, _torch_options)
+    norm = load_compiled(_NORM, what, _FLAGS, *of_torch, building)  # registers torch.ops.alexnet_torch
+    library = load_compiled(_DROPOUT, "dropout is", _FLAGS) if norm else None
+    if library is None:
         return None
     for name, argument in (("norm", 0), ("norm_backward", 1)):  # for torch.compile, which asks for shapes
         torch.library.register_fake(f"alexnet_torch::{name}", lambda *maps, at=argument: torch.empty_like(maps[at]))
     library.dropout.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 7, ctypes.c_double, ctypes.c_bool]
     library.dropout.restype = None
     return library
-
-
-def _announce() -> None:
-    print("compiling response normalisation and dropout for this machine, once", file=sys.stderr, flush=True)
 
 
 def _torch_options() -> LinkOptions:
