@@ -66,7 +66,7 @@ def test_a_home_folder_that_cannot_be_written_is_named_with_the_variable(
     assert re.search(r"\(/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", caplog.text)
 
 
-def test_a_cache_below_a_home_folder_that_cannot_be_written_is_named_with_the_option(
+def test_a_cache_below_a_home_folder_that_cannot_be_written_is_named_with_both_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = short_run(tmp_path, steps=1)
@@ -76,7 +76,10 @@ def test_a_cache_below_a_home_folder_that_cannot_be_written_is_named_with_the_op
     with permissions(tmp_path / "home", 0o500):
         done = run_train(*given, "--output", tmp_path / "run")
     assert done.returncode == 2
-    assert re.search(r"--cache .*/home/\.cache.*: Permission denied; .*name another path", done.stderr)
+    assert re.search(
+        r"--cache .*/home/\.cache.*: Permission denied; .*--cache DIR or XDG_CACHE_HOME names another folder",
+        done.stderr,
+    )
 
 
 @pytest.fixture
