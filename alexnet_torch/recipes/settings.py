@@ -118,7 +118,8 @@ class PlacementSettings:
     """Compute convolutions and matrix products in 16 bits, for GPUs; weights, normalisation and loss stay
     in 32 bits."""
     compile: Annotated[bool, Option(False)]
-    """Compile the network with torch.compile: about a minute at the first start, less at later ones."""
+    """Replay the step as a CUDA graph on one GPU; elsewhere compile the network with torch.compile, for about a
+    minute at the first start."""
 
 
 @dataclass(frozen=True)

@@ -72,16 +72,17 @@ def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dic
 
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raises a UserError if a checkpoint's key differs from the current run's; it names the first difference."""
+    differences = {
+        "architecture": "is of another architecture than --recipe and --ablation name",
+        "optimizer": "is of another optimizer than --recipe names",
+        "data set": "is of another data set than --data names",
+        "classes": "is of other classes than --data names",
+    }
     for name, value in current.items():
-        same = same_names(saved[name], value) if name == "classes" else saved.get(name) == value
-        if not same:
-            options = {"architecture": "--recipe and --ablation name", "optimizer": "--recipe names"}
-            other = "other classes" if name == "classes" else f"another {name}"
-            difference = f"the run is of {other} than {options.get(name, '--data names')}"
-            if name.startswith("--"):
-                difference = f"the run has {name} {saved.get(name)}, not {value}"
+        if not (same_names(saved[name], value) if name == "classes" else saved.get(name) == value):
+            difference = differences.get(name, f"has {name} {saved.get(name)}, not {value}")
             fix = "resume with the run's own settings, or start a new run in another folder"
-            raise UserError(f"--resume: {difference}; {fix}")
+            raise UserError(f"--resume: the run {difference}; {fix}")
 
 
 @dataclass
@@ -136,11 +137,10 @@ class Checkpoints:
 
     def _read(self, model: TrainedModel) -> tuple[str, dict[str, Any]] | None:
         folder = self.output / CHECKPOINTS
-        newest = load_newest_intact(folder)
-        if newest is None and list_checkpoints(folder):
-            raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
-        if newest is None:
+        if not list_checkpoints(folder):
             return None
+        if (newest := load_newest_intact(folder)) is None:
+            raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
         path, content = newest
         require_same_run(content["key"], self.key)
         _restore_metrics(self.output / METRICS, content)
