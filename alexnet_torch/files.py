@@ -82,7 +82,8 @@ def reading(file: Path | str, fix: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror or str(error) or type(error).__name__}; {fix}") from error
+        mend = fix if error.errno == errno.ENOENT else _FIXES.get(error.errno or 0, fix)  # it may be intact
+        raise UserError(f"{file}: {error.strerror or str(error) or type(error).__name__}; {mend}") from error
     except Exception as error:  # parsers raise almost anything on damaged files
         if isinstance(error, RunError) or describe_memory_error(error):
             raise

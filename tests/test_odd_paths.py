@@ -161,7 +161,7 @@ def test_a_foreign_file_in_a_checkpoints_place(kind: str, folder: Path, monkeypa
         path.unlink()
     digest = hashlib.sha256(saved.getvalue()).hexdigest()[:16]
     (checkpoints / f"step-00000001-{digest}.pt").write_bytes(saved.getvalue())
-    require_one_line(COMMANDS["resume"](folder), r"--resume: .*\.pt is no checkpoint of a run.*; move it elsewhere")
+    require_one_line(COMMANDS["resume"](folder), r"--resume: .*\.pt: is damaged .*; no code of it was run; move it elsewhere")
     assert not (folder / "payload-ran").exists()
 
 
