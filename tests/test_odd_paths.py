@@ -161,7 +161,8 @@ def test_a_foreign_file_in_a_checkpoints_place(kind: str, folder: Path, monkeypa
         path.unlink()
     digest = hashlib.sha256(saved.getvalue()).hexdigest()[:16]
     (checkpoints / f"step-00000001-{digest}.pt").write_bytes(saved.getvalue())
-    require_one_line(COMMANDS["resume"](folder), r"--resume: .*\.pt: is damaged .*; no code of it was run; move it elsewhere")
+    message = r"--resume: .*\.pt: is damaged .*; no code of it was run; move it elsewhere"
+    require_one_line(COMMANDS["resume"](folder), message)
     assert not (folder / "payload-ran").exists()
 
 
