@@ -2,19 +2,14 @@
 
 import re
 import subprocess
-import threading
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """Returns nvidia-smi's output.
-
-    Raises:
-        OSError: it is missing, or fails.
-    """
+    """Returns nvidia-smi's output; raises an OSError if it is missing, or fails."""
     done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise OSError(f"nvidia-smi {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[:200]}")
@@ -64,21 +59,28 @@ class Traffic:
 @contextmanager
 def counted_traffic(gpus: int) -> Iterator[Traffic]:
     """Counts what the first GPUs send in a `with` block; the yielded value is filled at its end."""
-    traffic, stopped = Traffic(), threading.Event()
+    traffic = Traffic()
     if not gpus:
         traffic.notes.append("no GPU")
         yield traffic
         return
-    sampler = threading.Thread(target=_sample_pcie, args=(traffic, stopped, gpus))
     before = _nvlink(traffic)
-    sampler.start()
-    try:
-        yield traffic
-    finally:
-        stopped.set()
-        sampler.join()
-        after = _nvlink(traffic)
-        traffic.nvlink = {gpu: after[gpu] - before.get(gpu, 0.0) for gpu in sorted(after) if gpu < gpus}
+    with tempfile.TemporaryFile("w+") as printed:
+        try:
+            sampler = subprocess.Popen(["nvidia-smi", "dmon", "-s", "t"], stdout=printed, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            traffic.notes.append(str(error))
+            sampler = None
+        try:
+            yield traffic
+        finally:
+            if sampler:
+                sampler.kill()
+                sampler.wait()
+            printed.seek(0)
+            traffic.pcie = {gpu: rate for gpu, rate in parse_pcie(printed.read()).items() if gpu < gpus}
+            after = _nvlink(traffic)
+            traffic.nvlink = {gpu: after[gpu] - before.get(gpu, 0.0) for gpu in sorted(after) if gpu < gpus}
 
 
 def _nvlink(traffic: Traffic) -> dict[int, float]:
@@ -90,16 +92,3 @@ def _nvlink(traffic: Traffic) -> dict[int, float]:
     if not counts and "no NVLink counters" not in traffic.notes:
         traffic.notes.append("no NVLink counters")
     return counts
-
-
-def _sample_pcie(traffic: Traffic, stopped: threading.Event, gpus: int) -> None:
-    while not stopped.is_set():
-        try:
-            rates = parse_pcie(nvidia_smi("dmon", "-s", "t", "-c", "1"))
-        except (OSError, subprocess.TimeoutExpired) as error:
-            traffic.notes.append(str(error))
-            return
-        for gpu, rate in rates.items():
-            if gpu < gpus:
-                traffic.pcie[gpu] = max(traffic.pcie.get(gpu, 0.0), rate)
-        time.sleep(0.5)

@@ -11,51 +11,30 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class Placement:
-    """A way to use a machine's GPUs.
-
-    Attributes:
-        gpus: how many it takes.
-        devices: the value of --devices; empty under torchrun, whose processes take the GPUs of their ranks.
-        processes: of torchrun; 0 without it.
-        split: the value of --split.
-    """
+    """A way to use a machine's GPUs."""
 
     name: str
-    gpus: int
-    devices: tuple[str, ...] = ()
-    processes: int = 0
-    split: str = "auto"
+    gpus: int  # how many it takes
+    devices: tuple[str, ...] = ()  # of --devices; empty under torchrun, whose processes take the GPUs of their ranks
+    processes: int = 0  # of torchrun; 0 without it
+    split: str = "auto"  # the value of --split
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The machine, and the sizes of all measurements.
+    """The machine, and the sizes of all measurements."""
 
-    Attributes:
-        kind: "cuda" or "cpu".
-        gpus: how many GPUs to use; on a CPU, how many to pretend.
-        batch: images in a step, for each GPU.
-        image_size: of the runs with the input path, in pixels; the steps alone always have 224.
-        steps: timed steps of the step alone, in each of 5 rounds.
-        images: training images of a run with the input path.
-        epochs: of that run; the first does not count.
-        precisions: of PRECISIONS.
-        compiled: whether to measure --compile too.
-        limit: seconds after which a measurement is given up.
-        tests: arguments of pytest that choose the tests of correctness.
-    """
-
-    kind: str
-    gpus: int
-    batch: int = 128
-    image_size: int = 224
-    steps: int = 30
-    images: int = 40_960
-    epochs: int = 4
+    kind: str  # "cuda" or "cpu"
+    gpus: int  # how many to use; on a CPU, how many to pretend
+    batch: int = 128  # images in a step, for each GPU
+    image_size: int = 224  # of the runs with the input path, in pixels; the steps alone always have 224
+    steps: int = 30  # timed steps of the step alone, in each of 5 rounds
+    images: int = 40_960  # training images of a run with the input path
+    epochs: int = 4  # of that run; the first does not count
     precisions: tuple[str, ...] = PRECISIONS
-    compiled: tuple[bool, ...] = (False, True)
-    limit: float = 900.0
-    tests: tuple[str, ...] = ()
+    compiled: tuple[bool, ...] = (False, True)  # whether to measure --compile too
+    limit: float = 900.0  # seconds after which a measurement is given up
+    tests: tuple[str, ...] = ()  # arguments of pytest that choose the tests of correctness
 
     def placements(self) -> list[Placement]:
         """Returns the placements that this many GPUs allow, those of few GPUs first."""

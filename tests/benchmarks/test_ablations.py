@@ -1,5 +1,4 @@
 import json
-import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -128,14 +127,3 @@ def test_a_diverged_training_is_a_result_and_a_failed_one_is_none(
     assert ablations.main(options) == status
     assert [result.top1_error for result in saved_results(options)] == ([None] if status == 0 else [])
     assert (why in capsys.readouterr().err) == (status == 1)
-
-
-def test_each_training_is_a_process_and_nets_that_continue_others_come_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda line, **_: ran.append(line[line.index("--nets") :]))
-    options = Options("photos", 1, (3, 5), ("sixth-conv-init", FULL), 2, tmp_path)
-    ablations.train_missing(options)
-    assert sorted(ran[:2]) == [["--nets", FULL, "--seeds", seed] for seed in "35"]
-    assert sorted(ran[2:]) == [["--nets", "sixth-conv-init", "--seeds", seed] for seed in "35"]

@@ -273,7 +273,7 @@ def test_a_list_of_files_gives_the_order_of_the_rows(
     assert f"  {images / 'val/none.png'}\n  {images / 'other.png'}" in error
     assert run_features(run_folder, images, "--files", listed, "--output", output, "--skip-bad") == 0
     assert json.loads((tmp_path / "f.json").read_text())["skipped"] == ["val/none.png", "other.png"]
-    for text, message in ((b"\n", "names no images"), (b"a\0b", "is no text")):
+    for text, message in ((b"\n", "names no images"), (b"a\0b", "is not UTF-8 text")):
         listed.write_bytes(text)
         assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
         assert f"--files {listed}: {message}" in capsys.readouterr().err
