@@ -89,7 +89,7 @@ def _run_command(phases: Phases, command: str, options: list[str]) -> None:
     cli, model_file = import_module("alexnet_torch.cli"), import_module("alexnet_torch.weights.model_file")
     phases.count("load the model", model_file, "load_model")
     if command == "predict":
-        phases.count("decode", import_module("alexnet_torch.evaluation.predict"), "centre_crop")
+        phases.count("decode", import_module("alexnet_torch.data.loader"), "decode_bytes")
     phases.count("compute", model_file.AlexNet, "forward")
     if status := cli.main([command, *options]):
         sys.exit(status)
