@@ -1,26 +1,42 @@
-"""Where this project's kernels for GPUs compute, which are written in Triton."""
+"""The one place that chooses what computes: our kernels in C++ or Triton, a formula, or torch's own operations."""
 
 import functools
-from importlib.util import find_spec
+import logging
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+logger = logging.getLogger(__name__)
 
-def takes_triton_kernels(x: Tensor) -> bool:
-    """Returns whether kernels in Triton can compute x: a GPU's tensor, with values, outside of torch.compile.
 
-    Elsewhere the formulas do, of which torch.compile makes such kernels itself.
+def choose_kernel(x: Tensor, cpp: Callable[[], bool] = lambda: False) -> Literal["C++", "Triton", "formula"]:
+    """Returns what computes x: our kernels in C++ on a CPU, if `cpp`, and in Triton on a GPU; else the formula.
+
+    torch.compile makes GPU kernels of the formulas itself.
     """
-    real = type(x) is Tensor or type(x) is nn.Parameter  # not a fake tensor, nor one that computes in its own way
-    return x.is_cuda and real and not torch.compiler.is_compiling() and _has_triton()
+    compiling = torch.compiler.is_compiling()
+    if not compiling and type(x) not in (Tensor, nn.Parameter):  # no values, or it computes in its own way
+        return "formula"
+    if x.is_cpu:
+        return "C++" if cpp() else "formula"
+    return "Triton" if x.is_cuda and not compiling and _triton_works() else "formula"
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _triton_works() -> bool:
+    """Returns whether Triton can launch kernels here: its driver needs a C compiler and Python's headers."""
+    try:
+        from triton.runtime.driver import driver
+
+        return driver.active is not None
+    except Exception as error:  # whatever a missing package, compiler or header raises
+        reason = str(error).partition("\n")[0]
+        logger.warning("normalisation, dropout and input run slower, without Triton's kernels: %s", reason)
+        return False
 
 
 def needs_plain_operations(*tensors: Tensor) -> bool:
@@ -31,7 +47,10 @@ def needs_plain_operations(*tensors: Tensor) -> bool:
     dispatch modes), a record of torch's own counts right and is the same for every batch size; but torch.compile
     takes the faster ones, which it knows.
     """
-    if torch.compiler.is_exporting() or _is_transformed(*tensors):
+    # torch.autograd.Function asks the same; there is no public function for it
+    transformed: bool = torch._C._are_functorch_transforms_active()
+    has_tangent = any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    if transformed or has_tangent or torch.compiler.is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False
@@ -41,10 +60,3 @@ def needs_plain_operations(*tensors: Tensor) -> bool:
         # torch.autograd's is_grads_batched: a backward pass for many gradients at once
         or any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
     )
-
-
-def _is_transformed(*tensors: Tensor) -> bool:
-    """Returns whether torch.func transforms what is computed, or a tensor has a forward-mode tangent."""
-    # torch.autograd.Function asks the same; there is no public function for it
-    active: bool = torch._C._are_functorch_transforms_active()
-    return active or any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_torch.kernel_choice import takes_triton_kernels
+from alexnet_torch.kernel_choice import choose_kernel
 from alexnet_torch.randomness import random_generator
 
 
@@ -86,7 +86,7 @@ def subtract_mean(
         return _subtract_per_image(images, crops, mean, noise, scale).permute(0, 3, 1, 2)
     if positions is None:
         positions = torch.from_numpy(crops.positions()).to(mean.device, non_blocking=True)
-    if not takes_triton_kernels(images):
+    if choose_kernel(images) != "Triton":
         return _subtract_per_batch(images, positions, mean, noise, scale).permute(0, 3, 1, 2)
     from alexnet_torch.data import triton_pixels  # here, because it imports Triton
 

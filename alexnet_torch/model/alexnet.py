@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
 from alexnet_torch.model.devices import Devices, tower_devices
 from alexnet_torch.model.dropout import DropoutKey, MaskPosition, dropout
-from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to, shard_sizes
+from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to
 from alexnet_torch.model.presets import preset
 from alexnet_torch.model.stage_operations import operations_after, relu_follows
-from alexnet_torch.model.tower import Tower, initialise, pad_asymmetric, stage_of, tower_of
+from alexnet_torch.model.tower import Tower, pad_asymmetric, stage_of, tower_of
 from alexnet_torch.randomness import random_key
 
 
@@ -34,7 +34,7 @@ class AlexNet(nn.Module):
             and returns logits. torch's default device by default. Later the parameters decide: `net.to(device)`
             moves all towers to one device.
         seed: seed of the initial weights; without one they are drawn from torch's generator.
-        exchange: the exchange between the towers; by default one that holds all towers.
+        exchange: the exchange between the towers; by default one that has all towers.
 
     Parameters are contiguous. Convolutions compute channels_last, which is faster on CPUs and on GPUs, for images in
     any memory format.
@@ -72,7 +72,7 @@ class AlexNet(nn.Module):
 
     @property
     def devices(self) -> list[torch.device]:
-        """The device of each tower that is local, which is that of its parameters."""
+        """The device of each local tower, which is that of its parameters."""
         return [tower.device for tower in self._local_towers()]
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -83,17 +83,10 @@ class AlexNet(nn.Module):
                 draws from torch's generator.
         """
         for tower in self._local_towers():
-            for stage_index, stage in enumerate(self.architecture.stages):
-                if stage.name not in tower:
-                    continue
-                generator = None
-                if seed is not None:
-                    generator = torch.Generator().manual_seed(random_key(seed, "init", tower.shard.tower, stage_index))
-                outputs = shard_sizes(self._output_channels(stage), self.architecture.towers)[tower.shard.tower]
-                initialise(tower.layer(stage.name), stage.init, generator, outputs, tower.local_rows(stage.name))
+            tower.reset_parameters(self.architecture, seed)
 
     def load_full_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copies the rows that are local from full parameters, given by name; other parameters do not change."""
+        """Copies the local rows of full parameters, given by name; other parameters do not change."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name in parameters:
@@ -103,7 +96,7 @@ class AlexNet(nn.Module):
         """Returns which rows of a tower's full parameter, such as `towers.1.fc7.bias`, are local."""
         tower = self.towers[str(tower_of(name))]
         assert isinstance(tower, Tower)
-        return tower.local_rows(stage_of(name))
+        return tower.local_rows[stage_of(name)]
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Returns logits (N, classes) on the first device.
@@ -114,14 +107,7 @@ class AlexNet(nn.Module):
         """
         keys = self._keys_by_tower(dropout) if dropout and self.training and self.architecture.dropout else None
         last = self.architecture.stage_names[-1]
-        return self._walk(images, last, keys, dropout.first_row if dropout else 0)
-
-    def compile_stages(self) -> None:
-        """Makes torch compile the walk over the stages; parameter names and results stay the same.
-
-        Copies and pickled networks are compiled again when they are used.
-        """
-        self._stages_compiled = True
+        return self._walk(images, (last,), keys, dropout.first_row if dropout else 0)[last]
 
     def features(self, images: Tensor, stage: str) -> Tensor:
         """Returns one stage's output of all towers together, on the first device.
@@ -134,9 +120,7 @@ class AlexNet(nn.Module):
         Raises:
             ValueError: there is no such stage; the message lists the stages.
         """
-        if stage not in self.architecture.stage_names:
-            raise ValueError(f"no stage {stage!r}; there are {', '.join(self.architecture.stage_names)}")
-        return self._walk(images, stage, None, 0)
+        return self.stage_outputs(images, (stage,))[stage]
 
     def stage_outputs(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
         """Returns the outputs of several stages, by name, from one pass; each is that of `features`, before dropout.
@@ -148,64 +132,58 @@ class AlexNet(nn.Module):
         Raises:
             ValueError: no stage is named, or one that does not exist; the message lists the stages.
         """
-        known, outputs = self.architecture.stage_names, dict[str, Tensor]()
-        if not stages or not set(stages) <= set(known):
-            raise ValueError(f"stages must be among {', '.join(known)}, not {', '.join(stages) or 'none'}")
-
-        def record(stage: str, xs: TowerTensors, channels: int) -> None:
-            if stage in stages:
-                outputs[stage] = self.exchange.gather_output(xs, channels, f"the output of {stage}")
-
-        self._run_stages(images, max(stages, key=known.index), None, 0, record)
-        return outputs
+        names = self.architecture.stage_names
+        if not stages or not set(stages) <= set(names):
+            raise ValueError(f"stages must be among {', '.join(names)}, not {', '.join(stages) or 'none'}")
+        return self._walk(images, tuple(stages), None, 0)
 
     def stage_weights(self, stage: str) -> list[Tensor]:
-        """Returns the weights of a stage that are local, one tensor for each tower, on its tower's device."""
+        """Returns a stage's local weights, one tensor for each tower, on its tower's device."""
         return [tower.layer(stage).weight for tower in self._local_towers(stage)]
 
-    def _local_towers(self, stage: str | None = None) -> list[Tower]:
-        """Returns the towers that are local, or those of them that have anything of a stage."""
-        towers = [tower for tower in self.towers.values() if isinstance(tower, Tower)]
-        return [tower for tower in towers if stage is None or stage in tower]
+    def compile_stages(self) -> None:
+        """Makes torch compile the walk over the stages; parameter names and results stay the same.
 
-    def _output_channels(self, stage: Conv | Linear) -> int:
-        """Returns how many channels all towers put out together in a stage."""
-        return stage.channels if isinstance(stage, Conv) else stage.width or self.num_classes
+        Copies and pickled networks are compiled again when they are used.
+        """
+        self._stages_compiled = True
 
     def dropout_keys(self, seed: int, step: int) -> Tensor:
-        """Returns the keys of a step's masks, (towers that are local, stages with dropout) int64, on the CPU."""
+        """Returns the keys of a step's masks, (local towers, stages with dropout) int64, on the CPU."""
         net, towers = self.architecture, self._local_towers()
         positions = [(tower.shard.tower, net.stage_names.index(stage)) for tower in towers for stage in net.dropout]
         keys = [random_key(seed, "dropout", step, *position) for position in positions]
         return torch.tensor(keys, dtype=torch.int64).view(len(towers), len(net.dropout))
 
     def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
-        """Returns for each tower that is local its keys (stages with dropout,) int64, on its device."""
+        """Returns for each local tower its keys (stages with dropout,) int64, on its device."""
         keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
         sent = {device: copied_to(device, keys) for device in dict.fromkeys(self.devices)}
         return [sent[device][row] for row, device in enumerate(self.devices)]
 
-    def _walk(self, images: Tensor, last: str, keys: list[Tensor] | None, first_row: int) -> Tensor:
+    def _local_towers(self, stage: str | None = None) -> list[Tower]:
+        """Returns the local towers, or those of them that have anything of a stage."""
+        towers = [tower for tower in self.towers.values() if isinstance(tower, Tower)]
+        return [tower for tower in towers if stage is None or stage in tower.local_rows]
+
+    def _walk(
+        self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
+    ) -> dict[str, Tensor]:
         """As `_run_stages`, compiled if asked for."""
         run_stages = _compiled_run_stages() if self._stages_compiled else AlexNet._run_stages
-        return run_stages(self, images, last, keys, first_row)
+        return run_stages(self, images, stages, keys, first_row)
 
     def _run_stages(
-        self,
-        images: Tensor,
-        last: str,
-        keys: list[Tensor] | None,
-        first_row: int,
-        record: Callable[[str, TowerTensors, int], None] | None = None,
-    ) -> Tensor:
-        """Returns the output of the stage named `last`, of all towers together, on the first device.
-
-        `record` gets each stage's name, outputs and channels of all towers together.
-        """
-        size, net, exchange = self.image_size, self.architecture, self.exchange
+        self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
+    ) -> dict[str, Tensor]:
+        """Returns the outputs of `stages` before dropout, each of all towers together, on the first device."""
+        size, net, exchange, outputs = self.image_size, self.architecture, self.exchange, dict[str, Tensor]()
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
-        images = _channels_last(images * net.input_scale if net.input_scale != 1 else images)
+        images = images * net.input_scale if net.input_scale != 1 else images
+        if not torch.compiler.is_exporting():  # an exported graph is not for this machine
+            # channels_last, whatever format the weights have; transposed, because vmap supports no memory formats
+            images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         xs = exchange.scatter(images, self.devices)
         channels = 3  # of all towers together
         for stage in net.stages:
@@ -215,22 +193,24 @@ class AlexNet(nn.Module):
                 xs, first_row = exchange.all_gather_rows(xs, first_row, stage.name)
             if stage is not net.stages[0]:  # every tower reads all of the images
                 xs = exchange.stage_inputs(xs, channels, stage)
-            with_relu = keys is not None and self._drops(stage.name) and relu_follows(stage, net)
-            xs = self._run_stage(stage, xs, activate=not with_relu)
-            channels = self._output_channels(stage)
-            if record is not None:
-                record(stage.name, xs, channels)
-            if stage is net.convs[-1] and stage.name != last and net.adaptive_pool is not None:
+            drops = self.training and stage.name in net.dropout and net.dropout_rate > 0
+            drops_with_relu = drops and keys is not None and relu_follows(stage, net)  # one kernel computes both
+            xs = self._run_stage(stage, xs, activate=not drops_with_relu)
+            channels = stage.channels if isinstance(stage, Conv) else stage.width or self.num_classes
+            if stage.name in stages:
+                outputs[stage.name] = exchange.gather_output(xs, channels, f"the output of {stage.name}")
+                if len(outputs) == len(set(stages)):
+                    break
+            if stage is net.convs[-1] and net.adaptive_pool is not None:
                 xs = [F.adaptive_avg_pool2d(x, net.adaptive_pool) for x in xs]
-            xs = self._apply_dropout(stage.name, xs, keys, first_row, with_relu)
-            if stage.name == last:
-                break
-        return exchange.gather_output(xs, channels, "the output")
+            if drops:
+                xs = self._apply_dropout(stage.name, xs, keys, first_row, drops_with_relu)
+        return outputs
 
     def _run_stage(self, stage: Conv | Linear, inputs: TowerTensors, activate: bool = True) -> TowerTensors:
         """Returns the towers' outputs of a stage: its layer, then the operations after it if `activate`."""
         if isinstance(stage, Conv):
-            shared = all(x is inputs[0] for x in inputs)  # then towers also shard one padded copy
+            shared = all(x is inputs[0] for x in inputs)  # then towers also share one padded copy
             padded = [pad_asymmetric(x, stage) for x in (inputs[:1] if shared else inputs)]
             inputs = padded * len(inputs) if shared else padded
         towers = self._local_towers(stage.name)
@@ -239,46 +219,26 @@ class AlexNet(nn.Module):
             xs = operation(xs, self.exchange)
         return xs
 
-    def _drops(self, stage: str) -> bool:
-        """Returns whether dropout follows a stage."""
-        return self.training and stage in self.architecture.dropout and self.architecture.dropout_rate > 0
-
     def _apply_dropout(
         self, stage: str, xs: TowerTensors, keys: list[Tensor] | None, first_row: int, relu: bool = False
     ) -> TowerTensors:
         net = self.architecture
-        if not self._drops(stage):
-            return xs
         if keys is None:
             return [F.dropout(x, net.dropout_rate) for x in xs]
-        index, dropped = net.dropout.index(stage), []
-        # hybrid ranks hold only a shard of a linear stage, in one of the towers
-        local = [(tower, key) for tower, key in zip(self._local_towers(), keys, strict=True) if stage in tower]
-        for (tower, tower_keys), x in zip(local, xs, strict=True):
-            position = MaskPosition(net.dropout_rate, tower_keys[index], first_row, tower.local_rows(stage).start)
-            dropped.append(dropout(x, position, relu))
-        return dropped
+        index, rate = net.dropout.index(stage), net.dropout_rate
+        rows = [tower.local_rows.get(stage) for tower in self._local_towers()]
+        # hybrid ranks have only a shard of a linear stage, in one of the towers
+        local = [(key[index], own.start) for key, own in zip(keys, rows, strict=True) if own is not None]
+        positions = [MaskPosition(rate, key, first_row, first_element) for key, first_element in local]
+        return [dropout(x, position, relu) for x, position in zip(xs, positions, strict=True)]
 
     def _replicate_for_data_parallel(self) -> NoReturn:
         """Refuses nn.DataParallel: its replicas would use the first slice's dropout masks for every slice."""
-        raise RuntimeError(
-            "AlexNet does not support nn.DataParallel; use DistributedDataParallel, or torchrun train.py"
-        )
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """Returns images (N, 3, H, W) channels_last: the convolutions then compute so, whatever format their weights have.
-
-    Written with transpositions, because vmap does not support memory formats. An exported graph is not for this
-    machine, and stays without them.
-    """
-    if torch.compiler.is_exporting():
-        return images
-    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        raise RuntimeError("AlexNet does not support nn.DataParallel; use DistributedDataParallel or torchrun train.py")
 
 
 @functools.cache
-def _compiled_run_stages() -> Callable[..., Tensor]:
+def _compiled_run_stages() -> Callable[..., dict[str, Tensor]]:
     """Returns the compiled walk, the same for all networks: stored in a network, copies would use its weights."""
     return torch.compile(AlexNet._run_stages)
 

@@ -1,4 +1,4 @@
-"""The native kernels: compiled for this machine on first use, and loaded from the cache from then on."""
+"""Our kernels for CPUs, in C++: compiled for this machine on first use, and loaded from the cache from then on."""
 
 import ctypes
 import functools
@@ -17,37 +17,9 @@ _FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 def available() -> bool:
     """Returns whether `torch.ops.alexnet_torch` and `dropout` have their kernels; the first call builds and loads them.
 
-    The build takes some ten seconds, once for each machine and version of torch. Where it fails, for example
-    without a compiler, a line on stderr gives the cause and what runs slower instead.
+    The build takes some ten seconds, once for each machine and version of torch.
     """
     return _load() is not None
-
-
-def dropout(
-    x: Tensor,
-    key: int,
-    first_row: int,
-    first_element: int,
-    threshold: int,
-    scale: float,
-    relu: bool,
-    gate: Tensor | None,
-) -> Tensor:
-    """Returns dropout of x (n, ...), contiguous, of float32 or float64; dropout.py has the formula.
-
-    Args:
-        key, first_row, first_element: of the mask.
-        threshold: the hash, 0..2^32 - 1, below which an element is dropped.
-        scale: the factor of the others.
-        relu: apply ReLU to x first.
-        gate: of the shape and type of x, contiguous: the result is 0 where it is 0 or less.
-    """
-    library, out = _load(), torch.empty_like(x)
-    assert library is not None
-    shape = (x.dtype == torch.float64, len(x), x.shape[1:].numel())
-    addresses = x.data_ptr(), None if gate is None else gate.data_ptr(), out.data_ptr()
-    library.dropout(*addresses, *shape, key, first_row, first_element, threshold, scale, relu)
-    return out
 
 
 # as torch.compiler.assume_constant_result does, which imports all of torch.compile: 1.3 s
@@ -56,7 +28,7 @@ available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _load() -> ctypes.CDLL | None:
-    """Returns the library of `dropout`, after loading both."""
+    """Returns the library of `dropout`, after loading both; None, after a line, where they cannot be built."""
     building = "compiling response normalisation and dropout for this machine, once"
     what, of_torch = "response normalisation and dropout are", (torch.__version__, _torch_options)
     norm = load_compiled(_NORM, what, _FLAGS, *of_torch, building)  # registers torch.ops.alexnet_torch
@@ -75,3 +47,16 @@ def _torch_options() -> LinkOptions:
 
     includes = [f"-isystem{path}" for path in cpp_extension.include_paths()]
     return includes, [f"-L{cpp_extension.TORCH_LIB_PATH}", "-ltorch_cpu", "-lc10"]
+
+
+def dropout(
+    x: Tensor, key: Tensor, row: int, element: int, threshold: int, scale: float, relu: bool, gate: Tensor | None
+) -> Tensor:
+    """Returns dropout of x (n, ...) of float32 or float64, contiguous as `gate` is; arguments as in `_compute`."""
+    library, out = _load(), torch.empty_like(x)
+    assert library is not None
+    assert gate is None or (gate.shape, gate.dtype) == (x.shape, x.dtype)
+    shape = (x.dtype == torch.float64, len(x), x.shape[1:].numel())
+    addresses = x.data_ptr(), None if gate is None else gate.data_ptr(), out.data_ptr()
+    library.dropout(*addresses, *shape, int(key), row, element, threshold, scale, relu)
+    return out

@@ -1,21 +1,20 @@
 """Devices of towers, from their names."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
 
 from alexnet_torch.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 Devices = str | torch.device | Sequence[str | torch.device]
 """One device for all towers, or a sequence with one for each, or with one for all."""
 
 
 def tower_devices(devices: Devices | None, towers: int) -> list[torch.device]:
-    """Returns one device for each tower; does not check that this machine has it.
-
-    Args:
-        devices: None for torch's default device: the CPU, unless `torch.set_default_device` or `with device:` says so.
-        towers: the number of towers.
+    """Returns one device for each tower, torch's default device for None; the machine may lack it.
 
     Raises:
         ValueError: the number of devices does not fit the towers, or a name is not that of a device.
@@ -23,19 +22,24 @@ def tower_devices(devices: Devices | None, towers: int) -> list[torch.device]:
     """
     if devices is None:
         return [torch.get_default_device()] * towers
-    named = [devices] if isinstance(devices, str | torch.device) else list(devices)
-    parsed = [_device(device) for device in named]
+    parsed = [_device(device) for device in ([devices] if isinstance(devices, str | torch.device) else devices)]
     if len(parsed) not in (1, towers):
         raise ValueError(f"devices: {len(parsed)} devices for {towers} tower(s); name one device, or one for each")
     return parsed if len(parsed) == towers else parsed * towers
 
 
-def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
-    """As `tower_devices`; checks that this machine has the devices, and that they are supported.
+def _device(name: object) -> torch.device:
+    if not isinstance(name, str | torch.device):
+        raise TypeError(f"devices: {name!r} is neither the name of a device nor a torch.device")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"devices: {name!r} is not a device; try cpu, cuda:0 or cuda:0,cuda:1") from error
+    return torch.device("cuda", 0) if device == torch.device("cuda") else device
 
-    Raises:
-        UserError: as `tower_devices`, or a device is missing on this machine or not supported.
-    """
+
+def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
+    """As `tower_devices`, for `--devices`; raises UserError also if a device is missing here or is not supported."""
     try:
         devices = tower_devices(names, towers)
     except ValueError as error:
@@ -53,14 +57,16 @@ def devices_or_default(names: Sequence[str] | None, towers: int) -> list[torch.d
     """As `checked_devices`; without names, the first GPU for all towers, or the CPU where there is no GPU."""
     if names:
         return checked_devices(names, towers)
-    return [torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers
+    return working([torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers)
 
 
-def _device(name: object) -> torch.device:
-    if not isinstance(name, str | torch.device):
-        raise TypeError(f"devices: {name!r} is neither the name of a device nor a torch.device")
+def working(devices: list[torch.device]) -> list[torch.device]:
+    """Returns the devices; or CPUs, with a line, if a GPU does not compute: its driver or itself may be too old."""
     try:
-        device = torch.device(name)
+        for device in dict.fromkeys(devices):
+            torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
-        raise ValueError(f"devices: {name!r} is not a device; try cpu, cuda:0 or cuda:0,cuda:1") from error
-    return torch.device("cuda", 0) if device == torch.device("cuda") else device
+        reason, built = str(error).partition("\n")[0], f"torch {torch.__version__}, built for CUDA {torch.version.cuda}"
+        logger.warning("no GPU is used: %s, cannot (%s)", built, reason)
+        return [torch.device("cpu")] * len(devices)
+    return devices

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.kernel_choice import needs_plain_operations, takes_triton_kernels
+from alexnet_torch.kernel_choice import choose_kernel, needs_plain_operations
 from alexnet_torch.model import cpu_kernels
 
 
@@ -33,7 +33,7 @@ class DropoutKey:
 
 
 class MaskPosition(NamedTuple):
-    """Identifies the mask of a part of a batch's activations; see `dropout_mask` for the values."""
+    """Identifies the mask of a slice of a batch's activations; see `dropout_mask` for the values."""
 
     rate: float
     key: Tensor
@@ -42,12 +42,9 @@ class MaskPosition(NamedTuple):
 
 
 def dropout(x: Tensor, position: MaskPosition, relu: bool = False) -> Tensor:
-    """Returns x or ReLU(x), with dropped elements 0 and the others multiplied by 1 / (1 - rate).
+    """Returns x (n, ...), or ReLU(x), with dropped elements 0 and the others multiplied by 1 / (1 - rate).
 
-    Args:
-        x: (n, ...), floating-point.
-        position: of these activations, with the key on the device of x.
-        relu: apply ReLU to x first, without the cost of another pass and another saved tensor.
+    The position's key is on the device of x. With ReLU there is no other pass, and no other saved tensor.
     """
     if torch.compiler.is_compiling() or needs_plain_operations(x):
         return _formula(x, position, relu)
@@ -78,16 +75,16 @@ class _Dropout(torch.autograd.Function):
 
 def _compute(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None = None) -> Tensor:
     """Computes dropout by the fastest implementation for x; the result is 0 where `gate` is 0 or less."""
-    rate, key, row, element = position
-    numbers = row, element, _threshold(rate), 1 / (1 - rate), relu
-    if x.is_cpu and type(x) is Tensor and cpu_kernels.available():
-        # an element is rounded once from 32 bits, as in torch's operations
-        return cpu_kernels.dropout(_widen(x), int(key), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
-    if takes_triton_kernels(x):
-        from alexnet_torch.model import triton_kernels  # here, because it imports Triton
+    chosen = choose_kernel(x, cpu_kernels.available)
+    if chosen == "formula":
+        return _formula(x, position, relu, gate)
+    # the threshold is the hash, 0..2^32 - 1, below which an element is dropped; the scale multiplies the others
+    numbers = *position[1:], _threshold(position.rate), 1 / (1 - position.rate), relu
+    if chosen == "C++":  # an element is rounded once from 32 bits, as in torch's operations
+        return cpu_kernels.dropout(_widen(x), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
+    from alexnet_torch.model import triton_kernels  # here, because it imports Triton
 
-        return triton_kernels.dropout(x.contiguous(), key, *numbers, gate)
-    return _formula(x, position, relu, gate)
+    return triton_kernels.dropout(x.contiguous(), *numbers, gate)
 
 
 def _formula(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None = None) -> Tensor:
@@ -105,7 +102,6 @@ def _widen(x: Tensor) -> Tensor:
 
 
 def _threshold(rate: float) -> int:
-    """Returns the hash below which an element is dropped."""
     return int(rate * 2**32)
 
 
@@ -124,19 +120,16 @@ def _mix(bits: Tensor) -> Tensor:
 def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int, first_element: int = 0) -> Tensor:
     """Returns which elements of a batch's activations to keep: True with probability 1 - rate.
 
-    The mask is a hash of (key, row in the global batch, element). So a part of the batch takes its rows of
+    The mask is a hash of (key, row in the global batch, element). So a slice of the batch takes its rows of
     the same mask, on any device, and other rows are never drawn.
 
     Args:
-        shape: (n, ...), the shape of the activations.
+        shape: (n, ...), the shape of the activations and of the mask.
         rate: probability of dropping an element.
         key: 0-d int64, non-negative, below 2^62: one for each step, tower and stage. A tensor, on the
             device of the mask, so that a compiled network is not compiled again at each step.
         first_row: index of the first of these rows in the global batch.
         first_element: index of the first of these elements in the tower's row.
-
-    Returns:
-        bool, of `shape`.
     """
     rows = torch.arange(first_row, first_row + shape[0], device=key.device)
     elements = torch.arange(first_element, first_element + shape[1:].numel(), device=key.device)

@@ -14,7 +14,7 @@ TowerTensors = list[Tensor]
 
 @dataclass(frozen=True)
 class Shard:
-    """The shard of a tower that a process holds: all its convolutions; all, one shard or none of its linear stages.
+    """The shard of a tower that a process has: all its convolutions; all, one shard or none of its linear stages.
 
     Attributes:
         tower: the tower's index, from 0.
@@ -33,16 +33,16 @@ def shard_sizes(total: int, shards: int) -> list[int]:
 
 
 class Exchange:
-    """Moves activations between the towers of one process.
+    """Moves activations between the towers of one process; with all of them on one device each move is a concatenation.
+
+    It remembers no device: a tensor is on its tower's device, which is that of the tower's parameters. In all methods
+    `channels` counts those of all towers together, and `stage` is the stage that reads the result, for messages.
 
     Args:
         towers: the architecture's number of towers.
 
     Attributes:
         shards: the shards of towers in this process.
-
-    An exchange remembers no device: a tensor is on its tower's device, which is that of the tower's parameters. With
-    all towers on one device every move is a concatenation.
     """
 
     def __init__(self, towers: int) -> None:
@@ -53,49 +53,30 @@ class Exchange:
         return [copied_to(device, images) for device in devices]
 
     def stage_inputs(self, xs: TowerTensors, channels: int, stage: Conv | Linear) -> TowerTensors:
-        """Gives each tower what a stage reads: all towers' channels, or only its own. Arguments as below."""
-        if stage.reads_all_towers:
-            return self.concat_towers(xs, channels, stage.name)
-        return self.keep_own_channels(xs, channels, stage.name)
+        """Gives each tower what a stage reads: all towers' channels, or only its own; (N, C, H, W) or (N, C) each."""
+        move = self.concat_towers if stage.reads_all_towers else self.keep_own_channels
+        return move(xs, channels, stage.name)
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Gives each tower the outputs of all towers, concatenated along channels.
-
-        Args:
-            xs: outputs of the stage before, (N, C, H, W) or (N, C) each.
-            channels: the channels of all towers together.
-            stage: the stage that reads them, for messages.
-        """
+        """Gives each tower the outputs of all towers, concatenated along channels."""
         del channels, stage
         if len(xs) == 1:
             return xs
-        joined: dict[torch.device, Tensor] = {}  # towers on one device use one copy
-        for device in (x.device for x in xs):
-            if device not in joined:
-                joined[device] = _concatenate(xs, device)
-        return [joined[x.device] for x in xs]
+        joined = {device: _concatenate(xs, device) for device in dict.fromkeys(x.device for x in xs)}
+        return [joined[x.device] for x in xs]  # towers on one device use one copy
 
     def keep_own_channels(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Gives each tower its own output, for a stage that reads no other tower. Arguments as above."""
+        """Gives each tower its own output, for a stage that reads no other tower."""
         del channels, stage
         return xs
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
-        """Gives the linear stages the rows of the batch that they compute.
-
-        Args:
-            xs: flattened maps (N, C) each.
-            first_row: the position of their first row in the global batch.
-            stage: the stage that reads them, for messages.
-
-        Returns:
-            the inputs of the first linear stage, and the position of their first row.
-        """
+        """Returns the rows (N, C) that the linear stages compute, and the position of the first in the global batch."""
         del stage
         return xs, first_row
 
     def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
-        """Concatenates all outputs along channels, on the first device. Arguments as for `concat_towers`."""
+        """Concatenates all outputs along channels, on the first device."""
         del channels, stage
         return xs[0] if len(xs) == 1 else _concatenate(xs, xs[0].device)
 

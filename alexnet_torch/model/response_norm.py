@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.kernel_choice import needs_plain_operations, takes_triton_kernels
+from alexnet_torch.kernel_choice import choose_kernel, needs_plain_operations
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import Norm
 
-Formula = Callable[..., Tensor]
 Pooling = tuple[int, int, bool]  # size, stride, ceil
 
 # elements of a map that are processed together on a CPU, by the formulas and before a pooling: the formulas are
@@ -54,8 +53,7 @@ def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int
         return F.max_pool2d(_plain_norm(x, norm, relu), size, stride, ceil_mode=ceil)
     if not (x.requires_grad and torch.is_grad_enabled()):  # only the backward pass needs the maxima's positions
         chunks = _dense(x).split(_chunk_images(x, _POOLED_ELEMENTS))
-        pooled = [F.max_pool2d(_normalise(chunk, norm, relu), size, stride, ceil_mode=ceil) for chunk in chunks]
-        return _joined(pooled)
+        return _joined([F.max_pool2d(_normalise(chunk, norm, relu), size, stride, ceil_mode=ceil) for chunk in chunks])
     return _ResponseNormPool.apply(_dense(x), norm, relu, (size, stride, ceil))[0]  # type: ignore[no-any-return]
 
 
@@ -88,8 +86,9 @@ class _ResponseNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         if _differentiated_again(grads[0], x):
-            return _plain_gradient(partial(_plain_norm, norm=ctx.norm, relu=ctx.relu), grads[0], x), None, None
-        return _gradient(grads[0], x, ctx.norm, ctx.relu), None, None
+            plain = partial(_plain_norm, norm=ctx.norm, relu=ctx.relu)
+            return torch.func.vjp(plain, x)[1](grads[0])[0], None, None
+        return _compute(_backward, "norm_backward", (grads[0], x), ctx.norm, ctx.relu), None, None
 
 
 class _ResponseNormPool(torch.autograd.Function):
@@ -105,13 +104,12 @@ class _ResponseNormPool(torch.autograd.Function):
         size, stride, ceil = pool
         # positions below 2^15 take a quarter of the bytes of torch's own int64; on a GPU that costs a launch more
         is_small = x.is_cpu and x.shape[2] * x.shape[3] < 1 << 15
-        dtype = torch.int16 if is_small else torch.int64
         pooled, positions = [], []
         for chunk in x.split(_chunk_images(x, _POOLED_ELEMENTS)):
             y = _normalise(chunk, norm, relu)
             maxima, indices = F.max_pool2d(y, size, stride, ceil_mode=ceil, return_indices=True)
             pooled.append(maxima)
-            positions.append(indices.to(dtype))
+            positions.append(indices.to(torch.int16 if is_small else torch.int64))
         return _joined(pooled), _joined(positions)
 
     @staticmethod
@@ -128,24 +126,17 @@ class _ResponseNormPool(torch.autograd.Function):
             return None, None, None, None
         if _differentiated_again(grad, x):
             plain = partial(_plain_norm_at, norm=ctx.norm, relu=ctx.relu, positions=positions.long())
-            return _plain_gradient(plain, grad, x), None, None, None
+            return torch.func.vjp(plain, x)[1](grad)[0], None, None, None
         size, stride, ceil = ctx.pool
 
-        def gradient(x: Tensor, positions: Tensor, grad: Tensor) -> Tensor:
+        def gradient(grad: Tensor, positions: Tensor, x: Tensor) -> Tensor:
             # this reads only the shape and format of the map that was pooled, which are those of x
             map_grad = torch.ops.aten.max_pool2d_with_indices_backward(
                 grad, x, [size, size], [stride, stride], [0, 0], [1, 1], ceil, positions.long()
             )
-            return _gradient(map_grad, x, ctx.norm, ctx.relu)
+            return _compute(_backward, "norm_backward", (map_grad, x), ctx.norm, ctx.relu)
 
-        images = _chunk_images(x, _POOLED_ELEMENTS)
-        if images >= len(x):
-            return gradient(x, positions, grad), None, None, None
-        out = torch.empty_like(x)
-        chunks = zip(*(batch.split(images) for batch in (out, x, positions, grad)), strict=True)
-        for out_chunk, *chunk in chunks:
-            out_chunk.copy_(gradient(*chunk))
-        return out, None, None, None
+        return _by_chunks(gradient, _POOLED_ELEMENTS, grad, positions, x), None, None, None
 
 
 def _differentiated_again(*tensors: Tensor) -> bool:
@@ -155,13 +146,8 @@ def _differentiated_again(*tensors: Tensor) -> bool:
     return again or needs_plain_operations(*tensors)
 
 
-def _plain_gradient(function: Callable[[Tensor], Tensor], grad: Tensor, x: Tensor) -> Tensor:
-    """Returns the gradient with respect to x of a function of plain operations, differentiable any number of times."""
-    gradient: Tensor = torch.func.vjp(function, x)[1](grad)[0]
-    return gradient
-
-
 def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    """Computes the norm in torch's own operations, differentiable any number of times."""
     a, settings = F.relu(x) if relu else x, (norm.window, norm.alpha, norm.beta, norm.k)
     if x.dtype in (torch.float32, torch.float64):  # an exported graph keeps conversions that change nothing
         return F.local_response_norm(a, *settings)
@@ -173,8 +159,15 @@ def _plain_norm_at(x: Tensor, norm: Norm, relu: bool, positions: Tensor) -> Tens
     return _plain_norm(x, norm, relu).flatten(2).gather(2, positions.flatten(2)).view(positions.shape)
 
 
+def _dense(x: Tensor) -> Tensor:
+    return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def _joined(chunks: list[Tensor]) -> Tensor:
-    """Concatenates chunks of a batch."""
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
@@ -184,43 +177,36 @@ def _chunk_images(x: Tensor, elements: int) -> int:
     return max(1, len(x) if all_together else elements // max(1, x[:1].numel()))
 
 
-def _dense(x: Tensor) -> Tensor:
-    return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+def _by_chunks(function: Callable[..., Tensor], elements: int, *batches: Tensor) -> Tensor:
+    """Calls a function on a few images at a time; its result has the shape and format of the last batch."""
+    x = batches[-1]
+    images = _chunk_images(x, elements)
+    if len(x) <= images:
+        return function(*batches)
+    out = torch.empty_like(x)
+    for out_chunk, *chunk in zip(*(batch.split(images) for batch in (out, *batches)), strict=True):
+        out_chunk.copy_(function(*chunk))
+    return out
 
 
 def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
     return _compute(_forward, "norm", (x,), norm, relu)
 
 
-def _gradient(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    """Returns the gradient with respect to x, from the gradient with respect to the result."""
-    return _compute(_backward, "norm_backward", (grad, x), norm, relu)
-
-
-def _compute(formula: Formula, kernel: str, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
+def _compute(formula: Callable[..., Tensor], kernel: str, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
     """Computes a formula of maps (N, C, H, W), the last of which is x, by the fastest implementation for x."""
-    x, compiling = maps[-1], torch.compiler.is_compiling()
-    real = compiling or type(x) is Tensor or isinstance(x, torch.nn.Parameter)  # not a fake tensor
-    if real and x.is_cpu and cpu_kernels.available():
+    x = maps[-1]
+    chosen = choose_kernel(x, cpu_kernels.available)
+    if chosen == "C++":
         native = getattr(torch.ops.alexnet_torch, kernel)
         out: Tensor = native(*map(_widen, maps), norm.window, norm.alpha, norm.beta, norm.k, relu)
         return out.to(x.dtype)
-    if takes_triton_kernels(x):
+    if chosen == "Triton":
         from alexnet_torch.model import triton_kernels  # here, because it imports Triton
 
-        on_gpu: Formula = triton_kernels.norm if kernel == "norm" else triton_kernels.norm_backward
+        on_gpu: Callable[..., Tensor] = getattr(triton_kernels, kernel)
         return on_gpu(*maps, norm, relu)
-    images = _chunk_images(x, _FORMULA_ELEMENTS)
-    if len(x) <= images:
-        return formula(*maps, norm, relu)
-    out = torch.empty_like(x)
-    for out_chunk, *chunks in zip(*(batch.split(images) for batch in (out, *maps)), strict=True):
-        out_chunk.copy_(formula(*chunks, norm, relu))
-    return out
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return _by_chunks(partial(formula, norm=norm, relu=relu), _FORMULA_ELEMENTS, *maps)
 
 
 def _window_sum(x: Tensor, window: int) -> Tensor:

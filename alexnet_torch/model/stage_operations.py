@@ -16,12 +16,9 @@ StageOperation = Callable[[TowerTensors, Exchange], TowerTensors]
 
 def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOperation]:
     """Returns the functions to call in order on the outputs of a stage's layer."""
-    names: tuple[Operation, ...] = ()
-    if isinstance(stage, Conv):
-        names = stage.after
-    elif stage is not net.linears[-1]:
-        names = (net.linear_activation,)
+    names: tuple[Operation, ...] = stage.after if isinstance(stage, Conv) else (net.linear_activation,)
     functions, operations = _functions(net, stage.name), []
+    names = () if stage is net.linears[-1] else names
     while names:
         count = max(count for count in range(1, len(names) + 1) if names[:count] in functions)
         operations.append(functions[names[:count]])
@@ -44,21 +41,17 @@ def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], Sta
         ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=ceil)),
         ("spatial_norm",): _by_tower(spatial_response_norm, norm=net.spatial_norm),
     }
-    if norm.across_towers:
-        return functions | {
-            ("norm",): partial(_norm_across_towers, norm=norm, relu=False, stage=stage),
-            ("relu", "norm"): partial(_norm_across_towers, norm=norm, relu=True, stage=stage),
-        }
-    return functions | {
-        ("norm",): _by_tower(response_norm, norm=norm, relu=False),
-        ("relu", "norm"): _by_tower(response_norm, norm=norm, relu=True),
-        ("norm", "pool"): _by_tower(response_norm_pool, norm=norm, relu=False, **pool),
-        ("relu", "norm", "pool"): _by_tower(response_norm_pool, norm=norm, relu=True, **pool),
-    }
+    for before, relu in (((), False), (("relu",), True)):
+        if norm.across_towers:
+            functions[*before, "norm"] = partial(_norm_across_towers, norm=norm, relu=relu, stage=stage)
+        else:
+            functions[*before, "norm"] = _by_tower(response_norm, norm=norm, relu=relu)
+            functions[*before, "norm", "pool"] = _by_tower(response_norm_pool, norm=norm, relu=relu, **pool)
+    return functions
 
 
 def _by_tower(function: Callable[..., Tensor], **settings: object) -> StageOperation:
-    return partial(_call_by_tower, partial(function, **settings))
+    return partial(_call_by_tower, partial(function, **settings))  # no lambda: networks are pickled
 
 
 def _call_by_tower(function: Callable[[Tensor], Tensor], xs: TowerTensors, exchange: Exchange) -> TowerTensors:

@@ -1,19 +1,26 @@
-"""One tower's layers, their initial weights, and the names of their parameters."""
+"""One tower's layers, their initial weights, and the names of their parameters: `towers.0.conv1.weight`.
+
+In the grouped layout of Caffe and torchvision, which has all towers in one tensor, the name is `conv1.weight`.
+"""
 
 import re
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
+from torch.overrides import TorchFunctionMode
 
+from alexnet_torch.kernel_choice import needs_plain_operations
 from alexnet_torch.model.architecture import Architecture, Conv, Init
 from alexnet_torch.model.exchange import Shard, shard_sizes
-from alexnet_torch.model.linear import FasterLinear
+from alexnet_torch.randomness import random_key
 
 
 class Tower(nn.Module):
-    """One tower's layers by stage name: its part of every stage's output channels.
+    """One tower's layers by stage name, with any weights.
 
     Args:
         architecture: the network's architecture.
@@ -21,20 +28,24 @@ class Tower(nn.Module):
         device: where to make its parameters.
         num_classes: outputs of all towers together.
         image_size: height and width of the images in pixels.
+
+    Attributes:
+        local_rows: by stage which of the tower's output channels, so which rows of its parameters, are local.
     """
 
     def __init__(
         self, architecture: Architecture, shard: Shard, device: torch.device, num_classes: int, image_size: int
     ) -> None:
         super().__init__()
-        self.shard = shard
-        self._local_rows: dict[str, slice] = {}
+        self.shard, self.local_rows = shard, dict[str, slice]()
+        self._outputs: dict[str, int] = {}  # of all shards of the tower together
         towers, channels, own_channels = architecture.towers, 3, 3  # of all towers' input; of this one's: all images
         for conv in architecture.convs:
             inputs = channels if conv.reads_all_towers else own_channels
             channels, own_channels = conv.channels, conv.channels // towers
-            layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, _symmetric_padding(conv), device="meta")
-            self._add(conv.name, allocated(layer, device), slice(0, own_channels))
+            padding = _symmetric_padding(conv)
+            layer = skip_init(nn.Conv2d, inputs, own_channels, conv.kernel, conv.stride, padding, device=device)
+            self._add(conv.name, layer, own_channels, 0)
         if shard.index is None:
             return
         places = architecture.final_side(image_size) ** 2
@@ -44,26 +55,18 @@ class Tower(nn.Module):
             channels = linear.width or num_classes
             own_channels = shard_sizes(channels, towers)[shard.tower]
             sizes = shard_sizes(own_channels, shard.count)
-            first, outputs = sum(sizes[: shard.index]), sizes[shard.index]
-            fully_connected = nn.Linear(inputs, outputs, device="meta")
-            self._add(linear.name, allocated(fully_connected, device), slice(first, first + outputs))
+            layer = skip_init(nn.Linear, inputs, sizes[shard.index], device=device)
+            self._add(linear.name, layer, own_channels, sum(sizes[: shard.index]))
 
-    def _add(self, stage: str, layer: nn.Module, rows: slice) -> None:
+    def _add(self, stage: str, layer: nn.Module, outputs: int, first_row: int) -> None:
         self.add_module(stage, layer)
-        self._local_rows[stage] = rows
+        self._outputs[stage] = outputs
+        self.local_rows[stage] = slice(first_row, first_row + len(self.layer(stage).weight))
 
     @property
     def device(self) -> torch.device:
         """The device of the tower's parameters."""
-        return self.layer(next(iter(self._local_rows))).weight.device
-
-    def local_rows(self, stage: str) -> slice:
-        """Returns which of the tower's output channels of a stage, so which rows of its parameters, are local."""
-        return self._local_rows[stage]
-
-    def __contains__(self, stage: str) -> bool:
-        """Returns whether a part of a stage is local."""
-        return stage in self._local_rows
+        return self.layer(next(iter(self.local_rows))).weight.device
 
     def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
         """Returns the convolution or linear layer of a stage."""
@@ -71,9 +74,18 @@ class Tower(nn.Module):
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         return layer
 
+    def reset_parameters(self, architecture: Architecture, seed: int | None) -> None:
+        """Draws the weights and biases, by (seed, tower, stage), or from torch's generator without a seed."""
+        for index, stage in enumerate(architecture.stages):
+            if (rows := self.local_rows.get(stage.name)) is not None:
+                key = None if seed is None else random_key(seed, "init", self.shard.tower, index)
+                generator = None if key is None else torch.Generator().manual_seed(key)
+                initialise(self.layer(stage.name), stage.init, generator, self._outputs[stage.name], rows)
+
     def run_layer(self, stage: str, x: Tensor) -> Tensor:
         """Returns the output of a stage's layer, which a tool may have replaced, for example by a quantised one."""
-        with nullcontext() if torch.compiler.is_compiling() else FasterLinear():
+        on_cpu = x.ndim == 2 and x.is_cpu and not torch.compiler.is_compiling()
+        with FasterLinear() if on_cpu else nullcontext():
             output: Tensor = self.get_submodule(stage)(x)
         return output
 
@@ -92,33 +104,13 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
     return min(top, bottom), min(left, right)
 
 
-def allocated(layer: nn.Module, device: torch.device) -> nn.Module:
-    """Gives a layer made on "meta" memory on a device, without torch's initialisation: weights must follow."""
-    for name, parameter in list(layer.named_parameters(recurse=False)):
-        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
-    return layer
-
-
 def initialise(
-    layer: nn.Conv2d | nn.Linear,
-    init: Init,
-    generator: torch.Generator | None = None,
-    outputs: int | None = None,
-    rows: slice = slice(None),
+    layer: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator | None, outputs: int, rows: slice
 ) -> None:
-    """Draws a layer's weights and biases.
-
-    Args:
-        layer: on any device; the values are drawn on the CPU, so that all devices get the same.
-        init: the distribution of the weights, and the biases.
-        generator: a CPU generator; None for torch's own.
-        outputs: number of outputs of the full layer, if this one is a shard of it; None for this layer's number.
-        rows: the rows of the full layer that this one has.
-    """
+    """Draws weights and biases of a layer with `outputs` outputs, on the CPU; the given one has `rows` of them."""
     if layer.weight.is_meta:  # a shape without memory: there is nothing to draw
         return
     std = init.std * (layer.weight.shape[1:].numel() ** -0.5 if init.by_fan_in else 1.0)
-    outputs = len(layer.weight) if outputs is None else outputs
     values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype, device="cpu")
     if init.distribution == "uniform":
         values.uniform_(-std, std, generator=generator)
@@ -127,13 +119,64 @@ def initialise(
     else:
         values.normal_(0.0, std, generator=generator)
     assert layer.bias is not None
+    biases = torch.full((outputs,), init.bias or 0.0, dtype=layer.bias.dtype, device="cpu")
+    if init.bias is None:
+        biases.uniform_(-std, std, generator=generator)
     with torch.no_grad():
         layer.weight.copy_(values[rows])
-        if init.bias is not None:
-            layer.bias.fill_(init.bias)
-        else:
-            biases = torch.empty(outputs, dtype=layer.bias.dtype, device="cpu")
-            layer.bias.copy_(biases.uniform_(-std, std, generator=generator)[rows])
+        layer.bias.copy_(biases[rows])
+
+
+class _Linear(torch.autograd.Function):
+    """A fully connected layer on a CPU, by oneDNN where that is faster.
+
+    torch's own layer uses MKL, which on AMD's processors reaches two thirds of the speed of oneDNN's
+    convolutions. The gradient of the weights, whose inner dimension is the batch, would be no faster by oneDNN.
+    The derivatives of every order are products of matrices again, so each is this function or torch's.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # below 32 rows, inputs or outputs, converting the weights to oneDNN's layout costs more than it saves
+        if min(len(x), *weight.shape) < 32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            return F.linear(x, weight, bias)
+        # called as torch's compiler calls it
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grads[0].contiguous()  # (N, outputs)
+        grad_x = linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
+        grad_weight = grad.t() @ x if ctx.needs_input_grad[1] else None  # not needed for --freeze
+        return grad_x, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Returns x weight^T + bias as `F.linear`, of x (N, inputs) in float32 by oneDNN; differentiable at will."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    own = all(t.is_cpu and t.dtype == torch.float32 and type(t) in (Tensor, nn.Parameter) for t in tensors)
+    if not own or x.ndim != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    # more than first derivatives, or torch records the operations
+    return F.linear(x, weight, bias) if needs_plain_operations(*tensors) else _Linear.apply(x, weight, bias)
+
+
+class FasterLinear(TorchFunctionMode):
+    """A context in which nn.Linear computes by `linear`: it stays nn.Linear, which tools find by its exact type."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Replaces `torch.nn.functional.linear` as nn.Linear calls it."""
+        del types
+        if func is F.linear and len(args) == 3 and not kwargs:
+            return linear(*args)
+        return func(*args, **(kwargs or {}))
 
 
 def tower_of(name: str) -> int:
@@ -157,11 +200,7 @@ def has_tower(name: str) -> bool:
 
 
 def grouped_name(name: str) -> str:
-    """Returns the name without its tower: `fc7.bias` for `towers.1.fc7.bias`.
-
-    Raises:
-        ValueError: the name contains no tower.
-    """
+    """Returns the name without its tower, which it must have: `fc7.bias` for `towers.1.fc7.bias`."""
     if not has_tower(name):
         raise ValueError(f"{name} contains no tower")
     return name.split(".", 2)[2]

@@ -157,24 +157,9 @@ def dropout_kernel(
 
 
 def dropout(
-    x: Tensor,
-    key: Tensor,
-    first_row: int,
-    first_element: int,
-    threshold: int,
-    scale: float,
-    relu: bool,
-    gate: Tensor | None,
+    x: Tensor, key: Tensor, row: int, element: int, threshold: int, scale: float, relu: bool, gate: Tensor | None
 ) -> Tensor:
-    """Returns dropout of x (n, ...), contiguous.
-
-    Args:
-        key: 0-d int64, on the device of x; first_row, first_element: of the mask.
-        threshold: the hash, 0..2^32 - 1, below which an element is dropped.
-        scale: the factor of the others.
-        relu: apply ReLU to x first.
-        gate: of the shape of x, contiguous: the result is 0 where it is 0 or less.
-    """
+    """Returns dropout of x (n, ...), contiguous as `gate` is; arguments as in `_compute` of dropout.py."""
     out, width = torch.empty_like(x), x.shape[1:].numel()
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
     constants = {"THRESHOLD": threshold, "SCALE": scale, "RELU": relu, "GATED": gate is not None, "WIDE": wide}
@@ -182,6 +167,6 @@ def dropout(
     if x.numel():
         with torch.cuda.device_of(x):  # Triton launches on the current device
             dropout_kernel[len(x), triton.cdiv(width, DROPOUT_BLOCK)](
-                x, key, x if gate is None else gate, out, width, first_row, first_element, **constants
+                x, key, x if gate is None else gate, out, width, row, element, **constants
             )
     return out

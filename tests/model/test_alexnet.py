@@ -169,7 +169,7 @@ def test_features_returns_the_output_of_every_stage_and_logits_for_the_last() ->
         "fc8": (2, 4),
     }
     assert torch.equal(net.features(images, "fc8"), net(images))
-    with pytest.raises(ValueError, match=r"no stage 'conv9'; there are conv1, .*fc8"):
+    with pytest.raises(ValueError, match=r"stages must be among conv1, .*fc8, not conv9"):
         net.features(images, "conv9")
 
 

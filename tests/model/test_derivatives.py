@@ -13,9 +13,9 @@ from alexnet_torch import PAPER, AlexNet
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import Exchange
-from alexnet_torch.model.linear import linear
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TORCHVISION
 from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
+from alexnet_torch.model.tower import linear
 from tests.support.nets import narrow, with_random_weights
 from tests.support.plain_net import plain_logits
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_torch.data.augment import _subtract_per_image, random_crops, subtract_mean
-from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.architecture import PAPER, Norm
 from alexnet_torch.model.dropout import MaskPosition, dropout, dropout_mask
 from alexnet_torch.model.response_norm import response_norm, response_norm_pool
@@ -19,17 +18,12 @@ NORMS = [PAPER.norm, Norm(3, 2.0, 0.6, 1.0), Norm(11, 11.0, 0.5), Norm(1, 1.0, 0
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
-def without_native_kernels() -> None:
-    cpu_kernels.available = lambda: False  # in this process: what follows takes the kernels for GPUs
-
-
 def maps(shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
     return (30 * torch.randn(shape)).to(memory_format=layout)
 
 
 def normalise() -> None:
     """Against torch's own norm in float64. Tolerances: a few roundings of float32."""
-    without_native_kernels()
     torch.manual_seed(0)
     for norm in NORMS:
         for layout in LAYOUTS:
@@ -51,7 +45,6 @@ def normalise() -> None:
 
 
 def normalise_and_pool() -> None:
-    without_native_kernels()
     x = maps((2, 8, 9, 9), torch.channels_last).requires_grad_()
     y = response_norm_pool(x, PAPER.norm, True, 3, 2, False)
     expected = F.max_pool2d(response_norm(x, PAPER.norm, True), 3, 2)
@@ -66,7 +59,6 @@ def normalise_and_pool() -> None:
 
 def drop() -> None:
     """To the bit: masks are the same on every device."""
-    without_native_kernels()
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64, torch.float16):
         for rate in (0.3, 0.5):

@@ -3,10 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import Init
-from alexnet_torch.model.linear import FasterLinear
 from alexnet_torch.model.presets import SOURCE_2012
 from alexnet_torch.model.response_norm import spatial_response_norm
-from alexnet_torch.model.tower import initialise
+from alexnet_torch.model.tower import FasterLinear, initialise
 
 
 def test_the_spatial_norm_equals_an_explicit_loop() -> None:
@@ -33,7 +32,7 @@ def test_the_spatial_norm_equals_an_explicit_loop() -> None:
 )
 def test_initialisation_has_the_given_deviation_and_bias(init: Init, std: float, bias: float | None) -> None:
     layer = nn.Conv2d(100, 64, 3)
-    initialise(layer, init, torch.Generator().manual_seed(3))
+    initialise(layer, init, torch.Generator().manual_seed(3), 64, slice(None))
     assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
     assert abs(layer.weight.mean().item()) < 0.02 * std
     assert layer.bias is not None
@@ -49,7 +48,7 @@ def test_initialisation_has_the_given_deviation_and_bias(init: Init, std: float,
 def test_initialisation_draws_from_the_given_generator() -> None:
     def weights(generator: torch.Generator | None) -> Tensor:
         layer = nn.Linear(5, 5, device="meta").to_empty(device="cpu")
-        initialise(layer, Init(), generator)
+        initialise(layer, Init(), generator, 5, slice(None))
         return layer.weight.detach()
 
     a, b = (weights(torch.Generator().manual_seed(1)) for _ in range(2))

@@ -13,4 +13,4 @@ from alexnet_torch.data import augment
 from alexnet_torch.model import dropout, response_norm
 
 for module in (augment, dropout, response_norm):
-    module.takes_triton_kernels = lambda x: True  # type: ignore[attr-defined]  # noqa: ARG005
+    module.choose_kernel = lambda *_: "Triton"  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
 // Response normalisation on CPUs, forward and backward, with or without the ReLU before it.
-// response_norm.py has the formulas; kernels.py compiles this file on first use.
+// response_norm.py has the formulas; cpu_kernels.py compiles this file on first use.
 //
 // Each function makes one pass over memory: the channels of a pixel (channels_last) or of a block of pixels
 // (contiguous) go through small buffers that stay in the first-level cache. The sum of each element has a
@@ -176,9 +176,17 @@ Norm norm_of(int64_t window, double alpha, double beta, double k, bool relu) {
   return {window / 2, alpha / static_cast<double>(window), beta, k, relu};
 }
 
-Tensor forward(const Tensor& x, int64_t window, double alpha, double beta, double k, bool relu) {
+// Checks what the kernels take for granted; returns whether x is channels_last.
+bool checked(const Tensor& x, int64_t window) {
   const bool last = !x.is_contiguous();
+  TORCH_CHECK(x.dim() == 4, "x must be (N, C, H, W)");
   TORCH_CHECK(!last || x.is_contiguous(at::MemoryFormat::ChannelsLast), "x must be contiguous or channels_last");
+  TORCH_CHECK(window > 0 && window % 2 == 1, "window must be odd and at least 1, not ", window);
+  return last;
+}
+
+Tensor forward(const Tensor& x, int64_t window, double alpha, double beta, double k, bool relu) {
+  const bool last = checked(x, window);
   Tensor out = at::empty_like(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "response_norm", [&] {
     over_pixels<scalar_t>(norm_of(window, alpha, beta, k, relu), x, Tensor(), out, last);
@@ -188,7 +196,8 @@ Tensor forward(const Tensor& x, int64_t window, double alpha, double beta, doubl
 
 Tensor backward(
     const Tensor& grad, const Tensor& x, int64_t window, double alpha, double beta, double k, bool relu) {
-  const bool last = !x.is_contiguous();
+  const bool last = checked(x, window);
+  TORCH_CHECK(grad.sizes() == x.sizes() && grad.scalar_type() == x.scalar_type(), "grad must be of the shape and type of x");
   const Tensor like_x = grad.contiguous(last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
   Tensor out = at::empty_like(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "response_norm_backward", [&] {
