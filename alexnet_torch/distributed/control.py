@@ -1,6 +1,7 @@
 """How the ranks of a run find each other, and agree before process groups exist: through one store."""
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,17 +9,30 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from alexnet_torch.distributed.peer_group import waiting_for
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import OtherRankFailed, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, UserError
 from alexnet_torch.files import explain_os_error
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _LONG = timedelta(days=30)  # preparing ImageNet takes hours, and torchrun notices a process that has died
-_POLL = 0.01  # seconds
+_POLL, _SILENT = 0.01, 60.0  # seconds between looks, and before a line about who is missing
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Names what this process waits for: if another one ends or does not answer, it raises RankLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no exception class of its own
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RankLost(what, str(error)) from error
+        raise
 
 
 class Control:
@@ -50,13 +64,9 @@ class Control:
 
     @contextmanager
     def main_only(self, values: list[Any] | None = None) -> Iterator[bool]:
-        """Yields whether this is rank 0, which runs the block; after it, all ranks know whether it failed.
+        """Yields whether this is rank 0, which runs the block; if it fails there, the others raise OtherRankFailed.
 
-        Args:
-            values: an empty list. What rank 0 appends in the block, as JSON can hold it, all ranks have after it.
-
-        Raises:
-            OtherRankFailed: on the other ranks, if the block failed on rank 0.
+        What rank 0 appends to `values` in the block, as JSON can hold it, all ranks have after it.
         """
         values = [] if values is None else values
         if self.store is None:
@@ -85,19 +95,14 @@ class Control:
 
     def broadcast_from_main(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns on every rank what `make` returns on rank 0: values that JSON can hold. Raises as `main_only`."""
-        values: list[dict[str, Any]] = []
-        with self.main_only(values) as is_main:
+        with self.main_only(values := []) as is_main:
             if is_main:
                 values.append(make())
-        return values[0]
+        made: dict[str, Any] = values[0]
+        return made
 
     def run_on_all(self, work: Callable[[], T]) -> T:
-        """Returns each rank's result of `work`, if it failed on none.
-
-        Raises:
-            UserError: on the first of the ranks where `work` raised it.
-            OtherRankFailed: on the others then.
-        """
+        """Returns each rank's result of `work`; the first that raises UserError raises it, the others OtherRankFailed."""
         if self.store is None:
             return work()
         self._calls += 1
@@ -146,8 +151,13 @@ def _open_stores(world: World) -> tuple[Store, Store]:
 
 
 def _choose_name(store: Store, world: World) -> str:
-    name, others = uuid.uuid4().hex, range(1, world.size)
-    _wait(store, [f"here/{rank}" for rank in others])
+    name, others, tell_at = uuid.uuid4().hex, range(1, world.size), time.monotonic() + _SILENT
+    while not store.check([f"here/{rank}" for rank in others]):
+        time.sleep(_POLL)
+        if time.monotonic() > tell_at:
+            missing = [str(rank) for rank in others if not store.check([f"here/{rank}"])]
+            logger.warning("waiting for rank %s of %s, which did not start yet", ", ".join(missing), world.size)
+            tell_at = float("inf")
     while not store.check([f"{name}/{rank}" for rank in others]):
         # an entry may be of an ended process, if the process that replaces it did not write its own yet
         here = {str(rank): store.get(f"here/{rank}").decode() for rank in others}

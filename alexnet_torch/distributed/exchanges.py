@@ -1,13 +1,61 @@
-"""The exchanges between ranks that hold one tower each, or a shard of each linear stage."""
+"""The exchanges between ranks that have one tower each, or a shard of each linear stage."""
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.control import waiting_for
 from alexnet_torch.model.exchange import Exchange, Shard, TowerTensors, add_halo, shard_sizes
+
+
+class PeerGroup:
+    """The ranks that hold one network together, seen from one of them.
+
+    Args:
+        group: its ranks hold, in order, the towers or the shards of towers.
+        timeout: how long a rank waits for another. On GPUs the group's own timeout counts.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, timeout: timedelta) -> None:
+        self._group, self._timeout = group, timeout
+        self.index, self.size = dist.get_rank(group), dist.get_world_size(group)
+
+    def all_to_all(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> list[Tensor]:
+        """Sends each peer its tensor and returns one from each, in the peers' order; the own one is not copied.
+
+        The tensors are contiguous, of one dtype and device; `what` names the exchange if a RankLost is raised. On GPUs
+        NCCL's stream does it, in order with the network's; on CPUs this process waits. There is no other work to do
+        meanwhile: the received tensors are read next, and autograd's convolution returns both its gradients at once.
+        """
+        own = outgoing[self.index]
+        incoming = [own if peer == self.index else own.new_empty(tuple(shape)) for peer, shape in enumerate(shapes)]
+        operations = []
+        for peer in range(self.size):
+            if peer != self.index:
+                operations.append(dist.P2POp(dist.isend, outgoing[peer], group=self._group, group_peer=peer))
+                operations.append(dist.P2POp(dist.irecv, incoming[peer], group=self._group, group_peer=peer))
+        with waiting_for(what):
+            for work in dist.batch_isend_irecv(operations) if operations else []:
+                if own.is_cpu:  # gloo's own timeout is fixed when the group is formed
+                    work.wait(self._timeout)
+                else:  # with a timeout, NCCL would block this process, not only the GPU
+                    work.wait()
+        return incoming
+
+    def all_gather_counts(self, count: int, what: str) -> list[int]:
+        """Returns every peer's number."""
+        own = torch.tensor([count])
+        return [int(n) for n in self.all_to_all([own] * self.size, [(1,)] * self.size, what)]
+
+    def all_gather_rows(self, rows: Tensor, what: str) -> Tensor:
+        """Returns the rows (n, ...) of all peers, in their order; n may differ."""
+        shapes = [(count, *rows.shape[1:]) for count in self.all_gather_counts(len(rows), what)]
+        return torch.cat(self.all_to_all([rows] * self.size, shapes, what))
 
 
 def _all_to_all(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim: int, what: str) -> list[Tensor]:
@@ -24,9 +72,9 @@ _ONE_PROCESS = "are not supported between processes: compute them in one process
 
 
 class _AllGather(torch.autograd.Function):
-    """A differentiable all-gather along a dimension.
+    """A differentiable all-gather along a dimension, which plain collectives are not.
 
-    Plain collectives have no gradient. Every peer reads x, so its gradient is the sum of all peers'
+    Every peer reads x, so its gradient is the sum of all peers'
     gradients. But where all peers compute the same loss from the same numbers (`same_loss`), each has the full
     gradient already, and a sum would count it `size` times.
     """
@@ -74,15 +122,15 @@ class PartnerExchange(Exchange):
         self._peers = peers
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """As `Exchange.concat_towers`; the backward pass adds up the partners' gradients."""
+        """Concatenates the partners' outputs; the backward pass adds up their gradients."""
         return [_all_gather(xs[0], self._peers, self._sizes(channels), 1, stage)]
 
     def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
-        """As `Exchange.gather_output`, on every partner: all must compute the same loss of it."""
+        """Concatenates the outputs, on every partner: all must compute the same loss of it."""
         return _all_gather(xs[0], self._peers, self._sizes(channels), 1, stage, same_loss=True)
 
     def channel_halo(self, xs: TowerTensors, width: int, stage: str) -> list[tuple[Tensor, int]]:
-        """As `Exchange.channel_halo`."""
+        """Adds the nearest channels of the partners before and after this one."""
         x, index, size = xs[0], self._peers.index, self._peers.size
         if not width:
             return [(x, 0)]
@@ -116,26 +164,26 @@ class HybridExchange(Exchange):
         ]
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
-        """As `Exchange.all_gather_rows`: returns all rows of the batch and all towers' channels, on every rank."""
+        """Returns all rows of the batch and all towers' channels, on every rank."""
         del first_row
         rows = self._peers.all_gather_counts(len(xs[0]), f"the exchange before {stage}, forward")
         return [_all_gather(torch.cat(xs, dim=1), self._peers, rows, 0, stage)], 0
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """As `Exchange.concat_towers`; joins the shards of a linear stage of all towers."""
+        """Joins the shards of a linear stage of all towers."""
         if xs[0].ndim == 4:
             return super().concat_towers(xs, channels, stage)
         return [self._join_shards(xs, channels, stage)]
 
     def keep_own_channels(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """As `Exchange.keep_own_channels`; joins the shards of a linear stage of this rank's tower."""
+        """Joins the shards of a linear stage of this rank's tower."""
         if xs[0].ndim == 4:
             return xs
         towers = self._join_shards(xs, channels, stage).split(shard_sizes(channels, self._towers), dim=1)
         return [towers[self._own_tower]]
 
     def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
-        """As `Exchange.gather_output`; joins the shards of the last linear stage, for all rows, on every rank."""
+        """Joins the shards of the last linear stage, for all rows, on every rank."""
         if xs[0].ndim == 4:
             return super().gather_output(xs, channels, stage)
         return self._join_shards(xs, channels, stage, same_loss=True)

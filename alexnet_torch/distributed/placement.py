@@ -1,15 +1,17 @@
-"""Placements: which part of the network each rank holds, and what it loads, scores, adds up and saves."""
+"""Placements: which shard of the network a rank has, what it loads, scores, adds up and saves, and their choice."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
-from alexnet_torch.distributed.peer_group import PeerGroup
-from alexnet_torch.distributed.world import World
+from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange, PeerGroup
+from alexnet_torch.distributed.world import SINGLE_PROCESS, World
+from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.devices import checked_devices, working
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.tower import stage_of
 
@@ -38,7 +40,7 @@ class Placement:
 
     @property
     def partners(self) -> tuple[int, int]:
-        """This rank's index among the ranks of its network if these shard the decoding of a slice, and their number."""
+        """This rank's index among the ranks of its network if these share the decoding of a slice, and their number."""
         ranks = [r for r in self.network_of(self.world.rank) if self.slice_of_rank[r] == self.slices[0]]
         return ranks.index(self.world.rank), len(ranks)
 
@@ -115,3 +117,87 @@ def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Plac
 
 def _names(devices: list[torch.device]) -> str:
     return ", ".join(map(str, dict.fromkeys(devices)))
+
+
+def choose_placement(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
+    """Returns the placement of a run of an architecture with so many towers, seen from this rank.
+
+    Args:
+        named: the devices of `--devices`, or None to choose them.
+        towers: the architecture's number of towers.
+        split: the value of `--split`.
+
+    Raises:
+        UserError: the number of processes does not fit `split`, or the machine lacks a device.
+    """
+    shown = f"--devices {','.join(named or ())}"
+    divided = split in ("ranks", "hybrid")
+    if divided:
+        _check_size(towers, split, world)
+    if named and world.local_size > 1 and any(name != "cpu" for name in named):
+        raise UserError(
+            f"{shown}: {world.local_size} processes of this machine would all use it; leave the "
+            "option out, so that each takes the GPUs of its rank, or use --devices cpu"
+        )
+    if divided and named and len(named) > 1:
+        raise UserError(f"{shown}: with --split {split} a process uses one device; name only one")
+    devices, reason = choose_devices(named, 1 if divided else towers, split, world)
+    if divided:
+        return (tower_ranks if split == "ranks" else hybrid)(devices[0], world, towers, reason)
+    if world.size > 1 and len({device.type for device in devices}) > 1:  # DistributedDataParallel refuses them
+        raise UserError(
+            f"{shown}: processes that add up gradients need devices of one kind; name {devices[0]} alone, or start "
+            "one process"
+        )
+    return all_towers(devices, world, reason)
+
+
+def _check_size(towers: int, split: str, world: World) -> None:
+    """Refuses numbers of processes that do not fit towers in several processes."""
+    if split == "ranks" and towers == 1:
+        raise UserError("--split ranks: this architecture has only one tower; use --split none")
+    if world.size == 1:
+        raise UserError(
+            f"--split {split}: needs several processes, not one; start torchrun --nproc_per_node=N train.py, with N "
+            f"{max(2, towers)} or more, or choose another --split"
+        )
+    if world.size % towers:
+        raise UserError(
+            f"--split {split}: {world.size} processes are not a multiple of {towers} towers; start {towers}, "
+            f"{2 * towers}, {3 * towers}, ... processes"
+        )
+
+
+def choose_devices(
+    named: Sequence[str] | None, towers: int, split: str, world: World = SINGLE_PROCESS
+) -> tuple[list[torch.device], str]:
+    """Returns the devices of the towers in one process, and why they were chosen.
+
+    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one on each if this
+    process has as many GPUs: the processes of a machine divide them. Arguments and errors as of `choose_placement`.
+    """
+    gpus, processes, rank = torch.cuda.device_count(), world.local_size, world.local_rank
+    if gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ:  # each process sees a GPU of its own
+        processes, rank = 1, 0
+    per_process = f", {gpus // processes} for each process" if processes > 1 else ""
+    if named:
+        devices, reason = checked_devices(named, towers), "named by --devices"
+    elif gpus // processes >= towers > 1 and split != "none":
+        devices = working([torch.device("cuda", rank * towers + i) for i in range(towers)])
+        reason = f"{gpus} GPUs are visible{per_process}"
+    elif gpus and split != "devices":
+        if gpus < processes:
+            raise UserError(
+                f"torchrun: {processes} processes on this machine, but only {gpus} GPU(s) are visible; use "
+                f"--nproc_per_node={gpus}, or --devices cpu"
+            )
+        devices = working([torch.device("cuda", rank)] * towers)
+        reason = f"{gpus} GPU(s) visible{per_process}, --split {split}"
+    else:
+        devices, reason = [torch.device("cpu")] * towers, "no GPU is visible"
+    count = len(set(devices))
+    if split == "devices" and count != towers:
+        raise UserError(f"--split devices: needs {towers} devices for {towers} towers, not {count}; see --devices")
+    if split == "none" and count > 1:
+        raise UserError(f"--split none: puts all towers on one device, but --devices names {count}; name one")
+    return devices, reason

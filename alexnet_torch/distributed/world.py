@@ -1,4 +1,4 @@
-"""This process's rank among the processes of a run, as torchrun sets it. Imports no torch."""
+"""This process's rank among the processes of a run, as torchrun or Slurm sets it. Imports no torch."""
 
 import os
 from collections.abc import Mapping
@@ -24,17 +24,20 @@ class World:
         Raises:
             UserError: only some of them are set, or to values that fit no rank.
         """
-        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        given = {name: environment[name] for name in defaults if name in environment}
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        given = {name: environment[name] for name in names if name in environment}
         fix = f"start torchrun ... train.py ..., or for one process env -u {' -u '.join(given)} python train.py ..."
         found = ", ".join(f"{name}={value}" for name, value in given.items())
+        # some clusters start the processes themselves, without the local ones: Slurm's, or one process on each machine
+        slurm = environment if given else {}
+        local = {"LOCAL_RANK": slurm.get("SLURM_LOCALID", 0), "LOCAL_WORLD_SIZE": slurm.get("SLURM_NTASKS_PER_NODE", 1)}
+        values = {"RANK": 0, "WORLD_SIZE": 1, **local, **given}
         try:
-            rank, size, local_rank, local_size = (int(given.get(name, value)) for name, value in defaults.items())
+            rank, size, local_rank, local_size = (int(values[name]) for name in names)
             if not (0 <= local_rank < local_size <= size and local_rank <= rank < size):
                 raise ValueError("out of range")
         except ValueError as error:
             raise UserError(f"the environment has {found}, which no rank of a run has; {fix}") from error
-        # the local ones have defaults: some clusters start one process on each machine, without torchrun
         needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ()
         if missing := [name for name in needed if name not in environment]:
             raise UserError(f"the environment has {found} without {', '.join(missing)}, as torchrun sets them; {fix}")

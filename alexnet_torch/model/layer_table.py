@@ -34,7 +34,7 @@ def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 22
     Raises:
         ValueError: the images are too small for the network.
     """
-    final_side, channels, rows = net.final_side(image_size), 3, []
+    final_side, channels, rows = net.final_side(image_size), 3, list[LayerRow]()
     sides = dict(net.stage_sides(image_size))
     for conv in net.convs:
         # conv1 reads the image, which every tower has whole

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 from torch.overrides import TorchFunctionMode
 
 from alexnet_torch.kernel_choice import needs_plain_operations
@@ -44,8 +43,8 @@ class Tower(nn.Module):
             inputs = channels if conv.reads_all_towers else own_channels
             channels, own_channels = conv.channels, conv.channels // towers
             padding = _symmetric_padding(conv)
-            layer = skip_init(nn.Conv2d, inputs, own_channels, conv.kernel, conv.stride, padding, device=device)
-            self._add(conv.name, layer, own_channels, 0)
+            layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, padding, device="meta")
+            self._add(conv.name, layer, device, own_channels, 0)
         if shard.index is None:
             return
         places = architecture.final_side(image_size) ** 2
@@ -55,10 +54,13 @@ class Tower(nn.Module):
             channels = linear.width or num_classes
             own_channels = shard_sizes(channels, towers)[shard.tower]
             sizes = shard_sizes(own_channels, shard.count)
-            layer = skip_init(nn.Linear, inputs, sizes[shard.index], device=device)
-            self._add(linear.name, layer, own_channels, sum(sizes[: shard.index]))
+            fully_connected = nn.Linear(inputs, sizes[shard.index], device="meta")
+            self._add(linear.name, fully_connected, device, own_channels, sum(sizes[: shard.index]))
 
-    def _add(self, stage: str, layer: nn.Module, outputs: int, first_row: int) -> None:
+    def _add(self, stage: str, layer: nn.Module, device: torch.device, outputs: int, first_row: int) -> None:
+        """Adds a layer made on "meta", now with memory on a device, but without torch's initial weights."""
+        for name, parameter in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
         self.add_module(stage, layer)
         self._outputs[stage] = outputs
         self.local_rows[stage] = slice(first_row, first_row + len(self.layer(stage).weight))

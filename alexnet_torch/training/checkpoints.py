@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.sharded_state import (
+from alexnet_torch.distributed.parameters import (
     ParameterStates,
     gather_full_state,
     load_full_state,

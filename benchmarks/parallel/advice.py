@@ -17,7 +17,7 @@ import torch.distributed as dist
 import tyro
 
 from alexnet_torch import PAPER
-from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.exchanges import PeerGroup
 from benchmarks.harness.measure import GFLOP_PER_IMAGE, median_times, time_call
 from benchmarks.harness.ranks import ONE_PROCESS, PLACEMENTS, RankGroup, set_rank, start_ranks
 from benchmarks.harness.report import markdown_table, save_result

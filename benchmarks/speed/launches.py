@@ -18,8 +18,8 @@ import torch.nn.functional as F
 import torchvision
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from alexnet_torch.distributed.collectives import Collectives
-from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.ranks import Collectives
+from alexnet_torch.distributed.exchanges import PeerGroup
 from alexnet_torch.distributed.placement import Placement, all_towers, tower_ranks
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.distributed.choose_placement import choose_placement
-from alexnet_torch.distributed.data_parallel import wrap_data_parallel
-from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange
-from alexnet_torch.distributed.peer_group import PeerGroup
+from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange, PeerGroup
+from alexnet_torch.distributed.parameters import wrap_data_parallel
+from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost

@@ -12,17 +12,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.distributed.choose_placement import choose_devices, choose_placement
-from alexnet_torch.distributed.placement import Placement
+from alexnet_torch.distributed import placement
+from alexnet_torch.distributed.placement import Placement, choose_devices, choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.devices import checked_devices, tower_devices
+from alexnet_torch.model.devices import checked_devices, tower_devices, working
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.recipe import never_meet
 
 TWO = ["cuda:0", "cuda:1"]
+
+
+@pytest.fixture(autouse=True)
+def _pretended_gpus_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "working", lambda devices: devices)
 
 
 class CountCopies(TorchDispatchMode):
@@ -174,6 +179,23 @@ def test_choice_of_devices(
     assert why
 
 
+def test_a_gpu_that_does_not_compute_is_left_out_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a driver too old for torch; this machine has none."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(placement, "working", working)
+    if not torch.cuda.is_available():
+        assert choose_devices(None, 2, "auto")[0] == [torch.device("cpu")] * 2
+        assert "no GPU is used" in caplog.text
+
+
+def test_each_task_of_slurm_may_have_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    assert choose_devices(None, 2, "auto", World(3, 4, 3, 4))[0] == [torch.device("cuda", 0)] * 2
+
+
 def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_devices(None, TORCHVISION.towers, "auto")[0] == [torch.device("cuda:0")]
@@ -212,6 +234,10 @@ def test_world_from_environment() -> None:
     environment = {**ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500", "PATH": "/bin"}
     assert World.from_environment(environment) == World(5, 8, 1, 4)
     assert World.from_environment({**environment, "TORCHELASTIC_RUN_ID": "none"}) == World(5, 8, 1, 4, torchrun=True)
+    by_slurm = {name: value for name, value in environment.items() if "LOCAL" not in name}
+    by_slurm |= {"SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}
+    assert World.from_environment(by_slurm) == World(5, 8, 1, 4)
+    assert World.from_environment({"SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}) == World()
 
 
 def placement_of(
@@ -252,9 +278,9 @@ def test_each_process_takes_its_own_devices_and_slice(
     expected_split: str,
     slices: tuple[int, int],
 ) -> None:
-    placement = placement_of(gpus, split, world, monkeypatch)
-    assert [str(device) for device in placement.devices] == devices
-    assert (placement.split, placement.slices) == (expected_split, slices)
+    found = placement_of(gpus, split, world, monkeypatch)
+    assert [str(device) for device in found.devices] == devices
+    assert (found.split, found.slices) == (expected_split, slices)
 
 
 def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from alexnet_torch.data.loader import Batch
-from alexnet_torch.distributed import choose_placement
+from alexnet_torch.distributed import placement
 from alexnet_torch.model import devices
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.recipes.catalogue import RECIPES
@@ -51,7 +51,7 @@ class DeviceRun:
 def _any_device(double: bool, variant: str) -> Iterator[pytest.MonkeyPatch]:
     torch.set_default_dtype(torch.float64 if double else torch.float32)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (choose_placement, devices):
+        for module in (placement, devices):
             patch.setattr(module, devices.checked_devices.__name__, devices.tower_devices)
         patch.setitem(RECIPES, "demo", VARIANTS[variant])
         yield patch

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
 from alexnet_torch import AlexNet
-from alexnet_torch.distributed.choose_placement import choose_placement
+from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.training.checkpoints import list_checkpoints

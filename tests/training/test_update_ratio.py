@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet_torch.distributed.parameters import gather_full_state
 from alexnet_torch.distributed.placement import all_towers
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.sharded_state import gather_full_state
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.recipe import OptimizerName
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups, update_ratios
