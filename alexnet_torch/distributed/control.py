@@ -102,7 +102,7 @@ class Control:
         return made
 
     def run_on_all(self, work: Callable[[], T]) -> T:
-        """Returns each rank's result of `work`; the first that raises UserError raises it, the others OtherRankFailed."""
+        """Returns each rank's result of `work`; the first that fails raises UserError, the others OtherRankFailed."""
         if self.store is None:
             return work()
         self._calls += 1

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.sources.classes import same_names
-from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.parameters import (
     ParameterStates,
     gather_full_state,
@@ -22,6 +21,7 @@ from alexnet_torch.distributed.parameters import (
     optimizer_tensors_of,
     weights_of,
 )
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, reading, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet

@@ -15,8 +15,7 @@ from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.data.workers import available_cores
-from alexnet_torch.distributed.placement import choose_placement
-from alexnet_torch.distributed.placement import Placement
+from alexnet_torch.distributed.placement import Placement, choose_placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import require_utf8, writing

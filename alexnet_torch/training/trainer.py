@@ -12,10 +12,9 @@ from torch import nn
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Batch, Loader
-from alexnet_torch.distributed.parameters import wrap_data_parallel
 from alexnet_torch.distributed.control import waiting_for
+from alexnet_torch.distributed.parameters import ParameterStates, weights_of, wrap_data_parallel
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.distributed.parameters import ParameterStates, weights_of
 from alexnet_torch.errors import Diverged, Interrupted, TrainingError, UserError
 from alexnet_torch.evaluation.scoring import Tested, evaluate
 from alexnet_torch.files import describe_os_error, explain_os_error, is_inside

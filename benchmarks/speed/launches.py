@@ -18,10 +18,9 @@ import torch.nn.functional as F
 import torchvision
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from alexnet_torch.distributed.ranks import Collectives
 from alexnet_torch.distributed.exchanges import PeerGroup
 from alexnet_torch.distributed.placement import Placement, all_towers, tower_ranks
-from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.ranks import Collectives, Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.model.exchange import Exchange
 from benchmarks.harness.launch_counter import COPIES, LaunchCounter
