@@ -1,6 +1,7 @@
 """The ranks of a run: how they form process groups, what they add up and send, and who of them is missing."""
 
 import io
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -102,9 +103,10 @@ class Ranks:
         return f"{names} did not reach {what}, where rank {witness} waited; torch.distributed reports: {lost.why}"
 
     def close(self) -> None:
-        """Ends the process groups."""
+        """Ends the process groups; after an error, NCCL's at once, which waits for kernels that wait for a lost rank."""
         if dist.is_initialized():
-            dist.destroy_process_group()
+            failed = sys.exc_info()[0] is not None and self.placement.devices[0].type == "cuda"
+            (dist.distributed_c10d._abort_process_group if failed else dist.destroy_process_group)()
 
 
 def _own_group(groups: list[range], timeout: timedelta) -> dist.ProcessGroup | None:

@@ -11,14 +11,8 @@ _ONE_AROUND = (1, 1, 1, 1)
 _TWO_AROUND = (2, 2, 2, 2)
 _RELU_NORM_POOL: tuple[Operation, ...] = ("relu", "norm", "pool")
 
-PAPER_LITERAL = PAPER.with_init(
-    conv2=Init(0.01, 1.0),
-    conv3=Init(0.01, 0.0),
-    conv4=Init(0.01, 1.0),
-    conv5=Init(0.01, 1.0),
-    fc6=Init(0.01, 1.0),
-    fc7=Init(0.01, 1.0),
-)
+_TEXT = Init(0.01, 1.0)
+PAPER_LITERAL = PAPER.with_init(conv2=_TEXT, conv3=Init(0.01, 0.0), conv4=_TEXT, conv5=_TEXT, fc6=_TEXT, fc7=_TEXT)
 """The paper's text with its own initial weights, with which small data sets stay at chance. It computes what PAPER
 does, and has its name."""
 
@@ -39,19 +33,19 @@ SOURCE_2012 = _source_2012()
 """Net 145 of the 2012 source: the paper's net as it was run. Sides are rounded up in pooling, which
 makes no difference at 224 pixels."""
 
+
+def _caffe_inits(bias: float) -> dict[str, Init]:
+    convs = dict.fromkeys(("conv2", "conv4", "conv5"), Init(0.01, bias))
+    return convs | dict.fromkeys(("fc6", "fc7"), Init(0.005, bias))
+
+
 CAFFE = replace(
     PAPER_LITERAL,
     name="caffe",
     convs=(replace(PAPER_LITERAL.convs[0], padding=(0, 0, 0, 0)), *PAPER_LITERAL.convs[1:]),
     norm=Norm(alpha=1e-4, k=1.0, across_towers=True),
     pool_ceil=True,
-).with_init(
-    conv2=Init(0.01, 0.1),
-    conv4=Init(0.01, 0.1),
-    conv5=Init(0.01, 0.1),
-    fc6=Init(0.005, 0.1),
-    fc7=Init(0.005, 0.1),
-)
+).with_init(**_caffe_inits(0.1))
 """Caffe's bvlc_alexnet (2 groups as towers), meant for 227-pixel crops; biases of 0.1 where the paper
 has 1 ("found necessary"). Sides are rounded up in pooling, which makes no difference at 227 pixels."""
 
@@ -60,13 +54,7 @@ CAFFENET = replace(
     CAFFE,
     name="caffenet",
     convs=tuple(replace(conv, after=_CAFFENET_AFTER.get(conv.name, conv.after)) for conv in CAFFE.convs),
-).with_init(
-    conv2=Init(0.01, 1.0),
-    conv4=Init(0.01, 1.0),
-    conv5=Init(0.01, 1.0),
-    fc6=Init(0.005, 1.0),
-    fc7=Init(0.005, 1.0),
-)
+).with_init(**_caffe_inits(1.0))
 """Caffe's bvlc_reference_caffenet: bvlc_alexnet with pooling before normalisation, and the paper's biases of 1."""
 
 
@@ -97,26 +85,20 @@ TENSORFLOW_POST = Architecture(
 """The TensorFlow post's net: one tower, SAME padding (sides of 56, 28, 14, 7 at 224 pixels; exact for image
 sizes that are multiples of 32), TensorFlow's normalisation defaults."""
 
-_TORCH_DEFAULT = Init(1.0, None, "uniform", by_fan_in=True)
-
 TORCHVISION = Architecture(
     name="torchvision",
     convs=(
-        Conv("conv1", 64, 11, 4, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
-        Conv("conv2", 192, 5, 1, _TWO_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
-        Conv("conv3", 384, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
-        Conv("conv4", 256, 3, 1, _ONE_AROUND, init=_TORCH_DEFAULT),
-        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool"), init=_TORCH_DEFAULT),
+        Conv("conv1", 64, 11, 4, _TWO_AROUND, after=("relu", "pool")),
+        Conv("conv2", 192, 5, 1, _TWO_AROUND, after=("relu", "pool")),
+        Conv("conv3", 384, 3, 1, _ONE_AROUND),
+        Conv("conv4", 256, 3, 1, _ONE_AROUND),
+        Conv("conv5", 256, 3, 1, _ONE_AROUND, after=("relu", "pool")),
     ),
-    linears=(
-        Linear("fc6", 4096, init=_TORCH_DEFAULT),
-        Linear("fc7", 4096, init=_TORCH_DEFAULT),
-        Linear("fc8", None, init=_TORCH_DEFAULT),
-    ),
+    linears=(Linear("fc6", 4096), Linear("fc7", 4096), Linear("fc8", None)),
     towers=1,
     dropout=("conv5", "fc6"),
     adaptive_pool=6,
-)
+).with_init(**dict.fromkeys(PAPER.stage_names, Init(1.0, None, "uniform", by_fan_in=True)))
 """torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), without norm."""
 
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSORFLOW_POST, TORCHVISION)}
@@ -124,11 +106,7 @@ PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSOR
 
 
 def preset(name: str) -> Architecture:
-    """Returns an architecture of this package by its name, a key of PRESETS or "paper_literal".
-
-    Raises:
-        ValueError: there is none; the message lists the names.
-    """
+    """Returns an architecture of this package by its name, a key of PRESETS or "paper_literal"; else ValueError."""
     named = {**PRESETS, "paper_literal": PAPER_LITERAL}
     if name not in named:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(named)}")

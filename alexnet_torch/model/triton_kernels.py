@@ -106,20 +106,17 @@ def norm_backward(grad: Tensor, x: Tensor, settings: Norm, relu: bool) -> Tensor
     return out
 
 
-def constants(x: Tensor, settings: Norm, relu: bool) -> dict[str, object]:
-    """Returns the kernels' arguments that are constants when they are compiled: as others, floats have 32 bits."""
-    wide = tl.float64 if x.dtype == torch.float64 else tl.float32
-    numbers = {"SCALE": settings.alpha / settings.window, "BETA": settings.beta, "K": settings.k}
-    return {"HALF": settings.window // 2, **numbers, "RELU": relu, "WIDE": wide, "BLOCK": NORM_BLOCK}
-
-
 def _launch(kernel: triton.JITFunction, maps: tuple[Tensor, ...], settings: Norm, relu: bool) -> None:
     x = maps[-2]
     channels, n = x.shape[1], x.numel()
+    wide = tl.float64 if x.dtype == torch.float64 else tl.float32
+    # constants when the kernel is compiled: as other arguments, floats have 32 bits
+    numbers = {"SCALE": settings.alpha / settings.window, "BETA": settings.beta, "K": settings.k, "RELU": relu}
+    constants = {"HALF": settings.window // 2, **numbers, "WIDE": wide, "BLOCK": NORM_BLOCK}
     stride = x.shape[2] * x.shape[3] if x.is_contiguous() else 1
     if n:
         with torch.cuda.device_of(x):  # Triton launches on the current device
-            kernel[(triton.cdiv(n, NORM_BLOCK),)](*maps, n, channels, stride, **constants(x, settings, relu))
+            kernel[(triton.cdiv(n, NORM_BLOCK),)](*maps, n, channels, stride, **constants)
 
 
 DROPOUT_BLOCK = 1024  # elements of a row that a program computes

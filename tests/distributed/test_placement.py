@@ -88,29 +88,10 @@ def test_towers_that_never_meet_exchange_only_the_input_of_fc8() -> None:
     assert Counter(counter.copies) == Counter(expected)
 
 
-def test_each_towers_activations_stay_on_its_device() -> None:
-    seen: dict[int, set[torch.device]] = {0: set(), 1: set()}
-    with FakeTensorMode():
-        net = AlexNet(PAPER, 10, 224, TWO)
-        for index, tower in enumerate(net.towers.values()):
-            for layer in tower.children():
-                layer.register_forward_hook(lambda _m, i, o, k=index: seen[k].update({i[0].device, o.device}))
-        net(torch.empty(2, 3, 224, 224, device="cuda:0"))
-    assert seen == {0: {torch.device("cuda:0")}, 1: {torch.device("cuda:1")}}
-
-
 def test_norm_across_towers_exchanges_two_channels_each_way() -> None:
     _, _, counter = forward_pass(CAFFE, 227, True)
     halos = [copy for copy in counter.copies if len(copy[2]) == 3 and copy[2][0] == 2]
     assert Counter(halos) == Counter((a, b, (2, side, side)) for side in (55, 27) for a, b in (TWO, TWO[::-1]))
-
-
-def test_a_mix_of_devices_outside_the_exchange_raises() -> None:
-    with FakeTensorMode():
-        net = AlexNet(PAPER, 10, 64, TWO)
-        net.exchange.scatter = lambda images, devices: [images] * len(devices)  # type: ignore[method-assign]
-        with pytest.raises(RuntimeError, match="device"):
-            net(torch.empty(2, 3, 64, 64, device="cuda:0"))
 
 
 def test_one_state_dict_for_one_and_two_devices() -> None:
