@@ -103,7 +103,7 @@ class Ranks:
         return f"{names} did not reach {what}, where rank {witness} waited; torch.distributed reports: {lost.why}"
 
     def close(self) -> None:
-        """Ends the process groups; after an error, NCCL's at once, which waits for kernels that wait for a lost rank."""
+        """Ends the process groups; after an error, NCCL's at once: it waits for kernels that wait for a lost rank."""
         if dist.is_initialized():
             failed = sys.exc_info()[0] is not None and self.placement.devices[0].type == "cuda"
             (dist.distributed_c10d._abort_process_group if failed else dist.destroy_process_group)()
