@@ -139,9 +139,8 @@ def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
 
 
 def _open_stores(world: World) -> tuple[Store, Store]:
-    """Waits for all processes; returns the part of torchrun's store for this start only, and that for all its starts.
+    """Returns the store of this start, and that of all starts of the run, for which torchrun keeps one.
 
-    torchrun keeps one store for all its starts of a run, in which each would find the entries of the previous one.
     Its restart count tells them apart on one machine, but several machines count differently.
     """
     store, _, _ = next(rendezvous("env://", world.rank, world.size))

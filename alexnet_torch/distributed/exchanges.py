@@ -14,12 +14,7 @@ from alexnet_torch.model.exchange import Exchange, Shard, TowerTensors, add_halo
 
 
 class PeerGroup:
-    """The ranks that hold one network together, seen from one of them.
-
-    Args:
-        group: its ranks hold, in order, the towers or the shards of towers.
-        timeout: how long a rank waits for another. On GPUs the group's own timeout counts.
-    """
+    """The ranks that have one network together, in the order of towers or of shards; on GPUs its own timeout counts."""
 
     def __init__(self, group: dist.ProcessGroup, timeout: timedelta) -> None:
         self._group, self._timeout = group, timeout
@@ -74,9 +69,8 @@ _ONE_PROCESS = "are not supported between processes: compute them in one process
 class _AllGather(torch.autograd.Function):
     """A differentiable all-gather along a dimension, which plain collectives are not.
 
-    Every peer reads x, so its gradient is the sum of all peers'
-    gradients. But where all peers compute the same loss from the same numbers (`same_loss`), each has the full
-    gradient already, and a sum would count it `size` times.
+    Every peer reads x, so its gradient is the sum of all peers' gradients. But where all peers compute the same loss
+    from the same numbers (`same_loss`), each has the full gradient already, and a sum would count it `size` times.
     """
 
     @staticmethod
@@ -149,11 +143,7 @@ class HybridExchange(Exchange):
 
     A rank computes the convolutions for its rows of the batch, and its shards for all rows. After Krizhevsky, "One
     weird trick for parallelizing convolutional neural networks" (2014): the linear stages, which have nearly all
-    weights and little to compute, never exchange gradients of weights.
-
-    Args:
-        peers: a multiple of `towers` ranks; the first ones hold the shards of tower 0, and so on.
-        towers: the architecture's number of towers.
+    weights and little to compute, never exchange gradients of weights. The first peers have the shards of tower 0.
     """
 
     def __init__(self, peers: PeerGroup, towers: int) -> None:

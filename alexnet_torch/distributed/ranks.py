@@ -119,13 +119,7 @@ def _own_group(groups: list[range], timeout: timedelta) -> dist.ProcessGroup | N
 
 
 class Collectives:
-    """The collective calls of one rank, which all ranks make together.
-
-    Args:
-        placement: the run's, with this rank.
-        gradients: this rank's gradient group; None where it would be the only one in it.
-        control: the gloo group of all ranks, which waits for no GPU; None in a single process.
-    """
+    """The collective calls of one rank, which all ranks make together; `control` is by gloo, and waits for no GPU."""
 
     def __init__(
         self, placement: Placement, gradients: dist.ProcessGroup | None, control: dist.ProcessGroup | None

@@ -29,13 +29,10 @@ _FORMULA_ELEMENTS, _POOLED_ELEMENTS = 400_000, 1_000_000
 
 
 def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
-    """Normalises over neighbouring channels.
+    """Normalises x or ReLU(x) over neighbouring channels; the caller handles `across_towers`.
 
-    Args:
-        x: (N, C, H, W), floating-point, in any memory format, which the result has too. With less than 32
-            bits, it is computed in 32 and rounded once.
-        norm: window, alpha, beta and k; the caller handles `across_towers`.
-        relu: apply ReLU to x first, without the cost of another pass and another saved map.
+    x is (N, C, H, W), floating-point, in any memory format, which the result has too. With less than 32 bits, it is
+    computed in 32 and rounded once. With ReLU there is no other pass, and no other saved map.
     """
     if needs_plain_operations(x):
         return _plain_norm(x, norm, relu)
@@ -43,12 +40,7 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
 
 
 def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int, ceil: bool) -> Tensor:
-    """Normalises, then max-pools, without saving the normalised map for either backward pass.
-
-    Args:
-        x, norm, relu: as for `response_norm`.
-        size, stride, ceil: of the pooling, as for `torch.nn.functional.max_pool2d`.
-    """
+    """Normalises, then max-pools, without saving the normalised map for either backward pass."""
     if needs_plain_operations(x):
         return F.max_pool2d(_plain_norm(x, norm, relu), size, stride, ceil_mode=ceil)
     if not (x.requires_grad and torch.is_grad_enabled()):  # only the backward pass needs the maxima's positions
@@ -58,12 +50,7 @@ def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int
 
 
 def spatial_response_norm(x: Tensor, norm: Norm) -> Tensor:
-    """Normalises each channel over a window x window square: the 2012 source's second norm.
-
-    Args:
-        x: (N, C, H, W), floating-point.
-        norm: alpha is divided by window^2: the source's 0.001 / 25.
-    """
+    """Normalises each channel over a square, by whose window^2 alpha is divided: the 2012 source's second norm."""
     # count_include_pad: the window is clipped at the borders, its divisor stays window^2
     mean = F.avg_pool2d(x * x, norm.window, stride=1, padding=norm.window // 2)
     return x * (norm.k + norm.alpha * mean) ** -norm.beta

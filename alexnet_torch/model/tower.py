@@ -19,17 +19,9 @@ from alexnet_torch.randomness import random_key
 
 
 class Tower(nn.Module):
-    """One tower's layers by stage name, with any weights.
+    """A shard of one tower: its layers by stage name, with any weights.
 
-    Args:
-        architecture: the network's architecture.
-        shard: which shard of the tower to make.
-        device: where to make its parameters.
-        num_classes: outputs of all towers together.
-        image_size: height and width of the images in pixels.
-
-    Attributes:
-        local_rows: by stage which of the tower's output channels, so which rows of its parameters, are local.
+    `local_rows` says by stage which of the tower's output channels, so which rows of its parameters, are local.
     """
 
     def __init__(
@@ -130,10 +122,9 @@ def initialise(
 
 
 class _Linear(torch.autograd.Function):
-    """A fully connected layer on a CPU, by oneDNN where that is faster.
+    """A fully connected layer on a CPU, by oneDNN where that is faster than torch's MKL: on AMD's processors.
 
-    torch's own layer uses MKL, which on AMD's processors reaches two thirds of the speed of oneDNN's
-    convolutions. The gradient of the weights, whose inner dimension is the batch, would be no faster by oneDNN.
+    The gradient of the weights, whose inner dimension is the batch, would be no faster by oneDNN.
     The derivatives of every order are products of matrices again, so each is this function or torch's.
     """
 
