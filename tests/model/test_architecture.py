@@ -118,3 +118,10 @@ def test_pooling_may_round_up_in_some_stages_only() -> None:
     assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
     with pytest.raises(ValueError, match="pool_ceil must be among"):
         replace(CAFFE, pool_ceil=("conv9",))
+
+
+def test_descriptions_saved_before_version_1_are_read() -> None:
+    """Then `reads_all_towers` was called `meet`."""
+    description = json.loads(json.dumps(asdict(PAPER)).replace("reads_all_towers", "meet"))
+    assert description["convs"][2]["meet"]
+    assert Architecture.from_dict(description) == PAPER

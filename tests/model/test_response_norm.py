@@ -202,3 +202,16 @@ def test_it_compiles_as_a_part_of_the_code_around_it() -> None:
     torch.testing.assert_close(compiled, plain)
     grads = [torch.autograd.grad(y.sum(), x)[0] for y in (plain, compiled)]
     torch.testing.assert_close(*grads)
+
+
+def test_the_compiled_operators_refuse_what_would_read_past_the_end(implementation: str) -> None:
+    if implementation == "eager":
+        pytest.skip("torch's operations check by themselves")
+    x, operators = torch.randn(2, 8, 3, 3), torch.ops.alexnet_torch
+    with pytest.raises(RuntimeError, match="window must be odd"):
+        operators.norm(x, -4, 1e-4, 0.75, 2.0, False)
+    with pytest.raises(RuntimeError, match=r"x must be \(N, C, H, W\)"):
+        operators.norm(x[0], 5, 1e-4, 0.75, 2.0, False)
+    for grad in (x[:1], x.double()):
+        with pytest.raises(RuntimeError, match="grad must be of the shape and type of x"):
+            operators.norm_backward(grad, x, 5, 1e-4, 0.75, 2.0, False)
