@@ -13,7 +13,7 @@ import tyro
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet_torch.distributed import data_parallel
+from alexnet_torch.distributed import parameters
 from benchmarks.harness.measure import median_times, peak_memory
 from benchmarks.harness.ranks import RankGroup, rank_functions
 from benchmarks.harness.report import markdown_table, save_result
@@ -34,7 +34,7 @@ def slice_functions(settings: dict[str, Any], batch: int, *rank: int) -> dict[st
     def wrap(net: nn.Module, **ours: Any) -> nn.Module:
         return DistributedDataParallel(net, **(ours | settings))
 
-    setattr(data_parallel, DistributedDataParallel.__name__, wrap)
+    setattr(parameters, DistributedDataParallel.__name__, wrap)
     return {**rank_functions("none", batch, *rank), "peak": peak_memory}
 
 
