@@ -153,7 +153,7 @@ def open_kaggle(listing: Listing, test: bool) -> Source:
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
         raise UserError(f"{listing.what}: {KAGGLE_LABELS} has no columns ImageId,PredictionString; restore it")
     # the first word of a prediction string is the class; boxes follow
-    pairs = ((row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows)
+    pairs = ((row["ImageId"], "".join((row["PredictionString"] or "").split()[:1])) for row in rows)
     val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
     lines = (line.partition(" ") for line in names.splitlines())  # "n01440764 tench, Tinca tinca"
     readable = {identity: name.strip() for identity, _, name in lines if name.strip()}
