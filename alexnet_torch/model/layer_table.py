@@ -42,9 +42,9 @@ def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 22
         side, weights = sides[conv.name], conv.channels * channels // groups * conv.kernel**2
         is_last = conv is net.convs[-1]
         pooled = final_side if is_last else sides.get(f"{conv.name}'s pooling", side)
-        shapes = (conv.channels, side, side), (conv.channels, pooled, pooled)
-        counts = weights + conv.channels, weights * side * side
-        rows.append(LayerRow(conv.name, *shapes, conv.kernel, conv.stride, conv.padding, groups, *counts))
+        output, read = (conv.channels, side, side), (conv.channels, pooled, pooled)
+        shape = conv.kernel, conv.stride, conv.padding, groups
+        rows.append(LayerRow(conv.name, output, read, *shape, weights + conv.channels, weights * side * side))
         channels = conv.channels
     inputs = channels * final_side**2
     for linear in net.linears:
