@@ -109,7 +109,9 @@ def _class_names(option: Path | None, count: int) -> tuple[tuple[str, ...], str]
     if option is not None:
         names = tuple(read_lines(option, "--classes"))
         if len(names) != count:
-            raise UserError(f"--classes {option}: has {len(names)} names, but the network has {count} classes")
+            raise UserError(
+                f"--classes {option}: has {len(names)} names, but the network has {count} classes; name all"
+            )
         return names, f"from {option}"
     if count == len(imagenet):
         return tuple(imagenet), "assumed to be ImageNet's; --classes names others"
