@@ -32,7 +32,7 @@ def training(folder: Path, more: str) -> str:
 
 def shell(command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False, cwd=PROJECT
+        ["bash", "-c", command], capture_output=True, text=True, timeout=600, check=False, cwd=PROJECT
     )
 
 
@@ -42,7 +42,7 @@ def reported_steps(run: Path) -> int:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while reported_steps(run) < step:
         assert time.monotonic() < deadline
         time.sleep(0.05)
