@@ -23,7 +23,7 @@ from tests.support.nets import narrow_demo
 from tests.support.paths import PROJECT
 
 # in this order: the README makes the runs that the others use
-PAGES = ("module", "data", "training", "distributed", "recipes", "weights", "features")
+PAGES = ("module", "data", "training", "distributed", "recipes", "weights", "features", "questions")
 RUN = ["README.md", *(f"docs/{name}.md" for name in PAGES)]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/*.md")]
 NARROW_TRAIN = PROJECT / "tests/support/narrow_train.py"  # train.py with few channels

@@ -25,7 +25,7 @@ def paper() -> Recipe:
     hand and this recipe lowers after 6 validations without a new best error.
     Command: `python train.py --data imagenet/`
     Cost: 90 epochs; about 48 images/s at 224 pixels on 2 CPU cores.
-    Expected: the paper's net has 40.7 / 18.2% with ten crops, and 1.5 points more with the centre crop.
+    Expected: the paper's net has 40.7 / 18.2% with ten crops, and 1.9 points more with the centre crop.
     """
     return Recipe(PAPER, PlateauSchedule(), colour=PCANoise("paper"))
 
@@ -76,7 +76,7 @@ def source_2012() -> Recipe:
     Command: `python train.py --data imagenet/ --recipe source-2012`. A folder of ten classes at 64 pixels needs
     `--lr 0.002 --batch-size 32` (47.8% top-1 error on Tiny ImageNet's after 2 epochs); 0.01 is too high.
     Cost: the same as `paper`.
-    Expected: 40.66 / 18.21% with ten crops (the notes), about 1.5 points more top-1 with the centre crop.
+    Expected: 40.66 / 18.21% with ten crops (the notes), 1.9 points more top-1 with the centre crop.
     """
     factors = ((24, 0.1), (50, 0.01), (78, 0.001))
     rates = EpochSchedule(factors, stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)))

@@ -9,6 +9,7 @@ from torch import nn
 from alexnet_torch import AlexNet, cli
 from alexnet_torch.model.layer_table import layer_table
 from alexnet_torch.model.presets import PRESETS
+from tests.support.paths import PROJECT
 
 
 def test_the_papers_numbers() -> None:
@@ -47,7 +48,9 @@ def test_against_the_network_itself(name: str) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["layers"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    table = capsys.readouterr().out
+    assert table in (PROJECT / "docs/questions.md").read_text()
+    lines = table.splitlines()
     assert lines[-1].split() == ["all", "60,965,224", "724,406,816"]
     assert cli.main(["layers", "caffe", "--csv", "--image-size", "227"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
