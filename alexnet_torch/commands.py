@@ -150,7 +150,7 @@ def evaluate_command(
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
-    from alexnet_torch.evaluation.results import score_test_set
+    from alexnet_torch.evaluation.results import score_test_set, tables
     from alexnet_torch.evaluation.robustness import RealLabels
     from alexnet_torch.evaluation.runs import read_settings
     from alexnet_torch.evaluation.scoring import default_num_crops
@@ -164,15 +164,13 @@ def evaluate_command(
     root = data_folder(data)
     test_set = find_test_set(root, held_out_part(runs, root))
     match = match_classes(first.classes, name, test_set.source.classes, f"--data {data}", first.names)
-    real_labels = RealLabels(real, model_identities(first.classes)) if real else None
-    if real_labels:
-        real_labels.check_names(test_set.split.keys)
+    real_labels = RealLabels(real, model_identities(first.classes), test_set.split.keys) if real else None
     if test_set.cropped_side and crops not in (None, 1):
         raise UserError(f"--crops {crops}: the images of {root} are centre crops already; use --crops 1")
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
     tested = [crops] if crops else [1] if test_set.cropped_side else [1, default_num_crops(list(models.values()))]
     scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache)
-    print(json_format.dumps(scores.json_values(), allow_nan=False) if json else scores.text())
+    print(json_format.dumps(scores, allow_nan=False) if json else tables(scores))
 
 
 def import_command(

@@ -18,12 +18,6 @@ class ClassMatch:
 
     indices: np.ndarray  # (set classes,) int64, the model's class of each class of the set
     how: str  # what they were matched by, for people
-    model_classes: int
-
-    @property
-    def is_subset(self) -> bool:
-        """Whether the set lacks some of the model's classes: it is then scored among its own classes, too."""
-        return len(self.indices) < self.model_classes
 
 
 def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
@@ -37,11 +31,10 @@ def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the identity of each of a model's classes, by its name.
+    """Returns the identity of each of a model's classes: the WordNet ID that its name begins with, or its name.
 
-    That is the WordNet ID which a name is or begins with ("n01440764 tench", as in Caffe's synset_words.txt). The names
-    of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for their WordNet IDs.
-    Any other name is its own identity.
+    The names of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for WordNet
+    IDs. In Caffe's synset_words.txt names begin with these: "n01440764 tench".
     """
     standard = imagenet_classes()
     if len(classes) == len(standard) and all(map(_is_name_of, classes, standard)):
@@ -55,11 +48,10 @@ def match_classes(
 ) -> ClassMatch:
     """Finds the model's class for each class of a test set.
 
-    WordNet IDs decide where both have them: names are ambiguous ("crane" and "maillot" occur twice in ImageNet), and
-    each source spells them differently. A set whose classes are numbers, such as ImageNet-V2's folders 0 to 999, has
-    ImageNet's standard indices, if the model has WordNet IDs and the set has no names for its numbers, as MNIST has.
-    Otherwise names decide, whatever their case. `names` are what people call the model's classes, if not `model`; a
-    UserError with `model_name` and `test_name` says which of the set's classes are none of the model's, or several.
+    WordNet IDs decide where both have them: "crane" and "maillot" occur twice in ImageNet. Numbers, such as
+    ImageNet-V2's folders 0 to 999, are ImageNet's standard indices, if the model has WordNet IDs and the set has no
+    names for them, as MNIST has. Otherwise names decide; `names` are what people call the model's classes. A UserError
+    says which of the set's classes are none of the model's, or several.
     """
     identities, own = model_identities(model), [each.identity for each in test]
     index_of = {identity: index for index, identity in enumerate(identities)}
@@ -76,14 +68,14 @@ def match_classes(
     else:
         how, found = "name", _match_names(names or model, identities, test)
     _check(found, own, model_name, test_name)
-    return ClassMatch(np.array([min(indices) for indices in found], np.int64), how, len(model))
+    return ClassMatch(np.array([min(indices) for indices in found], np.int64), how)
 
 
 def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name: str, test_name: str) -> None:
-    # classes with equal numbers may have different names, as those of MNIST and Fashion-MNIST
+    """Raises a UserError if classes with equal numbers have different names, as those of MNIST and Fashion-MNIST."""
     for name, each in zip(model, test, strict=True):
-        both_named = each.identity not in (name, each.name)
-        if each.identity.isdigit() and both_named and not set(_spellings(name)) & set(_spellings(each.name)):
+        both_named = each.identity.isdigit() and each.identity not in (name, each.name)
+        if both_named and not set(_spellings(name)) & set(_spellings(each.name)):
             raise UserError(
                 f"{test_name}: its class {each.identity} is {each.name}, and that of {model_name} is {name}; "
                 "name a set of the model's classes"
@@ -118,20 +110,20 @@ def _normalised(name: str) -> str:
 
 def _is_name_of(name: str, standard: SourceClass) -> bool:
     """Returns whether a name is that of an ImageNet class, as torchvision, Keras and Caffe spell them."""
-    first, full, own = _normalised(standard.name.split(",")[0]), _normalised(standard.name), _normalised(name)
     # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
-    return name.startswith(standard.identity) or own in (first, full) or own.startswith(f"{first} ")
+    first, own = _normalised(standard.name.split(",")[0]), _normalised(name)
+    return name.startswith(standard.identity) or f"{own} ".startswith(f"{first} ")
 
 
 def _check(found: Sequence[set[int]], own: Sequence[str], model_name: str, test_name: str) -> None:
     """Raises a UserError unless each class of the set is exactly one class of the model, and no other class is it."""
     counts = Counter(index for indices in found for index in indices)
-    unknown = [name for name, indices in zip(own, found, strict=True) if not indices]
-    unclear = [name for name, each in zip(own, found, strict=True) if len(each) > 1 or counts[min(each, default=0)] > 1]
-    for names, what, fix in (
-        (unknown, "none of the classes of {}", "name a set of the model's classes, with the same WordNet IDs or names"),
-        (unclear, "not clearly one class of {}, by name", "name the set's folders by WordNet ID"),
-    ):
-        if names:
-            count = f"{len(names)} of its {len(own)} classes {'is' if len(names) == 1 else 'are'}"
-            raise UserError(f"{test_name}: {count} {what.format(model_name)}: {some(names)}; {fix}")
+    names = [name for name, indices in zip(own, found, strict=True) if not indices]
+    what = f"none of the classes of {model_name}"
+    fix = "name a set of the model's classes, with the same WordNet IDs or names"
+    if not names:
+        names = [name for name, each in zip(own, found, strict=True) if len(each) > 1 or counts[min(each)] > 1]
+        what, fix = f"not clearly one class of {model_name}, by name", "name the set's folders by WordNet ID"
+    if names:
+        are = "is" if len(names) == 1 else "are"
+        raise UserError(f"{test_name}: {len(names)} of its {len(own)} classes {are} {what}: {some(names)}; {fix}")

@@ -1,4 +1,4 @@
-"""Features: stages' outputs for many images, written batch by batch into one file."""
+"""Features: stages' outputs for many images, written batch by batch into one file; stopped, it continues."""
 
 import hashlib
 import json
@@ -6,7 +6,9 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,53 +21,118 @@ from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.image_lists import find_images, read_file_list
 from alexnet_torch.data.loader import decode_ahead
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.partial_features import PartialRows, Shapes, partial_rows
 from alexnet_torch.evaluation.scoring import network_input, require_finite
-from alexnet_torch.files import atomic_write, explain_missing_package, sync_folder, utf8_text, writing
-from alexnet_torch.model.exchange import shard_sizes
-from alexnet_torch.run_folder import library_versions
+from alexnet_torch.files import atomic_write, explain_missing_package, reading, sync_folder, utf8_text, writing
+from alexnet_torch.run_folder import claimed, library_versions
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 
 logger = logging.getLogger(__name__)
 
+SAVE_SECONDS = 30.0  # at most so much work is lost by kill -9 or a power cut
+
+Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by name
+
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """Which features to compute, and where to write them.
+    """Which features to compute, and where to write them."""
 
-    Attributes:
-        folder: a folder of images, with subfolders at any depth; an image's class is the folder that contains it.
-        output: a .npy or .h5 file, which is created or replaced.
-        stages: names of stages, such as "conv5" and "fc7"; one pass computes all of them.
-        files: a text file with an image's path in `folder` on each line, in the order of the rows; None for all images
-            of the folder, sorted.
-        per_tower: write an array for each tower, instead of one with tower 0's channels first.
-        skip_bad: leave out unreadable files and print them, instead of an error.
-        batch_size: images in a batch.
-        workers: processes that decode; None for one for each core.
-    """
-
-    folder: Path
-    output: Path
-    stages: tuple[str, ...] = ("fc7",)
-    files: Path | None = None
-    per_tower: bool = False
-    skip_bad: bool = False
+    folder: Path  # of images, in subfolders at any depth; an image's class is the folder that contains it
+    output: Path  # a .npy or .h5 file, which is created or replaced
+    stages: tuple[str, ...] = ("fc7",)  # one pass computes all of them
+    files: Path | None = None  # a text file with an image's path in `folder` on each line; None: all images, sorted
+    per_tower: bool = False  # an array for each tower, instead of one with tower 0's channels first
+    skip_bad: bool = False  # leave out unreadable files and print them, instead of an error
     batch_size: int = 64
-    workers: int | None = None
+    workers: int | None = None  # that decode; None: one for each core
 
 
 @torch.no_grad()
 def stage_outputs(model: TrainedModel, stages: Sequence[str], crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns stages' outputs for centre crops, by name, each (N, ...) float32; tower 0's channels come first.
-
-    Args:
-        model: of a run.
-        stages: names of stages, such as "fc7".
-        crops: (N, H, W, 3) uint8; H and W are the network's image size.
-    """
+    """Returns stages' outputs for centre crops (N, H, W, 3) uint8, each (N, ...) float32, tower 0's channels first."""
     outputs = model.net.stage_outputs(network_input(model, torch.from_numpy(crops)), stages)
     return {stage: output.float().cpu().contiguous().numpy() for stage, output in outputs.items()}
+
+
+class PartialRows:
+    """A .npy file of each array, with room for all rows: `done` images are there, except the `bad` (index, reason)."""
+
+    def __init__(self, folder: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool) -> None:
+        self.folder, self._shapes, self._command = folder, shapes, json.loads(json.dumps(command))
+        self.parts = {name: folder / f"{name}.npy" for name in shapes}
+        self.done, self.bad, self._saved = 0, list[tuple[int, str]](), time.monotonic()
+        if (path := folder / "progress.json").exists():
+            progress = json.loads(path.read_text())
+            was, self.done, self.bad = progress["command"], progress["done"], [(i, why) for i, why in progress["bad"]]
+            if names := [name for name in {**was, **self._command} if was.get(name) != self._command.get(name)]:
+                raise UserError(
+                    f"--output: {folder} has the rows of another command, which differs in {', '.join(names)}; "
+                    "finish that command, move the folder elsewhere, or name another file"
+                )
+        # the user may have repaired bad ones; a kill may have come while the parts were moved
+        if (self.bad and not skip_bad) or not all(part.exists() for part in self.parts.values()):
+            self.done, self.bad = 0, []
+        if not self.done:
+            for name, part in self.parts.items():
+                np.lib.format.open_memmap(part, "w+", "<f4", shapes[name])  # a sparse file
+        self.files = ExitStack()
+        self._files = {name: self.files.enter_context(part.open("r+b")) for name, part in self.parts.items()}
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of each array so far."""
+        return self.done - len(self.bad)
+
+    def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
+        """Adds the rows (n, ...) of the next images, of which some are bad: (index, reason)."""
+        for name, rows in features.items():
+            self._files[name].seek((self.rows - self._shapes[name][0]) * rows[0].nbytes, os.SEEK_END)
+            self._files[name].write(np.ascontiguousarray(rows, "<f4").data)
+        self.done += count
+        self.bad += bad
+        if time.monotonic() > self._saved + SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Makes all rows so far survive a kill and a power cut."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        progress = json.dumps({"command": self._command, "done": self.done, "bad": self.bad}).encode()
+        atomic_write(self.folder / "progress.json", lambda file: file.write(progress))
+        self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Cuts the files to their rows; NumPy leaves room for any number of them in the header."""
+        self.save()  # after a kill in this loop no row is added to a file that is cut
+        for name, file in self._files.items():
+            shape = (self.rows, *self._shapes[name][1:])
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            file.truncate(file.tell() + int(np.prod(shape)) * 4)
+        self.save()
+
+
+@contextmanager
+def partial_rows(
+    output: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool = False
+) -> Iterator[PartialRows]:
+    """Yields the rows so far of the same command (JSON values); saves them if the block fails, else removes them."""
+    with claimed(output.with_name(f"{output.name}.partial")) as folder:
+        with reading(f"--output: {folder}", "move it elsewhere to start again"):
+            partial = PartialRows(folder, shapes, command, skip_bad)
+        try:
+            yield partial
+        except BaseException:
+            if partial.rows:
+                partial.save()
+                logger.info(f"{folder}: has {partial.rows} rows; the same command continues from them")
+            else:
+                shutil.rmtree(folder)
+            raise
+        finally:
+            partial.files.close()
+        shutil.rmtree(folder)
 
 
 def save_features(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path] = ()) -> Shapes:
@@ -75,16 +142,7 @@ def save_features(model: TrainedModel, request: FeatureRequest, model_files: Seq
     the rows is in FILE.json. A .h5 file has all arrays, "files", "classes" and "labels"; the rest is in its attributes.
     The file appears complete or not at all. Memory holds a few batches and the names of the images.
 
-    Args:
-        model: of a run.
-        request: what to compute.
-        model_files: the model's files, whose SHA-256 are recorded too.
-
-    Returns:
-        the shapes of the arrays, by name.
-
-    Raises:
-        UserError: the request is wrong, a file cannot be read, an output is not finite, or the disk is too small.
+    Returns the shapes of the arrays, by name; records the SHA-256 of the model's files, too.
     """
     output, size = request.output, model.net.image_size
     if output.suffix not in (".npy", ".h5"):
@@ -92,16 +150,16 @@ def save_features(model: TrainedModel, request: FeatureRequest, model_files: Seq
     if output.suffix == ".h5":
         with explain_missing_package(output, "hdf5"):
             import h5py  # noqa: F401 - found missing now, not after hours
-    names = find_images(request.folder) if request.files is None else read_file_list(request.files)
-    missing = [] if request.files is None else [name for name in names if not (request.folder / name).is_file()]
+    names = read_file_list(request.files) if request.files else find_images(request.folder)
+    missing = [f"  {path}" for name in names if request.files and not (path := request.folder / name).is_file()]
     if missing and not request.skip_bad:
-        listed = "\n".join(f"  {request.folder / name}" for name in missing)
         fix = "remove the lines, or leave them out with --skip-bad"
-        raise UserError(f"--files {request.files}: {len(missing)} file(s) do not exist; {fix}:\n{listed}")
+        raise UserError("\n".join([f"--files {request.files}: {len(missing)} file(s) do not exist; {fix}:", *missing]))
     black = _arrays(model, request, np.zeros((1, size, size, 3), np.uint8))
     shapes = {name: (len(names), *rows.shape[1:]) for name, rows in black.items()}
     source = _source(model, request, model_files)
-    command = {**source, "files": _digest("\0".join(names).encode("utf-8", "surrogateescape")), "format": output.suffix}
+    listed = "\0".join(names).encode("utf-8", "surrogateescape")
+    command = {**source, "files": hashlib.sha256(listed).hexdigest(), "format": output.suffix}
     with writing(f"--output {output}"), partial_rows(output, shapes, command, request.skip_bad) as partial:
         need = len(names) * sum(rows.nbytes for rows in black.values()) * (2 if output.suffix == ".h5" else 1)
         if need > (free := shutil.disk_usage(partial.folder).free):
@@ -121,21 +179,15 @@ def save_features(model: TrainedModel, request: FeatureRequest, model_files: Seq
     return shapes
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> dict[str, np.ndarray]:
     """Computes the rows (N, ...) of each array by name: "features" alone, else such as "conv5" or "conv5.tower0"."""
     arrays = stage_outputs(model, request.stages, crops)
     if request.per_tower:
-        ends = {
-            name: np.cumsum(shard_sizes(rows.shape[1], model.net.architecture.towers)) for name, rows in arrays.items()
-        }
+        towers = model.net.architecture.towers
         arrays = {
             f"{stage}.tower{tower}": part
-            for stage in request.stages
-            for tower, part in enumerate(np.split(arrays[stage], ends[stage][:-1], axis=1))
+            for stage, rows in arrays.items()
+            for tower, part in enumerate(np.array_split(rows, towers, axis=1))
         }
     return {"features": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
@@ -152,7 +204,7 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
         "towers": net.architecture.towers,
         "image_size": net.image_size,
         "model_sha256": model_sha256(model),
-        "model_files": {str(path): _digest(path.read_bytes()) for path in model_files},
+        "model_files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files},
         "preprocessing": {
             "orientation": "as EXIF says",
             "square": f"central, scaled to {side} pixels, bicubic with antialiasing",

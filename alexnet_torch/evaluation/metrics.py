@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 SumCounts = Callable[[Tensor], Tensor]
 """Adds up the counts of the ranks that evaluate different images."""
 
-_Z = 1.959963984540054  # the standard normal distribution has 95% of its mass within this distance of 0
+_Z = 1.959963984540054  # 95% of the standard normal distribution are within this distance of 0
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class EvalResult:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the loss is a finite number; if not, the network has diverged and its errors mean nothing."""
+        """Whether the loss is a finite number; if not, the network has diverged."""
         return math.isfinite(self.loss)
 
 
@@ -50,8 +49,8 @@ class Predictions:
 class Scores:
     """Sums of losses and errors over batches; and each image's prediction, where images have indices.
 
-    Where labels are those of a test set, `classes` (set classes,) int64 has the model's class of each. If some of the
-    model's classes are not there, `among_set` has the scores among the set's own.
+    Labels of a test set index `classes` (set classes,) int64, the model's class of each. If these are not all of the
+    model's, `among_set` has the scores among them.
     """
 
     def __init__(self, classes: Tensor | None = None) -> None:
@@ -94,14 +93,6 @@ class Scores:
         return Predictions(seen, labels, predicted, label_probability[seen], probability[seen])
 
 
-class ConfusedPair(NamedTuple):
-    """Images of one class that were taken for another."""
-
-    label: int
-    predicted: int
-    images: int
-
-
 class Confusion:
     """How many images of each label have which predicted class; sparse, since there may be 100,000 classes."""
 
@@ -123,15 +114,14 @@ class Confusion:
     def class_errors(self) -> np.ndarray:
         """Returns the top-1 error of each label, (labels,) float64 in 0..1; nan where it has no image."""
         wrong, images = np.bincount(self._labels[~self._right], minlength=self._shape[0]), self.images
-        errors = np.full(len(images), np.nan)
-        np.divide(wrong, images, out=errors, where=images > 0)
+        errors: np.ndarray = np.divide(wrong, images, out=np.full(len(images), np.nan), where=images > 0)
         return errors
 
-    def most_confused(self, most: int = 20) -> list[ConfusedPair]:
-        """Returns the pairs of a label and a wrong class with the most images, these first; equal ones in order."""
+    def most_confused(self, most: int = 20) -> list[tuple[int, int, int]]:
+        """Returns (label, wrong class, images) of those with the most images, these first; equal ones in order."""
         pairs, counts = np.unique(self._pairs[~self._right], return_counts=True)
         chosen = np.argsort(-counts, kind="stable")[:most]
-        return [ConfusedPair(*divmod(int(pairs[i]), self._shape[1]), int(counts[i])) for i in chosen]
+        return [(*divmod(int(pairs[i]), self._shape[1]), int(counts[i])) for i in chosen]
 
 
 def wilson_interval(wrong: int, images: int) -> tuple[float, float]:

@@ -46,10 +46,12 @@ def predict(
     Raises:
         UserError: a file is not an image, or the network's outputs for it are not finite; the message names it.
     """
-    given = _without_folders([images] if isinstance(images, str | PathLike | Image.Image | np.ndarray) else images)
-    size, side, labels = model.net.image_size, len(model.mean), model.labels
-    first = 0
-    for crops in _decoded(given, side, size, batch_size):
+    given: list[Picture] = []
+    for image in [images] if isinstance(images, str | PathLike | Image.Image | np.ndarray) else images:
+        folder = Path(image) if isinstance(image, str | PathLike) else None
+        given += [folder / name for name in find_images(folder)] if folder and folder.is_dir() else [image]
+    labels, first = model.labels, 0
+    for crops in _decoded(given, len(model.mean), model.net.image_size, batch_size):
         batch, first = given[first : first + len(crops)], first + len(crops)
         log_probs = log_probabilities(model, torch.from_numpy(crops))[1]  # (n, classes)
         require_finite(log_probs, [each if isinstance(each, str | PathLike) else "an image" for each in batch])
@@ -69,16 +71,6 @@ def centre_crop(image: Picture, side: int, size: int) -> np.ndarray:
         return decode_image(picture, side)[centre, centre]
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
-
-
-def _without_folders(images: Iterable[Picture]) -> list[Picture]:
-    given: list[Picture] = []
-    for image in images:
-        if isinstance(image, str | PathLike) and (folder := Path(image)).is_dir():
-            given += [folder / name for name in find_images(folder)]
-        else:
-            given.append(image)
-    return given
 
 
 def _decoded(images: Sequence[Picture], side: int, size: int, batch_size: int) -> Iterator[np.ndarray]:

@@ -34,10 +34,9 @@ def write_report(
     output: Path | None = None,
     tested: Tested | None = None,
 ) -> Path:
-    """Writes a run's page, and the confusion matrix and the worst images into its TensorBoard events.
+    """Writes a run's page, and pictures into its TensorBoard events; returns the file, RUN/report.html by default.
 
-    Without images and without a test that has been done, it says nothing about what the model, the run's best weights,
-    gets wrong. Returns the page's file, RUN/report.html by default.
+    Without images and without a test of the model that has been done, it does not say what the model gets wrong.
     """
     if tested is None and prepared:
         tested = score_validation_images(model, prepared)
@@ -62,7 +61,10 @@ def write_report(
             pictures["val/confusion"] = render(confusion_figure(prepared.names, confusion.counts))
         if worst:
             pictures["val/worst_images"] = render(wrong_images_figure(worst))
-        values |= _mistakes(confusion, prepared.names)
+        errors, images, names = confusion.class_errors(), confusion.images, prepared.names
+        order = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:_LISTED].tolist()  # the highest first
+        values["class_errors"] = [(names[i], round(errors[i] * images[i]), images[i]) for i in order if images[i]]
+        values["confused"] = [(names[label], names[other], count) for label, other, count in confusion.most_confused()]
         values["images"] = len(tested.predictions.labels)
         values["worst"] = [(image, _source(image.pixels)) for image in worst]
     if history and history.test:
@@ -103,22 +105,12 @@ def _source(pixels: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _mistakes(confusion: Confusion, names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the wrong images of each class, those with the highest error first, and the most confused pairs."""
-    errors, images = confusion.class_errors(), confusion.images
-    order = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:_LISTED]
-    rows = [(names[i], round(errors[i] * images[i]), images[i]) for i in order.tolist() if images[i]]
-    pairs = [(names[pair.label], names[pair.predicted], pair.images) for pair in confusion.most_confused()]
-    return {"class_errors": rows, "confused": pairs}
-
-
 def _settings(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings, the facts about the machine, and the commands that repeat the run."""
     # a value of None or False is one that no option gives
-    settings = {name: value for name, value in config["settings"].items() if value not in (None, False)}
-    settings = {name: value for name, value in settings.items() if name not in ("output", "resume")}
-    named = {name: settings[name] for name in ("recipe", "ablation") if name in settings}
-    defaults = vars(resolve(named)[0])
+    given = {name: value for name, value in config["settings"].items() if value not in (None, False)}
+    settings = {name: value for name, value in given.items() if name not in ("output", "resume")}
+    defaults = vars(resolve({name: settings[name] for name in ("recipe", "ablation") if name in settings})[0])
     changed = [n for n, value in settings.items() if n in ("data", "recipe") or value != defaults.get(n)]
     facts = {
         "devices": ", ".join(dict.fromkeys(config.get("devices", []))),

@@ -1,20 +1,19 @@
-"""Scores of models on a test set, and what evaluate writes of them: tables, one JSON document, a CSV file."""
+"""Scores of models on a test set, which evaluate writes: one JSON document, or its tables, and a CSV file."""
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.class_matching import ClassMatch
-from alexnet_torch.evaluation.metrics import Confusion, EvalResult, Scores
-from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, CorruptionErrors, RealLabels
+from alexnet_torch.evaluation.metrics import Confusion, Scores
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, RealLabels, corruption_errors
 from alexnet_torch.evaluation.runs import percent, text_table
 from alexnet_torch.evaluation.scoring import ImageBatch, LogProbs, require_finite, score
 from alexnet_torch.evaluation.test_sets import TestSet, image_batches
@@ -22,68 +21,6 @@ from alexnet_torch.files import atomic_file, writing
 from alexnet_torch.weights.model_file import TrainedModel
 
 MOST_CELLS = 25_000_000  # of a confusion matrix in a JSON document
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """The scores of a model, or of an average, on a test set, with a number of crops."""
-
-    name: str
-    crops: int
-    errors: EvalResult  # among all of the model's classes
-    among_set: EvalResult | None  # among the set's classes, if the set lacks some of the model's
-    confusion: Confusion  # rows: the set's classes; columns: the model's
-    corruptions: CorruptionErrors | None  # of ImageNet-C
-    real: tuple[int, float | None] | None  # images with ReaL labels, and the fraction predicted as none of theirs
-
-
-@dataclass(frozen=True)
-class SetScores:
-    """Scores by number of crops, of each model in order and, if there are several, of their average."""
-
-    test_set: TestSet
-    model: TrainedModel  # one of the models: all have the same classes
-    match: ClassMatch  # the set's classes among these
-    results: list[SetResult]
-    skipped: list[str]  # messages about images that were left out
-
-    def text(self) -> str:
-        """Returns the tables of errors in %: among all classes and the set's, by ReaL labels, of corruptions."""
-        own, of_model = len(self.match.indices), self.match.model_classes
-        parts = [_error_table([(r.name, r.crops, r.errors) for r in self.results], of_model)]
-        if self.match.is_subset:
-            among_set = [(r.name, r.crops, r.among_set) for r in self.results if r.among_set]
-            parts.insert(0, f"among the model's {of_model:,} classes:")
-            parts += [f"among the set's {own:,} classes:", _error_table(among_set, own)]
-        for each in self.results:
-            if each.real:
-                error = f"{each.name}: {_crops(each.crops)}, error by ReaL labels {percent(each.real[1], 1)}"
-                parts.append(f"{error} of {each.real[0]:,} images that have some")
-            if each.corruptions:
-                parts.append(_corruptions_text(each.name, own, each.corruptions))
-        if self.skipped:
-            parts.append(f"{len(self.skipped):,} unreadable image(s) left out, such as {self.skipped[0]}")
-        return "\n".join(parts)
-
-    def json_values(self) -> dict[str, Any]:
-        """Returns the scores as values for JSON: errors as fractions, null for a number that is not finite.
-
-        `confusion` has a row for each of `classes` and a column for each of `model_classes`; null above MOST_CELLS.
-        """
-        labels, test_set = self.model.labels, self.test_set
-        classes = [labels[index] for index in self.match.indices]
-        return {
-            "data": str(test_set.source.root),
-            "form": test_set.source.form,
-            "images": len(test_set.split) - len(self.skipped),
-            "left_out": self.skipped,
-            "matched_by": self.match.how,
-            "classes": classes,
-            "identities": [each.identity for each in test_set.source.classes],
-            "model_classes": list(labels),
-            "model_identities": list(self.model.classes),
-            "results": [_result_json(each, classes, labels) for each in self.results],
-        }
 
 
 def score_test_set(
@@ -95,15 +32,16 @@ def score_test_set(
     csv_file: Path | None = None,
     skip_bad: bool = False,
     cache: str = "auto",
-) -> SetScores:
-    """Scores models, by name, of the same classes and their average on a test set, which is decoded once for all.
+) -> dict[str, Any]:
+    """Scores models, by name, of the same classes and their average on a test set; returns values for JSON.
 
-    A row for each image goes into `csv_file`: predictions of the average, if there are several models, over the most
-    of `crops`, which has at most one number besides 1. A UserError says which network's outputs are not finite.
+    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`, or is
+    None above MOST_CELLS. A row for each image goes into `csv_file`: predictions of the average, if there are several
+    models, over the most of `crops`, which has at most one number besides 1.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
-    classes, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
-    most = min(5, len(labels))
+    indices, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
+    classes, most = [labels[index] for index in match.indices], min(5, len(labels))
     with _csv_writer(csv_file, most) as writer:
 
         def watch(batch: ImageBatch, log_probs: LogProbs) -> None:
@@ -114,31 +52,48 @@ def score_test_set(
                     require_finite(values, [f"{name}: {file}" for file in files])
             if writer:
                 top = log_probs[max(crops)][-1].topk(most, dim=1)
-                columns = classes[batch.labels].tolist(), top.indices.tolist(), top.values.exp().tolist()
-                for file, label, best, probabilities in zip(files, *columns, strict=True):
-                    numbers = [f"{probability:.6g}" for probability in probabilities]
-                    writer.writerow([file, labels[label], *(labels[i] for i in best), *numbers])
+                columns = batch.labels.tolist(), top.indices.tolist(), top.values.exp().tolist()
+                for file, label, best, values in zip(files, *columns, strict=True):
+                    numbers = [f"{value:.6g}" for value in values]
+                    writer.writerow([file, classes[label], *(labels[i] for i in best), *numbers])
 
         batches = image_batches(test_set, networks, cache, skip_bad, skipped)
-        scores = score(networks, batches, max(crops), classes, watch=watch) or {}
+        scores = score(networks, batches, max(crops), indices, watch=watch) or {}
 
-    def result(name: str, crops: int, each: Scores) -> SetResult:
+    def result(name: str, crops: int, each: Scores) -> dict[str, Any]:
         predictions = each.predictions(len(keys))
-        corruptions = counted = None
+        values: dict[str, Any] = {"run": name, "crops": crops, **vars(each.result())}
+        if each.among_set:
+            values["among_set_classes"] = vars(each.among_set.result())
+        if real:
+            images, wrong = real.count(predictions.indices, predictions.predicted)
+            values["real"] = {"images": images, "top1_error": wrong / images if images else None}
         if test_set.group_of is not None:
             is_wrong = match.indices[predictions.labels] != predictions.predicted
-            group_of = test_set.group_of[predictions.indices]
-            corruptions = CorruptionErrors.of_groups(test_set.groups, group_of, is_wrong)
-        if real:
-            images, wrong = real.count([keys[i] for i in predictions.indices.tolist()], predictions.predicted)
-            counted = images, wrong / images if images else None
-        among_set = each.among_set.result() if each.among_set else None
-        confusion = Confusion(predictions, match.indices, len(labels))
-        return SetResult(name, crops, each.result(), among_set, confusion, corruptions, counted)
+            group_of, groups = test_set.group_of[predictions.indices], test_set.groups
+            values |= corruption_errors({groups[i]: is_wrong[group_of == i].mean() for i in np.unique(group_of)})
+        confusion, cells = Confusion(predictions, match.indices, len(labels)), len(classes) * len(labels)
+        pairs, errors = confusion.most_confused(), confusion.class_errors()
+        return values | {
+            "class_images": confusion.images.tolist(),
+            "class_errors": [None if np.isnan(error) else error for error in errors.tolist()],
+            "most_confused": [{"class": classes[i], "taken_for": labels[j], "images": n} for i, j, n in pairs],
+            "confusion": confusion.counts.tolist() if cells <= MOST_CELLS else None,
+        }
 
     rows = [*names, f"average of {len(names)}"] if len(names) > 1 else names
-    results = [result(name, n, each) for n in crops for name, each in zip(rows, scores[n], strict=True)]
-    return SetScores(test_set, networks[0], match, results, skipped)
+    return {
+        "data": str(test_set.source.root),
+        "form": test_set.source.form,
+        "images": len(keys) - len(skipped),
+        "left_out": skipped,
+        "matched_by": match.how,
+        "classes": classes,
+        "identities": [each.identity for each in test_set.source.classes],
+        "model_classes": list(labels),
+        "model_identities": list(networks[0].classes),
+        "results": [result(name, n, each) for n in crops for name, each in zip(rows, scores[n], strict=True)],
+    }
 
 
 @contextmanager
@@ -157,61 +112,50 @@ def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
         text.detach()  # writes what it holds
 
 
-def _crops(number: int) -> str:
-    return "centre crop" if number == 1 else f"{number} crops"
+def tables(document: Mapping[str, Any]) -> str:
+    """Returns tables of the errors in %: among all classes and the set's, by ReaL labels, of corruptions."""
+    results, own, of_model = document["results"], len(document["classes"]), len(document["model_classes"])
+    parts = [error_table(results, of_model)]
+    if own < of_model:
+        parts.insert(0, f"among the model's {of_model:,} classes:")
+        parts += [f"among the set's {own:,} classes:", error_table([r | r["among_set_classes"] for r in results], own)]
+    for each in results:
+        if real := each.get("real"):
+            error = f"{each['run']}: {_crops(each)}, error by ReaL labels {percent(real['top1_error'], 1)}"
+            parts.append(f"{error} of {real['images']:,} images that have some")
+        if "corruptions" in each:
+            parts += _corruption_lines(each, own)
+    if skipped := document["left_out"]:
+        parts.append(f"{len(skipped):,} unreadable image(s) left out, such as {skipped[0]}")
+    return "\n".join(parts)
 
 
-def _error_table(results: Sequence[tuple[str, int, EvalResult]], classes: int) -> str:
+def _crops(result: Mapping[str, Any]) -> str:
+    return "centre crop" if result["crops"] == 1 else f"{result['crops']} crops"
+
+
+def error_table(results: Sequence[Mapping[str, Any]], classes: int) -> str:
     """Returns a table of errors in %, a column for each number of crops; without top-5 errors of few classes."""
     rows, headings = dict[str, list[str]](), dict[str, None]()
-    for name, crops, errors in results:
-        shown = {1: errors.top1_error, 5: errors.top5_error} if classes > 5 else {1: errors.top1_error}
-        headings |= dict.fromkeys(f"{_crops(crops)}, top-{k}" for k in shown)
-        rows.setdefault(name, [name]).extend(map(percent, shown.values()))
+    for result in results:
+        for k in (1, 5) if classes > 5 else (1,):
+            headings[f"{_crops(result)}, top-{k}"] = None
+            rows.setdefault(result["run"], [result["run"]]).append(percent(result[f"top{k}_error"]))
     return text_table(["error", *headings], list(rows.values()))
 
 
-def _corruptions_text(name: str, classes: int, errors: CorruptionErrors) -> str:
+def _corruption_lines(result: Mapping[str, Any], classes: int) -> list[str]:
     """Returns a table of top-1 errors by corruption and severity, and mCE."""
-    rows = []
-    for corruption, by_severity in errors.by_severity.items():
-        mean, published = errors.means.get(corruption), ALEXNET_ERRORS.get(corruption)
-        relative = mean / published if mean is not None and published else None
-        values = [*map(by_severity.get, SEVERITIES), mean, relative]
-        rows.append([corruption, *(percent(value, 1) for value in values)])
-    table = text_table(["", *map(str, SEVERITIES), "mean", "relative"], rows)
-    lines = [f"{name}: top-1 error by corruption and severity", table]
-    if errors.mce is None:
-        lines.append(f"mCE needs all 15 corruptions; missing: {', '.join(errors.missing)}")
-    else:
-        lines.append(f"mCE, relative to AlexNet's published errors: {errors.mce:.1%}")
-        if classes < 1000:
-            lines.append(f"only {classes} of ImageNet's 1,000 classes: not comparable with published mCE")
-    return "\n".join(lines)
-
-
-def _result_json(result: SetResult, classes: Sequence[str], model_classes: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {"run": result.name, "crops": result.crops, **_errors_json(result.errors)}
-    if result.among_set:
-        values["among_set_classes"] = _errors_json(result.among_set)
-    if result.real:
-        values["real"] = dict(zip(("images", "top1_error"), result.real, strict=True))
-    if errors := result.corruptions:
-        values["corruptions"] = {
-            name: {"mean": errors.means.get(name), **{str(s): error for s, error in by_severity.items()}}
-            for name, by_severity in errors.by_severity.items()
-        }
-        values["mce"], values["mce_lacks"] = errors.mce, errors.missing
-    confusion, cells = result.confusion, len(classes) * len(model_classes)
-    values["class_images"] = confusion.images.tolist()
-    values["class_errors"] = [None if math.isnan(error) else error for error in confusion.class_errors()]
-    values["most_confused"] = [
-        {"class": classes[pair.label], "taken_for": model_classes[pair.predicted], "images": pair.images}
-        for pair in confusion.most_confused()
-    ]
-    values["confusion"] = confusion.counts.tolist() if cells <= MOST_CELLS else None
-    return values
-
-
-def _errors_json(errors: EvalResult) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in vars(errors).items()}
+    rows, severities = [], list(map(str, SEVERITIES))
+    for name, errors in result["corruptions"].items():
+        relative = (
+            errors["mean"] / ALEXNET_ERRORS[name] if errors["mean"] is not None and name in ALEXNET_ERRORS else None
+        )
+        rows.append([name, *(percent(value, 1) for value in (*map(errors.get, severities), errors["mean"], relative))])
+    table = text_table(["", *severities, "mean", "relative"], rows)
+    lines = [f"{result['run']}: top-1 error by corruption and severity", table]
+    if result["mce"] is None:
+        return [*lines, f"mCE needs all 15 corruptions; missing: {', '.join(result['mce_lacks'])}"]
+    lines.append(f"mCE, relative to AlexNet's published errors: {result['mce']:.1%}")
+    few = f"only {classes} of ImageNet's 1,000 classes: not comparable with published mCE"
+    return [*lines, few] if classes < 1000 else lines

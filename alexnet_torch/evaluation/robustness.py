@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,16 +40,9 @@ ALEXNET_ERRORS = {
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019.
 Source: the authors' repository, hendrycks/robustness; the paper rounds them to 0.1%."""
 
-EXTRA_CORRUPTIONS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-"""Corruptions that the paper gives for the choice of settings: they have an error, but are no part of mCE."""
-
-CROPPED_SIDE = 224
-"""ImageNet-C's images are the central 224x224 pixels of images whose shorter side was scaled to 256."""
-
-ARCHIVES = ("", "noise/", "blur/", "weather/", "digital/", "extra/")
-"""The folders in which the authors' archives hold the corruptions."""
-
-_KNOWN = (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
+EXTRA_CORRUPTIONS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # for the choice of settings, not mCE
+CROPPED_SIDE = 224  # ImageNet-C has the central pixels of images whose shorter side was scaled to 256
+ARCHIVES = ("", "noise/", "blur/", "weather/", "digital/", "extra/")  # folders of the authors' archives
 
 
 def find_corruptions(root: Path) -> list[tuple[str, str]]:
@@ -57,13 +50,13 @@ def find_corruptions(root: Path) -> list[tuple[str, str]]:
 
     Folders are relative to the root, which may also be that of one corruption or severity; [] in any other layout.
     """
-    real = root.resolve()
-    if real.parent.name in _KNOWN and real.name in map(str, SEVERITIES):
+    real, known = root.resolve(), (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
+    if real.parent.name in known and real.name in map(str, SEVERITIES):
         return [(f"{real.parent.name}/{real.name}", "")]
-    folders = [(name, f"{archive}{name}/") for name in _KNOWN for archive in ARCHIVES]
+    folders = [(name, f"{archive}{name}/") for name in known for archive in ARCHIVES]
     return [
         (f"{name}/{severity}", f"{folder}{severity}/")
-        for name, folder in ([(real.name, "")] if real.name in _KNOWN else folders)
+        for name, folder in ([(real.name, "")] if real.name in known else folders)
         for severity in SEVERITIES
         if (root / folder / str(severity)).is_dir()
     ]
@@ -77,7 +70,7 @@ def list_corruptions(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
     listing, classes = Listing(root), list[str]()
-    paths, labels, groups = list[str](), [], []
+    paths, labels, groups = list[str](), list[int](), list[int]()
     for group, (name, folder) in enumerate(corruptions):
         listed = read_class_folders(listing, folder, may_be_empty=True)
         own = class_order(list(listed))
@@ -90,81 +83,52 @@ def list_corruptions(
         for label, identity in enumerate(own):
             members = sorted(listed[identity].members)
             paths += members
-            labels.append(np.full(len(members), label, np.int64))
-            groups.append(np.full(len(members), group, np.int64))
+            labels += [label] * len(members)
+            groups += [group] * len(members)
     if not paths:
         raise UserError(f"--data {root}: {names[0]} has no images in class folders; unpack it again")
-    split = SourceSplit("val", paths, np.concatenate(labels), FileReader(root, paths))
+    split = SourceSplit("val", paths, np.array(labels), FileReader(root, paths))
     cropped = CROPPED_SIDE if image_size(split.read(0)) == (CROPPED_SIDE, CROPPED_SIDE) else None
     form = f"ImageNet-C, {len(corruptions)} of corruption and severity"
     form += f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""
-    source = Source(
-        form,
-        root,
-        tuple(map(class_of, classes)),
-        (split,),
-        SourceFiles([], *np.empty((2, 0), np.int64)),
-        listing.skipped,
-    )
-    return source, tuple(names), np.concatenate(groups), cropped
+    no_files = SourceFiles([], *np.empty((2, 0), np.int64))
+    source = Source(form, root, tuple(map(class_of, classes)), (split,), no_files, listing.skipped)
+    return source, tuple(names), np.array(groups), cropped
 
 
-@dataclass(frozen=True)
-class CorruptionErrors:
-    """Top-1 errors on corrupted images, as fractions, by corruption and severity."""
+def corruption_errors(errors: Mapping[str, float]) -> dict[str, Any]:
+    """Returns JSON values from top-1 errors by group, as "snow/3": the means of corruptions with five severities; mCE.
 
-    by_severity: Mapping[str, Mapping[int, float]]
-
-    @classmethod
-    def of_groups(cls, groups: Sequence[str], group_of: np.ndarray, is_wrong: np.ndarray) -> "CorruptionErrors":
-        """Returns the errors of groups, which are named as "snow/3", from each image's group and result, both (n,)."""
-        images = np.bincount(group_of, minlength=len(groups))
-        wrong = np.bincount(group_of[is_wrong], minlength=len(groups))
-        errors: dict[str, dict[int, float]] = {}
-        for group in np.flatnonzero(images).tolist():
-            name, severity = groups[group].split("/")
-            errors.setdefault(name, {})[int(severity)] = float(wrong[group] / images[group])
-        return cls(errors)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean over severities of each corruption that has all five."""
-        complete = {name: errors for name, errors in self.by_severity.items() if set(errors) == set(SEVERITIES)}
-        return {name: float(np.mean(list(errors.values()))) for name, errors in complete.items()}
-
-    @property
-    def missing(self) -> list[str]:
-        """What mCE lacks: corruptions, or severities of one as "snow/3"."""
-        missing = []
-        for name in ALEXNET_ERRORS:
-            absent = [f"{name}/{s}" for s in SEVERITIES if s not in self.by_severity.get(name, {})]
+    mCE is the mean over the 15 corruptions of error / AlexNet's error, 1 for AlexNet; None if a group is missing.
+    """
+    corruptions: dict[str, dict[str, float | None]] = {}
+    for group, error in errors.items():
+        name, severity = group.split("/")
+        corruptions.setdefault(name, {"mean": None})[severity] = error
+    missing, means = list[str](), dict[str, float]()
+    for name in {**ALEXNET_ERRORS, **corruptions}:
+        absent = [group for severity in SEVERITIES if (group := f"{name}/{severity}") not in errors]
+        if not absent:
+            means[name] = corruptions[name]["mean"] = float(np.mean([errors[f"{name}/{s}"] for s in SEVERITIES]))
+        elif name in ALEXNET_ERRORS:
             missing += [name] if len(absent) == len(SEVERITIES) else absent
-        return missing
-
-    @property
-    def mce(self) -> float | None:
-        """The mean over the 15 corruptions of error / AlexNet's error, 1 for AlexNet; None if one is missing."""
-        means = self.means
-        return None if self.missing else float(np.mean([means[name] / e for name, e in ALEXNET_ERRORS.items()]))
+    mce = None if missing else float(np.mean([means[name] / error for name, error in ALEXNET_ERRORS.items()]))
+    return {"corruptions": corruptions, "mce": mce, "mce_lacks": missing}
 
 
 class RealLabels:
-    """ReaL labels: for each ImageNet validation image all classes that are right; for some images, none.
+    """ReaL labels of files: for each ImageNet validation image all classes that are right; for some images, none.
 
-    Beyer et al., "Are we done with ImageNet?", 2020. The file is real.json of the repository
-    google-research/reassessed-imagenet; the identities are those of the model's classes, in the order of its logits.
+    Beyer et al., "Are we done with ImageNet?", 2020: real.json of google-research/reassessed-imagenet. The identities
+    are those of the model's classes. A UserError names a file that is no validation image by its name.
     """
 
-    IMAGES = 50_000
-    _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
-
-    def __init__(self, file: Path, identities: Sequence[str]) -> None:
-        self.path = file
+    def __init__(self, file: Path, identities: Sequence[str], names: Sequence[str]) -> None:
         with reading(f"--real {file}", "name ReaL's real.json"):
-            self._labels = json.loads(file.read_bytes())
-            if len(self._labels) != self.IMAGES:
-                raise ValueError(f"it does not have the labels of {self.IMAGES:,} images")
-            for number, each in enumerate(self._labels, 1):
+            labels = json.loads(file.read_bytes())
+            if len(labels) != 50_000:
+                raise ValueError("it does not have the labels of 50,000 images")
+            for number, each in enumerate(labels, 1):
                 if not isinstance(each, list) or not all(type(label) is int and 0 <= label < 1000 for label in each):
                     raise ValueError(f"the labels of image {number} are no list of classes 0..999")
         indices = imagenet_indices()
@@ -173,26 +137,18 @@ class RealLabels:
                 f"--real {file}: has labels of ImageNet's 1,000 classes, but the model has others; leave out --real"
             )
         self._standard = np.array([indices[identity] for identity in identities])  # (classes,), by logit
-
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raises a UserError unless each of the files is a validation image by its name, before any is read."""
+        self._labels: list[list[int]] = []  # of each file
         for name in names:
-            self._number(name)
+            match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", name.rpartition("/")[2])
+            if match is None or not 1 <= int(match[1]) <= len(labels):
+                raise UserError(
+                    f"--real {file}: {name} is not named as a validation image of ILSVRC-2012, "
+                    "ILSVRC2012_val_00000001.JPEG to _00050000; name ImageNet's validation set with --data"
+                )
+            self._labels.append(labels[int(match[1]) - 1])
 
-    def count(self, names: Iterable[str], predicted: np.ndarray) -> tuple[int, int]:
-        """Returns how many of n files have labels, and how many of these are predicted (n,) as none of them."""
-        images = wrong = 0
-        for name, predicted_class in zip(names, self._standard[predicted].tolist(), strict=True):
-            if labels := self._labels[self._number(name) - 1]:
-                images += 1
-                wrong += predicted_class not in labels
-        return images, wrong
-
-    def _number(self, name: str) -> int:
-        match = self._NUMBER.search(name.rpartition("/")[2])
-        if match is None or not 1 <= int(match[1]) <= self.IMAGES:
-            raise UserError(
-                f"--real {self.path}: {name} is not named as a validation image of ILSVRC-2012, "
-                "ILSVRC2012_val_00000001.JPEG to _00050000; name ImageNet's validation set with --data"
-            )
-        return int(match[1])
+    def count(self, files: np.ndarray, predicted: np.ndarray) -> tuple[int, int]:
+        """Returns how many of n files (n,) have labels, and how many of these are predicted (n,) as none of them."""
+        pairs = zip(files.tolist(), self._standard[predicted].tolist(), strict=True)
+        wrong = [guess not in labels for file, guess in pairs if (labels := self._labels[file])]
+        return len(wrong), sum(wrong)

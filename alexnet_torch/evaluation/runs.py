@@ -21,19 +21,14 @@ if TYPE_CHECKING:  # they import torch, which the list of runs does not need
 
 logger = logging.getLogger(__name__)
 
-_NUMBERS = ("epoch", "step", "loss", "top1_error")  # what every record has
-_LONGEST = 28  # characters of a setting in a table
-
 
 def read_config(run: Path) -> dict[str, Any]:
     """Returns the content of a run's config.json; nothing without that file, as for imported weights."""
-    path = run / CONFIG
-    if not path.exists():
+    if not (path := run / CONFIG).exists():
         return {}
     with reading(path, "restore it"):
         config = dict(json.loads(path.read_text()))
-        config["settings"] = dict(config["settings"])
-        return config
+        return config | {"settings": dict(config["settings"])}
 
 
 def read_settings(run: Path) -> dict[str, Any]:
@@ -44,15 +39,14 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 def read_records(run: Path) -> list[dict[str, Any]] | None:
     """Returns the records of reports, validations and tests in metrics.jsonl, oldest first; None without the file."""
-    path = run / METRICS
-    if not path.exists():
+    if not (path := run / METRICS).exists():
         return None
     *lines, _ = path.read_bytes().split(b"\n")  # a last line without a newline is still being written
     records = []
     for number, line in enumerate(lines, 1):
         with reading(f"{path}: line {number}", fix_of_damage(run, "restore the file")):
             record = json.loads(line)
-            record |= {name: float(record[name]) for name in _NUMBERS}
+            record |= {name: float(record[name]) for name in ("epoch", "step", "loss", "top1_error")}
             if record["split"] not in ("train", "val"):
                 raise ValueError(f"split {record['split']!r}")
             records.append(record)
@@ -82,8 +76,7 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
     if data in (None, "none"):
         return None
     cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
-    val_split, side = recorded_split(run, data), len(model.mean)
-    prepared = prepare(data_folder(data), side, cache, skip_bad, val_split=val_split)
+    prepared = prepare(data_folder(data), len(model.mean), cache, skip_bad, val_split=recorded_split(run, data))
     if not same_names(prepared.classes, model.classes):
         raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
     return prepared
@@ -141,26 +134,20 @@ def find_runs(folder: Path) -> list[RunSummary]:
 
 def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
     records = read_records(run) or []
-    validations = [r for r in records if r["split"] == "val" and r.get("crops", 1) == 1]
     tests = [r for r in records if r.get("crops", 1) != 1]
-    best = min(validations, key=lambda record: float(record["top1_error"]), default={})
-    last = (validations if tests else records)[-1:]  # the test is of the best weights, which may be older
-    state = "done" if tests else "stopped"  # killed, if nothing says how it ended
+    validations = [r for r in records if r["split"] == "val" and r not in tests]
+    best: dict[str, Any] = min(validations, key=lambda record: record["top1_error"], default={})
+    last: dict[str, Any] = ([{}] + (validations if tests else records))[-1]  # a test is of older weights
+    state, end = "done" if tests else "stopped", run / END  # killed, if nothing says how it ended
     if is_claimed(run):
         state = "running"
-    elif (end := run / END).exists():
+    elif end.exists():
         with reading(end, "mend it or move it elsewhere"):
             state = json.loads(end.read_text())["state"]
-    return RunSummary(
-        name,
-        settings,
-        state,
-        last[0]["epoch"] if last else 0.0,
-        best.get("top1_error"),
-        best.get("epoch"),
-        tests[-1]["top1_error"] if tests else None,
-        training_seconds(records, settings.get("batch_size", 1)),
-    )
+    test_error = tests[-1]["top1_error"] if tests else None
+    seconds = training_seconds(records, settings.get("batch_size", 1))
+    errors = best.get("top1_error"), best.get("epoch"), test_error
+    return RunSummary(name, settings, state, last.get("epoch", 0.0), *errors, seconds)
 
 
 def training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> float:
@@ -176,39 +163,29 @@ def training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> floa
 def run_table(runs: Sequence[RunSummary]) -> str:
     """Returns a table with a line for each run: the settings that differ, state, best error, time."""
     names = differing_settings({run.name: run.settings for run in runs})
+    rows = []
+    for run in runs:
+        shown = [_shown(run.settings.get(name)) for name in names]
+        epochs = f"{run.epoch:.4g}/{run.settings.get('epochs', '?')}"
+        best = percent(run.best_error), "" if run.best_epoch is None else f"{run.best_epoch:g}"
+        rows.append([run.name, *shown, run.state, epochs, *best, percent(run.test_error), duration(run.seconds)])
     headings = ["run", *names, "state", "epochs", "best error", "at epoch", "test error", "time"]
-    rows = [
-        [
-            run.name,
-            *(_shown(run.settings.get(name)) for name in names),
-            run.state,
-            f"{run.epoch:.4g}/{run.settings.get('epochs', '?')}",
-            percent(run.best_error),
-            "" if run.best_epoch is None else f"{run.best_epoch:g}",
-            percent(run.test_error),
-            duration(run.seconds),
-        ]
-        for run in runs
-    ]
     return text_table(headings, rows, left=len(names) + 2)
 
 
 def comparison_table(runs: Sequence[RunSummary]) -> str:
     """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds."""
-    settings = {run.name: run.settings for run in runs}
-    by_name = {run.name: run for run in runs}
-    names = [name for name in differing_settings(settings) if name != "seed"]
-    columns = ["seeds", "best error: mean", "spread", "lowest", "highest", "test error: mean", "spread"]
-    rows = []
+    settings, by_name = {run.name: run.settings for run in runs}, {run.name: run for run in runs}
+    names, rows = [name for name in differing_settings(settings) if name != "seed"], []
     for group in same_but_seed(settings):
-        members = [by_name[name] for name in group]
-        done = [run for run in members if run.state == "done"]
-        label = [_shown(members[0].settings.get(name)) for name in names] or [group[0]]
+        label = [_shown(settings[group[0]].get(name)) for name in names] or [group[0]]
+        done = [by_name[name] for name in group if by_name[name].state == "done"]
         best = [run.best_error for run in done if run.best_error is not None]
         test = [run.test_error for run in done if run.test_error is not None]
-        seeds = f"{len(done)}" + (f" + {len(members) - len(done)} not done" if len(done) < len(members) else "")
-        ends = [percent(min(best)), percent(max(best))] if best else ["", ""]
+        seeds = f"{len(done)}" + (f" + {len(group) - len(done)} not done" if len(done) < len(group) else "")
+        ends = percent(min(best, default=None)), percent(max(best, default=None))
         rows.append([*label, seeds, *_mean_and_spread(best), *ends, *_mean_and_spread(test)])
+    columns = ["seeds", "best error: mean", "spread", "lowest", "highest", "test error: mean", "spread"]
     return text_table([*(names or ["run"]), *columns], rows, left=len(names) or 1)
 
 
@@ -219,17 +196,15 @@ def _mean_and_spread(errors: Sequence[float]) -> list[str]:
 
 def duration(seconds: float) -> str:
     """Returns a time as 12 s, 3 min 04 s or 5 h 06 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _shown(value: Any) -> str:
     text = "none" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"...{text[3 - _LONGEST :]}"
+    return text if len(text) <= 28 else f"...{text[-25:]}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -75,10 +75,12 @@ def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
 
 def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
     """Raises a UserError that names the first of n images for which a network's outputs (n, ...) are not finite."""
-    if not bool(outputs.sum().isfinite()):
-        bad = next((i for i, output in enumerate(outputs) if not bool(output.sum().isfinite())), 0)
+    if not outputs.sum().isfinite():
+        bad = next(
+            (image for image, output in zip(images, outputs, strict=True) if not output.sum().isfinite()), images[0]
+        )
         raise UserError(
-            f"{images[bad]}: the network's outputs for it are infinite or not numbers: its training has diverged; "
+            f"{bad}: the network's outputs for it are infinite or not numbers: its training has diverged; "
             "use another run's model"
         )
 
@@ -94,8 +96,8 @@ def score(
 ) -> dict[int, list[Scores]] | None:
     """Scores models of the same classes, and the average of several, with the centre crop and with `num_crops`.
 
-    All score a batch before the next one is read. `should_stop` is called before each: the result is None if it returns
-    True. `watch` is called with each batch and what the models predict. `classes` as for `Scores`.
+    The result is None if `should_stop`, which is called before each batch, returns True. `watch` is called with each
+    batch and what the models predict. `classes` as for `Scores`.
     """
     count = len(models) + (len(models) > 1)
     scores = {n: [Scores(classes) for _ in range(count)] for n in sorted({1, num_crops})}

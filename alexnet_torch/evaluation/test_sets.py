@@ -24,15 +24,8 @@ from alexnet_torch.evaluation.runs import recorded_split
 from alexnet_torch.evaluation.scoring import ImageBatch
 from alexnet_torch.weights.model_file import TrainedModel
 
-KNOWN_SETS = {
-    "imagenetv2": "ImageNet-V2",
-    "imagenet-v2": "ImageNet-V2",
-    "imagenet-a": "ImageNet-A",
-    "imagenet-r": "ImageNet-R",
-    "imagenet-sketch": "ImageNet-Sketch",
-    "sketch": "ImageNet-Sketch",
-}
-"""What sets are called whose folders begin with this word, as their authors distribute them."""
+KNOWN_SETS = {r"imagenet-?v2": "V2", "imagenet-a": "A", "imagenet-r": "R", "(imagenet-)?sketch": "Sketch"}
+"""ImageNet's test sets by the word that their folders begin with, as their authors distribute them."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +46,20 @@ class TestSet:
 
     def describe(self) -> str:
         """Returns one line for people: form, numbers of classes and images, what was skipped."""
-        counts = f"{len(self.source.classes):,} classes, {len(self.split):,} images"
-        return f"--data {self.source.root}: {self.source.form}, {counts}{self.source.skipped}"
+        source, counts = self.source, f"{len(self.source.classes):,} classes, {len(self.split):,} images"
+        return f"--data {source.root}: {source.form}, {counts}{source.skipped}"
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
     """Returns how --val-split divided a set into the runs' training and validation images; None of any other set."""
-    parts = {run: recorded_split(run, root) for run in runs}
-    first, *others = parts
-    for other in others:
-        if parts[other] != parts[first]:
+    part = recorded_split(runs[0], root)
+    for other in runs[1:]:
+        if recorded_split(other, root) != part:
             raise UserError(
-                f"--data {root}: {first} and {other} were trained on different parts of it (--val-split, --seed): "
+                f"--data {root}: {runs[0]} and {other} were trained on different parts of it (--val-split, --seed): "
                 "an image that tests one has trained the other; evaluate each alone"
             )
-    return parts[first]
+    return part
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
@@ -83,10 +75,9 @@ def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
     is_imagenet = all(WNID.fullmatch(each) or each.isdigit() for each in source.identities)
     if source.form.startswith("class folders") and is_imagenet:
         for folder in (source.root.absolute().parent, source.root.absolute()):
-            found = [
-                known for start, known in KNOWN_SETS.items() if re.match(rf"{start}(?![a-z0-9])", folder.name, re.I)
-            ]
-            source = replace(source, form=found[0]) if found else source
+            for start, known in KNOWN_SETS.items():
+                if re.match(rf"{start}(?![a-z0-9])", folder.name, re.I):
+                    source = replace(source, form=f"ImageNet-{known}")
     return TestSet(source)
 
 

@@ -22,27 +22,18 @@ def transforms(model: TrainedModel) -> v2.Transform:
 
     The transform runs on the CPU, can be pickled for a DataLoader's workers, and takes what v2 transforms take: an
     image, or a sample with images in it.
-
-    Args:
-        model: the model whose image size and mean image are used.
     """
     return ModelInput(len(model.mean), model.net.image_size, model.centre_mean())
 
 
 class ModelInput(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Converts a Pillow image to its central square, upright, RGB, scaled to a side; cuts the centre, minus the mean.
-
-    Args:
-        side: of the square, in pixels.
-        size: of its centre crop; half a pixel is rounded to the top left, where v2.CenterCrop rounds half to even.
-        mean: (3, size, size) float32, 0..255.
-    """
+    """Cuts the centre crop of `size` pixels of an image's square of `side` pixels, and subtracts the mean."""
 
     _transformed_types = (Image.Image,)
 
     def __init__(self, side: int, size: int, mean: Tensor) -> None:
         super().__init__()
-        self.side, self.size, self.mean = side, size, mean
+        self.side, self.size, self.mean = side, size, mean  # (3, size, size) float32, 0..255
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Raises a TypeError for samples without a Pillow image, which would pass through unchanged."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix
 
-from alexnet_torch.evaluation.metrics import ConfusedPair, Confusion, Predictions, Scores
+from alexnet_torch.evaluation.metrics import Confusion, Predictions, Scores
 
 
 def predictions(labels: np.ndarray, predicted: np.ndarray) -> Predictions:
@@ -40,7 +40,7 @@ def test_the_most_confused_pairs_come_first() -> None:
     confusion = Confusion(predictions(labels, predicted), np.array([2, 0, 3]), 4)
     pairs = Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
     wrong = [(-count, label, other) for (label, other), count in pairs.items() if other != (2, 0, 3)[label]]
-    expected = [ConfusedPair(label, other, -count) for count, label, other in sorted(wrong)]
+    expected = [(label, other, -count) for count, label, other in sorted(wrong)]
     assert len(expected) == 9
     assert confusion.most_confused() == expected
     assert confusion.most_confused(2) == expected[:2]
@@ -52,7 +52,7 @@ def test_many_classes_take_memory_only_for_their_images() -> None:
     labels = np.arange(0, many, 1000)
     confusion = Confusion(predictions(labels, labels[::-1].copy()), np.arange(many), many)
     assert np.nansum(confusion.class_errors()) == 100
-    assert confusion.most_confused(1) == [ConfusedPair(0, 99_000, 1)]
+    assert confusion.most_confused(1) == [(0, 99_000, 1)]
 
 
 def test_predictions_of_two_ranks_are_joined_by_the_images_indices() -> None:

@@ -13,7 +13,7 @@ from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.evaluation.metrics import EvalResult
-from alexnet_torch.evaluation.results import _error_table
+from alexnet_torch.evaluation.results import error_table
 from alexnet_torch.evaluation.scoring import (
     ImageBatch,
     cut_crops,
@@ -176,9 +176,9 @@ def test_models_trained_without_mirror_images_are_tested_on_five_crops(
 
 
 def test_top_5_errors_are_shown_where_there_are_more_than_five_classes() -> None:
-    results = [("a", 1, EvalResult(0.1, 0.25, 0.125)), ("a", 10, EvalResult(0.1, 0.2, 0))]
-    assert _error_table(results, 6).splitlines()[1].split() == ["a", "25.00%", "12.50%", "20.00%", "0.00%"]
-    assert _error_table(results, 5).splitlines()[1].split() == ["a", "25.00%", "20.00%"]
+    results = [{"run": "a", "crops": n, "top1_error": 0.25 / n, "top5_error": 0.125 / n} for n in (1, 10)]
+    assert error_table(results, 6).splitlines()[1].split() == ["a", "25.00%", "12.50%", "2.50%", "1.25%"]
+    assert error_table(results, 5).splitlines()[1].split() == ["a", "25.00%", "2.50%"]
 
 
 def test_the_same_run_named_twice_is_refused(

@@ -22,8 +22,7 @@ from alexnet_torch import cli, load_model
 from alexnet_torch.data.decode import decode_file
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation import features
-from alexnet_torch.evaluation.features import FeatureRequest, save_features
-from alexnet_torch.evaluation.partial_features import partial_rows
+from alexnet_torch.evaluation.features import FeatureRequest, partial_rows, save_features
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 from tests.support.nets import narrow_net
 

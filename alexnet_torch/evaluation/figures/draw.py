@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.figures.curves import curves_figure, read_history
+from alexnet_torch.evaluation.figures.curves import History, curves_figure, read_history
 from alexnet_torch.evaluation.figures.filters import colours_table, filter_colours, filters_figure, grey_note
 from alexnet_torch.evaluation.figures.neighbours import find_examples, labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.style import DPI, Figure, render, svg_text
@@ -26,10 +26,7 @@ MAX_IMAGES = 40  # each image is a row of 260 pixels
 def draw_figures(
     runs: Sequence[Path], output: Path | None, data: str | None, images: Sequence[Path], seed: int, devices: str | None
 ) -> None:
-    """Draws the figures of each run; prints the colourfulness and the names of the files. Arguments: the options.
-
-    Without `output` each run's figures go into its folder, and all runs' curves into the first run's.
-    """
+    """Draws each run's figures, and all runs' curves with the first's; prints colourfulness and names of files."""
     if len(images) > MAX_IMAGES:
         raise UserError(f"--image: {len(images)} files do not fit into one figure; name {MAX_IMAGES} at most")
     for folder in (output or Path(), *runs):
@@ -41,8 +38,8 @@ def draw_figures(
         with writing(f"--output {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         figures, numbers = _run_figures(name, run, model, images_of_run(run, model, data), images, seed)
-        if index == 0:
-            figures |= _curves(named)
+        if index == 0 and (groups := _histories(named)):
+            figures["curves"] = curves_figure(groups)
         with writing(f"--output {folder}"):
             # beside the run's own events, not in their folder: TensorBoard follows only the newest file of a folder
             history, events = read_history(run), (folder if output else run) / TENSORBOARD / FIGURES
@@ -65,12 +62,8 @@ def _run_figures(
     name: str, run: Path, model: TrainedModel, prepared: PreparedImages | None, images: Sequence[Path], seed: int
 ) -> tuple[dict[str, Figure], dict[str, Any]]:
     """Returns a run's figures without its curves, and the numbers that they show."""
-    first, note, stage = (
-        model.net.architecture.convs[0].name,
-        grey_note(model.mean),
-        model.net.architecture.stage_names[-2],
-    )
-    weights = model.net.stage_weights(first)
+    first, stage = model.net.architecture.convs[0].name, model.net.architecture.stage_names[-2]
+    weights, note = model.net.stage_weights(first), grey_note(model.mean)
     colours = filter_colours(first, weights)
     print("\n".join(f"{name}: {text}" for text in (colours_table(colours), note) if text))
     if prepared is None:
@@ -86,13 +79,13 @@ def _run_figures(
     return figures, {"colourfulness": colours, "neighbours_stage": stage, "examples": shown}
 
 
-def _curves(runs: dict[str, Path]) -> dict[str, Figure]:
+def _histories(runs: dict[str, Path]) -> dict[str, list[History]]:
+    """Returns the curves of runs in groups that differ only in their seed, by the names of their runs."""
     histories = {name: history for name, run in runs.items() if (history := read_history(run))}
     for name in runs.keys() - histories.keys():
         print(f"{name}: no curves, because {runs[name] / METRICS} is missing")
     settings = {name: read_settings(runs[name]) for name in histories}
-    groups = {" ".join(names): [histories[name] for name in names] for names in same_but_seed(settings)}
-    return {"curves": curves_figure(groups)} if groups else {}
+    return {" ".join(names): [histories[name] for name in names] for names in same_but_seed(settings)}
 
 
 def _write(

@@ -46,10 +46,8 @@ class Picture:
 def find_examples(
     model: TrainedModel, prepared: PreparedImages | None, files: Sequence[Path], seed: int, batch_size: int = 64
 ) -> list[Picture]:
-    """Returns the files, or else random validation images, with their predictions and nearest training images.
-
-    A file's class is its folder's name, if that is a class. The training images are read once, batch by batch.
-    """
+    """Returns the files, or else random validation images, with their predictions and nearest training images."""
+    # a file's class is its folder's name, if that is a class
     classes = dict(zip(model.classes, model.labels, strict=True))
     images: Sequence[Any] = files
     if files:
@@ -65,11 +63,10 @@ def find_examples(
         picture.predictions = predictions
     if prepared:
         stage = model.net.architecture.stage_names[-2]
-        features = torch.from_numpy(stage_outputs(model, [stage], crops)[stage])
+        queries = torch.from_numpy(stage_outputs(model, [stage], crops)[stage])
         blocks = _training_features(model, prepared, stage, batch_size)
-        for picture, indices, distances in zip(
-            pictures, *nearest_vectors(features, blocks, NUM_NEIGHBOURS), strict=True
-        ):
+        nearest = nearest_vectors(queries, blocks, NUM_NEIGHBOURS)
+        for picture, indices, distances in zip(pictures, *nearest, strict=True):
             _, found = _samples(model, prepared.train, indices.tolist())
             picture.neighbours = [replace(p, distance=d) for p, d in zip(found, distances.tolist(), strict=True)]
     return pictures
@@ -77,21 +74,19 @@ def find_examples(
 
 def _decode(model: TrainedModel, images: Sequence[Path] | SourceSplit) -> tuple[np.ndarray, ...]:
     """Returns the crops (n, H, W, 3) that the network reads, and those to look at, with 224 pixels."""
-    squares = (model.mean.shape[0], model.net.image_size), (256, 224)
-    (batch,) = decode_ahead(images, squares, len(images))
+    (batch,) = decode_ahead(images, [(len(model.mean), model.net.image_size), (256, 224)], len(images))
     if batch.bad:
         raise UserError(f"{batch.bad[0][1]}; name image files")
     return batch.crops
 
 
 def _samples(model: TrainedModel, samples: Samples, indices: Sequence[int]) -> tuple[np.ndarray, list[Picture]]:
-    split, pictures = samples.split.take(np.array(indices)), []
-    crops, pixels = _decode(model, split)
-    for index, (key, label) in enumerate(zip(split.keys, split.labels, strict=True)):
-        path = split.reader.location(index)
-        file = path if Path(path).as_posix().endswith(key) else key  # an archive's location is no path of a file
-        pictures.append(Picture(file, model.labels[label], pixels[index]))
-    return crops, pictures
+    split = samples.split.take(np.array(indices))
+    paths, (crops, pixels) = map(split.reader.location, range(len(indices))), _decode(model, split)
+    # an archive's location is no path of a file
+    files = [path if path.endswith(key) else key for path, key in zip(paths, split.keys, strict=True)]
+    labels = [model.labels[label] for label in split.labels]
+    return crops, [Picture(*each) for each in zip(files, labels, pixels, strict=True)]
 
 
 def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
@@ -108,19 +103,13 @@ def _training_features(model: TrainedModel, prepared: PreparedImages, stage: str
     """Yields (n, d) features of the centre crops of each batch of training images, in their order."""
     # as a validation split, since the loader then reads images in order and cuts the centre
     loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
-    images = len(prepared.train.labels)
-    with tqdm(total=images, unit="image", desc=f"{stage} of training images", disable=None, dynamic_ncols=True) as bar:
-        for batch in loader.epoch(0):
-            outputs = stage_outputs(model, [stage], batch.images.numpy())
-            yield torch.from_numpy(outputs[stage]).flatten(1)
-            bar.update(len(batch.images))
+    described = f"{stage} of training images"
+    for batch in tqdm(loader.epoch(0), described, loader.batches_per_epoch, unit="batch", disable=None):
+        yield torch.from_numpy(stage_outputs(model, [stage], batch.images.numpy())[stage]).flatten(1)
 
 
 def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Finds the k vectors of all blocks (n, d) that are nearest to each of the queries (q, d), in float64.
-
-    Returns their indices and Euclidean distances, (q, k), nearest first; k is smaller if there are fewer vectors.
-    """
+    """Returns indices and Euclidean distances (q, k) of the k vectors of blocks (n, d) nearest to queries (q, d)."""
     queries, seen = queries.flatten(1).double(), 0
     distances, indices = queries[:, :0], torch.empty(len(queries), 0, dtype=torch.long)
     for block in blocks:

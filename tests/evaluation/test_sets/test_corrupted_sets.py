@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, CorruptionErrors
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, corruption_errors
 from tests.support.commands import run_cli
 from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, write_image
 
@@ -137,10 +137,12 @@ def test_mce_is_the_mean_of_ratios_to_alexnets_errors_of_the_paper() -> None:
     assert [100 * error for error in ALEXNET_ERRORS.values()] == pytest.approx(table, abs=0.0501)
     resnet = [80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77]  # ResNet-50's, relative, in %: mCE 76.7
     means = {name: error * ce / 100 for (name, error), ce in zip(ALEXNET_ERRORS.items(), resnet, strict=True)}
-    errors = {name: {s: mean + 0.01 * (s - 3) for s in SEVERITIES} for name, mean in means.items()}
-    extra = CorruptionErrors({**errors, "speckle_noise": dict.fromkeys(SEVERITIES, 0.1)})
-    assert extra.mce == CorruptionErrors(errors).mce == pytest.approx(0.767, abs=0.002)  # from rounded ratios
-    assert extra.means["speckle_noise"] == pytest.approx(0.1)
-    del errors["snow"][3], errors["fog"]
-    assert CorruptionErrors(errors).mce is None
-    assert CorruptionErrors(errors).missing == ["snow/3", "fog"]
+    errors = {f"{name}/{s}": mean + 0.01 * (s - 3) for name, mean in means.items() for s in SEVERITIES}
+    extra = corruption_errors(errors | {f"speckle_noise/{s}": 0.1 for s in SEVERITIES})
+    assert extra["mce"] == corruption_errors(errors)["mce"] == pytest.approx(0.767, abs=0.002)  # from rounded ratios
+    assert extra["corruptions"]["speckle_noise"]["mean"] == pytest.approx(0.1)
+    few = corruption_errors(
+        {group: error for group, error in errors.items() if group[:3] != "fog" and group != "snow/3"}
+    )
+    assert few["mce"] is None
+    assert few["mce_lacks"] == ["snow/3", "fog"]

@@ -23,26 +23,31 @@ def name(number: int) -> str:
     return f"val/n01440764/ILSVRC2012_val_{number:08d}.JPEG"
 
 
+def count(file: Path, numbers: list[int], predicted: list[int], wnids: list[str] = WNIDS) -> tuple[int, int]:
+    labels = RealLabels(file, wnids, [name(number) for number in numbers])
+    return labels.count(np.arange(len(numbers)), np.array(predicted))
+
+
 def test_a_guess_is_right_if_it_is_one_of_the_labels_and_images_without_labels_do_not_count(tmp_path: Path) -> None:
-    labels = RealLabels(write_labels(tmp_path, [[1, 5], [], [2], [3]]), WNIDS)
-    names = [name(number) for number in (4, 1, 2, 3, 50_000)]  # in another order than the file's
-    assert labels.count(names, np.array([3, 5, 0, 9, 7])) == (4, 1)
-    assert labels.count(names, np.array([3, 1, 0, 2, 8])) == (4, 1)
-    assert labels.count([name(2)], np.array([0])) == (0, 0)
+    file = write_labels(tmp_path, [[1, 5], [], [2], [3]])
+    numbers = [4, 1, 2, 3, 50_000]  # in another order than the file's
+    assert count(file, numbers, [3, 5, 0, 9, 7]) == (4, 1)
+    assert count(file, numbers, [3, 1, 0, 2, 8]) == (4, 1)
+    assert count(file, [2], [0]) == (0, 0)
 
 
 def test_labels_are_standard_indices_whatever_the_order_of_the_logits(tmp_path: Path) -> None:
-    labels = RealLabels(write_labels(tmp_path, [[0]]), WNIDS[::-1])
-    assert labels.count([name(1)], np.array([999])) == (1, 0)
-    assert labels.count([name(1)], np.array([0])) == (1, 1)
+    file = write_labels(tmp_path, [[0]])
+    assert count(file, [1], [999], WNIDS[::-1]) == (1, 0)
+    assert count(file, [1], [0], WNIDS[::-1]) == (1, 1)
 
 
 def test_the_suffix_of_hugging_faces_files_is_no_part_of_the_number(tmp_path: Path) -> None:
-    labels = RealLabels(write_labels(tmp_path, [[0]]), WNIDS)
-    labels.check_names(["val/x/ILSVRC2012_val_00000001_n01440764.JPEG", "val/x/ILSVRC2012_val_00050000.png"])
+    file = write_labels(tmp_path, [[0]])
+    RealLabels(file, WNIDS, ["val/x/ILSVRC2012_val_00000001_n01440764.JPEG", "val/x/ILSVRC2012_val_00050000.png"])
     for wrong in ("n01440764_10026.JPEG", "ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_000000011.JPEG"):
         with pytest.raises(UserError, match=f"{wrong} is not named as a validation image"):
-            labels.check_names([f"val/ILSVRC2012_val_00000001/{wrong}"])
+            RealLabels(file, WNIDS, [f"val/ILSVRC2012_val_00000001/{wrong}"])
 
 
 @pytest.mark.parametrize(
@@ -63,11 +68,11 @@ def test_another_file_is_refused(content: str, message: str, tmp_path: Path) -> 
     file = tmp_path / "real.json"
     file.write_text(content)
     with pytest.raises(UserError, match=rf"--real .*real\.json: .*{message}"):
-        RealLabels(file, WNIDS)
+        RealLabels(file, WNIDS, [])
 
 
 def test_a_missing_file_and_a_model_of_other_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json: No such file"):
-        RealLabels(tmp_path / "none.json", WNIDS)
+        RealLabels(tmp_path / "none.json", WNIDS, [])
     with pytest.raises(UserError, match="the model has others; leave out --real"):
-        RealLabels(write_labels(tmp_path, []), WNIDS[:999])
+        RealLabels(write_labels(tmp_path, []), WNIDS[:999], [])
