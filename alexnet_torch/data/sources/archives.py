@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import pickle
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,21 +25,17 @@ from alexnet_torch.data.sources.source import (
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, remembered_file
 
-Samples = dict[str, ClassSamples]
-"""The samples of a split by class; places begin with the index of the file among all archives."""
+Samples = dict[str, ClassSamples]  # of a split by class; places begin with the index of the file among all archives
 T = TypeVar("T")
 
-VERSION = 4
+VERSION = 5
 """Raised when the list of the same archives changes."""
 KEPT_SAMPLES = 10_000
 """Smaller sets are listed in a fraction of a second."""
-
-OF_TOTAL = re.compile(r"(.*?)(\d+)-of-(\d+)(\D*)")  # train-00000-of-00294.parquet
-NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")  # imagenet1k-train-0000.tar
-WEB_PAGE = "is a web page; download the file again, logged in if the site asks for it"
+NUMBERED = re.compile(r"(.*?)(\d+)(?:-of-(\d+))?(\.\w+)")  # train-00000-of-00294.parquet, imagenet1k-train-0000.tar
 STUBS = {
     b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself (git lfs pull)",
-    **dict.fromkeys((b"<!doctype html", b"<html"), WEB_PAGE),
+    b"<!doctype html": "is a web page; download the file again, logged in if the site asks for it",
 }
 """First bytes, in lower case, of what is often saved in the place of an archive."""
 
@@ -48,7 +44,7 @@ def list_files(root: Path, files: Sequence[Path]) -> SourceFiles:
     """Returns the state of archives in a folder, or of the one file that `root` is; refuses what is no archive."""
     for file in files:
         with file.open("rb") as opened:
-            begin = opened.read(64).lstrip().lower()
+            begin = opened.read(64).lstrip().lower().replace(b"<html", b"<!doctype html")
         for stub, problem in STUBS.items():
             if begin.startswith(stub):
                 raise UserError(f"{file}: {problem}")
@@ -61,10 +57,7 @@ def list_files(root: Path, files: Sequence[Path]) -> SourceFiles:
 
 
 def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[T], bool]) -> T:
-    """Returns what `build` returns, from the user's cache folder if it was kept there under this key.
-
-    What is large is kept: listing a million members of archives takes a minute, reading their list a second.
-    """
+    """Returns what `build` returns; what is large is kept under the key in the user's cache folder."""
     path = remembered_file(kind, hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32])
     if path is None:
         return build()
@@ -100,7 +93,7 @@ def archive_source(
     notes: Sequence[str] = (),
     names_repeat: bool = False,
 ) -> Source:
-    """Returns a source of the samples in archives; `val_files` are those that validation images would be in."""
+    """Returns the samples in archives; `val_files` are those that validation images would be in."""
     for split, by_class in splits.items():
         if not by_class:
             raise UserError(f"--data {root}: no images in the {split} files; download them again")
@@ -122,58 +115,43 @@ def archive_source(
 
 
 def check_complete(files: Iterable[Path]) -> None:
-    """Refuses numbered files, which begin with 0, that are not all there.
-
-    Names may tell the total, as train-00000-of-00294.parquet. A last file that is missing is found out only then.
-    """
-    groups: dict[tuple[Path, str, str, str], dict[int, str]] = {}
-    for file in sorted(files):
-        if match := OF_TOTAL.fullmatch(file.name):
-            before, number, total, after = match.groups()
-        elif match := NUMBERED.fullmatch(file.name):
-            (before, number, after), total = match.groups(), ""
-        else:
-            continue
-        numbers = groups.setdefault((file.parent, before, after, total), {})
-        if int(number) in numbers or (total and int(number) >= int(total)):
-            raise UserError(f"{file}: its number does not fit the files beside it; move those of other sets elsewhere")
-        numbers[int(number)] = number
-    for (folder, before, after, total), numbers in groups.items():
-        count = (int(total) if total else max(numbers) + 1) - len(numbers)
-        if count:  # before a search for the first: the number may be a date
-            first = next(number for number in itertools.count() if number not in numbers)
-            width = len(next(iter(numbers.values())))
-            name = f"{before}{first:0{width}}{'-of-' + total if total else ''}{after}"
+    """Refuses numbered files, from 0 on, that are not all there; only names with the total tell of the last ones."""
+    groups: defaultdict[tuple[Path, str, str, str], dict[int, str]] = defaultdict(dict)
+    for file in files:
+        if match := NUMBERED.fullmatch(file.name):
+            before, number, total, after = match.groups("")
+            groups[file.parent, before, total, after][int(number)] = number
+    for (folder, before, total, after), numbers in groups.items():
+        last = int(total) if total else max(numbers) + 1
+        if count := last - sum(number < last for number in numbers):
+            first = next(number for number in itertools.count() if number not in numbers)  # the last may be a date
+            name = f"{before}{first:0{len(next(iter(numbers.values())))}}{total and f'-of-{total}'}{after}"
             more = f", and {count - 1:,} more of its kind are" if count > 1 else " is"
             raise UserError(f"{folder}: {name}{more} missing; download them")
 
 
 def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[SplitName, Samples] | None:
-    """Returns samples, which are by numbered label, by WordNet ID; None if the images' names do not tell these.
+    """Returns samples, which are by numbered label, by WordNet ID; None if most images' names do not tell these.
 
-    The names n01440764_10026.JPEG and ILSVRC2012_val_00000001.JPEG do. They tell nothing if fewer than half of the
-    images have such names, or if for most of them labels and WordNet IDs differ, as with groups of classes. A label
-    that contradicts most others is refused: some may be the development kit's.
+    A label that contradicts most others is refused: some may be the development kit's.
     """
     groups = [(label, each) for samples in splits.values() for label, each in samples.items()]
     told = Counter((label, told_wnid(name)) for label, each in groups for name in each.names)
-    wnid_of: dict[str, str] = {}
-    label_of: dict[str, str] = {}
+    wnids: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for (label, wnid), _ in told.most_common():
-        if wnid is not None:
-            wnid_of.setdefault(label, wnid)
-            label_of.setdefault(wnid, label)
-    agreeing = {(label, wnid) for label, wnid in wnid_of.items() if label_of[wnid] == label}
-    if 2 * sum(told[pair] for pair in agreeing) <= told.total():
+        if wnid:
+            wnids.setdefault(label, wnid)
+            labels.setdefault(wnid, label)
+    wnids = {label: wnid for label, wnid in wnids.items() if labels[wnid] == label}  # else they are groups of classes
+    if 2 * sum(told[pair] for pair in wnids.items()) <= told.total():
         return None
     for label, each in groups:
-        for index, name in enumerate(each.names):
+        for name, member, number in zip(each.names, each.members, each.places[::3], strict=True):
             found = told_wnid(name)
-            if (label, found) not in agreeing and (found is not None or label not in wnid_of):
-                file = files[each.places[index * len(each.places) // len(each.names)]]
+            if label not in wnids or found not in (None, wnids[label]):
                 raise UserError(
-                    f"{file}: {each.members[index]}: has the label {label}, but other images with that label are of "
-                    f"{wnid_of.get(label, 'no known class')}, and others of {found} have the label "
-                    f"{label_of.get(found or '')}; make the files again with one label for each class"
+                    f"{files[number]}: {member}: has the label {label}, but other images with that label are of "
+                    f"{wnids.get(label, 'no known class')}; make the files again with one label for each class"
                 )
-    return {split: {wnid_of[label]: each for label, each in samples.items()} for split, samples in splits.items()}
+    return {split: {wnids[label]: each for label, each in samples.items()} for split, samples in splits.items()}

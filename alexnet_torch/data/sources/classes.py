@@ -33,12 +33,12 @@ class SourceClass:
 
 
 def in_one_line(text: str) -> str:
-    """Returns a text with the control characters that names of files may have as escapes."""
+    """Returns a text with control characters, which names of files may have, as escapes."""
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def normal(name: str) -> str:
-    """Returns a name in Unicode's form NFC: macOS and Linux write an accent in two ways."""
+    """Returns a name in Unicode's form NFC."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -48,7 +48,7 @@ def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def class_order(identities: Iterable[str]) -> list[str]:
-    """Returns identities in the order of their indices: sorted; as numbers if all are, such as 0 to 999."""
+    """Returns identities in the order of their indices: sorted, as numbers if all are."""
     identities = list(identities)
     if all(re.fullmatch(r"0|[1-9]\d{0,17}", name) for name in identities):
         return sorted(identities, key=int)
@@ -56,7 +56,7 @@ def class_order(identities: Iterable[str]) -> list[str]:
 
 
 def some(names: Sequence[str]) -> str:
-    """Returns up to five names: a thousand are too many for a message."""
+    """Returns up to five names, for a message."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(names[:5]) or "none") + more
 
@@ -82,24 +82,19 @@ def validation_labels() -> np.ndarray:
 
 
 def class_of(identity: str, names: Mapping[str, str] | None = None) -> SourceClass:
-    """Returns a class with its readable name: of `names` if it is there, else ImageNet's, else its identity."""
+    """Returns a class with its name in `names`, else ImageNet's, else its identity."""
     index = imagenet_indices().get(identity)
     known = identity if index is None else imagenet_classes()[index].name
     return SourceClass(identity, (names or {}).get(identity, known))
 
 
 def tells_class(name: str) -> bool:
-    """Returns whether an image's file name tells its class, as `class_of_name` reads it."""
+    """Returns whether `class_of_name` finds a class in an image's file name."""
     return bool(VALIDATION_NAME.fullmatch(name) or NAME_WITH_WNID.fullmatch(name))
 
 
 def class_of_name(name: str, place: str) -> tuple[str, str]:
-    """Returns the WordNet ID that an image's file name tells, and the name without it.
-
-    Args:
-        name: "ILSVRC2012_val_00000001.JPEG", the same with _<wnid>, or "n01440764_10026_n01440764.JPEG".
-        place: where the image is, for messages.
-    """
+    """Returns the WordNet ID that an image's file name tells, and the name without it; `place` is for messages."""
     if match := VALIDATION_NAME.fullmatch(name):
         wnid = told_wnid(name)
         if wnid is None:
@@ -109,13 +104,11 @@ def class_of_name(name: str, place: str) -> tuple[str, str]:
         return wnid, match[1] + match[4]
     if match := NAME_WITH_WNID.fullmatch(name):
         return match[2], match[1] + match[3]
-    raise UserError(
-        f"{place}: its name tells no class, as ILSVRC2012_val_00000001.JPEG and *_<wnid>.JPEG do; leave it out"
-    )
+    raise UserError(f"{place}: its name tells no class, as ILSVRC2012_val_00000001.JPEG does; leave it out")
 
 
 def told_wnid(name: str) -> str | None:
-    """Returns the WordNet ID that an image's file name, as ILSVRC-2012 has it, tells; None if it tells none."""
+    """Returns the WordNet ID that a file name of ILSVRC-2012 tells; None if it tells none."""
     if match := TRAINING_NAME.fullmatch(name):
         return match[1] if match[1] in imagenet_indices() else None
     if (match := VALIDATION_NAME.fullmatch(name)) and 1 <= int(match[2]) <= len(validation_labels()):

@@ -2,20 +2,16 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from alexnet_torch.data.sources.archives import list_files
+from alexnet_torch.data.sources.archives import Samples, list_files
 from alexnet_torch.data.sources.classes import VALIDATION_NAME, class_of_name, normal, some, tells_class
-from alexnet_torch.data.sources.listing import Entry, Listing, has_image_suffix
+from alexnet_torch.data.sources.listing import Listing, has_image_suffix
 from alexnet_torch.data.sources.source import ClassSamples, Source, SplitName, make_source
 from alexnet_torch.errors import UserError
-
-Samples = dict[str, ClassSamples]
-Layout = Callable[[Listing, bool], Source]
-"""Opens a listing; if the flag is set, only its images to score a network on."""
 
 SPLIT_WORDS = {
     "train": {"train", "training", "trainset"},
@@ -29,27 +25,21 @@ KAGGLE_LABELS, KAGGLE_NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
 TINY_CLASSES, TINY_NAMES, TINY_LABELS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 
 
-def find_layout(listing: Listing, test: bool) -> Layout | None:
-    """Returns how to open a listing; Tiny ImageNet also looks like ImageFolder whose val/ has one class, images."""
-    splits = split_folders(listing)
+def find_layout(listing: Listing, test: bool) -> Callable[[Listing, bool], Source] | None:
+    """Returns how to open a listing; None if it is in no layout. `test`: only the images to score a network on."""
+    names, files, _ = listing.folder("")
     if listing.is_folder(KAGGLE[:-1]):
         return open_kaggle
-    if _is_tiny(listing):
+    if _is_tiny(listing):  # before ImageFolder, of which its val/ seems to have one class
         return open_tiny
-    if "train" in splits or "val" in splits:
+    if split_folders(listing):
         return open_image_folder
-    names = listing.folder("").folders
-    if not names and any(VALIDATION_NAME.fullmatch(entry[0]) for entry in listing.folder("").files):
+    if not names and any(VALIDATION_NAME.fullmatch(name) for name, *_ in files):
         return open_flat_validation
     others = [name for name in names if not split_word(name) and name.lower() not in NO_CLASSES]
-    if len(others) > (0 if test else 1) and any(_has_images(listing, f"{name}/") for name in others):
+    if len(others) > (0 if test else 1) and any(_has_images(listing, name) for name in others):
         return open_class_folders
     return None
-
-
-def is_folder_set(root: Path, test: bool) -> bool:
-    """Returns whether a path is a zip file, or a folder that has one of the layouts."""
-    return root.suffix.lower() == ".zip" if root.is_file() else find_layout(Listing(root), test) is not None
 
 
 def open_folder_set(root: Path, test: bool) -> Source:
@@ -76,41 +66,37 @@ def split_folders(listing: Listing) -> dict[SplitName, str]:
     """
     names = listing.folder("").folders
     exact: dict[SplitName, str] = {split: split for split in ("train", "val") if split in names}
-    near = {kind: [n for n in names if split_word(n) == kind and _has_classes(listing, n)] for kind in SPLIT_WORDS}
+    near: dict[str, list[str]] = {split: [] for split in SPLIT_WORDS}
+    for name in names:
+        if (split := split_word(name)) and listing.folder(f"{name}/").folders and not _has_images(listing, name):
+            near[split].append(name)
     taken: dict[SplitName, list[str]] = {"train": near["train"], "val": near["val"] or near["test"]}
     both = {split: found[0] for split, found in taken.items() if len(found) == 1} | exact
-    return {split: f"{_innermost(listing, name)}/" for split, name in (both if len(both) == 2 else exact).items()}
-
-
-def _innermost(listing: Listing, folder: str) -> str:
-    """Returns a folder, or the one of the same name that alone is in it: training_set/training_set."""
-    name = folder.rpartition("/")[2]
-    return _innermost(listing, f"{folder}/{name}") if listing.folder(f"{folder}/").folders == [name] else folder
-
-
-def _has_classes(listing: Listing, folder: str) -> bool:
-    return bool(listing.folder(f"{folder}/").folders) and not _has_images(listing, f"{folder}/")
+    folders = {split: f"{name}/" for split, name in (both if len(both) == 2 else exact).items()}
+    for split, folder in folders.items():
+        name = folder
+        while listing.folder(folder).folders == [name[:-1]]:  # training_set/training_set/
+            folder += name
+        folders[split] = folder
+    return folders
 
 
 def _has_images(listing: Listing, folder: str) -> bool:
-    names = [name for name, *_ in listing.folder(folder).files]
+    names = [name for name, *_ in listing.folder(f"{folder}/").files]
     without_suffix = any("." not in name for name in names)
-    return any(map(has_image_suffix, names)) or (without_suffix and bool(listing.images(folder, deep=False)))
+    return any(map(has_image_suffix, names)) or (without_suffix and bool(listing.images(f"{folder}/", deep=False)))
 
 
 def open_image_folder(listing: Listing, test: bool) -> Source:
-    """Lists train/<class>/* and val/<class>/*, without opening them; without val/, those of train/.
-
-    A flat val/ is taken if the images' names tell their classes, as ILSVRC-2012's do.
-    """
+    """Lists train/<class>/* and val/<class>/*; a flat val/ is taken if its images' names tell their classes."""
     folders = split_folders(listing)
     if test and "val" in folders:
         return _source(listing, "images of val/", {"val": read_split(listing, folders["val"])})
     if "train" not in folders:
-        raise UserError(f"{listing.what}: has no folder train/; {missing_split(listing, 'train')}")
+        raise UserError(f"{listing.what}: {missing_split(listing, 'train')}")
     train = read_split(listing, folders["train"], only_folders=True)
     if "val" not in folders:
-        fix = f"has no folder val/; {missing_split(listing, 'val')}"
+        fix = missing_split(listing, "val")
         return _source(listing, "ImageFolder without val/", {"train": train}, without_val=fix)
     val, written = read_split(listing, folders["val"], train), {normal(name): name for name in train}
     form = "ImageFolder"
@@ -122,38 +108,32 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
 
 
 def open_class_folders(listing: Listing, test: bool) -> Source:
-    """Lists the images of class folders; all are training images."""
-    samples = read_class_folders(listing, "")
-    if test:
-        return _source(listing, "class folders", {"val": samples})
+    """Lists the images of class folders; all are training images, or test images."""
     fix = (
         "has class folders, but no train/ and val/; let --val-split 0.1 choose validation images, or move the class "
         "folders into train/ and some images into val/"
     )
-    return _source(listing, "class folders", {"train": samples}, without_val=fix)
+    splits: dict[SplitName, Samples] = {"val" if test else "train": read_class_folders(listing, "")}
+    return _source(listing, "class folders", splits, without_val=fix)
 
 
-def open_flat_validation(listing: Listing, test: bool) -> Source:
+def open_flat_validation(listing: Listing, _: bool) -> Source:
     """Lists ILSVRC-2012's validation images in one folder: a test set."""
-    del test
     return _source(listing, "ILSVRC-2012's validation images", {"val": _by_name(listing, "")})
 
 
-def open_kaggle(listing: Listing, test: bool) -> Source:
+def open_kaggle(listing: Listing, _: bool) -> Source:
     """Lists ILSVRC-2012 as Kaggle distributes it, with the validation labels in a CSV file."""
-    del test
-    labels, names = listing.text(KAGGLE_LABELS), listing.text(KAGGLE_NAMES)
-    if labels is None or names is None:
-        missing = KAGGLE_LABELS if labels is None else KAGGLE_NAMES
-        raise UserError(f"{listing.what}: has ILSVRC/ but no {missing}; put Kaggle's file beside ILSVRC/")
-    if missing := next((each for each in ("train", "val") if not listing.is_folder(f"{KAGGLE}{each}")), ""):
-        raise UserError(f"{listing.what}: has no folder {KAGGLE}{missing}/; unpack it from Kaggle's archive")
+    beside = "put Kaggle's file beside ILSVRC/"
+    labels, names = (_table(listing, name, "ILSVRC/", beside) for name in (KAGGLE_LABELS, KAGGLE_NAMES))
+    if missing := [split for split in ("train/", "val/") if not listing.is_folder(KAGGLE + split[:-1])]:
+        raise UserError(f"{listing.what}: has no folder {KAGGLE}{missing[0]}; unpack it from Kaggle's archive")
     train = read_class_folders(listing, f"{KAGGLE}train/")
     rows = csv.DictReader(labels.splitlines())
     if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
         raise UserError(f"{listing.what}: {KAGGLE_LABELS} has no columns ImageId,PredictionString; restore it")
     # the first word of a prediction string is the class; boxes follow
-    pairs = ((row["ImageId"], "".join((row["PredictionString"] or "").split()[:1])) for row in rows)
+    pairs = ((row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows)
     val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
     lines = (line.partition(" ") for line in names.splitlines())  # "n01440764 tench, Tinca tinca"
     readable = {identity: name.strip() for identity, _, name in lines if name.strip()}
@@ -168,19 +148,16 @@ def _is_tiny(listing: Listing) -> bool:
     return classes is not None and not any(listing.is_folder(f"val/{each}") for each in classes.split())
 
 
-def open_tiny(listing: Listing, test: bool) -> Source:
+def open_tiny(listing: Listing, _: bool) -> Source:
     """Lists Tiny ImageNet: train/<wnid>/images/, val/images/ and val/val_annotations.txt."""
-    del test
-    classes, labels = listing.text(TINY_CLASSES), listing.text(TINY_LABELS)
-    if classes is None or labels is None:
-        missing = TINY_CLASSES if classes is None else TINY_LABELS
-        raise UserError(f"{listing.what}: has Tiny ImageNet's folders but no {missing}; unpack its archive again")
+    fix = "unpack its archive again"
+    classes, labels = (_table(listing, name, "Tiny ImageNet's folders", fix) for name in (TINY_CLASSES, TINY_LABELS))
     train: Samples = {}
     for identity in classes.split():
         folder = f"train/{identity}/images/"
-        if not (listing.is_folder(folder[:-1]) and (images := listing.images(folder))):
+        if not (listing.is_folder(folder[:-1]) and (images := _samples(listing, folder)).members):
             raise UserError(f"{listing.what}: no images in {folder}; unpack Tiny ImageNet again")
-        train[identity] = _samples(images, folder)
+        train[identity] = images
     if extra := sorted(set(listing.subfolders("train/")) - set(train)):
         raise UserError(f"{listing.what}: train/{extra[0]}/ is not in {TINY_CLASSES}; move it elsewhere")
     rows = (line.split("\t") for line in labels.splitlines())
@@ -190,19 +167,25 @@ def open_tiny(listing: Listing, test: bool) -> Source:
     return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, names=readable)
 
 
+def _table(listing: Listing, name: str, beside: str, fix: str) -> str:
+    """Returns the text of a file that a layout needs."""
+    text = listing.text(name)
+    if text is None:
+        raise UserError(f"{listing.what}: has {beside} but no {name}; {fix}")
+    return text
+
+
 def _by_table(
     listing: Listing, folder: str, rows: Iterable[tuple[str, str]], table: str, classes: Mapping[str, object]
 ) -> Samples:
     """Returns a flat folder's images by the classes of a table, which has file names with suffix or without."""
     class_of: dict[str, str] = {}
     for number, (name, identity) in enumerate(rows, 1):
-        if not name or identity not in classes:
+        if identity not in classes or class_of.setdefault(name, identity) != identity:
+            other = f"and {class_of[name]!r} before" if name in class_of else "of which train/ has no images"
             raise UserError(
-                f"{listing.what}: row {number} of {table}: {name!r} has the class {identity!r}, "
-                "of which train/ has no images; restore it"
+                f"{listing.what}: row {number} of {table}: {name!r} has the class {identity!r}, {other}; restore it"
             )
-        if class_of.setdefault(name, identity) != identity:
-            raise UserError(f"{listing.what}: {table} has {name} as {class_of[name]} and as {identity}; restore it")
     samples: Samples = {}
     with_suffix, used = any("." in name for name in class_of), set()
     for path, *place in listing.images(folder, deep=False):
@@ -222,10 +205,7 @@ def _by_table(
 def read_split(
     listing: Listing, folder: str, classes: Mapping[str, object] | None = None, only_folders: bool = False
 ) -> Samples:
-    """Returns the images of train/ or val/ by class; of a flat folder, if the names of its images tell their classes.
-
-    Flat images of other classes than `classes` are skipped; with `only_folders` a flat folder is refused.
-    """
+    """Returns the images of train/ or val/ by class, of a flat folder without those of other classes than `classes`."""
     if listing.folder(folder).folders and (samples := read_class_folders(listing, folder)):
         return samples
     files = [entry[0] for entry in listing.folder(folder).files if has_image_suffix(entry[0])]
@@ -233,8 +213,7 @@ def read_split(
         raise UserError(f"{listing.what}: {folder} contains no images; put them into {folder}<class>/")
     if only_folders or not all(map(tells_class, files)):
         raise UserError(
-            f"{listing.what}: {folder} is flat: it contains images directly, without class folders; "
-            f"move each image into {folder}<class>/"
+            f"{listing.what}: {folder} is flat: it contains images directly; move each image into {folder}<class>/"
         )
     samples = _by_name(listing, folder)
     for identity in samples.keys() - classes.keys() if classes else ():
@@ -254,10 +233,10 @@ def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False
                 "move their images into one"
             )
         runs = listing.skipped.counts.get("of a run", 0)
-        images = listing.images(f"{folder}{name}/")
-        if images or listing.skipped.counts.get("of a run", 0) == runs:  # else it is runs/, for example
-            samples[name] = _samples(images, f"{folder}{name}/")
-    if not may_be_empty and (empty := [name for name, of_class in samples.items() if not of_class.names]):
+        images = _samples(listing, f"{folder}{name}/")
+        if images.members or listing.skipped.counts.get("of a run", 0) == runs:  # else it is runs/, for example
+            samples[name] = images
+    if not may_be_empty and (empty := [name for name, images in samples.items() if not images.members]):
         where = "any class" if len(empty) == len(samples) else f"class {some(empty)}"
         raise UserError(
             f"{listing.what}: no images in {folder or 'the folder'} of {where}; put some into {folder}<class>/"
@@ -266,20 +245,21 @@ def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False
 
 
 def missing_split(listing: Listing, split: SplitName) -> str:
-    """Returns what to do about a missing train/ or val/: a near name is pointed out."""
-    kinds = ("train",) if split == "train" else ("val", "test")
+    """Returns what to do about a missing train/ or val/; a near name is pointed out."""
+    fix = {
+        "train": "put the training images into train/<class>/",
+        "val": "move some images of each class into val/<class>/, or let --val-split 0.1 choose them",
+    }[split]
+    kinds = (split,) if split == "train" else (split, "test")
     if near := [name for kind in kinds for name in listing.folder("").folders if split_word(name) == kind]:
-        return f"if {near[0]}/ is that, rename it to {split}/"
-    if split == "train":
-        return "put the training images into train/<class>/"
-    return "move some images of each class into val/<class>/, or let --val-split 0.1 choose them"
+        fix = f"if {near[0]}/ is that, rename it to {split}/"
+    return f"has no folder {split}/; {fix}"
 
 
-def _samples(images: Sequence[Entry], folder: str) -> ClassSamples:
+def _samples(listing: Listing, folder: str) -> ClassSamples:
     """Returns the images of a class folder."""
-    samples, start = ClassSamples(), len(folder)
+    images, samples = listing.images(folder), ClassSamples(folder=folder)
     samples.members = [entry[0] for entry in images]
-    samples.names = [path[start:] for path in samples.members]
     samples.places.extend(chain.from_iterable(entry[1:] for entry in images))
     return samples
 

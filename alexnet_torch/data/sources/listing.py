@@ -49,12 +49,12 @@ class Folder(NamedTuple):
 
 
 def junk_reason(name: str) -> str | None:
-    """Returns why a file or folder of this name is skipped; None if it is not."""
+    """Returns why a file or folder of this name is skipped, or None."""
     return "hidden" if name.startswith(".") else "of the system" if name.lower() in SYSTEM else None
 
 
 def junk_path_reason(path: str) -> str | None:
-    """Returns why a relative path, as of an archive's member, is skipped: by a name on it; None if it is not."""
+    """Returns why an archive's member is skipped, by a name on its path, or None."""
     return next(filter(None, (junk_reason(part) for part in path.split("/") if part not in (".", ".."))), None)
 
 
@@ -64,13 +64,9 @@ def has_image_suffix(name: str) -> bool:
 
 
 class Listing:
-    """The folders and files below a root. Folders are named relative to it and end in "/"; the root is "".
+    """The folders and files below a folder, or in the folder `top` of a zip file.
 
-    Args:
-        root: a folder, or a zip file.
-        what: the root in messages.
-        top: the folder of the zip file that is the root.
-        zipped: all folders of the zip file, if they are known.
+    Folders are named relative to that, and end in "/"; it is itself "".
     """
 
     def __init__(self, root: Path, what: str = "", top: str = "", zipped: dict[str, Folder] | None = None) -> None:
@@ -81,7 +77,7 @@ class Listing:
         self._visited: dict[tuple[int, int], str] = {}  # (device, inode) of each folder, and its path
 
     def folder(self, path: str) -> Folder:
-        """Returns what a folder has, nothing if there is none; nothing is counted as skipped."""
+        """Returns what a folder has: nothing if there is none."""
         return self._scanned(path) if self.zipped is None else self.zipped.get(self.top + path, Folder([], [], []))
 
     def below(self, folder: str) -> "Listing":
@@ -96,14 +92,14 @@ class Listing:
     def text(self, path: str) -> str | None:
         """Returns a text file's content; None if there is none."""
         above, slash, name = path.rpartition("/")
-        place = next((place for file, *place in self.folder(above + slash).files if file == name), None)
-        if place is None:
-            return None
-        with reading(f"{self.what}: {path}", "restore it"):
-            return self.reader([path], np.array([place])).read(0).decode("utf-8-sig")
+        for file, *place in self.folder(above + slash).files:
+            if file == name:
+                with reading(f"{self.what}: {path}", "restore it"):
+                    return self.reader([path], np.array([place])).read(0).decode("utf-8-sig")
+        return None
 
     def reader(self, members: list[str], places: np.ndarray) -> Reader:
-        """Returns a reader of files by paths and places."""
+        """Returns a reader of files."""
         if self.zipped is None:
             return FileReader(self.root, members)
         return ZipReader((self.root,), [self.top + member for member in members], places)
@@ -131,11 +127,13 @@ class Listing:
         return names
 
     def images(self, folder: str, deep: bool = True) -> list[Entry]:
-        """Returns (path, place) of the image files in a folder and, if `deep`, in its subfolders."""
-        found, waiting = [], [folder]
+        """Returns (path, place) of the image files in a folder and, if `deep`, below it, in ImageFolder's order."""
+        found: dict[str, list[Entry]] = {}
+        waiting = [folder]
         self._visit(folder)
         while waiting:
             here = waiting.pop()
+            images = found[here[:-1]] = []
             folders, files, skipped = self.folder(here)
             for reason, name in skipped:
                 self.skipped.add(reason, here + name)
@@ -143,7 +141,7 @@ class Listing:
                 name = entry[0]
                 is_named = name[name.rfind(".") + 1 :].lower() in EXTENSIONS
                 if is_named or ("." not in name and self._is_image(here + name, entry[1:])):
-                    found.append((here + name, *entry[1:]))
+                    images.append((here + name, *entry[1:]))
                 else:
                     self.skipped.add("no image", here + name)
             for name in folders if deep else ():
@@ -154,7 +152,7 @@ class Listing:
                     self.skipped.add("linked twice", below)
                 else:
                     waiting.append(below)
-        return found
+        return [image for here in sorted(found) for image in found[here]]
 
     def _is_image(self, path: str, place: Entry) -> bool:
         """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
@@ -261,7 +259,7 @@ def _zip_folders(file: Path) -> dict[str, Folder]:
                 raise UserError(f"--data {file}: is encrypted, or compressed in an unusual way; unpack it")
             if info.header_offset + info.compress_size > total:
                 raise ValueError("it is truncated, or its list of files is damaged")
-            # "./" and the backslashes of some Windows programs are no names
+            # "./" and Windows' backslashes are no names
             parts = [part for part in _zip_name(file, info).replace("\\", "/").split("/") if part not in ("", ".")]
             if parts and not info.is_dir():  # of two members of one name the later one, as programs unpack them
                 place = (0, info.header_offset, info.compress_size, info.file_size, info.CRC)

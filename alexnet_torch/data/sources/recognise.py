@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alexnet_torch.data.sources.archives import list_files
 from alexnet_torch.data.sources.classes import in_one_line
-from alexnet_torch.data.sources.layouts import is_folder_set, missing_split, open_folder_set
+from alexnet_torch.data.sources.layouts import find_layout, missing_split, open_folder_set
 from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
 from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
@@ -17,14 +17,9 @@ from alexnet_torch.files import explain_os_error
 
 
 def open_source(root: Path, test: bool = False) -> Source:
-    """Lists the samples of a data set without decoding them.
+    """Lists the samples of a data set in any form without decoding them.
 
-    Args:
-        root: a folder or a file, in any form.
-        test: only the images to score a network on, as the split "val": validation images, or all of class folders.
-
-    Raises:
-        UserError: there is nothing, it has none of the forms or two of them, or something is missing or wrong in it.
+    `test`: only the images to score a network on, as the split "val": validation images, or all of class folders.
     """
     try:
         source = _open(root, test)
@@ -50,24 +45,21 @@ def _open(root: Path, test: bool) -> Source:
     if found:
         return found[0][1](place)
     if root.is_dir():
-        raise UserError(f"--data {root}: has no folder train/; {missing_split(Listing(root), 'train')}")
+        raise UserError(f"--data {root}: {missing_split(Listing(root), 'train')}")
     raise UserError(f"--data {root}: is a file; name the folder that contains train/ and val/")
 
 
 def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]:
-    """Returns the name of each form that a path has, and how to open it: by a few names, without reading data.
-
-    A folder with train/ and val/ is read as that: the archives beside them are what those were unpacked from.
-    """
-    found: list[tuple[str, Callable[[Path], Source]]] = []
-    if is_folder_set(root, test):
-        found.append(("folders of images", lambda root: open_folder_set(root, test)))
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        return found
-    forms: dict[str, tuple[bool, Callable[[Path], Source]]] = {
-        "tars": (is_tar_set(root), open_tar_set),
-        "parquet files": (is_parquet_set(root), open_parquet_set),
-        "CIFAR's or MNIST's files": (is_torchvision_set(root), open_torchvision_set),
-        "a prepared map": (is_prepared_map(root), open_prepared_map),
-    }
-    return found + [(name, opened) for name, (is_one, opened) in forms.items() if is_one]
+    """Returns the name of each form that a path has, and how to open it: by a few names, without reading data."""
+    is_folders = find_layout(Listing(root), test) if root.is_dir() else root.suffix.lower() == ".zip"
+    forms: list[tuple[bool, str, Callable[[Path], Source]]] = [
+        (bool(is_folders), "folders of images", lambda root: open_folder_set(root, test))
+    ]
+    if not ((root / "train").is_dir() and (root / "val").is_dir()):  # archives beside them were unpacked to those
+        forms += [
+            (is_tar_set(root), "tars", open_tar_set),
+            (is_parquet_set(root), "parquet files", open_parquet_set),
+            (is_torchvision_set(root), "CIFAR's or MNIST's files", open_torchvision_set),
+            (is_prepared_map(root), "a prepared map", open_prepared_map),
+        ]
+    return [(name, opened) for is_one, name, opened in forms if is_one]

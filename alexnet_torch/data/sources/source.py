@@ -22,23 +22,16 @@ from alexnet_torch.errors import UserError
 
 SplitName = Literal["train", "val"]
 
-LISTED = 1000
-"""Names kept for each reason to skip files: a folder copied by macOS has a ._ file beside each of a million images."""
-
-
-BEGIN = 4096
-"""Bytes of the first image of each class that are looked at when a data set is listed."""
+LISTED = 1000  # names kept for each reason to skip files: macOS leaves a ._ file beside each of a million images
+BEGIN = 4096  # bytes of the first image of each class that are looked at when a data set is listed
 
 
 class Reader(ABC):
-    """Reads the encoded image of each sample of a split.
-
-    It is pickled to worker processes: it holds no open file, but opens what it needs.
-    """
+    """Reads the samples of a split. It is pickled to worker processes, and opens files only to read them."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """Returns a sample's image file; raises OSError, or UnreadableImage with a reason, if it cannot be read."""
+        """Returns a sample's image file; raises OSError, or UnreadableImage with a reason."""
 
     @abstractmethod
     def take(self, indices: np.ndarray) -> Self:
@@ -46,10 +39,10 @@ class Reader(ABC):
 
     @abstractmethod
     def location(self, index: int) -> str:
-        """Returns where a sample is, for messages: a path, or an archive's path and the member's name."""
+        """Returns where a sample is, for messages."""
 
     def storage_order(self) -> np.ndarray | None:
-        """Returns the (n,) indices of the samples in the order in which they are read fastest; None: in theirs."""
+        """Returns the (n,) indices in the order that is read fastest; None: the samples' own."""
         return None
 
 
@@ -91,12 +84,8 @@ class SourceSplit:
         keys = [self.keys[i] for i in indices.tolist()]
         return SourceSplit(self.name, keys, self.labels[indices], self.reader.take(indices))
 
-    def renamed(self, name: SplitName) -> "SourceSplit":
-        """Returns the samples as those of another split."""
-        return replace(self, name=name, keys=[f"{name}/{key.partition('/')[2]}" for key in self.keys])
-
     def read(self, index: int) -> bytes:
-        """Returns a sample's image file; raises UnreadableImage, with its place and the reason, if it cannot."""
+        """Returns a sample's image file; raises UnreadableImage with its place and the reason."""
         try:
             return self.reader.read(index)
         except (OSError, MemoryError) as error:
@@ -114,7 +103,7 @@ class SourceFiles:
     begin: bytes = b""  # of some files: folders that exchanged their names are noticed by the content alone
 
     def digest(self) -> str:
-        """Returns a digest of all that is known of the files."""
+        """Returns a digest of all that is known."""
         digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape") + self.begin)
         for part in (self.sizes, self.times):
             digest.update(part.astype("<i8").tobytes())
@@ -129,14 +118,13 @@ class Skipped:
     paths: dict[str, list[str]] = field(default_factory=dict)  # the first of each reason, at most LISTED
 
     def add(self, reason: str, path: str) -> None:
-        """Counts a file or folder."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         listed = self.paths.setdefault(reason, [])
         if len(listed) < LISTED:
             listed.append(path)
 
     def __str__(self) -> str:
-        """The end of the line that describes a source; empty if nothing was skipped."""
+        """The end of the line that describes a source."""
         parts = [f"{count:,} {reason} ({self.paths[reason][0]})" for reason, count in sorted(self.counts.items())]
         return f"; {sum(self.counts.values()):,} skipped: {', '.join(parts)}" if parts else ""
 
@@ -157,7 +145,7 @@ class Source:
     map_side: int | None = None  # side of the squares in pixels, if the source is a prepared map itself
 
     def split(self, name: SplitName) -> SourceSplit:
-        """Returns a split; raises KeyError if the source has none of that name."""
+        """Returns a split; raises KeyError if there is none of that name."""
         return {split.name: split for split in self.splits}[name]
 
     @property
@@ -169,17 +157,22 @@ class Source:
         """Returns one line for people: form, numbers of classes and images, what was skipped."""
         words = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(split):,} {words[split.name]}" for split in self.splits)
-        text = f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.skipped}"
-        return in_one_line(text)
+        return in_one_line(
+            f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.skipped}"
+        )
 
 
 @dataclass
 class ClassSamples:
-    """The samples of one class in one split, in lists: a million objects would take a gigabyte."""
+    """The samples of one class in one split, in lists: a million objects would take a gigabyte.
 
-    names: list[str] = field(default_factory=list)  # in the keys, below the folder of the class
+    In the keys they have their own names; or, already in order, what follows `folder` in their paths.
+    """
+
+    names: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)  # paths relative to the source's root, or in the archive
     places: "array[int]" = field(default_factory=lambda: array("q"))  # k numbers for each
+    folder: str = ""
 
     def add(self, name: str, member: str, *place: int) -> None:
         self.names.append(name)
@@ -190,25 +183,16 @@ class ClassSamples:
 def make_source(
     form: str,
     root: Path,
-    splits: Mapping[SplitName, Mapping[str, ClassSamples]],
-    reader: Callable[[list[str], np.ndarray], Reader],
+    splits: Mapping[SplitName, Mapping[str, ClassSamples]],  # training first; by the identity of the class
+    reader: Callable[[list[str], np.ndarray], Reader],  # of members and places (n, k) int64
     skipped: Skipped,
-    files: SourceFiles | None = None,
-    names: Mapping[str, str] | None = None,
+    files: SourceFiles | None = None,  # None: the samples are files themselves, whose places are (size, time)
+    names: Mapping[str, str] | None = None,  # the readable ones of classes
     notes: Sequence[str] = (),
     without_val: str = "",
-    names_repeat: bool = False,
+    names_repeat: bool = False,  # if not, a sample of the same name in the same class is there by mistake
 ) -> Source:
-    """Orders samples into a source.
-
-    Args:
-        form: as for Source, as are `root`, `skipped`, `notes` and `without_val`.
-        splits: for each split, training first, the samples by the identity of their class.
-        reader: makes a reader of members and places, (n, k) int64.
-        files: the archives; None: the samples are files themselves, whose places are (size, time).
-        names: the readable names of classes, where the data set has them.
-        names_repeat: whether samples of a class may have the same file name; if not, one is there twice by mistake.
-    """
+    """Orders samples into a source."""
     if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
         train, val = (set(by_class) for by_class in splits.values())
         raise UserError(
@@ -222,11 +206,15 @@ def make_source(
         keys, members, places = list[str](), list[str](), []
         for identity in identities:
             samples, folder = by_class[identity], f"{split}/{identity}/"
-            _sort(root, samples, folder, names_repeat)
-            own = [folder + name for name in samples.names]
-            keys += samples.members if own == samples.members else own  # equal strings are kept once
+            if samples.names:
+                _sort(root, samples, folder, names_repeat)
+                keys += [folder + name for name in samples.names]
+            elif samples.folder == folder:  # equal strings are kept once
+                keys += samples.members
+            else:
+                keys += [folder + member[len(samples.folder) :] for member in samples.members]
             members += samples.members
-            places.append(np.frombuffer(samples.places, np.int64).reshape(len(own), -1))
+            places.append(np.frombuffer(samples.places, np.int64).reshape(len(samples.members), -1))
             with suppress(OSError):
                 if files is None and samples.members:
                     with (root / samples.members[0]).open("rb") as file:
@@ -239,33 +227,27 @@ def make_source(
         sizes, times = np.concatenate(all_places).T
         files = SourceFiles(all_members, sizes, times, begin)
     seen: dict[str, str] = {}
-    alike = [(seen.setdefault(" ".join(normal(name).casefold().split()), name), name) for name in identities]
-    alike_notes = [
-        f"--data {root}: the classes {first!r} and {second!r} differ only in case or space; if they are one, move "
-        "their images into one folder"
-        for first, second in alike
-        if first != second
-    ]
+    for name in identities:
+        first = seen.setdefault(" ".join(normal(name).casefold().split()), name)
+        if first != name:
+            text = f"the classes {first!r} and {name!r} differ only in case or space"
+            notes = (*notes, f"--data {root}: {text}; if they are one, move their images into one folder")
     classes = tuple(class_of(identity, names) for identity in identities)
-    return Source(form, root, classes, tuple(made), files, skipped, (*notes, *alike_notes), without_val)
+    return Source(form, root, classes, tuple(made), files, skipped, tuple(notes), without_val)
 
 
 def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) -> None:
     """Sorts samples as ImageFolder does: the files of a folder before those of its subfolders."""
-    names = samples.names
-    split = [name.rpartition("/") for name in names] if "/" in "".join(names) else names
-    order = sorted(range(len(names)), key=split.__getitem__)
-    if order != list(range(len(names))):
-        samples.names = names = [names[i] for i in order]
-        samples.members = [samples.members[i] for i in order]
-        places = np.frombuffer(samples.places, np.int64).reshape(len(names), -1)
-        samples.places = array("q", places[order].tobytes())
-    if len(set(names)) == len(names):
-        return
+    order = sorted(range(len(samples.names)), key=[name.rpartition("/") for name in samples.names].__getitem__)
+    samples.names = [samples.names[i] for i in order]
+    samples.members = [samples.members[i] for i in order]
+    samples.places = array("q", np.frombuffer(samples.places, np.int64).reshape(len(order), -1)[order].tobytes())
     before, count = "", 0
-    for i, name in enumerate(names):
+    for i, name in enumerate(samples.names):
         count = count + 1 if name == before else 1
-        if count > 1 and not names_repeat:
-            pair = f"{samples.members[i - 1]} and {samples.members[i]}"
-            raise UserError(f"--data {root}: {pair} are the same sample, {folder}{name}; leave one of them out")
-        before, names[i] = name, f"{name}#{count}" if count > 1 else name
+        if count > 1:
+            if not names_repeat:
+                pair = f"{samples.members[i - 1]} and {samples.members[i]}"
+                raise UserError(f"--data {root}: {pair} are the same sample, {folder}{name}; leave one of them out")
+            samples.names[i] = f"{name}#{count}"
+        before = name

@@ -27,15 +27,7 @@ class ValSplit:
 
 
 def with_validation(source: Source, val_split: ValSplit | None) -> Source:
-    """Returns a source that has training and validation images, some of the training images if it must.
-
-    Args:
-        source: as it was opened.
-        val_split: given by the user, or None.
-
-    Raises:
-        UserError: a split is missing and `val_split` is None, or it is not missing; a class has only one image.
-    """
+    """Returns a source that has training and validation images: its own, or some of the training images."""
     names = [split.name for split in source.splits]
     if "train" not in names:
         raise UserError(f"--data {source.root}: {source.form}: has no training images; name a set that has")
@@ -55,23 +47,21 @@ def with_validation(source: Source, val_split: ValSplit | None) -> Source:
 
 
 def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
-    """Returns a source of training images alone with some of each class as validation images.
+    """Chooses validation images by the seed and the files' digests (n, DIGEST_BYTES) uint8.
 
-    Which ones depends on the seed and the files' digests (n, DIGEST_BYTES) uint8, not on their names. Identical files
-    are on one side; those that are in several classes are on the training side.
+    Identical files are on one side; those that are in several classes are on the training side.
     """
     pool = source.splits[0]
     chosen = np.zeros(len(pool), bool)
     _, content = np.unique(digests, axis=0, return_inverse=True)  # (n,) equal for identical files
     content = content.reshape(-1)
-    first_label = np.full(content.max() + 1, -1)
-    first_label[content] = pool.labels
-    shared = np.zeros(len(first_label), bool)
-    shared[content[first_label[content] != pool.labels]] = True
+    a_label = np.zeros(len(pool), np.int64)  # one of the classes that a content is in
+    a_label[content] = pool.labels
+    shared = np.isin(content, content[a_label[content] != pool.labels])  # (n,)
     seed = f"{val_split.seed}".encode()
     ranks = np.frombuffer(b"".join(hashlib.sha256(seed + each.tobytes()).digest()[:8] for each in digests), "<u8")
     for rows in np.split(np.arange(len(pool)), np.flatnonzero(np.diff(pool.labels)) + 1):
-        free = rows[~shared[content[rows]]]
+        free = rows[~shared[rows]]
         order = free[np.argsort(ranks[free], kind="stable")]
         groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []
         others = len(free) < len(rows)  # the training side has some in any case
@@ -87,11 +77,12 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
             chosen[group] = True
             taken += len(group)
     train, val = pool.take(np.flatnonzero(~chosen)), pool.take(np.flatnonzero(chosen))
+    val = replace(val, name="val", keys=[f"val/{key.partition('/')[2]}" for key in val.keys])
     fraction = f"{val_split.fraction:g}"
     return replace(
         source,
         form=f"{source.form}, divided by --val-split {fraction}",
-        splits=(train, val.renamed("val")),
+        splits=(train, val),
         variant=f"-val{fraction}-seed{val_split.seed}",
     )
 

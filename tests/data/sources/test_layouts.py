@@ -70,7 +70,7 @@ KAGGLE: dict[str, tuple[Spoil, str]] = {
     ),
     "an image of two classes": (
         edit("LOC_val_solution.csv", "String\n", "String\nx,n03126707 1 2 3 4\nx,n01484850 1 2 3 4\n"),
-        "LOC_val_solution.csv has x as n03126707 and as n01484850",
+        "row 2 of LOC_val_solution.csv: 'x' has the class 'n01484850', and 'n03126707' before",
     ),
     "an image without a row": (
         lambda root: shutil.copy(next((root / VAL).iterdir()), root / VAL / "extra.JPEG"),
