@@ -136,13 +136,11 @@ def partial_rows(
 
 
 def save_features(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path] = ()) -> Shapes:
-    """Writes stages' outputs for many images into one file.
+    """Writes stages' outputs for many images into one file, complete or not at all; returns the arrays' shapes by name.
 
     A .npy file is one float32 array; several arrays have a file each, such as FILE.conv5.npy, and what is known about
-    the rows is in FILE.json. A .h5 file has all arrays, "files", "classes" and "labels"; the rest is in its attributes.
-    The file appears complete or not at all. Memory holds a few batches and the names of the images.
-
-    Returns the shapes of the arrays, by name; records the SHA-256 of the model's files, too.
+    the rows is in FILE.json, with the SHA-256 of the model's files. A .h5 file has all arrays, "files", "classes" and
+    "labels"; the rest is in its attributes.
     """
     output, size = request.output, model.net.image_size
     if output.suffix not in (".npy", ".h5"):

@@ -125,10 +125,8 @@ class Confusion:
 
 
 def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
-    """Returns the bounds of an error, as fractions: Wilson's score interval (1927) of 95% confidence.
-
-    Unlike error ± two standard errors it stays within 0..1 and is right for few images and for errors near 0.
-    """
+    """Returns the bounds of an error, as fractions: Wilson's score interval (1927) of 95% confidence."""
+    # right also for few images and errors near 0; not scipy's, whose import takes a second
     error, z2 = wrong / images, _Z * _Z / images
     centre = (error + z2 / 2) / (1 + z2)
     half = _Z / (1 + z2) * math.sqrt(error * (1 - error) / images + z2 / (4 * images))

@@ -35,9 +35,8 @@ def score_test_set(
 ) -> dict[str, Any]:
     """Scores models, by name, of the same classes and their average on a test set; returns values for JSON.
 
-    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`, or is
-    None above MOST_CELLS. A row for each image goes into `csv_file`: predictions of the average, if there are several
-    models, over the most of `crops`, which has at most one number besides 1.
+    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`. The CSV
+    file has a row for each image: predictions of the average, if there are several models, over the most crops.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
     indices, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()

@@ -35,10 +35,8 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""AlexNet's top-1 error on each corruption, the mean over severities; mCE is over these 15.
-
-Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019.
-Source: the authors' repository, hendrycks/robustness; the paper rounds them to 0.1%."""
+"""AlexNet's top-1 error on each of mCE's corruptions, the mean over severities: from hendrycks/robustness, by Hendrycks
+and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019."""
 
 EXTRA_CORRUPTIONS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # for the choice of settings, not mCE
 CROPPED_SIDE = 224  # ImageNet-C has the central pixels of images whose shorter side was scaled to 256
@@ -46,10 +44,8 @@ ARCHIVES = ("", "noise/", "blur/", "weather/", "digital/", "extra/")  # folders 
 
 
 def find_corruptions(root: Path) -> list[tuple[str, str]]:
-    """Returns (name, folder) as ("snow/3", "weather/snow/3/") of each corruption and severity, in the paper's order.
-
-    Folders are relative to the root, which may also be that of one corruption or severity; [] in any other layout.
-    """
+    """Returns (name, folder in root) as ("snow/3", "weather/snow/3/") of each corruption and severity there is."""
+    # the root may also be the folder of one corruption or severity
     real, known = root.resolve(), (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
     if real.parent.name in known and real.name in map(str, SEVERITIES):
         return [(f"{real.parent.name}/{real.name}", "")]

@@ -1,7 +1,7 @@
 """From images to log-probabilities to scores: the one loop of validation, tests, `evaluate` and pages."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,8 +29,7 @@ class ImageBatch(NamedTuple):
     indices: np.ndarray | None  # (n,) int64, positions in their set
 
 
-LogProbs = dict[int, list[Tensor]]
-"""By the number of crops, (n, classes) log-probabilities of each model and, if there are several, of their average."""
+LogProbs = dict[int, list[Tensor]]  # by the number of crops, (n, classes) of each model, then of the average of several
 
 
 def default_num_crops(models: Sequence[TrainedModel]) -> int:
@@ -39,21 +38,9 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 
 
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
-    """Returns images minus the mean image, (n, 3, H, W) float on the network's first device."""
-    # images: (n, H, W, 3) uint8, squares of the mean image's side or centre crops of these
+    """Returns images (n, H, W, 3) uint8, squares or their centre crops, minus the mean: (n, 3, H, W) on its device."""
     mean = torch.from_numpy(model.mean).to(model.net.devices[0], torch.get_default_dtype())
     return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
-
-
-def cut_crops(images: Tensor, size: int, num_crops: int) -> Iterator[Tensor]:
-    """Yields the centre crop of images (n, 3, S, S), for 5 those of the corners, for 10 each with its mirror image."""
-    last = images.shape[-1] - size
-    corners = [(0, 0), (0, last), (last, 0), (last, last)] if num_crops > 1 else []
-    for top, left in [(last // 2, last // 2), *corners]:
-        crop = images[:, :, top : top + size, left : left + size]
-        yield crop
-        if num_crops == 10:
-            yield crop.flip(3)
 
 
 @torch.no_grad()
@@ -61,10 +48,14 @@ def log_probabilities(
     model: TrainedModel, images: Tensor, num_crops: int = 1, dtype: torch.dtype = torch.float64
 ) -> dict[int, Tensor]:
     """Returns log-probabilities (n, classes) by the number of crops: of the centre, and of the crops' mean softmax."""
-    log_probs = []
-    for crop in cut_crops(network_input(model, images), model.net.image_size, num_crops):
-        logits = model.net(crop)
-        log_probs.append(logits.to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=1))
+    squares, size, log_probs = network_input(model, images), model.net.image_size, list[Tensor]()
+    last = squares.shape[-1] - size
+    corners = [(0, 0), (0, last), (last, 0), (last, last)] if num_crops > 1 else []
+    for top, left in [(last // 2, last // 2), *corners]:
+        crop = squares[:, :, top : top + size, left : left + size]
+        for each in (crop, crop.flip(3)) if num_crops == 10 else (crop,):
+            logits = model.net(each)
+            log_probs.append(logits.to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=1))
     return {1: log_probs[0]} if num_crops == 1 else {1: log_probs[0], num_crops: _log_mean(log_probs)}
 
 
@@ -76,11 +67,9 @@ def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
 def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
     """Raises a UserError that names the first of n images for which a network's outputs (n, ...) are not finite."""
     if not outputs.sum().isfinite():
-        bad = next(
-            (image for image, output in zip(images, outputs, strict=True) if not output.sum().isfinite()), images[0]
-        )
+        bad = next((i for i, output in enumerate(outputs) if not output.sum().isfinite()), 0)
         raise UserError(
-            f"{bad}: the network's outputs for it are infinite or not numbers: its training has diverged; "
+            f"{images[bad]}: the network's outputs for it are infinite or not numbers: its training has diverged; "
             "use another run's model"
         )
 
@@ -189,5 +178,6 @@ def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> li
     pixels = [crop for batch in decoded for crop in batch.crops[0]]
     labels = [(names[of.labels[i]], float(of.label_probability[i])) for i in wrong]
     predicted = [(names[of.predicted[i]], float(of.probability[i])) for i in wrong]
-    columns = zip(samples.keys, labels, predicted, pixels, strict=True)
-    return [WrongImage(key, *label, *prediction, crop) for key, label, prediction, crop in columns]
+    return [
+        WrongImage(key, *a, *b, crop) for key, a, b, crop in zip(samples.keys, labels, predicted, pixels, strict=True)
+    ]

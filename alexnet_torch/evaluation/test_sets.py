@@ -63,10 +63,7 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
-    """Lists, without decoding, the validation images of any source, of class folders alone, or ImageNet-C or a part.
-
-    With `val_split`, these are the images of the set that the models' training held out.
-    """
+    """Lists the validation images of any source, those that `val_split` held out, or ImageNet-C, without decoding."""
     if val_split:
         return TestSet(with_validation(open_source(root), val_split))
     if root.is_dir() and (corruptions := find_corruptions(root)):
@@ -84,10 +81,7 @@ def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
 def image_batches(
     test_set: TestSet, models: Sequence[TrainedModel], cache: str, skip_bad: bool, skipped: list[str]
 ) -> Iterator[ImageBatch]:
-    """Yields a set's images in every size that the models read, 64 at a time, with progress on a terminal.
-
-    What training has stored is not decoded again. Messages about unreadable images are added to `skipped`.
-    """
+    """Yields a set's images in every size that the models read; adds messages about unreadable ones to `skipped`."""
     cropped, labels = test_set.cropped_side, test_set.split.labels
     sides = sorted({model.net.image_size if cropped else len(model.mean) for model in models})
     stored = None if cropped else stored_images(test_set, sides, cache)

@@ -16,7 +16,6 @@ from alexnet_torch.evaluation.metrics import EvalResult
 from alexnet_torch.evaluation.results import error_table
 from alexnet_torch.evaluation.scoring import (
     ImageBatch,
-    cut_crops,
     default_num_crops,
     evaluate,
     score,
@@ -146,20 +145,6 @@ def test_a_model_is_tested_with_its_predictions_and_its_worst_images(
     for image, index in zip(worst, order.tolist(), strict=False):
         assert np.array_equal(image.pixels, prepared.val.images.pixels[index][4:68, 4:68])
         assert (image.label, image.predicted) == (CLASSES[labels[index]], CLASSES[expected[index].argmax()])
-
-
-def test_crops_are_the_papers_ten() -> None:
-    squares = np.random.default_rng(0).integers(0, 256, (2, 21, 21, 3)).astype(np.float64)
-    mean = np.random.default_rng(1).uniform(0, 255, (21, 21, 3))
-    tensor = torch.from_numpy(squares - mean).permute(0, 3, 1, 2)  # (2, 3, 21, 21)
-    for i in range(2):
-        expected = [crop.tobytes() for crop in expected_crops(squares[i], mean, 14)]
-        crops = {n: [c[i].permute(1, 2, 0).numpy().tobytes() for c in cut_crops(tensor, 14, n)] for n in (1, 5, 10)}
-        assert len(crops[10]) == len(set(expected)) == 10
-        assert set(crops[10]) == set(expected)
-        assert set(crops[5]) == set(expected[:5])
-        assert crops[1] == expected[:1]
-        assert crops[10][0] == expected[0]
 
 
 def test_evaluation_stops_when_it_is_asked_to(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:

@@ -95,16 +95,6 @@ def test_both_formats_have_the_same_contents(
     assert json.loads((tmp_path / "logits.json").read_text())["logits"] == ["class0", "class1", "class2"]
 
 
-def test_a_flat_folder_has_no_classes(run_folder: Path, tmp_path: Path) -> None:
-    assert run_features(run_folder, run_folder.parent / "images/val/class1", "--output", tmp_path / "f.npy") == 0
-    metadata = json.loads((tmp_path / "f.json").read_text())
-    assert (metadata["files"], metadata["classes"], metadata["labels"]) == (
-        [f"{i:03d}.png" for i in range(4)],
-        [],
-        [-1] * 4,
-    )
-
-
 def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,8 +195,11 @@ def test_an_interrupted_command_continues_to_the_same_file(
         interrupt_after(1, patch)
         assert run_features(*common, continued) == 130
     assert f"{continued}.partial: has 4 rows; the same command continues" in capsys.readouterr().err
+    before = {file: file.read_bytes() for file in Path(f"{continued}.partial").iterdir()}
     assert run_features(run_folder, images, "--stage", "fc7", "--output", continued) == 2
-    assert "has the rows of another command, which differs in stages, batch_size" in capsys.readouterr().err
+    message = "has the rows of another command, which differs in stages, batch_size"
+    assert re.search(f"{message}.*; finish that command", capsys.readouterr().err)
+    assert {file: file.read_bytes() for file in Path(f"{continued}.partial").iterdir()} == before
     assert run_features(*common, continued) == 0
     assert f"{continued}.partial: continues after 5 of 12 files" in capsys.readouterr().err
     assert not (tmp_path / f"{continued}.partial").exists()
@@ -302,37 +295,35 @@ def test_h5_without_its_package_is_refused_at_once(
     assert "f.h5: needs the package h5py; pip install 'alexnet_torch[hdf5]'" in capsys.readouterr().err
 
 
-def test_links_and_nested_folders_are_followed(run_folder: Path, tmp_path: Path) -> None:
+def test_links_and_nested_folders_are_followed_and_a_flat_one_has_no_classes(run_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "linked"
     (images / "a/b/c").mkdir(parents=True)
     (images / "a/b/c/notes.txt").write_text("no image")
     (images / "a/b/c/x.PNG").symlink_to(run_folder.parent / "images/val/class0/000.png")
     (images / "d").symlink_to(run_folder.parent / "images/val/class1")
-    save_features(load_model(run_folder), FeatureRequest(images, tmp_path / "f.npy", ("fc6",)))
-    metadata = json.loads((tmp_path / "f.json").read_text())
-    assert metadata["files"] == ["a/b/c/x.PNG", *(f"d/{i:03d}.png" for i in range(4))]
-    assert metadata["classes"] == ["a/b/c", "d"]
+    files = [f"{i:03d}.png" for i in range(4)]
+    nested = ["a/b/c/x.PNG", *(f"d/{file}" for file in files)]
+    for folder, expected in (
+        (images, (nested, ["a/b/c", "d"], [0, 1, 1, 1, 1])),
+        (images / "d", (files, [], [-1] * 4)),
+    ):
+        assert run_features(run_folder, folder, "--output", tmp_path / "f.npy") == 0
+        metadata = json.loads((tmp_path / "f.json").read_text())
+        assert (metadata["files"], metadata["classes"], metadata["labels"]) == expected
 
 
 SHAPES = {"conv5": (11, 6, 2), "fc7.tower0": (11, 5)}
 
 
-def test_rows_of_another_command_are_not_continued(tmp_path: Path) -> None:
-    path, folder = tmp_path / "f.npy", tmp_path / "f.npy.partial"
-    with suppress(KeyboardInterrupt), partial_rows(path, SHAPES, {"command": "same"}) as partial:
-        partial.append(4, {name: np.ones((4, *shape[1:]), np.float32) for name, shape in SHAPES.items()}, [])
-        raise KeyboardInterrupt
-    before = {file: file.read_bytes() for file in folder.iterdir()}
-    refused = pytest.raises(UserError, match="has the rows of another command, which differs in command; finish that")
-    with refused, partial_rows(path, SHAPES, {"command": "another"}):
+def test_rows_of_another_process_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.npy"
+    taken = pytest.raises(UserError, match="another process is writing")
+    with partial_rows(path, SHAPES, {}), taken, partial_rows(path, SHAPES, {}):
         pass
-    assert {file: file.read_bytes() for file in folder.iterdir()} == before
-    with pytest.raises(UserError, match="another process is writing"), partial_rows(path, SHAPES, {"command": "same"}):  # noqa: SIM117
-        with partial_rows(path, SHAPES, {"command": "same"}):
-            pass
-    (folder / "progress.json").write_text("{")
+    (tmp_path / "f.npy.partial").mkdir()
+    (tmp_path / "f.npy.partial/progress.json").write_text("{")
     damaged = pytest.raises(UserError, match=r"f\.npy\.partial: is damaged .*; move it elsewhere to start again")
-    with damaged, partial_rows(path, SHAPES, {"command": "same"}):
+    with damaged, partial_rows(path, SHAPES, {}):
         pass
 
 

@@ -40,17 +40,7 @@ def test_it_is_the_energy_after_projection_onto_the_chromatic_plane() -> None:
     assert tower["pooled"] == pytest.approx((chromatic**2).sum() / (w**2).sum())
 
 
-def test_it_is_the_fraction_of_the_response_to_white_noise_that_grey_noise_lacks() -> None:
-    random = np.random.default_rng(0)
-    w = random.normal(size=(1, 3, 2, 2)) + 0.7
-    noise = random.normal(size=(200_000, 3, 2, 2))
-    grey = np.broadcast_to(noise.mean(1, keepdims=True), noise.shape)
-    variance, grey_variance = (np.einsum("nchw,chw->n", x, w[0]).var() for x in (noise, grey))
-    # the sample variances have an error of 0.5%
-    assert colourfulness(w)[0] == pytest.approx(1 - grey_variance / variance, abs=0.01)
-
-
-def test_p_is_scipys_for_two_and_three_groups() -> None:
+def test_p_is_scipys_for_two_and_three_groups_and_tiny_for_different_ones() -> None:
     random = np.random.default_rng(1)
     groups = [random.normal(size=20), random.normal(size=25) + 0.3, random.normal(size=15)]
     for some in (groups[:2], groups):
@@ -59,12 +49,6 @@ def test_p_is_scipys_for_two_and_three_groups() -> None:
             alternative="greater", vectorized=False, rng=0,
         )  # fmt: skip
         assert permutation_test(some) == pytest.approx(reference.pvalue, abs=0.04)
-
-
-def test_p_is_uniform_for_similar_towers_and_tiny_for_different_ones() -> None:
-    random = np.random.default_rng(2)
-    similar = [permutation_test([random.normal(size=24), random.normal(size=24)], 400, seed) for seed in range(100)]
-    assert stats.kstest(similar, "uniform").pvalue > 0.01
     assert permutation_test([random.uniform(0, 0.2, 48), random.uniform(0.7, 1, 48)]) == 1 / 10_001
 
 

@@ -29,13 +29,14 @@ from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures import filter_grid, neighbours, style
-from alexnet_torch.evaluation.figures.curves import Curve, read_history
+from alexnet_torch.evaluation.figures.curves import Curve, across_seeds, read_history
 from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES, distinct_names
 from alexnet_torch.evaluation.figures.neighbours import choose_examples, find_examples
 from alexnet_torch.evaluation.figures.style import FALLBACK_FONTS, STYLE, Figure, font_families, printable_name, render
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.model_file import TrainedModel, save_model
+from tests.evaluation.test_features import expected_features
 from tests.support.folders import make_images, make_run
 from tests.support.nets import narrow_net
 
@@ -101,29 +102,26 @@ def test_a_backend_that_is_not_installed_does_not_matter() -> None:
     assert subprocess.run(command, env=environment, check=False).returncode == 0
 
 
-def test_a_second_command_writes_the_same_files_again(run_folder: Path) -> None:
-    arguments = (run_folder, "--data", "none")
-    assert run_figures(*arguments) == 0
-    first = {path.name: path.read_bytes() for path in (run_folder / "figures").iterdir()}
-    assert run_figures(*arguments) == 0
-    assert {path.name: path.read_bytes() for path in (run_folder / "figures").iterdir()} == first
-    assert len(list((run_folder / "tensorboard/figures").iterdir())) == 1
-
-
-def test_old_figures_that_are_not_drawn_again_are_removed(run_folder: Path) -> None:
+def test_a_second_command_writes_the_same_files_and_removes_those_that_are_not_drawn_again(run_folder: Path) -> None:
     folder = run_folder / "figures"
-    assert run_figures(run_folder) == 0
+    folder.mkdir()
+    (folder / "labels.png").touch()  # of an earlier command
     (folder / "other.png").touch()
-    assert run_figures(run_folder, "--data", "none") == 0
+    written = []
+    for _ in range(2):
+        assert run_figures(run_folder, "--data", "none") == 0
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0] == written[1]
     assert {path.stem for path in folder.glob("*.[ps][nv]g")} == {"filters", "curves", "other"}
     assert json.loads((folder / "figures.json").read_text())["examples"] == []
+    assert len(list((run_folder / "tensorboard/figures").iterdir())) == 1
 
 
 def test_the_numbers_equal_those_of_the_network(drawn: Drawn) -> None:
     measured = json.loads((drawn.run / "figures/figures.json").read_text())
     model, root = load_model(drawn.run), drawn.run.parent / "images"
     train = sorted((root / "train").rglob("*.png"))
-    fc7 = {file: expected_fc7(model, file) for file in train}
+    fc7 = expected_features(model, train, "fc7").astype(np.float64)
     assert measured["neighbours_stage"] == "fc7"
     assert len(measured["examples"]) == 8
     for example in measured["examples"]:
@@ -131,8 +129,8 @@ def test_the_numbers_equal_those_of_the_network(drawn: Drawn) -> None:
         assert example["label"] == file.parent.name
         ((_, predictions),) = predict(model, [file])
         assert [c["label"] for c in example["classes"]] == [p["label"] for p in predictions]
-        query = expected_fc7(model, file)
-        distances = sorted((float(np.sqrt(((fc7[t] - query) ** 2).sum())), str(t)) for t in train)
+        lengths = np.sqrt(((fc7 - expected_features(model, [file], "fc7")) ** 2).sum(1)).tolist()
+        distances = sorted(zip(lengths, map(str, train), strict=True))
         neighbours = example["neighbours"]
         assert [n["file"] for n in neighbours] == [file for _, file in distances[:6]]
         np.testing.assert_allclose([n["distance"] for n in neighbours], [d for d, _ in distances[:6]], rtol=1e-4)
@@ -140,14 +138,6 @@ def test_the_numbers_equal_those_of_the_network(drawn: Drawn) -> None:
     towers = measured["colourfulness"]["towers"]
     assert [len(tower["filters"]) for tower in towers] == [8, 8]
     assert towers[0]["mean"] == pytest.approx(np.mean(towers[0]["filters"]))
-
-
-def expected_fc7(model: Any, file: Path) -> np.ndarray:
-    from alexnet_torch.data.decode import decode_file
-
-    crop = torch.from_numpy(decode_file(file, 73)[4:68, 4:68] - model.mean[4:68, 4:68]).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        return np.asarray(model.net.features(crop, "fc7")[0], np.float64)
 
 
 def test_memory_holds_the_features_of_few_batches(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,10 +254,10 @@ def test_a_broken_report_is_an_error_and_an_incomplete_last_one_is_left_out(run_
 
 
 def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:
-    values = np.random.default_rng(0).normal(size=(4, 1000))
-    short = Curve(*values).downsampled(10)
-    np.testing.assert_allclose(short.loss, values[2].reshape(10, 100).mean(1))
-    np.testing.assert_array_equal(Curve(*values).downsampled(5000).error, values[3])
+    values = np.random.default_rng(0).normal(size=(4, 3000))
+    values[1] = np.arange(3000)
+    short, *_ = across_seeds([Curve(*values)])
+    np.testing.assert_allclose(short.loss, values[2].reshape(300, 10).mean(1))
 
 
 def test_examples_cover_all_classes_before_any_class_repeats() -> None:

@@ -99,3 +99,10 @@ def place_by_guess(run: Path, root: Path, folders: Mapping[str, int], images: in
         folder = names[best if number % 3 else (best + 1) % len(names)]
         (root / folder).mkdir(parents=True, exist_ok=True)
         file.rename(root / folder / file.name)
+
+
+def refused(*arguments: str | Path) -> str:
+    """Returns the last line of evaluate on stderr, which ends with status 2."""
+    done = run_cli("evaluate", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr.splitlines()[-1]

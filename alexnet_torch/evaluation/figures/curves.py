@@ -24,18 +24,13 @@ class Curve(NamedTuple):
     loss: np.ndarray  # in nats
     error: np.ndarray  # top-1 error, as a fraction
 
-    def downsampled(self, points: int) -> "Curve":
-        """Returns the means of groups of consecutive reports, `points` groups at most."""
-        starts = np.unique(np.linspace(0, len(self.step), min(points, len(self.step)), endpoint=False).astype(int))
-        sizes = np.diff(starts, append=len(self.step))
-        return Curve(*(np.add.reduceat(values, starts) / sizes for values in self))
-
 
 def across_seeds(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
     """Returns the mean, lowest and highest values of curves, with few points, at the steps that all have reported."""
     steps = reduce(np.intersect1d, (curve.step for curve in curves))
-    common = [Curve(*(values[np.isin(curve.step, steps)] for values in curve)) for curve in curves]
-    short = np.array([curve.downsampled(MAX_POINTS) if len(steps) else curve for curve in common])
+    common = [[values[np.isin(curve.step, steps)] for values in curve] for curve in curves]
+    parts = np.array_split(np.array(common), min(MAX_POINTS, len(steps)) or 1, axis=2)  # consecutive reports
+    short = np.stack([part.mean(2) for part in parts], axis=2) if len(steps) else np.array(common)
     return Curve(*short.mean(0)), Curve(*short.min(0)), Curve(*short.max(0))
 
 
@@ -54,8 +49,7 @@ class History:
 
 def read_history(run: Path) -> History | None:
     """Reads a run's metrics.jsonl; None without that file. A UserError names a line that is no report."""
-    records = read_records(run)
-    if records is None:
+    if (records := read_records(run)) is None:
         return None
     tests = [record for record in records if record.get("crops", 1) != 1]
     points = [record for record in records if record.get("crops", 1) == 1]
@@ -98,24 +92,18 @@ def curves_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
         val = next(iter(histories.values()))[0].val
         if len(val.error):  # mark the epoch whose weights are in model.pt
             epoch, lowest = val.epoch[val.error.argmin()], 100 * val.error.min()
-            left.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
-            right.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
+            for axes in (left, right):
+                axes.axvline(epoch, color="0.5", linestyle=":", linewidth=1.2, zorder=0)
             right.plot([epoch], [lowest], marker="*", markersize=13, color="black", zorder=4)
             right.set_title(f"Top-1 error (%), best: {lowest:.2f}%, epoch {epoch:g}")
-    handles = [
-        right.plot([], [], color="0.3", **style)[0] for style in ({"linewidth": 1}, {"linewidth": 1.6, "ls": "--"})
-    ]
+    handles = right.plot([], [], "-", [], [], "--", color="0.3")
     right.legend(handles, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     return figure
 
 
 @styled
 def confusion_figure(classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draws counts (classes, classes): a row for each class, a column for each guess.
-
-    Colours show the fraction of the class's images, on a scale that shows few errors, too; where there is room, classes
-    have names and cells the number of images.
-    """
+    """Draws counts (classes, classes): a row for each class, a column for each guess; with numbers if there is room."""
     images = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, images, out=np.zeros(counts.shape), where=images > 0)
     side = float(np.clip(1.6 + 0.34 * len(classes), 4.0, 11.0))
@@ -148,6 +136,5 @@ def wrong_images_figure(images: Sequence[WrongImage]) -> Figure:
         axes.imshow(image.pixels, interpolation="nearest")
         axes.set_axis_off()
         label, guess = printable_name(image.label, 16), printable_name(image.predicted, 16)
-        shown = f"{label} ({image.label_probability:.1%})\nguess {guess} ({image.probability:.0%})"
-        axes.set_title(shown, fontsize=8)
+        axes.set_title(f"{label} ({image.label_probability:.1%})\nguess {guess} ({image.probability:.0%})", fontsize=8)
     return figure

@@ -23,11 +23,9 @@ GREY_NOTE = (
 def colourfulness(weights: np.ndarray) -> np.ndarray:
     """Returns the fraction of each filter's energy in the chromatic plane, from 0 (grey) to 1, (filters,) float64.
 
-    The weights are (filters, 3, height, width). At each position, the vector of R, G and B is the sum of a part along
-    (1, 1, 1), which responds to brightness, and a part that sums to 0 and responds only to colour. The index is the
-    squared length of the second part, summed over positions, divided by that of the vector: for white noise the
-    fraction of the response's variance that vanishes if the noise is made grey. The filter's mean is not removed: a
-    colour blob's channels have different means. Noise that training leaves in a filter counts as colour, 2/3 of it.
+    The weights are (filters, 3, height, width). At each position, R, G and B are the sum of a part along (1, 1, 1),
+    which responds to brightness, and of one that sums to 0 and responds only to colour. The index is the energy of the
+    second part divided by that of both. The mean is not removed: a colour blob's channels have different means.
     """
     weights = weights.astype(np.float64)
     energy, grey = (weights**2).sum((1, 2, 3)), (weights.sum(1) ** 2).sum((1, 2)) / 3
@@ -36,10 +34,7 @@ def colourfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """Returns p: the probability that means of groups differ at least as much if values are assigned at random.
-
-    Filters of one network are trained together: p says whether this network's towers differ from a random division.
-    """
+    """Returns p: the probability that means of groups differ at least as much if values are assigned at random."""
     # not scipy.stats, whose import takes a second of each run's page
     values, ends = np.concatenate(groups)[None], np.cumsum([len(group) for group in groups])[:-1]
     shuffled = random_generator(seed, "permutations").permuted(values.repeat(permutations, 0), axis=1)

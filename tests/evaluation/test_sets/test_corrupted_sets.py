@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, corruption_errors
 from tests.support.commands import run_cli
-from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, write_image
+from tests.support.test_sets import WNIDS, evaluate_json, imagenet_run, probabilities, refused, write_image
 
 ARCHIVES = {"noise": 3, "blur": 4, "weather": 4, "digital": 4}
 """How many of the corruptions, in the paper's order, each of the authors' archives has."""
@@ -51,26 +51,19 @@ def test_each_corruption_has_its_error_and_the_images_are_not_resized(run: Path,
     assert "frost" in result["mce_lacks"]
 
 
-def write_full_set(root: Path, severities: int = 5) -> None:
+def test_the_whole_set_has_an_mce(run: Path, tmp_path: Path) -> None:
     """One image of each corruption and severity, in the folders of the authors' archives."""
     archives = [name for name, count in ARCHIVES.items() for _ in range(count)]
-    for number, (archive, corruption) in enumerate(zip(archives, CORRUPTIONS, strict=True)):
-        for severity in range(1, severities + 1):
-            wnid = WNIDS[0]
-            write_image(
-                root / archive / corruption / str(severity) / wnid / "1.JPEG", 5 * number + severity, (224, 224)
-            )
-
-
-def test_the_whole_set_has_an_mce(run: Path, tmp_path: Path) -> None:
-    write_full_set(tmp_path / "c")
+    images = {
+        corruption: [tmp_path / "c" / archive / corruption / str(s) / WNIDS[0] / "1.JPEG" for s in SEVERITIES]
+        for corruption, archive in zip(CORRUPTIONS, archives, strict=True)
+    }
+    for number, file in enumerate(file for files in images.values() for file in files):
+        write_image(file, number, (224, 224))
     document = evaluate_json(run, "--data", tmp_path / "c")
     (result,) = document["results"]
     relative, rows = [], []
-    for corruption, archive in zip(
-        CORRUPTIONS, [name for name, count in ARCHIVES.items() for _ in range(count)], strict=True
-    ):
-        files = [tmp_path / "c" / archive / corruption / str(s) / WNIDS[0] / "1.JPEG" for s in range(1, 6)]
+    for corruption, files in images.items():
         errors = [error_of(run, [file], [0]) for file in files]
         assert result["corruptions"][corruption] == {
             "mean": pytest.approx(np.mean(errors)),
@@ -123,13 +116,6 @@ def test_images_of_any_other_size_are_tested_as_usual(run: Path, tmp_path: Path)
     results = evaluate_json(run, "--data", tmp_path / "c")["results"]
     for result, crops in zip(results, (1, 10), strict=True):
         assert result["loss"] == pytest.approx(-np.log(probabilities(run, image, crops)[3]), rel=1e-4)
-
-
-def refused(*arguments: str | Path) -> str:
-    done = run_cli("evaluate", *arguments)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()[-1:]
-    return line
 
 
 def test_mce_is_the_mean_of_ratios_to_alexnets_errors_of_the_paper() -> None:

@@ -19,6 +19,7 @@ from tests.support.test_sets import (
     imagenet_run,
     place_by_guess,
     probabilities,
+    refused,
     write_image,
 )
 
@@ -178,14 +179,6 @@ def test_several_runs_are_averaged_and_the_csv_has_the_averages_guesses(
     )
     guesses = [row["guess1"] for row in csv.DictReader((tmp_path / "out.csv").open(newline=""))]
     assert guesses == [NAMES[int(mean.argmax())] for mean in means]
-
-
-def refused(*arguments: str | Path) -> str:
-    done = run_cli("evaluate", *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()[-1:]
-    return line
 
 
 def test_classes_are_compared_before_anything_is_decoded(run: Path, tmp_path: Path) -> None:
