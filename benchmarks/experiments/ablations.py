@@ -22,13 +22,13 @@ from pathlib import Path
 import tyro
 
 from alexnet_torch.data.pca_noise import PCANoise
-from alexnet_torch.errors import Interrupted, RunError, TrainingError, UserError
+from alexnet_torch.errors import Diverged, Interrupted, RunError, TrainingError, UserError
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import EpochSchedule, Recipe, apply_ablation
 from alexnet_torch.run_folder import CHECKPOINTS, METRICS
 from alexnet_torch.signals import StopSignal
 from benchmarks.harness.our_step import our_trainer
-from benchmarks.harness.report import append_record, markdown_table, read_records
+from benchmarks.harness.report import append_record, markdown_table, read_records, saved_records
 
 RESULTS = "results.jsonl"
 FULL = "full"
@@ -61,18 +61,12 @@ On ILSVRC-2012's validation set with ten crops unless noted; from the paper, and
 class Options:
     """What to compare, and on what."""
 
-    data: tyro.conf.Positional[str]
-    """A folder of images, or "digits"."""
-    epochs: int = 8
-    """Epochs of each training."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each net is trained once with each seed."""
-    nets: tuple[str, ...] = tuple(PAPER)
-    """Nets to train; the others are compared with "full"."""
-    jobs: int = 2
-    """Trainings that run at the same time; they share the cores."""
-    output: Path = Path("runs/ablations")
-    """The folder of the results."""
+    data: tyro.conf.Positional[str]  # a folder of images, or "digits"
+    epochs: int = 8  # of each training
+    seeds: tuple[int, ...] = (0, 1, 2)  # each net is trained once with each seed
+    nets: tuple[str, ...] = tuple(PAPER)  # nets to train; the others are compared with "full"
+    jobs: int = 2  # trainings that run at the same time; they share the cores
+    output: Path = Path("runs/ablations")  # the folder of the results
 
 
 @dataclass(frozen=True)
@@ -113,30 +107,22 @@ def train(options: Options, net: str, seed: int) -> Result:
 def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[float | None, float | None]:
     """Trains in a folder; returns the validation and the training error, None for both if the training diverged."""
     own_recipe, stop = recipe(net, options.epochs), StopSignal()
-    given = {
-        "data": options.data,
-        "recipe": "demo",
-        "colour": "none" if own_recipe.colour is None else own_recipe.colour.convention,
-        "no_mirror": options.data == "digits",
-        "epochs": options.epochs,
-        "seed": seed,
-        "output": str(folder),
-        "val_every": options.epochs,
-        "save_every": 1e6,
-    }
+    given = {"data": options.data, "recipe": "demo", "no_mirror": options.data == "digits", "epochs": options.epochs}
+    given |= {"colour": "none" if own_recipe.colour is None else own_recipe.colour.convention, "seed": seed}
+    given |= {"output": str(folder), "val_every": options.epochs, "save_every": 1e6}
     if net in CONTINUED:
         given |= {"init": str(options.output / f"{FULL}-{seed}"), "init_stages": "conv1..conv5"}
     trainer = our_trainer(given, own_recipe, stop=stop)
-    batches = trainer.train_loader.batches_per_epoch
-    trainer.settings = replace(trainer.settings, log_every=batches)  # once each epoch
+    trainer.settings = replace(trainer.settings, log_every=trainer.train_loader.batches_per_epoch)
     try:
         with stop:
             stop.install()
             trainer.fit()
+    except Diverged as error:
+        print(error)
+        return None, None
     except TrainingError as error:
         print(error)
-        if "diverged" in str(error):
-            return None, None
         if trainer.state.step < trainer.last_step:  # at the last step the net is at chance, which is a result
             raise
     reports = read_records(folder / METRICS)
@@ -146,13 +132,8 @@ def _train_in(options: Options, net: str, seed: int, folder: Path) -> tuple[floa
 
 def saved_results(options: Options) -> list[Result]:
     """Reads the results saved so far; a UserError says that they have other images or another number of epochs."""
-    results = [Result(**record) for record in read_records(options.output / RESULTS)]
-    for result in results:
-        if (result.data, result.epochs) != (options.data, options.epochs):
-            raise UserError(
-                f"--output {options.output}: has results of {result.data}, {result.epochs} epochs; name another folder"
-            )
-    return results
+    records = saved_records(options.output / RESULTS, data=options.data, epochs=options.epochs)
+    return [Result(**record) for record in records]
 
 
 def train_missing(options: Options) -> None:

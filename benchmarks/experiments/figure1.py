@@ -36,7 +36,7 @@ from alexnet_torch.model.architecture import Activation, Conv, Init, Linear
 from alexnet_torch.randomness import random_generator
 from alexnet_torch.recipes.recipe import LearningRates, with_tanh
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
-from benchmarks.harness.report import append_record, markdown_table, read_records
+from benchmarks.harness.report import append_record, markdown_table, saved_records
 
 Start = Literal["2012", "lecun"]
 SIDE = 32  # CIFAR-10's
@@ -69,22 +69,14 @@ def network(activation: str, start: Start) -> Architecture:
 class Options:
     """What to train on, and how long."""
 
-    data: tyro.conf.Positional[str]
-    """A folder of images, or "digits"."""
-    epochs: int = 20
-    """Epochs of each training."""
-    init: Start = "2012"
-    """Initial weights: those of the 2012 source's CIFAR-10 net, or LeCun's rule with scaled pixels."""
-    rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03)
-    """Learning rates; each activation is trained with each."""
-    target: float = 0.25
-    """Training error (a fraction) until which epochs are counted."""
-    batch_size: int = 32
-    """Images in a step."""
-    seed: int = 0
-    """Decides initial weights and the images' order; the same in all trainings."""
-    output: Path = Path("runs/figure1")
-    """The folder of curves and pictures."""
+    data: tyro.conf.Positional[str]  # a folder of images, or "digits"
+    epochs: int = 20  # of each training
+    init: Start = "2012"  # initial weights: the 2012 source's CIFAR-10 net's, or LeCun's rule with scaled pixels
+    rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03)  # each activation is trained with each
+    target: float = 0.25  # training error (a fraction) until which epochs are counted
+    batch_size: int = 32  # images in a step
+    seed: int = 0  # decides initial weights and the images' order; the same in all trainings
+    output: Path = Path("runs/figure1")  # the folder of curves and pictures
 
 
 @dataclass(frozen=True)
@@ -111,9 +103,8 @@ class Curve:
 def load_images(prepared: PreparedImages) -> tuple[Tensor, Tensor]:
     """Returns all training images (N, 3, 32, 32) minus the mean image, and their labels (N,)."""
     # the loader gives validation images in order, and cuts their centres
-    loader = Loader(replace(prepared, val=prepared.train), "val", SIDE, batch_size=500)
+    batches = list(Loader(replace(prepared, val=prepared.train), "val", SIDE, batch_size=500).epoch(0))
     mean = torch.from_numpy(prepared.mean)
-    batches = list(loader.epoch(0))
     images = torch.cat([subtract_mean(batch.images, batch.crops, mean) for batch in batches])
     return images, torch.cat([batch.labels for batch in batches])
 
@@ -140,16 +131,9 @@ def train(options: Options, prepared: PreparedImages, activation: str, rate: flo
 
 def complete_curves(options: Options) -> list[Curve]:
     """Returns the curves of all trainings; those that are missing are trained and saved."""
-    if options.epochs < 1 or options.batch_size < 1 or not options.rates:
-        raise UserError("--epochs and --batch-size must be 1 or more, and --rates needs at least one rate")
     file = options.output / "figure1.jsonl"
-    curves = [Curve(**record) for record in read_records(file)]
-    for curve in curves:
-        if (curve.data, curve.epochs, curve.init) != (options.data, options.epochs, options.init):
-            raise UserError(
-                f"--output {options.output}: has curves of {curve.data}, {curve.epochs} epochs, init {curve.init}; "
-                "name another folder"
-            )
+    given = saved_records(file, data=options.data, epochs=options.epochs, init=options.init)
+    curves = [Curve(**record) for record in given]
     prepared = prepare(data_folder(options.data), decoded_side(SIDE))
     options.output.mkdir(parents=True, exist_ok=True)
     done = {(curve.activation, curve.rate) for curve in curves}
@@ -172,10 +156,7 @@ def best_curves(curves: list[Curve], target: float) -> dict[str, Curve]:
 
 
 def draw(curves: list[Curve], target: float, file: Path) -> None:
-    """Draws the best curves, ReLU solid and tanh dashed as in the paper, over faint ones of the other rates.
-
-    Writes a PNG and an SVG: `file` is their path without the suffix.
-    """
+    """Draws the best curves as in the paper over faint ones of the other rates, at `file` with .png and .svg."""
     styles = {"relu": ("ReLU", "#0072B2", "-"), "tanh": ("tanh", "#D55E00", (0, (5, 2)))}  # Okabe and Ito's
     best = best_curves(curves, target)
     figure = Figure(figsize=(5.5, 4), layout="constrained")

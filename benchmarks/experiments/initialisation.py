@@ -24,15 +24,13 @@ from alexnet_torch.run_folder import METRICS
 from benchmarks.harness.our_step import our_trainer
 from benchmarks.harness.report import markdown_table, read_records
 
-
-def networks() -> dict[str, Architecture]:
-    """Returns the paper's network with the initial weights of each source."""
-    return {
-        "paper's text": PAPER_LITERAL,
-        "2012 source": PAPER.with_init(**{stage.name: stage.init for stage in SOURCE_2012.stages}),
-        "Caffe": PAPER.with_init(**{stage.name: stage.init for stage in CAFFE.stages}),
-        "ours (recipe paper)": paper().architecture,
-    }
+NETWORKS = {
+    "paper's text": PAPER_LITERAL,
+    "2012 source": PAPER.with_init(**{stage.name: stage.init for stage in SOURCE_2012.stages}),
+    "Caffe": PAPER.with_init(**{stage.name: stage.init for stage in CAFFE.stages}),
+    "ours (recipe paper)": paper().architecture,
+}
+"""The paper's network with the initial weights of each source."""
 
 
 def train(net: Architecture, given: dict[str, Any]) -> tuple[float, float]:
@@ -55,20 +53,12 @@ def main(
     batch_sizes: tuple[int, ...] = (32, 128),
     lr: float = 0.01,
 ) -> None:
-    """Trains each network and prints the table.
-
-    Args:
-        data: A folder, or "digits".
-        epochs: Epochs for each network.
-        image_size: In pixels.
-        batch_sizes: Images in a step.
-        lr: Learning rate; the default is the paper's.
-    """
+    """Trains each network on a folder or "digits", with each batch size and a rate (the paper's); prints the table."""
     rows = []
     given = {"data": data, "image_size": image_size, "epochs": epochs, "val_every": epochs, "lr": lr}
     given |= {"log_every": 10, "colour": "none", "no_mirror": data == "digits"}
     for batch_size in batch_sizes:
-        for name, net in networks().items():
+        for name, net in NETWORKS.items():
             top1_error, loss = train(net, {**given, "batch_size": batch_size})
             rows.append((data, batch_size, name, f"{top1_error:.1%}", f"{loss:.3f}"))
     print("\n" + markdown_table(("data", "batch", "initial weights", "top-1 error", "training loss"), rows))

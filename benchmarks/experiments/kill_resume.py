@@ -23,13 +23,9 @@ from benchmarks.harness.report import TRAIN_SCRIPT, read_records
 
 def command(data: str, epochs: int, folder: Path) -> list[str]:
     """Returns the command that starts the run, or resumes it if it already has a config.json."""
-    given = ["--output", f"{folder}/run"]
-    if (folder / "run" / CONFIG).exists():
-        given += ["--resume"]
-    else:
-        given += ["--data", data, "--recipe", "demo", "--epochs", str(epochs), "--log-every", "10"]
-        given += ["--save-every", "0.05", "--cache", str(folder)]
-    return [sys.executable, str(TRAIN_SCRIPT), *given]
+    start = ["--data", data, "--recipe", "demo", "--epochs", str(epochs), "--log-every", "10", "--save-every", "0.05"]
+    given = ["--resume"] if (folder / "run" / CONFIG).exists() else [*start, "--cache", str(folder)]
+    return [sys.executable, str(TRAIN_SCRIPT), "--output", f"{folder}/run", *given]
 
 
 def phase(folder: Path) -> str:
@@ -50,23 +46,16 @@ def metrics(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in record.items() if k not in ("images_per_second", "data_wait")} for record in records]
 
 
-def compare(uninterrupted: Path, killed: Path) -> int:
-    """Prints whether the two runs are equal; returns 1 if not, otherwise 0."""
+def is_same(uninterrupted: Path, killed: Path) -> bool:
+    """Compares two runs and prints the result."""
     models = [(folder / "run/model.pt").read_bytes() for folder in (uninterrupted, killed)]
     same_model, same_metrics = models[0] == models[1], metrics(uninterrupted) == metrics(killed)
     print(f"model.pt bitwise equal: {same_model}; metrics equal: {same_metrics}")
-    return 0 if same_model and same_metrics else 1
+    return same_model and same_metrics
 
 
 def main(data: str = "digits", epochs: int = 2, kills: int = 20, seed: int = 0) -> int:
-    """Kills and resumes a run; returns 1 if it failed or differs from the uninterrupted one, otherwise 0.
-
-    Args:
-        data: A folder of images, or "digits".
-        epochs: Epochs of the demo recipe.
-        kills: Number of kills, at random moments.
-        seed: Decides the moments.
-    """
+    """Kills and resumes a run of recipe demo, at moments that the seed decides; returns 1 if it failed or differs."""
     moments, phases = random.Random(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as temporary:
         uninterrupted, killed, start = Path(temporary) / "uninterrupted", Path(temporary) / "killed", time.monotonic()
@@ -88,8 +77,8 @@ def main(data: str = "digits", epochs: int = 2, kills: int = 20, seed: int = 0) 
                 return 1
             if last:
                 print(f"killed {kills} times: " + ", ".join(f"{count} {name}" for name, count in phases.items()))
-            if (different := compare(uninterrupted, killed)) or last:
-                return different
+            if not (same := is_same(uninterrupted, killed)) or last:
+                return int(not same)
             shutil.rmtree(killed)  # the run finished before its kill
             print(f"after {phases.total()} kills a run ended; starting another")
 

@@ -24,15 +24,10 @@ def run_python(arguments: Sequence[str], limit: float, environment: Mapping[str,
     After `limit` seconds the process, and all that it has started, is killed. Raises MeasurementFailed for this, and
     for a status that is not 0.
     """
+    line, variables = [sys.executable, *arguments], {**os.environ, **(environment or {})}
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=PROJECT,
-            env={**os.environ, **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,  # torchrun's ranks are in it too
+        process = subprocess.Popen(  # torchrun's ranks are in its session too
+            line, cwd=PROJECT, env=variables, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
         )
         try:
             output, _ = process.communicate(timeout=limit)

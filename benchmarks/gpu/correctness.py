@@ -9,22 +9,15 @@ from benchmarks.gpu.commands import MeasurementFailed, run_python
 from benchmarks.gpu.plan import Plan
 from benchmarks.harness.report import markdown_table
 
-TESTS = "tests/gpu"
-_HOUR = 3600.0
-
 
 def correctness_section(plan: Plan) -> tuple[str, list[str]]:
-    """Runs the tests; returns their table and a line for each that failed.
-
-    Raises:
-        MeasurementFailed: pytest did not run, or on GPUs every test was skipped.
-    """
+    """Runs the tests; returns their table and a line for each that failed; if none passed, MeasurementFailed."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        given = ("-m", "pytest", "-q", "-m", "gpu", TESTS, f"--junitxml={report}", f"--basetemp={folder}/runs")
+        given = ("-m", "pytest", "-q", "-m", "gpu", "tests/gpu", f"--junitxml={report}", f"--basetemp={folder}/runs")
         environment = {"GPU_TESTS_ON": "cpu"} if plan.kind == "cpu" else {}
         try:
-            run_python((*given, *plan.tests), 4 * _HOUR, environment)
+            run_python((*given, *plan.tests), 4 * 3600.0, environment)
         except MeasurementFailed:
             if not report.exists():  # else the table shows what failed
                 raise

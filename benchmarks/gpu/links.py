@@ -4,7 +4,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -53,24 +53,18 @@ class Traffic:
             parts.append("NVLink " + ", ".join(f"{value / 1e9:.1f} GB" for value in self.nvlink.values()))
         if any(self.pcie.values()):
             parts.append("PCIe up to " + ", ".join(f"{rate:,.0f} MB/s" for rate in self.pcie.values()))
-        return "; ".join(parts) or "; ".join(self.notes) or "none"
+        return "; ".join(parts) or "; ".join(dict.fromkeys(self.notes)) or "none"
 
 
 @contextmanager
 def counted_traffic(gpus: int) -> Iterator[Traffic]:
     """Counts what the first GPUs send in a `with` block; the yielded value is filled at its end."""
-    traffic = Traffic()
-    if not gpus:
-        traffic.notes.append("no GPU")
-        yield traffic
-        return
-    before = _nvlink(traffic)
+    traffic = Traffic() if gpus else Traffic(notes=["no GPU"])
+    before = _nvlink(traffic) if gpus else {}
     with tempfile.TemporaryFile("w+") as printed:
-        try:
+        sampler = None
+        with suppress(OSError):  # the notes have told
             sampler = subprocess.Popen(["nvidia-smi", "dmon", "-s", "t"], stdout=printed, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            traffic.notes.append(str(error))
-            sampler = None
         try:
             yield traffic
         finally:
@@ -79,7 +73,7 @@ def counted_traffic(gpus: int) -> Iterator[Traffic]:
                 sampler.wait()
             printed.seek(0)
             traffic.pcie = {gpu: rate for gpu, rate in parse_pcie(printed.read()).items() if gpu < gpus}
-            after = _nvlink(traffic)
+            after = _nvlink(traffic) if gpus else {}
             traffic.nvlink = {gpu: after[gpu] - before.get(gpu, 0.0) for gpu in sorted(after) if gpu < gpus}
 
 
@@ -89,6 +83,5 @@ def _nvlink(traffic: Traffic) -> dict[int, float]:
     except (OSError, subprocess.TimeoutExpired) as error:
         traffic.notes.append(str(error))
         return {}
-    if not counts and "no NVLink counters" not in traffic.notes:
-        traffic.notes.append("no NVLink counters")
+    traffic.notes += [] if counts else ["no NVLink counters"]
     return counts

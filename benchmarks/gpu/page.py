@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,27 +23,11 @@ import tyro
 
 from benchmarks.gpu.correctness import correctness_section
 from benchmarks.gpu.links import nvidia_smi
-from benchmarks.gpu.plan import Plan, tiny_plan
+from benchmarks.gpu.plan import TINY, Plan
 from benchmarks.gpu.tables import runs_section, steps_section
 from benchmarks.harness.report import RESULTS, machine_description
 
 Section = Callable[[Plan], tuple[str, list[str]]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure."""
-
-    name: str | None = None
-    """The page's name; by default from the number and model of the GPUs."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """cpu: measure nothing useful, in minutes, to try the page."""
-    gpus: int | None = None
-    """How many GPUs to use; all that are visible by default."""
-    parts: Literal["all", "correctness", "steps", "runs"] = "all"
-    """Which parts to run."""
-    output: Path = RESULTS
-    """The folder of the page."""
 
 
 SECTIONS: dict[str, tuple[str, Section]] = {
@@ -84,13 +68,10 @@ def write_page(plan: Plan, file: Path, command: str, sections: Sequence[tuple[st
             text, failed = f"**Failed**: {error}", [f"{title}: {type(error).__name__}: {error}"]
         failures += failed
         page.append(f"## {title}\n\n{text}")
-        file.write_text("\n\n".join([*page, _summary(failures)]) + "\n")
+        failed_lines = "\n".join(f"- {failure}" for failure in failures)
+        summary = f"## Failures\n\n{failed_lines}" if failures else "Nothing failed."
+        file.write_text("\n\n".join([*page, summary]) + "\n")
     return failures
-
-
-def _summary(failures: list[str]) -> str:
-    lines = "\n".join(f"- {failure}" for failure in failures)
-    return f"## Failures\n\n{lines}" if failures else "Nothing failed."
 
 
 def default_name(plan: Plan) -> str:
@@ -99,24 +80,36 @@ def default_name(plan: Plan) -> str:
     return f"{plan.gpus}x-{re.sub('[^a-z0-9]+', '-', model.lower().removeprefix('nvidia ')).strip('-')}"
 
 
-def main(options: Options) -> int:
-    """Measures and writes the page; returns the exit status: 1 if anything failed."""
+def main(
+    name: str | None = None,
+    device: Literal["cuda", "cpu"] = "cuda",
+    gpus: int | None = None,
+    parts: Literal["all", "correctness", "steps", "runs"] = "all",
+    output: Path = RESULTS,
+) -> int:
+    """Measures and writes the page; returns the exit status: 1 if anything failed.
+
+    Args:
+        name: The page's name; by default from the number and model of the GPUs.
+        device: cpu: measure nothing useful, in minutes, to try the page.
+        gpus: How many GPUs to use; all that are visible by default.
+        parts: Which parts to run.
+        output: The folder of the page.
+    """
     found = torch.cuda.device_count()
-    if options.device == "cuda" and not found:
+    if device == "cuda" and not found:
         print("make gpu: this machine shows no GPU; --device cpu tries the page on a CPU", file=sys.stderr)
         return 2
-    if options.device == "cuda" and not 1 <= (options.gpus or found) <= found:
-        print(f"--gpus {options.gpus}: this machine shows {found}; name 1 to {found}", file=sys.stderr)
+    if device == "cuda" and not 1 <= (gpus or found) <= found:
+        print(f"--gpus {gpus}: this machine shows {found}; name 1 to {found}", file=sys.stderr)
         return 2
-    plan = Plan("cuda", options.gpus or found) if options.device == "cuda" else tiny_plan()
-    if options.device == "cpu" and options.gpus:
-        plan = replace(plan, gpus=options.gpus)
-    sections = [SECTIONS[name] for name in SECTIONS if options.parts in ("all", name)]
-    file = options.output / f"gpu-{options.name or default_name(plan)}.md"
+    plan = Plan("cuda", gpus or found) if device == "cuda" else replace(TINY, gpus=gpus or TINY.gpus)
+    sections = [SECTIONS[part] for part in SECTIONS if parts in ("all", part)]
+    file = output / f"gpu-{name or default_name(plan)}.md"
     failures = write_page(plan, file, f"python -m benchmarks.gpu.page {' '.join(sys.argv[1:])}".rstrip(), sections)
     print(f"{file}: {len(failures)} failure(s)")
     return int(bool(failures))
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    sys.exit(tyro.cli(main))

@@ -6,8 +6,6 @@ IMAGENET_IMAGES, PAPER_EPOCHS = 1_281_167, 90
 PAPER_IMAGES_PER_SECOND = PAPER_EPOCHS * 1_200_000 / (5.5 * 86_400)
 """Of two GTX 580 in 2012: 90 epochs of 1.2 million images in five to six days (paper, section 5)."""
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -31,23 +29,20 @@ class Plan:
     steps: int = 30  # timed steps of the step alone, in each of 5 rounds
     images: int = 40_960  # training images of a run with the input path
     epochs: int = 4  # of that run; the first does not count
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = ("fp32", "tf32", "bf16")
     compiled: tuple[bool, ...] = (False, True)  # whether to measure --compile too
     limit: float = 900.0  # seconds after which a measurement is given up
     tests: tuple[str, ...] = ()  # arguments of pytest that choose the tests of correctness
 
     def placements(self) -> list[Placement]:
         """Returns the placements that this many GPUs allow, those of few GPUs first."""
-        n, first = self.gpus, self.device_names(1)
-        known = [Placement("one device", 1, first)]
+        n = self.gpus
+        known = [Placement("one device", 1, self.device_names(1))]
         if n >= 2:
             known.append(Placement("two devices", 2, self.device_names(2)))
         for count in sorted({2, n - n % 2}) if n >= 2 else ():
-            known += [
-                Placement(f"{count} tower ranks", count, (), count, "ranks"),
-                Placement(f"{count} ranks, hybrid", count, (), count, "hybrid"),
-                Placement(f"{count} batch slices", count, (), count, "none"),
-            ]
+            splits = {"tower ranks": "ranks", "ranks, hybrid": "hybrid", "batch slices": "none"}
+            known += [Placement(f"{count} {name}", count, (), count, split) for name, split in splits.items()]
         if n >= 4:
             known.append(Placement(f"{n // 2} batch slices of two devices", n - n % 2, (), n // 2, "auto"))
         return known
@@ -57,8 +52,17 @@ class Plan:
         return tuple(f"cuda:{index}" if self.kind == "cuda" else "cpu" for index in range(count))
 
 
-def tiny_plan() -> Plan:
-    """Returns a plan that a CPU finishes in minutes: its numbers mean nothing, but every part of the page runs."""
-    tests = ("-k", "(one and device and thirty) or (never and one) or dropout")
-    sizes = {"batch": 2, "image_size": 64, "steps": 1, "images": 48, "epochs": 2, "limit": 300.0}
-    return Plan("cpu", 2, **sizes, precisions=("fp32", "bf16"), compiled=(False,), tests=tests)  # type: ignore[arg-type]
+TINY = Plan(
+    kind="cpu",
+    gpus=2,
+    batch=2,
+    image_size=64,
+    steps=1,
+    images=48,
+    epochs=2,
+    limit=300.0,
+    precisions=("fp32", "bf16"),
+    compiled=(False,),
+    tests=("-k", "(one and device and thirty) or (never and one) or dropout"),
+)
+"""A CPU finishes it in minutes: its numbers mean nothing, but every part of the page runs."""

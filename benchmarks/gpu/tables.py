@@ -25,7 +25,6 @@ _NETS = {
     "plain paper net, channels_last": ("plain-channels-last", 1),
     "plain paper net": ("plain", 1),
 }
-_FILES = 240  # photographs that are made; a run reads each under many names
 
 
 def attempt(name: str, failures: list[str], columns: int, work: Callable[[], Row]) -> Row:
@@ -71,8 +70,8 @@ def runs_section(plan: Plan) -> tuple[str, list[str]]:
     failures, rows = list[str](), list[Row]()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = make_photographs(folder / "made", min(plan.images, _FILES))
-        data = repeated(made, folder / "photographs", plan.images)
+        made = make_photographs(folder / "made", min(plan.images, 240))
+        data = repeated(made, folder / "photographs", plan.images)  # a run reads each under many names
         for placement, amp in product(plan.placements(), ("", "bf16")):
             title = f"{placement.name}{f', --amp {amp}' if amp else ''}"
             rows.append(attempt(title, failures, len(columns), partial(_run, plan, placement, folder, data, amp)))

@@ -1,9 +1,7 @@
-"""Times and memory of work, here and in processes of its own, and the machine's best arithmetic rates."""
+"""Times and memory of work, here and in processes of its own."""
 
 import multiprocessing
-import os
 import resource
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,9 +10,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Name = TypeVar("Name")
+Time = TypeVar("Time", float, np.ndarray)
 Functions = Mapping[str, Callable[[], Any]]
 
 GFLOP_PER_IMAGE = 4.13
@@ -28,55 +28,32 @@ def time_call(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_times(contenders: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
+def both_clocks() -> np.ndarray:
+    """Returns the seconds of the wall clock, and of the processor for all threads of this process, (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def median_times(contenders: Mapping[Name, Callable[[], Time]], rounds: int) -> dict[Name, Time]:
     """Returns the median seconds of each contender, functions that measure themselves.
 
     Each round runs every contender once, so that drift in the machine's speed affects all of them equally; one more
     round is run first to warm up.
     """
-    times: dict[Name, list[float]] = {name: [] for name in contenders}
-    for index in range(rounds + 1):
-        for name, contender in contenders.items():
-            measured = contender()
-            if index > 0:
-                times[name].append(measured)
-    return {name: statistics.median(values) for name, values in times.items()}
+    times = [{name: contender() for name, contender in contenders.items()} for _ in range(rounds + 1)][1:]
+    return {name: np.median([measured[name] for measured in times], axis=0) for name in contenders}
 
 
 def peak_memory() -> float:
     """Returns the largest amount of memory that this process has used so far, in GiB."""
-    unit = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def peak_memory_of(names: Iterable[str]) -> list[float]:
     """Returns the largest amount of memory of tensors so far on each device, in GiB; of the CPU, of this process."""
     return [
-        torch.cuda.max_memory_allocated(name) / 2**30 if torch.device(name).type == "cuda" else peak_memory()
+        torch.cuda.max_memory_allocated(name) / 2**30 if name.startswith("cuda") else peak_memory()
         for name in dict.fromkeys(names)
     ]
-
-
-def synchronise(names: Iterable[str]) -> None:
-    """Waits until the GPUs among these devices have done their work."""
-    for name in dict.fromkeys(names):
-        if torch.device(name).type == "cuda":
-            torch.cuda.synchronize(name)
-
-
-def best_rates() -> dict[str, float]:
-    """Returns the best GFLOP/s of a few matrix products and convolutions: the machine's limit for a net."""
-    matrix, weight = torch.randn(2048, 2048), torch.randn(192, 256, 3, 3).to(memory_format=torch.channels_last)
-    maps = torch.randn(128, 256, 13, 13).to(memory_format=torch.channels_last)  # (N, C, H, W)
-    product = torch.empty_like(matrix)
-
-    def best(work: Callable[[], object], flops: float) -> float:
-        return flops / min(time_call(work) for _ in range(7)) / 1e9
-
-    return {
-        "matrix product": best(lambda: torch.mm(matrix, matrix, out=product), 2 * 2048**3),
-        "convolution": best(lambda: torch.conv2d(maps, weight, padding=1), 2 * 128 * 192 * 13 * 13 * 256 * 9),
-    }
 
 
 def memory_now(key: str) -> int:
@@ -91,36 +68,37 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-class Worker:
-    """A contender in a process of its own, as its user would run it.
+class Processes:
+    """A contender in processes of its own, as its user would run it.
 
-    Args:
-        make: picklable; called in the new process, returns the functions that can be called there, by name.
+    Each of `makes` is picklable; called in a new process, it returns the functions that can be called there, by name.
     """
 
-    def __init__(self, make: Callable[[], Functions]) -> None:
+    def __init__(self, *makes: Callable[[], Functions]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, worker_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, worker_end))
-        self._process.start()
+        ends = [context.Pipe() for _ in makes]
+        self._pipes = [here for here, _ in ends]
+        self._processes = [
+            context.Process(target=_serve, args=(make, there)) for make, (_, there) in zip(makes, ends, strict=True)
+        ]
+        for process in self._processes:
+            process.start()
 
-    def call(self, name: str) -> Any:
-        """Calls a function in the process and returns its result."""
-        self.start(name)
-        return self.result()
+    def results(self, name: str) -> list[Any]:
+        """Calls a function in all processes at the same time and returns their results."""
+        for pipe in self._pipes:
+            pipe.send(name)
+        return [pipe.recv() for pipe in self._pipes]
 
-    def start(self, name: str) -> None:
-        """Starts a function in the process and does not wait."""
-        self._pipe.send(name)
-
-    def result(self) -> Any:
-        """Waits for the function that was started last and returns its result."""
-        return self._pipe.recv()
+    def largest(self, name: str) -> float:
+        """Calls a function in all processes at the same time; returns the largest result."""
+        return float(max(self.results(name)))
 
     def close(self) -> None:
-        """Ends the process."""
-        self._pipe.send(None)
-        self._process.join()
+        """Ends all processes."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.send(None)
+            process.join()
 
 
 def _serve(make: Callable[[], Functions], pipe: Connection) -> None:
@@ -132,10 +110,10 @@ def _serve(make: Callable[[], Functions], pipe: Connection) -> None:
 def alternate(
     contenders: Mapping[str, Callable[[], Functions]], rounds: int, function: str, *others: str
 ) -> tuple[dict[str, float], dict[str, list[Any]]]:
-    """Runs contenders in processes of their own; returns the median seconds of a function, and what others return."""
-    workers = {name: Worker(make) for name, make in contenders.items()}
-    times = median_times({name: partial(worker.call, function) for name, worker in workers.items()}, rounds)
-    results = {name: [worker.call(other) for other in others] for name, worker in workers.items()}
+    """Runs each contender in a process; returns the median seconds of a function, and what others return."""
+    workers = {name: Processes(make) for name, make in contenders.items()}
+    times = median_times({name: partial(worker.largest, function) for name, worker in workers.items()}, rounds)
+    results = {name: [worker.results(other)[0] for other in others] for name, worker in workers.items()}
     for worker in workers.values():
         worker.close()
     return times, results

@@ -45,10 +45,7 @@ def our_step(
 ) -> Callable[[Tensor, Tensor], None]:
     """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,) on the first device.
 
-    Args:
-        image_size: height and width of the images, in pixels.
-        devices: one for all towers, or one for each.
-        amp, compiled: as the options --amp and --compile.
+    `devices` is one for all towers, or one for each.
     """
     net = AlexNet(image_size=image_size, devices=devices, seed=0).train().to(memory_format=torch.channels_last)
     if compiled:
@@ -61,13 +58,8 @@ def our_step(
     return step
 
 
-def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
-    """Returns this rank's step, from uint8 crops to the update, and the run's ranks.
-
-    Args:
-        split: as the option --split.
-        batch: images in a step, of all ranks together.
-    """
+def our_rank_step(split: str, batch: int) -> Callable[[], Tensor]:
+    """Returns this rank's step, from uint8 crops to the update; the batch is of all ranks together."""
     reuse_freed_memory()
     ranks = Ranks(World.from_environment())
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
@@ -85,4 +77,4 @@ def our_rank_step(split: str, batch: int) -> tuple[Callable[[], Tensor], Ranks]:
         loss, _ = train_step(parallel_net, optimizer, images, labels, key, precision, batch)
         return ranks.collectives.sum_over_slices(loss)
 
-    return step, ranks
+    return step

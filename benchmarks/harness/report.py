@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torchvision
 
+from alexnet_torch.errors import UserError
+
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "benchmarks/results"
 TRAIN_SCRIPT = PROJECT / "train.py"
@@ -47,6 +49,16 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 def read_records(file: Path) -> list[dict[str, Any]]:
     """Reads a file of JSON lines; one that does not exist has none."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def saved_records(file: Path, **expected: object) -> list[dict[str, Any]]:
+    """Reads the results that a command with --output has saved; a UserError says that they have other settings."""
+    records = read_records(file)
+    for record in records:
+        if {name: record[name] for name in expected} != expected:
+            found = ", ".join(f"{name} {record[name]}" for name in expected)
+            raise UserError(f"--output {file.parent}: has results of {found}; name another folder")
+    return records
 
 
 def append_record(file: Path, record: Mapping[str, object]) -> None:

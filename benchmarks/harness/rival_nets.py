@@ -8,40 +8,20 @@ import torchvision
 from torch import Tensor, nn
 
 
-class PlainPaperNet(nn.Module):
-    """The paper's net in one tower of grouped convolutions, with torch's own layers.
-
-    Args:
-        norm: False leaves out response normalisation.
-        classes: number of logits.
-    """
-
-    def __init__(self, norm: bool = True, classes: int = 1000) -> None:
-        super().__init__()
-        norms = [nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)] if norm else []
-        self.features = nn.Sequential(
-            nn.ZeroPad2d((0, 3, 0, 3)),
-            *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
-            *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
-            *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
-        )
-        self.classifier = nn.Sequential(
-            *(nn.Linear(9216, 4096), nn.ReLU(inplace=True), nn.Dropout()),
-            *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout()),
-            nn.Linear(4096, classes),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the logits (N, classes) of images (N, 3, 224, 224)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits
-
-
 def plain_net(channels_last: bool = False, norm: bool = True, classes: int = 1000) -> nn.Module:
-    """Returns the plain net, in torch's default memory format or channels_last."""
-    net = PlainPaperNet(norm, classes)
+    """Returns the paper's net in one tower of grouped convolutions, with torch's own layers, with or without norm."""
+    norms = [nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)] if norm else []
+    net = nn.Sequential(
+        nn.ZeroPad2d((0, 3, 0, 3)),
+        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), *norms, nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2), nn.Flatten()),
+        *(nn.Linear(9216, 4096), nn.ReLU(inplace=True), nn.Dropout()),
+        *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout()),
+        nn.Linear(4096, classes),
+    )
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
 

@@ -12,18 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 MODULES = {
-    "predict": ("alexnet_torch.weights.model_file", "alexnet_torch.evaluation.predict"),
-    "evaluate": (
-        "alexnet_torch.weights.model_file",
-        "alexnet_torch.data.prepare",
-        "alexnet_torch.evaluation.scoring",
-        "alexnet_torch.evaluation.results",
-    ),
-    "train": ("alexnet_torch.training.launch",),
+    "predict": ("weights.model_file", "evaluation.predict"),
+    "evaluate": ("weights.model_file", "data.cache_build", "evaluation.scoring", "evaluation.results"),
+    "train": ("training.launch",),
 }
 """What each command imports besides the parser of its options and torch."""
 
@@ -101,20 +95,17 @@ def main(command: str, options: list[str]) -> None:
     """Runs a command with its options and prints its phases."""
     phases = Phases(float(os.environ["STARTED"]))
     phases.end("Python")
-    _import_all("train" if command == "train" else "alexnet_torch.cli")
+    import_module("train" if command == "train" else "alexnet_torch.cli")
     phases.end("import the options' parser")
-    _import_all("torch")
+    import_module("torch")
     phases.end("import torch")
-    _import_all(*MODULES[command])
+    for name in MODULES[command]:
+        import_module(f"alexnet_torch.{name}")
     phases.end("import the rest")
     if command == "train":
         _run_train(phases, options)
     else:
         _run_command(phases, command, options)
-
-
-def _import_all(*names: str) -> list[ModuleType]:
-    return [import_module(name) for name in names]
 
 
 if __name__ == "__main__":

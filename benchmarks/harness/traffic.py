@@ -11,19 +11,14 @@ from alexnet_torch.weights.grouped import grouped_shapes
 def parameter_counts(architecture: Architecture, classes: int, image_size: int) -> tuple[int, int]:
     """Returns the numbers of parameters of the convolutions and of the linear stages, of all towers together."""
     conv_names = {conv.name for conv in architecture.convs}
-    convs = linears = 0
-    for name, shape in grouped_shapes(architecture, classes, image_size).items():
-        if stage_of(name) in conv_names:
-            convs += math.prod(shape)
-        else:
-            linears += math.prod(shape)
-    return convs, linears
+    sizes = {name: math.prod(shape) for name, shape in grouped_shapes(architecture, classes, image_size).items()}
+    convs = sum(size for name, size in sizes.items() if stage_of(name) in conv_names)
+    return convs, sum(sizes.values()) - convs
 
 
 def tower_exchanges(architecture: Architecture, classes: int, image_size: int) -> list[tuple[int, bool]]:
     """Returns for each exchange between towers the values of one image, of all towers, and if gradients come back."""
-    exchanges = []
-    previous = 0
+    exchanges, previous = [], 0
     # stage_sides names the parts of a stage in order: the last is the side after its pooling
     sides = {what.partition("'")[0]: side for what, side in architecture.stage_sides(image_size)}
     for conv in architecture.convs:
@@ -47,13 +42,7 @@ def bytes_sent(
 ) -> dict[str, float]:
     """Returns the bytes that one rank sends in a step as float32, by kind.
 
-    Args:
-        split: "none", "ranks" or "hybrid".
-        ranks: number of processes.
-        batch: images in a step, of all ranks together.
-        architecture: one without normalisation across towers.
-        classes: number of classes.
-        image_size: in pixels.
+    `split` is as train.py's option; the batch is of all ranks together; no norm is across towers.
     """
     convs, linears = parameter_counts(architecture, classes, image_size)
     towers = architecture.towers

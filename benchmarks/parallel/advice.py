@@ -31,31 +31,17 @@ LINEAR_FRACTION = 6 * 58_621_952 / (GFLOP_PER_IMAGE * 1e9)
 
 @dataclass(frozen=True)
 class Machine:
-    """The speed of one process and of its link.
+    """The speed of one process and of its link."""
 
-    Attributes:
-        image_time: seconds to compute an image, forward and backward.
-        parameter_time: seconds to update a parameter.
-        exchange_rate, sum_rate: bytes a second that each process sends while all do, in exchanges and in sums.
-        overlaps: whether gradients are added up while the backward pass through the convolutions still runs.
-    """
-
-    image_time: float
-    parameter_time: float
-    exchange_rate: float
-    sum_rate: float
-    overlaps: bool
+    image_time: float  # seconds to compute an image, forward and backward
+    parameter_time: float  # seconds to update a parameter
+    exchange_rate: float  # bytes a second that each process sends while all do, in exchanges
+    sum_rate: float  # the same in sums
+    overlaps: bool  # whether gradients are added up while the backward pass through the convolutions still runs
 
 
 def step_time(split: str, ranks: int, batch: int, machine: Machine) -> float:
-    """Returns the seconds of a training step of the paper's net.
-
-    Args:
-        split: "none", "ranks" or "hybrid".
-        ranks: number of processes.
-        batch: images in a step, of all processes together.
-        machine: the speed of each of them.
-    """
+    """Returns the seconds of a training step of the paper's net; the batch is of all ranks together."""
     convs, linears = parameter_counts(PAPER, 1000, 224)
     held = {"none": convs + linears, "ranks": (convs + linears) / PAPER.towers, "hybrid": convs + linears / ranks}
     compute = machine.image_time * batch / ranks + machine.parameter_time * held[split]
@@ -137,11 +123,9 @@ def main(
     gpu_terabytes: float = 2.0,
     batch_each: int = 128,
 ) -> None:
-    """Measures, predicts and writes the result page.
+    """Measures steps of `batch_size` here, and predicts those of GPUs; writes the result page.
 
     Args:
-        batch_size: Images in the step that is measured here.
-        rounds: Measured rounds.
         gpu_teraflops: Sustained TFLOP/s that a GPU is assumed to reach on this net.
         gpu_terabytes: TB/s that its memory is assumed to move, for the update.
         batch_each: Images in a step for each GPU.

@@ -14,27 +14,15 @@ import tyro
 
 from alexnet_torch import PAPER
 from benchmarks.harness.measure import median_times
-from benchmarks.harness.ranks import (
-    CPU,
-    ONE_PROCESS,
-    PLACEMENTS,
-    READ_ALL,
-    READ_HALVES,
-    TOWER_RANKS,
-    RankGroup,
-    start_ranks,
-)
+from benchmarks.harness.ranks import ONE_PROCESS, PLACEMENTS, RankGroup, start_ranks
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.traffic import bytes_sent
 
 
 def loopback_bytes() -> int:
     """Returns the bytes that the loopback device has sent so far."""
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, counts = line.partition(":")
-        if name.strip() == "lo":
-            return int(counts.split()[8])
-    raise RuntimeError("/proc/net/dev has no loopback device")
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return int(next(line for line in lines if line.strip().startswith("lo:")).split()[9])
 
 
 def count_bytes(group: RankGroup, ranks: int, steps: int) -> float:
@@ -47,19 +35,11 @@ def count_bytes(group: RankGroup, ranks: int, steps: int) -> float:
 
 
 def main(batch_size: int = 128, rounds: int = 5, bytes_steps: int = 3) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        batch_size: Images of 224 pixels in a step, of all processes together.
-        rounds: Measured rounds.
-        bytes_steps: Steps during which bytes are counted.
-    """
+    """Measures steps of a batch, of all processes together, and bytes over some steps; writes the result page."""
     # with more processes than cores, times would mean nothing
     timed = {name: start_ranks(name, batch_size) for name, (_, size) in PLACEMENTS.items() if size <= 2}
     times = median_times({name: group.second_step for name, group in timed.items()}, rounds)
-    work = median_times({name: partial(group.largest, CPU) for name, group in timed.items()}, rounds)
-    ways = {way: partial(timed[TOWER_RANKS].largest, way) for way in (READ_ALL, READ_HALVES)}
-    reading = median_times(ways, 4 * rounds)
+    work = median_times({name: partial(group.largest, "CPU") for name, group in timed.items()}, rounds)
     rows: list[tuple[object, ...]] = []
     for name, (split, size) in PLACEMENTS.items():
         sent = bytes_sent(split, size, batch_size, PAPER)
@@ -75,12 +55,7 @@ def main(batch_size: int = 128, rounds: int = 5, bytes_steps: int = 3) -> None:
         *("placement", "images/s", "times 1 process", "by CPU time"),
         *("MB sent a step and rank: predicted", "measured"),
     )
-    sentence = (
-        f"Two tower ranks need the same batch of {batch_size}: reading all of it from the map takes each "
-        f"{1e3 * reading[READ_ALL]:.1f} ms, reading half of it and sending that to the other rank "
-        f"{1e3 * reading[READ_HALVES]:.1f} ms."
-    )
-    save_result(1, f"{markdown_table(columns, rows)}\n\n{sentence}")
+    save_result(1, markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from alexnet_torch.data.sources.recognise import open_source
 from benchmarks.harness.measure import in_own_process, memory_now
 from benchmarks.harness.report import markdown_table, save_result
 
-BODY = bytes(tarfile.BLOCKSIZE)  # of a member of 100 bytes
-END = bytes(2 * tarfile.BLOCKSIZE)
+BODY, END = bytes(tarfile.BLOCKSIZE), bytes(2 * tarfile.BLOCKSIZE)  # of a member of 100 bytes; of a tar
 
 
 def header(name: str, size: int) -> bytes:
@@ -57,11 +56,7 @@ def listed(root: Path, cache: Path) -> tuple[str, ...]:
 
 
 def main(samples: tuple[int, ...] = (100_000, 1_281_167)) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        samples: Numbers of training images; the validation images are 50,000.
-    """
+    """Lists tars of these numbers of training images, and 50,000 for validation, and writes the result page."""
     rows = []
     for number in samples:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,8 +9,8 @@ made: 500x375 JPEGs of quality 90.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count, cycle
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import tyro
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.sources.classes import imagenet_classes, validation_labels
 from alexnet_torch.native import reuse_freed_memory
+from benchmarks.harness.measure import both_clocks, median_times
 from benchmarks.harness.photographs import photographs
 from benchmarks.harness.report import markdown_table, save_result
 from tests.support.image_sets import Sample, write_image_folder, write_official, write_parquet, write_shards
@@ -43,25 +44,6 @@ def repeated_images(files: Sequence[Path], number: int) -> list[Sample]:
     return [Sample(*name, content) for name, content in zip(names, contents, strict=False)]
 
 
-def clocks() -> np.ndarray:
-    """Returns the seconds of the wall clock and of the processor, (2,)."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-def measure(images: list[Sample], folder: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Returns each form's seconds for listing and for the pass over all images, by both clocks (2,)."""
-    roots = {form: write(folder / f"set{number}", images) for number, (form, write) in enumerate(FORMS.items())}
-    seconds: dict[str, list[np.ndarray]] = {form: [] for form in FORMS}
-    caches = (str(folder / f"cache{number}") for number in count())
-    for index in range(rounds + 1):
-        for form, root in roots.items():
-            began = clocks()
-            prepare(root, 256, next(caches), workers=1)
-            if index:  # the first round imports and compiles
-                seconds[form].append(clocks() - began)
-    return {form: np.median(values, axis=0) for form, values in seconds.items()}
-
-
 def main(data: str | None = None, images: int = 2000, rounds: int = 3) -> None:
     """Measures and writes the result page.
 
@@ -72,16 +54,24 @@ def main(data: str | None = None, images: int = 2000, rounds: int = 3) -> None:
     """
     reuse_freed_memory()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        files = sorted(photographs(data, Path(folder)).glob("train/*/*"))
-        repeated = repeated_images(files, images)
-        size = sum(len(each.content) for each in repeated) / len(repeated)
-        seconds = measure(repeated, Path(folder), rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        repeated = repeated_images(sorted(photographs(data, folder).glob("train/*/*")), images)
+        caches = (str(folder / f"cache{number}") for number in count())
+
+        def first_pass(root: Path) -> np.ndarray:
+            began = both_clocks()
+            prepare(root, 256, next(caches), workers=1)
+            return both_clocks() - began
+
+        roots = {form: write(folder / f"set{number}", repeated) for number, (form, write) in enumerate(FORMS.items())}
+        seconds = median_times({form: partial(first_pass, root) for form, root in roots.items()}, rounds)
     rows = [
         (form, *(f"{len(repeated) / each:,.0f}" for each in times), *(f"{r:.3f}" for r in seconds[FILES] / times))
         for form, times in seconds.items()
     ]
     titles = ("form", "images/s, listing included", "by processor time", "speed against files", "by processor time")
+    size = sum(len(each.content) for each in repeated) / len(repeated)
     save_result(1, f"{len(repeated):,} images of {size / 1e3:.0f} kB:\n\n{markdown_table(titles, rows)}")
 
 

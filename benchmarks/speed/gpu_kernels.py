@@ -9,14 +9,22 @@ and to write the result once; and the largest error against torch's own operatio
 """
 
 import os
+import re
+import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 from alexnet_torch.data.augment import _subtract_per_image, random_crops
 from alexnet_torch.model.architecture import PAPER
@@ -26,6 +34,8 @@ from benchmarks.harness.report import markdown_table, save_result
 
 GPUS = {80: "A100 (sm_80)", 90: "H100 (sm_90)"}
 THREADS, REGISTERS = 2048, 65536  # of a processor (streaming multiprocessor) of either
+SECTOR = 32  # bytes: the least that a GPU moves
+TYPES = {torch.float32: "fp32", torch.int64: "i64", torch.uint8: "u8"}
 KEY = torch.tensor(123456789012345678)
 NORM = PAPER.norm
 
@@ -76,10 +86,44 @@ def exact_dropout(x: Tensor, gate: Tensor | None = None) -> Tensor:
     return (F.relu(x) if gate is None else x * (gate > 0)).double() * kept
 
 
+def registers_and_spilled(module: Any, kernel: str, call: Callable[[], object], capability: int) -> tuple[int, int]:
+    """Compiles the one launch of a module's kernel in a call for GPUs of a compute capability, such as 90.
+
+    Returns a thread's registers, and the bytes of them that are spilled into memory.
+    """
+    launches: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    class Recorder:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *arguments, **constants: launches.append((arguments, constants))
+
+    function = getattr(module, kernel)
+    with patch.object(module, kernel, Recorder()):
+        call()
+    ((arguments, constants),) = launches
+    signature, attributes = dict[str, str](), dict[tuple[int], list[list[object]]]()
+    for index, (name, value) in enumerate(zip(function.arg_names, arguments, strict=False)):
+        if isinstance(value, Tensor):
+            signature[name] = "*" + TYPES[value.dtype]
+        elif value == 1:  # Triton compiles it as a constant
+            constants[name] = 1
+        else:
+            signature[name] = "i32" if abs(value) < 1 << 31 else "i64"
+        if isinstance(value, Tensor) or value % 16 == 0:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature | dict.fromkeys(constants, "constexpr"), constants, attributes)
+    cubin = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        printed = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", printed)}
+    return found["REG"], max(found["STACK"], found["LOCAL"])
+
+
 def compiled(name: str) -> list[tuple[str, str, str, str, str]]:
     """Returns rows of (kernel, GPU, registers, spilled, threads of a processor)."""
-    from benchmarks.harness.triton_tools import registers_and_spilled
-
     rows = []
     for capability, gpu in GPUS.items():
         registers, spilled = registers_and_spilled(*cases()[name][:3], capability)
@@ -88,10 +132,35 @@ def compiled(name: str) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
+def measure_traffic(call: Callable[[], Tensor]) -> tuple[int, int, Tensor]:
+    """Runs a call's kernels in the interpreter; the process was started with TRITON_INTERPRET=1.
+
+    Returns the bytes, in whole sectors, that all programs together move to and from memory; those that each moves to
+    and from the second-level cache, added up; and the call's result.
+    """
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    touched: set[tuple[Any, bool, int]] = set()  # (program, whether written, sector)
+
+    def recorded(access: Callable[..., Any], written: bool) -> Callable[..., Any]:
+        def record(self: Any, addresses: Any, *others: Any) -> Any:
+            mask = others[1] if written else others[0]
+            for sector in np.unique(addresses.data[mask.data.astype(bool)] // SECTOR):
+                touched.add((self.grid_idx, written, int(sector)))
+            return access(self, addresses, *others)
+
+        return record
+
+    load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+    loaded, stored = recorded(load, False), recorded(store, True)
+    with patch.multiple(InterpreterBuilder, create_masked_load=loaded, create_masked_store=stored):
+        result = call()
+    distinct = {(written, sector) for _, written, sector in touched}
+    return SECTOR * len(distinct), SECTOR * len(touched), result
+
+
 def interpreted() -> list[tuple[str, ...]]:
     """Returns rows of (kernel, bytes of an element: floor, of all programs, by programs, largest relative error)."""
-    from benchmarks.harness.triton_tools import measure_traffic
-
     rows = []
     for name, (_, _, call, exact, floor) in cases().items():
         *moved, result = measure_traffic(call)

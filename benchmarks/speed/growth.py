@@ -34,11 +34,7 @@ def measure_setting(batch_size: int, image_size: int, threads: int, rounds: int)
 
 
 def main(rounds: int = 5) -> None:
-    """Measures; writes the result page, and growth.png and .svg: images/s solid, memory dashed.
-
-    Args:
-        rounds: Measured steps of each setting.
-    """
+    """Measures; writes the result page, and growth.png and .svg: images/s solid, memory dashed."""
     cores = os.cpu_count() or 1
     series = [
         ("224 pixels, all threads", "batch size", {n: (n, 224, cores) for n in BATCHES}),

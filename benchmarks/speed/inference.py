@@ -27,12 +27,7 @@ def forward_time(net: nn.Module, images: Tensor, repeats: int) -> float:
 
 
 def main(threads: int = 2, rounds: int = 15) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        threads: Threads of this process.
-        rounds: Measured rounds.
-    """
+    """Measures and writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(threads)
     ours = AlexNet(seed=0).to(memory_format=torch.channels_last)

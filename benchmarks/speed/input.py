@@ -1,15 +1,14 @@
 """The input path beside the usual one, on one core: the first pass over files, and the epochs after it.
 
-Then the reading of crops from the memory map, on two cores: warm and cold, and what it leaves for the training thread;
-beside the way before, one Python thread that copied a crop at a time with NumPy.
-
     python -m benchmarks.speed.input --data ../shared/data/hymenoptera
     python -m benchmarks.speed.input
 
+Then crops read from the memory map, on two cores, warm and cold.
 The usual path is ImageFolder with Resize(256), RandomCrop(224), RandomHorizontalFlip, float and Normalize. Without
 --data, photographs are made: noise at all scales, 500x375 JPEGs of quality 90.
 """
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,13 +23,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.augment import subtract_mean
-from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data.augment import random_crops, subtract_mean
+from alexnet_torch.data.cache import PreparedImages, Samples
 from alexnet_torch.data.cache_build import prepare
-from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.image_map import ImageMap, checksum
+from alexnet_torch.data.loader import Loader, crops_from_map
+from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.native import reuse_freed_memory
-from benchmarks.harness.map_reading import map_tables
-from benchmarks.harness.measure import median_times, time_call
+from benchmarks.harness.measure import both_clocks, median_times, time_call
 from benchmarks.harness.photographs import photographs, repeated, usual_images
 from benchmarks.harness.report import markdown_table, save_result
 
@@ -38,14 +38,6 @@ SIDE, SIZE, BATCH = 256, 224, 128
 DECODED_IMAGES = 192  # in a round of work that decodes
 CACHED_IMAGES = 2560  # in a round of work that does not
 USUAL, PIL_BICUBIC = "usual: ImageFolder, PIL, float", "PIL, full decode, bicubic"
-
-DECODER_CHOICE = """\
-Most photographs are smaller than 768 pixels, where scaled decoding cannot help (Pillow scales by 1/2, 1/4 and 1/8),
-and Pillow's bicubic resize then takes as long as its decoding. torch's gives the same pixels in a third of that time.
-Tried and not used: Pillow's reducing_gap helps only large images, as scaled decoding already does; its bilinear and
-Hamming filters are faster, but differ by more than a grey level; torchvision.io.decode_jpeg gives the same pixels bit
-for bit and made decode_file() 5% faster: too little for a second decoder with errors of its own. torchcodec was not
-tried."""
 
 
 def our_time(prepared: PreparedImages, floats: bool) -> float:
@@ -72,32 +64,30 @@ def full_decode(path: Path, resample: Image.Resampling) -> np.ndarray:
     return np.asarray(scaled.crop((left, top, left + SIDE, top + SIDE)))
 
 
-def scaled_decoding(file: Path) -> str:
-    """Returns a table of one photograph at several sizes: scaled against full decoding, in grey levels and time."""
+def scaled_decoding(file: Path, path: Path) -> str:
+    """Returns a table of one photograph at several sizes, saved at `path`: scaled against full decoding."""
     with Image.open(file) as opened:
         source = opened.convert("RGB")
     rows, ours = list[tuple[str, ...]](), decode.JPEG_MARGIN
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.jpg"
-        for short in (520, 640, 768, 900, 1200, 1440):
-            scale = short / min(source.size)
-            # multiples of 16, so that both decode the same square
-            size = round(source.width * scale / 16) * 16, round(source.height * scale / 16) * 16
-            source.resize(size, Image.Resampling.LANCZOS).save(path, quality=90)
-            pixels, times = {}, {}
-            for margin in (1.0, 1.5, 2.0, 100.0):
-                decode.JPEG_MARGIN = margin
-                pixels[margin] = decode.decode_file(path, SIDE).astype(np.float64)
-                times[margin] = min(time_call(lambda: decode.decode_file(path, SIDE)) for _ in range(5))
-            decode.JPEG_MARGIN = ours
-            cells = [f"{np.abs(pixels[m] - pixels[100.0]).mean():.2f}, {1e3 * times[m]:.1f} ms" for m in (1, 1.5, 2)]
-            rows.append((f"{size[0]}x{size[1]}", f"{1e3 * times[100.0]:.1f} ms", *cells))
+    for short in (520, 640, 768, 900, 1200, 1440):
+        scale = short / min(source.size)
+        # multiples of 16, so that both decode the same square
+        size = round(source.width * scale / 16) * 16, round(source.height * scale / 16) * 16
+        source.resize(size, Image.Resampling.LANCZOS).save(path, quality=90)
+        pixels, times = {}, {}
+        for margin in (1.0, 1.5, 2.0, 100.0):
+            decode.JPEG_MARGIN = margin
+            pixels[margin] = decode.decode_file(path, SIDE).astype(np.float64)
+            times[margin] = min(time_call(lambda: decode.decode_file(path, SIDE)) for _ in range(5))
+        cells = [f"{np.abs(pixels[m] - pixels[100.0]).mean():.2f}, {1e3 * times[m]:.1f} ms" for m in (1, 1.5, 2)]
+        rows.append((f"{size[0]}x{size[1]}", f"{1e3 * times[100.0]:.1f} ms", *cells))
+    decode.JPEG_MARGIN = ours
     columns = ("photograph", "full decode", "1 x 256 left", "1.5 x 256 left (ours)", "2 x 256 left")
     return markdown_table(columns, rows)
 
 
 def measure(data: Path, rounds: int, folder: Path) -> str:
-    """Returns all tables, with a temporary folder for the caches."""
+    """Returns the tables of one core, with a temporary folder for the caches."""
     root = repeated(data, folder / "repeated", DECODED_IMAGES)
     prepared, usual = prepare(data, SIDE, str(folder / "cache")), usual_images(root)
     files, caches = sorted(root.glob("train/*/*")), (str(folder / f"pass{i}") for i in count())
@@ -130,10 +120,55 @@ def measure(data: Path, rounds: int, folder: Path) -> str:
         "The first pass, to squares of 256 pixels:",
         markdown_table(("pass", "images/s", "of PIL's bicubic"), rates(list(passes), PIL_BICUBIC)),
         f"Scaled decoding of {largest.name} at several sizes, mean grey levels off full decoding and time:",
-        scaled_decoding(largest),
-        DECODER_CHOICE,
+        scaled_decoding(largest, folder / "x.jpg"),
     ]
     return "\n\n".join(text)
+
+
+def reading_time(open_map: Callable[[], ImageMap], threads: int) -> np.ndarray:
+    """Returns the seconds for a crop of an epoch, read from a map as the loader does, by both clocks (2,)."""
+    images = open_map()
+    n = len(images)
+    order, crops = np.random.default_rng(0).permutation(n), random_crops(n, SIDE, SIZE, 0, 0, True)
+    split = SourceSplit("train", [], np.zeros(0, np.int64), None)  # type: ignore[arg-type]
+    samples, batches = Samples(images, np.arange(n), split), [order[i : i + BATCH] for i in range(0, n, BATCH)]
+    start = both_clocks()
+    for _ in crops_from_map(samples, crops, SIZE, batches, threads, False):
+        pass
+    return (both_clocks() - start) / n
+
+
+def map_table(n: int, rounds: int, path: Path) -> str:
+    """Returns crops/s on two cores from a new map of n images: from the page cache, and without it."""
+    random, checksums = np.random.default_rng(0), np.zeros(n, np.uint64)
+    with path.open("wb") as file:
+        for row in range(n):
+            image = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+            checksums[row] = checksum(image)
+            file.write(image.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+    def cold() -> ImageMap:
+        gc.collect()  # the page cache keeps what an ImageMap has open
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return checked_anew()
+
+    checked_anew = partial(ImageMap, path, SIDE, checksums)
+    opened = [checked_anew()]
+    warm = {"page cache": partial(opened.__getitem__, 0), "page cache, first epoch: checked": checked_anew}
+    contenders = {(origin, k): partial(reading_time, warm[origin], k) for origin in warm for k in (1, 2)}
+    times = median_times(contenders, rounds)
+    opened.clear()
+    times |= median_times({("disk", k): partial(reading_time, cold, k) for k in (1, 2)}, max(1, rounds // 2))
+    rows = [(origin, number, *(f"{1 / each:,.0f}" for each in both)) for (origin, number), both in times.items()]
+    about = (
+        f"Batches of {BATCH} crops of 224 pixels, half of them mirrored, from a map of {path.stat().st_size / 1e9:.1f} "
+        "GB, on two cores. From the disk: posix_fadvise emptied the page cache of the file before each epoch, which "
+        "is the first of a map. In its first epoch a process checks each image that it reads against its checksum."
+    )
+    return f"{about}\n\n{markdown_table(('from', 'threads', 'crops/s', 'crops/s of CPU time'), rows)}"
 
 
 def main(data: str | None = None, rounds: int = 7, map_images: int = 4096) -> None:
@@ -146,11 +181,11 @@ def main(data: str | None = None, rounds: int = 7, map_images: int = 4096) -> No
     """
     reuse_freed_memory()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # on a disk: /tmp may be in memory
-        crops = map_tables(map_images, rounds, Path(folder))
-        if hasattr(os, "sched_setaffinity"):  # the threads that make batches run on the same core, too
-            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        text = measure(photographs(data, Path(folder)), rounds, Path(folder))
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:  # on a disk: /tmp may be in memory
+        folder = Path(name)
+        crops = map_table(map_images, rounds, folder / "crops.u8")
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the threads that make batches, too
+        text = measure(photographs(data, folder), rounds, folder)
     save_result(1, f"{text}\n\n{crops}")
 
 

@@ -9,7 +9,6 @@ of 4 pixels. Each start lists the files anew, in a process of its own, with the 
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 import tyro
@@ -18,17 +17,16 @@ from torchvision.datasets import ImageFolder
 
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.sources.classes import imagenet_classes
-from benchmarks.harness.measure import in_own_process, memory_now
+from benchmarks.harness.measure import both_clocks, in_own_process, memory_now
 from benchmarks.harness.report import markdown_table, save_result
 
-SIDE = 4
-VALIDATION_SHARE = 50_000 / 1_281_167  # as in ILSVRC-2012
+WAYS = {"a start on a prepared folder": False, "torchvision's ImageFolder: lists only": True}
 
 
 def make_folder(root: Path, samples: int) -> None:
     """Makes train/ with a number of images, and val/ in ILSVRC-2012's proportion."""
     wnids = [each.identity for each in imagenet_classes()]
-    for split, count in (("train", samples), ("val", max(1000, round(samples * VALIDATION_SHARE)))):
+    for split, count in (("train", samples), ("val", max(1000, round(samples * 50_000 / 1_281_167)))):
         for label, wnid in enumerate(wnids):
             folder = root / split / wnid
             folder.mkdir(parents=True)
@@ -38,39 +36,27 @@ def make_folder(root: Path, samples: int) -> None:
                 os.link(first, folder / f"{wnid}_{i}.JPEG")
 
 
-def count_images(root: Path, usual: bool) -> int:
-    """Starts on a prepared data set, or only lists it with torchvision; returns the number of images."""
-    if usual:
-        return sum(len(ImageFolder(str(root / split))) for split in ("train", "val"))
-    prepared = prepare(root, SIDE, str(root.parent / "cache"))
-    return len(prepared.train.labels) + len(prepared.val.labels)
-
-
 def started(root: Path, usual: bool) -> tuple[str, ...]:
-    """Returns images, seconds, CPU seconds and megabytes of a start."""
-    before, began, used = memory_now("VmHWM"), time.perf_counter(), time.process_time()
-    count = count_images(root, usual)
-    seconds, used = time.perf_counter() - began, time.process_time() - used
-    megabytes = (memory_now("VmHWM") - before) / 1e6
-    return f"{count:,}", f"{seconds:.1f}", f"{used:.1f}", f"{megabytes:,.0f}"
+    """Starts, or only lists with torchvision; returns images, seconds, CPU seconds and megabytes."""
+    memory, clocks = memory_now("VmHWM"), both_clocks()
+    if usual:
+        count = sum(len(ImageFolder(str(root / split))) for split in ("train", "val"))
+    else:
+        prepared = prepare(root, 4, str(root.parent / "cache"))
+        count = len(prepared.train.labels) + len(prepared.val.labels)
+    seconds, used = both_clocks() - clocks
+    return f"{count:,}", f"{seconds:.1f}", f"{used:.1f}", f"{(memory_now('VmHWM') - memory) / 1e6:,.0f}"
 
 
 def main(samples: tuple[int, ...] = (100_000, 1_281_167)) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        samples: Numbers of training images.
-    """
+    """Starts on folders of these numbers of training images, and writes the result page."""
     rows = []
     for number in samples:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "images"
             make_folder(root, number)
-            count_images(root, usual=False)  # decodes
-            for name, usual in (
-                ("a start on a prepared folder", False),
-                ("torchvision's ImageFolder: lists only", True),
-            ):
+            started(root, usual=False)  # decodes
+            for name, usual in WAYS.items():
                 in_own_process(started, root, usual)  # reads the folders into the page cache
                 rows.append((name, *in_own_process(started, root, usual)))
     columns = ("", "images", "seconds", "of them on the CPU", "MB of memory, besides the libraries")

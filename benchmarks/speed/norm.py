@@ -29,11 +29,6 @@ CACHE_FILLER = torch.zeros(1 << 25)  # 128 MiB: larger than a cache
 NORM = PAPER.norm
 
 
-def our_norm(x: Tensor) -> Tensor:
-    """Returns our normalisation of x (N, C, H, W)."""
-    return response_norm(x, NORM)
-
-
 def torch_norm(x: Tensor) -> Tensor:
     """Returns torch's normalisation of x (N, C, H, W)."""
     return F.local_response_norm(x, NORM.window, NORM.alpha, NORM.beta, NORM.k)
@@ -53,48 +48,37 @@ def norm_time(norm: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> floa
     return forward + time_uncached(lambda: torch.autograd.grad(y[0], x, grad))
 
 
-def eager_time(x: Tensor, grad: Tensor) -> float:
-    """Returns the seconds of our norm where no compiler is installed."""
-    with patch.object(cpu_kernels, "available", lambda: False):
-        return norm_time(our_norm, x, grad)
+def measure(x: Tensor, rounds: int) -> list[str]:
+    """Returns cells of the table: times, ratios and the largest relative error against float64."""
+    ours, grad, out = partial(response_norm, norm=NORM), torch.randn_like(x), torch.empty_like(x)
 
+    def eager_time() -> float:
+        with patch.object(cpu_kernels, "available", lambda: False):
+            return norm_time(ours, x, grad)
 
-def copy_time(x: Tensor, grad: Tensor, out: Tensor) -> float:
-    """Returns the seconds to move as many bytes into memory that is already allocated."""
-    return time_uncached(lambda: out.copy_(x)) + time_uncached(lambda: torch.add(x, grad, out=out))
-
-
-def worst_error(x: Tensor) -> float:
-    """Returns the largest relative error of our norm against float64."""
+    contenders: dict[str, Callable[[], float]] = {
+        "torch": partial(norm_time, torch_norm, x, grad),
+        "ours": partial(norm_time, ours, x, grad),
+        "eager": eager_time,
+        "copy": lambda: time_uncached(lambda: out.copy_(x)) + time_uncached(lambda: torch.add(x, grad, out=out)),
+    }
+    times = median_times(contenders, rounds)
+    ratios = (times[one] / times[other] for one, other in (("torch", "ours"), ("torch", "eager"), ("ours", "copy")))
     exact = torch_norm(x.double())
-    return float(((our_norm(x).double() - exact).abs() / exact.abs().clamp_min(1e-30)).max())
+    error = float(((ours(x).double() - exact).abs() / exact.abs().clamp_min(1e-30)).max())
+    cells = [*(f"{1e3 * time:.1f} ms" for time in times.values()), *(f"{ratio:.1f}x" for ratio in ratios)]
+    return [*cells, f"{error:.1e}"]
 
 
 def main(threads: int = 2, rounds: int = 9) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        threads: Threads of this process.
-        rounds: Measured rounds.
-    """
+    """Measures and writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(threads)
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for shape in SHAPES:
         for name, memory_format in FORMATS.items():
             x = (30 * torch.randn(shape)).contiguous(memory_format=memory_format)
-            grad, out = torch.randn_like(x), torch.empty_like(x)
-            contenders = {
-                "torch": partial(norm_time, torch_norm, x, grad),
-                "ours": partial(norm_time, our_norm, x, grad),
-                "eager": partial(eager_time, x, grad),
-                "copy": partial(copy_time, x, grad, out),
-            }
-            times = median_times(contenders, rounds)
-            pairs = (("torch", "ours"), ("torch", "eager"), ("ours", "copy"))
-            ratios = (f"{times[one] / times[other]:.1f}x" for one, other in pairs)
-            cells = (f"{1e3 * time:.1f} ms" for time in times.values())
-            rows.append(("x".join(map(str, shape)), name, *cells, *ratios, f"{worst_error(x):.1e}"))
+            rows.append(("x".join(map(str, shape)), name, *measure(x, rounds)))
     columns = (
         *("shape", "format", "F.local_response_norm", "ours", "ours without compiler", "copying"),
         *("ours against torch's", "without compiler", "ours against copying", "largest relative error"),

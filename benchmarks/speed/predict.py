@@ -47,19 +47,12 @@ def contenders(files: list[Path], size: int) -> dict[str, Callable[[], float]]:
 
 
 def main(data: str | None = None, files: int = 1000, rounds: int = 5) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        data: A folder of photographs; made by default.
-        files: Number of files to predict; photographs are repeated.
-        rounds: Measured rounds.
-    """
+    """Predicts a number of files, a folder's photographs (made by default) repeated; writes the result page."""
     reuse_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         found = sorted(photographs(data, Path(folder)).rglob("*.jpg"))
         paths = list(islice(cycle(found), files))
-        by_size = [contenders(paths, size) for size in SIZES]
-        times = median_times({name: run for functions in by_size for name, run in functions.items()}, rounds)
+        times = median_times(contenders(paths, SIZES[0]) | contenders(paths, SIZES[1]), rounds)
     for size in SIZES:
         parts = times[f"{size} px: decoding only"], times[f"{size} px: the network only"]
         times[f"{size} px: one after the other, in theory"] = sum(parts)

@@ -24,7 +24,6 @@ SIDE = 256
 IMAGENET_IMAGES = 1_281_167 + 50_000
 IMAGENET_BYTES = 147_897_477_120 + 6_744_924_160  # of the official archives
 MAP_BYTES = IMAGENET_IMAGES * SIDE * SIDE * 3
-CORES = (2, 16, 64)
 
 
 def process_seconds(data: Path, workers: int, rounds: int) -> float:
@@ -41,12 +40,7 @@ def process_seconds(data: Path, workers: int, rounds: int) -> float:
 
 
 def main(data: str | None = None, rounds: int = 5) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        data: A folder of photographs, in ImageFolder's layout; made by default.
-        rounds: Measured rounds.
-    """
+    """Measures a folder of photographs, in ImageFolder's layout, made by default; writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,12 +50,10 @@ def main(data: str | None = None, rounds: int = 5) -> None:
         few, many = (repeated(root, Path(folder) / f"{n}", n) for n in (500, 1500))  # their difference has no start
         main_process = (process_seconds(many, 2, rounds) - process_seconds(few, 2, rounds)) / 1000
     rows = []
-    for cores in CORES:
+    for cores in (2, 16, 64):
         rate = min(cores / worker, 1 / main_process)
-        read, written = (size * rate / IMAGENET_IMAGES / 1e9 for size in (IMAGENET_BYTES, MAP_BYTES))
-        rows.append(
-            (cores, f"{rate:,.0f}", duration(IMAGENET_IMAGES / rate), f"{read:.2f} GB/s", f"{written:.2f} GB/s")
-        )
+        disk = (f"{size * rate / IMAGENET_IMAGES / 1e9:.2f} GB/s" for size in (IMAGENET_BYTES, MAP_BYTES))
+        rows.append((cores, f"{rate:,.0f}", duration(IMAGENET_IMAGES / rate), *disk))
     text = [
         f"{len(sizes)} photographs of {statistics.mean(sizes) / 1e3:.0f} KB on average (ImageNet's have "
         f"{IMAGENET_BYTES / IMAGENET_IMAGES / 1e3:.0f} KB). One image takes {1e3 * worker:.2f} ms of a core, "

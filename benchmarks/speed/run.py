@@ -10,7 +10,6 @@ for each core, the plain paper net. Validation and saving are in none. Without -
 """
 
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,24 +18,22 @@ import tyro
 from torch.utils.data import DataLoader
 
 from alexnet_torch.native import reuse_freed_memory
-from benchmarks.harness.measure import alternate, time_call
+from benchmarks.harness.measure import Functions, alternate, time_call
 from benchmarks.harness.our_step import our_step, our_trainer
 from benchmarks.harness.photographs import photographs, usual_images
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_net, plain_step
 
 OURS = "ours, the whole run"
-Functions = dict[str, Callable[[], float]]
 
 
 def our_epoch(data: Path, folder: Path, batch_size: int, threads: int) -> Functions:
     """Builds the Trainer; returns a function that measures an epoch of it."""
     reuse_freed_memory()
     torch.set_num_threads(threads)
-    given = {"data": str(data), "cache": str(folder / "cache"), "output": str(folder / "run"), "devices": "cpu"}
-    numbers = {"batch_size": batch_size, "log_every": 2, "epochs": 99, "save_every": 1e6}
-    trainer = our_trainer({**given, **numbers})
-    return {"epoch": partial(time_call, trainer.train_epoch)}
+    given: dict[str, object] = {"data": str(data), "cache": f"{folder}/cache", "output": f"{folder}/run"}
+    given |= {"devices": "cpu", "batch_size": batch_size, "log_every": 2, "epochs": 99, "save_every": 1e6}
+    return {"epoch": partial(time_call, our_trainer(given).train_epoch)}
 
 
 def bare_epoch(images: int, batch_size: int, threads: int) -> Functions:
@@ -59,16 +56,9 @@ def usual_epoch(data: Path, batch_size: int, threads: int) -> Functions:
 
 
 def main(data: str | None = None, batch_size: int = 64, threads: int = 2, rounds: int = 5) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        data: A folder of photographs, in ImageFolder's layout; made by default.
-        batch_size: Images in a step.
-        threads: Threads of each process.
-        rounds: Measured epochs.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    """Measures epochs of a folder, in ImageFolder's layout, with threads in each process; writes the result page."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         root = photographs(data, folder)
         images = len(usual_images(root))
         contenders = {

@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from alexnet_torch.native import reuse_freed_memory
-from benchmarks.harness.measure import GFLOP_PER_IMAGE, alternate, best_rates, peak_memory, time_call
+from benchmarks.harness.measure import GFLOP_PER_IMAGE, Functions, alternate, peak_memory, time_call
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_net, plain_step, torchvision_net
 
@@ -52,7 +52,7 @@ def time_by_kind(work: Callable[[], object]) -> list[tuple[str, float]]:
     return sorted(((kind, time / total) for kind, time in times.items()), key=lambda pair: -pair[1])
 
 
-def step_functions(name: str, batch_size: int, threads: int) -> dict[str, Callable[[], object]]:
+def step_functions(name: str, batch_size: int, threads: int) -> Functions:
     """Builds a contender in its own process; returns what can be measured there."""
     if name == OURS or name.endswith(TUNED):
         reuse_freed_memory()
@@ -71,14 +71,20 @@ def step_functions(name: str, batch_size: int, threads: int) -> dict[str, Callab
     return {"step": partial(time_call, run), "peak": peak_memory, "kinds": kinds}
 
 
-def main(batch_size: int = 128, threads: int = 2, rounds: int = 7) -> None:
-    """Measures and writes the result page.
+def best_rates() -> dict[str, float]:
+    """Returns the best GFLOP/s of a matrix product and of a convolution: the machine's limit for a net."""
+    matrix, weight = torch.randn(2048, 2048), torch.randn(192, 256, 3, 3).to(memory_format=torch.channels_last)
+    maps = torch.randn(128, 256, 13, 13).to(memory_format=torch.channels_last)  # (N, C, H, W)
+    product = torch.empty_like(matrix)
+    work: dict[str, tuple[Callable[[], object], float]] = {
+        "matrix product": (lambda: torch.mm(matrix, matrix, out=product), 2 * 2048**3),
+        "convolution": (lambda: torch.conv2d(maps, weight, padding=1), 2 * 128 * 192 * 13 * 13 * 256 * 9),
+    }
+    return {kind: flops / min(time_call(call) for _ in range(7)) / 1e9 for kind, (call, flops) in work.items()}
 
-    Args:
-        batch_size: Images of 224 pixels in a step.
-        threads: Threads of each process.
-        rounds: Measured rounds.
-    """
+
+def main(batch_size: int = 128, threads: int = 2, rounds: int = 7) -> None:
+    """Measures steps in processes of this many threads and writes the result page."""
     names = [OURS, *RIVALS, NORM_FREE + TUNED, TORCHVISION + TUNED]
     torch.set_num_threads(threads)
     before = best_rates()
@@ -86,13 +92,10 @@ def main(batch_size: int = 128, threads: int = 2, rounds: int = 7) -> None:
     times, results = alternate(contenders, rounds, "step", "peak", "kinds")
     best = {kind: max(before[kind], rate) for kind, rate in best_rates().items()}
     peaks = {name: peak for name, (peak, _) in results.items()}
-    rows = [
-        (
-            *(name, f"{batch_size / times[name]:.1f}", f"{times[name] / times[OURS]:.2f}"),
-            *(f"{peaks[name]:.2f} GiB", f"{peaks[OURS] / peaks[name]:.2f}"),
-        )
-        for name in names
-    ]
+    rows = []
+    for name in names:
+        speed = f"{batch_size / times[name]:.1f}", f"{times[name] / times[OURS]:.2f}"
+        rows.append((name, *speed, f"{peaks[name]:.2f} GiB", f"{peaks[OURS] / peaks[name]:.2f}"))
     ours = GFLOP_PER_IMAGE * batch_size / times[OURS]
     rates = ", ".join(f"{kind} {rate:.0f}" for kind, rate in best.items())
     kinds = ", ".join(f"{kind} {part:.0%}" for kind, part in results[OURS][1])

@@ -6,20 +6,19 @@ Each net is in a process of its own, channels_last, and their steps alternate. O
 `reuse_freed_memory()`, the line that docs/module.md recommends.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 import tyro
 
-from benchmarks.harness.measure import alternate, peak_memory, time_call
+from benchmarks.harness.measure import Functions, alternate, peak_memory, time_call
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.rival_nets import plain_step, torchvision_net
 
-OURS, TUNED, TORCHVISION = "AlexNet()", "AlexNet(), with reuse_freed_memory()", "torchvision's alexnet"
+TUNED, TORCHVISION = "AlexNet(), with reuse_freed_memory()", "torchvision's alexnet"
 
 
-def step_functions(name: str, batch_size: int, threads: int) -> dict[str, Callable[[], object]]:
+def step_functions(name: str, batch_size: int, threads: int) -> Functions:
     """Builds a contender in its own process; returns what can be measured there."""
     torch.set_num_threads(threads)
     if name == TORCHVISION:
@@ -37,14 +36,9 @@ def step_functions(name: str, batch_size: int, threads: int) -> dict[str, Callab
 
 
 def main(batch_size: int = 64, threads: int = 2, rounds: int = 9) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        batch_size: Images of 224 pixels in a step.
-        threads: Threads of each process.
-        rounds: Measured rounds.
-    """
-    contenders = {name: partial(step_functions, name, batch_size, threads) for name in (OURS, TUNED, TORCHVISION)}
+    """Measures steps in processes of this many threads and writes the result page."""
+    names = ("AlexNet()", TUNED, TORCHVISION)
+    contenders = {name: partial(step_functions, name, batch_size, threads) for name in names}
     times, peaks = alternate(contenders, rounds, "step", "peak")
     rows = [
         (name, f"{batch_size / time:.1f}", f"{times[TORCHVISION] / time:.2f}", f"{peaks[name][0]:.2f} GiB")

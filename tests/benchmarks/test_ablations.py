@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet_torch.errors import TrainingError
+from alexnet_torch.errors import Diverged, TrainingError
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import ABLATIONS, EpochSchedule, sixth_conv
 from alexnet_torch.training.trainer import Trainer
@@ -52,9 +52,7 @@ def test_the_table_has_means_deviations_and_diverged_nets() -> None:
 
 
 def test_saved_results_are_not_trained_again(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ablations, "demo", narrow_demo)
     data, output = make_images(tmp_path / "images"), tmp_path / "out"
@@ -76,15 +74,13 @@ def test_saved_results_are_not_trained_again(
     assert ablations.main(replace(options, jobs=2)) == 0
     assert saved_results(options) == results
     assert ablations.main(replace(options, epochs=2)) == 2
-    assert f"--output {output}: has results of {data}, 1 epochs" in capsys.readouterr().err
+    assert f"--output {output}: has results of data {data}, epochs 1; name another folder" in capsys.readouterr().err
     assert ablations.main(replace(options, nets=("no-nrm",))) == 2
     assert "--nets: ['no-nrm'] do not exist; choose from full, no-norm" in capsys.readouterr().err
 
 
 def test_a_net_that_continues_another_starts_with_its_convolutions(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     starts: list[dict[str, Tensor]] = []
 
@@ -110,20 +106,17 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
     assert "full-1: no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("why", "status"), [("training diverged", 0), ("cannot write the run", 1)])
+@pytest.mark.parametrize("why", [Diverged("the loss is nan"), TrainingError("cannot write the run")])
 def test_a_diverged_training_is_a_result_and_a_failed_one_is_none(
-    why: str,
-    status: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    why: TrainingError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: Trainer) -> None:
-        raise TrainingError(why)
+        raise why
 
     monkeypatch.setattr(ablations, "demo", narrow_demo)
     monkeypatch.setattr(Trainer, "fit", fail)
     options = Options(str(make_images(tmp_path / "images")), 1, (0,), (FULL,), 1, tmp_path / "out")
-    assert ablations.main(options) == status
-    assert [result.top1_error for result in saved_results(options)] == ([None] if status == 0 else [])
-    assert (why in capsys.readouterr().err) == (status == 1)
+    diverged = isinstance(why, Diverged)
+    assert ablations.main(options) == (0 if diverged else 1)
+    assert [result.top1_error for result in saved_results(options)] == ([None] if diverged else [])
+    assert (str(why) in capsys.readouterr().err) == (not diverged)

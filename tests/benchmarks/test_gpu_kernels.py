@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed.gpu_kernels import cases, compiled
-
 triton = pytest.importorskip("triton", reason="Triton is not installed here")
 
 
 def test_no_kernel_spills_registers() -> None:
+    from benchmarks.speed.gpu_kernels import cases, compiled
+
     if not (Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump").exists():
         pytest.skip("this Triton has no tools for NVIDIA's GPUs")
     rows = [row for name in cases() for row in compiled(name)]

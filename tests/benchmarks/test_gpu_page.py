@@ -11,7 +11,7 @@ from benchmarks.gpu import page, tables
 from benchmarks.gpu.commands import MeasurementFailed, measured, run_python
 from benchmarks.gpu.correctness import read_report
 from benchmarks.gpu.links import Traffic, parse_nvlink, parse_pcie
-from benchmarks.gpu.plan import PAPER_IMAGES_PER_SECOND, Plan, tiny_plan
+from benchmarks.gpu.plan import PAPER_IMAGES_PER_SECOND, TINY, Plan
 from tests.support.paths import PROJECT
 
 
@@ -31,7 +31,7 @@ def test_the_whole_page_on_a_cpu(tmp_path: Path) -> None:
 
 def test_a_step_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_NETS", {"ours, two devices": ("ours", 2)})
-    text, failures = tables.steps_section(replace(tiny_plan(), batch=1, precisions=("fp32",)))
+    text, failures = tables.steps_section(replace(TINY, batch=1, precisions=("fp32",)))
     assert failures == []
     assert "| ours, two devices, fp32, eager | " in text
 
@@ -46,7 +46,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path, monkeypatch: py
         return str(tables.attempt("a row", failures, 3, work)), failures
 
     monkeypatch.setattr(page, "SECTIONS", {"steps": ("First", broken), "runs": ("Second", row)})
-    status = page.main(page.Options(name="x", device="cpu", output=tmp_path))
+    status = page.main(name="x", device="cpu", output=tmp_path)
     text = (tmp_path / "gpu-x.md").read_text()
     assert status == 1
     assert "## First\n\n**Failed**: cpu is on fire" in text
@@ -69,7 +69,7 @@ def test_results_of_two_ranks_may_share_a_line() -> None:
 
 
 def test_without_a_gpu_one_line_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert page.main(page.Options(output=tmp_path)) == 2
+    assert page.main(output=tmp_path) == 2
     assert capsys.readouterr().err == "make gpu: this machine shows no GPU; --device cpu tries the page on a CPU\n"
 
 

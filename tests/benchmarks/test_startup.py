@@ -28,16 +28,7 @@ def start(command: str, *options: str | Path) -> tuple[dict[str, float], list[st
 
 
 def test_train_starts_without_what_it_does_not_use(tmp_path: Path, images: Path) -> None:
-    given: list[str | Path] = [
-        "--data",
-        images,
-        "--cache",
-        images.parent / "cache",
-        "--recipe",
-        "demo",
-        "--batch-size",
-        "4",
-    ]
+    given = ("--data", images, "--cache", images.parent / "cache", "--recipe", "demo", "--batch-size", "4")
     phases, heavy, total = start("train", *given, "--output", tmp_path / "run")
     assert heavy == [], f"train.py imports {heavy}; HEAVY knows {HEAVY}"
     work = ["decode, or find decoded images", "network", "first step", "the rest"]
