@@ -146,35 +146,29 @@ def train_missing(options: Options) -> None:
     command += ["--epochs", str(options.epochs), "--output", str(options.output)]
 
     def run(job: tuple[str, int]) -> None:
-        net, seed = job
-        if options.jobs == 1:
-            append_record(options.output / RESULTS, asdict(train(options, net, seed)))
-            return
-        line = [*command, "--nets", net, "--seeds", str(seed)]
+        line = [*command, "--nets", job[0], "--seeds", str(job[1])]
         subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
-        print(f"{net}, seed {seed}: done", flush=True)
+        print(f"{job[0]}, seed {job[1]}: done", flush=True)
 
     for continued in (False, True):  # the second group needs the models of the first
         group = [job for job in missing if (job[0] in CONTINUED) == continued]
-        if options.jobs == 1:  # in this thread, which gets the signals
-            for job in group:
-                run(job)
-        else:
+        if options.jobs > 1:
             with ThreadPoolExecutor(options.jobs) as pool:
                 list(pool.map(run, group))
+        for job in group if options.jobs == 1 else ():  # in this thread, which gets the signals
+            append_record(options.output / RESULTS, asdict(train(options, *job)))
 
 
-def _mean_and_deviation(values: list[float]) -> str:
-    """Returns the mean and standard deviation of fractions, in percent."""
-    mean = f"{100 * statistics.fmean(values):.1f}" if values else ""
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def mean_and_error(values: list[float], sign: str = "", of_mean: bool = False) -> str:
+    """Returns the mean of fractions in percent, and their standard deviation or the mean's."""
+    mean = f"{100 * statistics.fmean(values):{sign}.1f}" if values else ""
+    scale = 100 / math.sqrt(len(values)) if of_mean and values else 100
+    return f"{mean} ± {scale * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def difference(errors: dict[int, float], full: dict[int, float]) -> str:
     """Returns the mean difference of errors by seed, over the seeds that both have, in points, with its error."""
-    both = [100 * (errors[seed] - full[seed]) for seed in sorted(set(errors) & set(full))]
-    mean = f"{statistics.fmean(both):+.1f}" if both else ""
-    return f"{mean} ± {statistics.stdev(both) / math.sqrt(len(both)):.1f}" if len(both) > 1 else mean
+    return mean_and_error([errors[seed] - full[seed] for seed in sorted(set(errors) & set(full))], "+", of_mean=True)
 
 
 def table(results: list[Result]) -> str:
@@ -184,8 +178,8 @@ def table(results: list[Result]) -> str:
     rows = []
     for net, trained in by_net.items():
         if trained:
-            top1 = _mean_and_deviation(list(errors[net].values())) or "diverged"
-            training = _mean_and_deviation([r.training_error for r in trained if r.training_error is not None])
+            top1 = mean_and_error(list(errors[net].values())) or "diverged"
+            training = mean_and_error([r.training_error for r in trained if r.training_error is not None])
             seeds = f"{len(errors[net])} of {len(trained)}" if len(errors[net]) < len(trained) else str(len(trained))
             worse = difference(errors[net], errors[FULL]) if net != FULL else ""
             rows.append((net, seeds, top1, training, worse, PAPER[net]))

@@ -87,14 +87,12 @@ def main(
     parts: Literal["all", "correctness", "steps", "runs"] = "all",
     output: Path = RESULTS,
 ) -> int:
-    """Measures and writes the page; returns the exit status: 1 if anything failed.
+    """Measures and writes the page in the output folder; returns the exit status: 1 if anything failed.
 
     Args:
         name: The page's name; by default from the number and model of the GPUs.
         device: cpu: measure nothing useful, in minutes, to try the page.
         gpus: How many GPUs to use; all that are visible by default.
-        parts: Which parts to run.
-        output: The folder of the page.
     """
     found = torch.cuda.device_count()
     if device == "cuda" and not found:

@@ -53,59 +53,45 @@ class Phases:
 
         setattr(module, function, counted)
 
-    def print(self) -> None:
+    def finish(self) -> None:
         """Prints the phases, and which of HEAVY were imported, as one line of JSON at the end of stdout."""
-        sys.stdout.flush()
+        self.end("the rest")
         heavy = [name for name in HEAVY if name in sys.modules]
         print(json.dumps({"phases": self.seconds, "heavy": heavy}), flush=True)
-
-
-def _run_train(phases: Phases, options: list[str]) -> None:
-    train, launch = import_module("train"), import_module("alexnet_torch.training.launch")
-    trainer = import_module("alexnet_torch.training.trainer").Trainer
-    phases.count("decode, or find decoded images", launch, "_prepare")
-    phases.count("network", launch, "AlexNet")
-    phases.count("first step", trainer, "train_batch")
-    first_step = trainer.train_batch
-
-    def end_after_it(*given: Any) -> None:
-        first_step(*given)
-        phases.end("the rest")
-        phases.print()
-        os._exit(0)
-
-    trainer.train_batch = end_after_it
-    sys.argv = ["train.py", *options]
-    sys.exit(train.main())  # an error: no step was made
-
-
-def _run_command(phases: Phases, command: str, options: list[str]) -> None:
-    cli, model_file = import_module("alexnet_torch.cli"), import_module("alexnet_torch.weights.model_file")
-    phases.count("load the model", model_file, "load_model")
-    if command == "predict":
-        phases.count("decode", import_module("alexnet_torch.data.loader"), "decode_bytes")
-    phases.count("compute", model_file.AlexNet, "forward")
-    if status := cli.main([command, *options]):
-        sys.exit(status)
-    phases.end("the rest")
-    phases.print()
 
 
 def main(command: str, options: list[str]) -> None:
     """Runs a command with its options and prints its phases."""
     phases = Phases(float(os.environ["STARTED"]))
     phases.end("Python")
-    import_module("train" if command == "train" else "alexnet_torch.cli")
+    program = import_module("train" if command == "train" else "alexnet_torch.cli")
     phases.end("import the options' parser")
     import_module("torch")
     phases.end("import torch")
-    for name in MODULES[command]:
-        import_module(f"alexnet_torch.{name}")
+    first, *_ = [import_module(f"alexnet_torch.{name}") for name in MODULES[command]]
     phases.end("import the rest")
     if command == "train":
-        _run_train(phases, options)
-    else:
-        _run_command(phases, command, options)
+        trainer = import_module("alexnet_torch.training.trainer").Trainer
+        phases.count("decode, or find decoded images", first, "_prepare")
+        phases.count("network", first, "AlexNet")
+        phases.count("first step", trainer, "train_batch")
+        first_step = trainer.train_batch
+
+        def end_after_it(*given: Any) -> None:
+            first_step(*given)
+            phases.finish()
+            os._exit(0)
+
+        trainer.train_batch = end_after_it
+        sys.argv = ["train.py", *options]
+        sys.exit(program.main())  # an error: no step was made
+    phases.count("load the model", first, "load_model")
+    if command == "predict":
+        phases.count("decode", import_module("alexnet_torch.data.loader"), "decode_bytes")
+    phases.count("compute", first.AlexNet, "forward")
+    if status := program.main([command, *options]):
+        sys.exit(status)
+    phases.finish()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tyro
 
 from alexnet_torch import PAPER
 from alexnet_torch.distributed.exchanges import PeerGroup
-from benchmarks.harness.measure import GFLOP_PER_IMAGE, median_times, time_call
+from benchmarks.harness.measure import GFLOP_PER_IMAGE, Functions, median_times, time_call
 from benchmarks.harness.ranks import ONE_PROCESS, PLACEMENTS, RankGroup, set_rank, start_ranks
 from benchmarks.harness.report import markdown_table, save_result
 from benchmarks.harness.traffic import bytes_sent, parameter_counts
@@ -52,7 +52,7 @@ def step_time(split: str, ranks: int, batch: int, machine: Machine) -> float:
     return compute + sent.get("activations", 0.0) / machine.exchange_rate + sums
 
 
-def link_functions(rank: int, world_size: int, port: int) -> dict[str, Callable[[], object]]:
+def link_functions(rank: int, world_size: int, port: int) -> Functions:
     """Connects one of two processes; returns functions that measure the rates of what placements send."""
     torch.set_num_threads(1)
     set_rank(rank, world_size, port)
@@ -61,14 +61,11 @@ def link_functions(rank: int, world_size: int, port: int) -> dict[str, Callable[
     peers = PeerGroup(dist.group.WORLD, timedelta(minutes=1))
     maps, gradients = torch.zeros(2_768_896), torch.zeros(6_250_000)  # as before conv3; a bucket
 
-    def swap() -> object:
-        return peers.all_to_all([maps] * 2, [maps.shape] * 2, "a test")
-
     def rate(work: Callable[[], object], size: float) -> float:
         return size / min(time_call(work) for _ in range(7))
 
     return {
-        "exchanges": partial(rate, swap, 4 * len(maps)),
+        "exchanges": partial(rate, lambda: peers.all_to_all([maps] * 2, [maps.shape] * 2, "a test"), 4 * len(maps)),
         "sums": partial(rate, lambda: dist.all_reduce(gradients), 4 * len(gradients)),
     }
 

@@ -1,6 +1,5 @@
 """Listing ILSVRC-2012's tars: seconds and memory, the first time and at later starts, which read the kept index.
 
-    python -m benchmarks.speed.archive_listing
     python -m benchmarks.speed.archive_listing --samples 100000 1281167
 
 The tars have the official names and numbers of members, of 100 bytes each, and are in the page cache. Each listing has

@@ -1,7 +1,6 @@
 """The first pass over a data set, from archives against image files: listing, reading, decoding, writing the map.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass --data ../shared/data/hymenoptera
-    OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass
 
 One process decodes; the forms take turns, and the table has medians. Both clocks are read: the wall's, and that of the
 processor, which other programs disturb less; files and archives are in the page cache. Without --data, photographs are
@@ -45,13 +44,7 @@ def repeated_images(files: Sequence[Path], number: int) -> list[Sample]:
 
 
 def main(data: str | None = None, images: int = 2000, rounds: int = 3) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        data: A folder of photographs, in ImageFolder's layout; made by default.
-        images: Training images: the photographs again and again.
-        rounds: Measured rounds.
-    """
+    """Measures a number of training images, a folder's photographs again and again; writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

@@ -1,14 +1,11 @@
 """The input path beside the usual one, on one core: the first pass over files, and the epochs after it.
 
     python -m benchmarks.speed.input --data ../shared/data/hymenoptera
-    python -m benchmarks.speed.input
 
-Then crops read from the memory map, on two cores, warm and cold.
 The usual path is ImageFolder with Resize(256), RandomCrop(224), RandomHorizontalFlip, float and Normalize. Without
 --data, photographs are made: noise at all scales, 500x375 JPEGs of quality 90.
 """
 
-import gc
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,14 +20,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.augment import random_crops, subtract_mean
-from alexnet_torch.data.cache import PreparedImages, Samples
+from alexnet_torch.data.augment import subtract_mean
+from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
-from alexnet_torch.data.image_map import ImageMap, checksum
-from alexnet_torch.data.loader import Loader, crops_from_map
-from alexnet_torch.data.sources.source import SourceSplit
+from alexnet_torch.data.loader import Loader
 from alexnet_torch.native import reuse_freed_memory
-from benchmarks.harness.measure import both_clocks, median_times, time_call
+from benchmarks.harness.measure import median_times, time_call
 from benchmarks.harness.photographs import photographs, repeated, usual_images
 from benchmarks.harness.report import markdown_table, save_result
 
@@ -87,11 +82,10 @@ def scaled_decoding(file: Path, path: Path) -> str:
 
 
 def measure(data: Path, rounds: int, folder: Path) -> str:
-    """Returns the tables of one core, with a temporary folder for the caches."""
+    """Returns all tables, with a temporary folder for the caches."""
     root = repeated(data, folder / "repeated", DECODED_IMAGES)
     prepared, usual = prepare(data, SIDE, str(folder / "cache")), usual_images(root)
     files, caches = sorted(root.glob("train/*/*")), (str(folder / f"pass{i}") for i in count())
-    decoded = DECODED_IMAGES + len(prepared.val.labels)
 
     def pil(resample: Image.Resampling) -> float:
         return time_call(lambda: [full_decode(path, resample) for path in files]) / DECODED_IMAGES
@@ -105,7 +99,7 @@ def measure(data: Path, rounds: int, folder: Path) -> str:
         "PIL, full decode, bilinear": partial(pil, Image.Resampling.BILINEAR),
         PIL_BICUBIC: partial(pil, Image.Resampling.BICUBIC),
         "our pass: bicubic, map and sums written": lambda: (
-            time_call(lambda: prepare(root, SIDE, next(caches), workers=1)) / decoded
+            time_call(lambda: prepare(root, SIDE, next(caches), workers=1)) / (DECODED_IMAGES + len(prepared.val.rows))
         ),
     }
     times = median_times({**epochs, **passes}, rounds)
@@ -125,68 +119,14 @@ def measure(data: Path, rounds: int, folder: Path) -> str:
     return "\n\n".join(text)
 
 
-def reading_time(open_map: Callable[[], ImageMap], threads: int) -> np.ndarray:
-    """Returns the seconds for a crop of an epoch, read from a map as the loader does, by both clocks (2,)."""
-    images = open_map()
-    n = len(images)
-    order, crops = np.random.default_rng(0).permutation(n), random_crops(n, SIDE, SIZE, 0, 0, True)
-    split = SourceSplit("train", [], np.zeros(0, np.int64), None)  # type: ignore[arg-type]
-    samples, batches = Samples(images, np.arange(n), split), [order[i : i + BATCH] for i in range(0, n, BATCH)]
-    start = both_clocks()
-    for _ in crops_from_map(samples, crops, SIZE, batches, threads, False):
-        pass
-    return (both_clocks() - start) / n
-
-
-def map_table(n: int, rounds: int, path: Path) -> str:
-    """Returns crops/s on two cores from a new map of n images: from the page cache, and without it."""
-    random, checksums = np.random.default_rng(0), np.zeros(n, np.uint64)
-    with path.open("wb") as file:
-        for row in range(n):
-            image = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-            checksums[row] = checksum(image)
-            file.write(image.data)
-        file.flush()
-        os.fsync(file.fileno())
-
-    def cold() -> ImageMap:
-        gc.collect()  # the page cache keeps what an ImageMap has open
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return checked_anew()
-
-    checked_anew = partial(ImageMap, path, SIDE, checksums)
-    opened = [checked_anew()]
-    warm = {"page cache": partial(opened.__getitem__, 0), "page cache, first epoch: checked": checked_anew}
-    contenders = {(origin, k): partial(reading_time, warm[origin], k) for origin in warm for k in (1, 2)}
-    times = median_times(contenders, rounds)
-    opened.clear()
-    times |= median_times({("disk", k): partial(reading_time, cold, k) for k in (1, 2)}, max(1, rounds // 2))
-    rows = [(origin, number, *(f"{1 / each:,.0f}" for each in both)) for (origin, number), both in times.items()]
-    about = (
-        f"Batches of {BATCH} crops of 224 pixels, half of them mirrored, from a map of {path.stat().st_size / 1e9:.1f} "
-        "GB, on two cores. From the disk: posix_fadvise emptied the page cache of the file before each epoch, which "
-        "is the first of a map. In its first epoch a process checks each image that it reads against its checksum."
-    )
-    return f"{about}\n\n{markdown_table(('from', 'threads', 'crops/s', 'crops/s of CPU time'), rows)}"
-
-
-def main(data: str | None = None, rounds: int = 7, map_images: int = 4096) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        data: A folder of photographs, in ImageFolder's layout; made by default.
-        rounds: Measured rounds.
-        map_images: Images of 197 kB each in the map that crops are read from: more than the processor's caches hold.
-    """
+def main(data: str | None = None, rounds: int = 7) -> None:
+    """Measures a folder of photographs, in ImageFolder's layout, made by default; writes the result page."""
     reuse_freed_memory()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:  # on a disk: /tmp may be in memory
-        folder = Path(name)
-        crops = map_table(map_images, rounds, folder / "crops.u8")
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the threads that make batches, too
-        text = measure(photographs(data, folder), rounds, folder)
-    save_result(1, f"{text}\n\n{crops}")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the threads that make batches, too
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # on a disk: /tmp may be in memory
+        text = measure(photographs(data, Path(folder)), rounds, Path(folder))
+    save_result(1, text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
@@ -62,13 +61,6 @@ PART_OF = {
 COPIES = "to another device"
 
 
-class Within(threading.local):
-    """The parts that a thread computes, outermost first; "" is a kernel. The backward pass has a thread a device."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-
-
 class LaunchCounter:
     """Counts operations of the pretend device by part of the step, while `counting`.
 
@@ -76,7 +68,7 @@ class LaunchCounter:
     """
 
     def __init__(self) -> None:
-        self._within = Within()
+        self._within = threading.local()  # the backward pass has a thread a device
         self.launched: list[tuple[str, str]] = []
 
     @contextmanager
@@ -101,16 +93,18 @@ class LaunchCounter:
         def called(*args: Any, **kwargs: Any) -> Any:
             if is_kernel:
                 self.launched.append((part, function.__name__))
-            self._within.parts.append("" if is_kernel else part)
+            outer = getattr(self._within, "parts", ())
+            self._within.parts = (*outer, "" if is_kernel else part)
             try:
                 return function(*args, **kwargs)
             finally:
-                self._within.parts.pop()
+                self._within.parts = outer
 
         return called
 
     def _count(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        name, within = func.overloadpacket.__name__, self._within.parts
+        # the parts that this thread computes, outermost first; "" is a kernel
+        name, within = func.overloadpacket.__name__, getattr(self._within, "parts", ())
         if "" in within or func.is_view or name in FREE:
             return
         part = PART_OF.get(name, "loss, errors and the rest")
@@ -160,11 +154,6 @@ def our_counts(placement: Placement, ranks: Ranks | None = None, compiled: bool 
     return counter
 
 
-def one_device(device: torch.device, compiled: bool = False) -> LaunchCounter:
-    """Counts our step with both towers on one device."""
-    return our_counts(all_towers([device] * 2, SINGLE_PROCESS, ""), compiled=compiled)
-
-
 def two_devices(device: torch.device) -> LaunchCounter:
     """Counts our step with a tower on each of two devices.
 
@@ -206,8 +195,8 @@ def torchvisions(device: torch.device) -> LaunchCounter:
 
 
 CONTENDERS: dict[str, Callable[[torch.device], LaunchCounter]] = {
-    "ours, one device": one_device,
-    "ours, one device, --compile": partial(one_device, compiled=True),
+    "ours, one device": lambda device: our_counts(all_towers([device] * 2, SINGLE_PROCESS, "")),
+    "ours, one device, --compile": lambda device: our_counts(all_towers([device] * 2, SINGLE_PROCESS, ""), None, True),
     "ours, two devices": two_devices,
     "ours, one of two tower ranks": tower_rank,
     "torchvision's alexnet, one device": torchvisions,

@@ -1,6 +1,5 @@
 """The start on a prepared folder that is there: seconds and memory by the number of images.
 
-    python -m benchmarks.speed.listing
     python -m benchmarks.speed.listing --samples 100000 1281167
 
 The images are hard links to a few files, in ILSVRC-2012's folders and under its names; the prepared folder has squares

@@ -29,9 +29,9 @@ TRAIN = ("--recipe", "paper", "--batch-size", "16", "--max-steps", "1", "--log-e
 def run_phases(cache: Path, command: str, *options: str | Path) -> dict[str, float]:
     """Runs a command in a process of its own; returns the seconds of its phases, in order, and of the process's end."""
     started = time.time()
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "STARTED": str(started)}
+    given = {"STARTED": str(started), "XDG_CACHE_HOME": str(cache), "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
     line = [sys.executable, "-m", "benchmarks.harness.startup_child", command, *map(str, options)]
-    done = subprocess.run(line, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(line, cwd=PROJECT, env=os.environ | given, capture_output=True, text=True)
     total = time.time() - started
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -41,10 +41,9 @@ def run_phases(cache: Path, command: str, *options: str | Path) -> dict[str, flo
 
 def table_of(runs: dict[str, list[dict[str, float]]]) -> str:
     """Returns a table: a row for each phase, a column for each command, medians in seconds."""
-    phases = list(dict.fromkeys(phase for results in runs.values() for result in results for phase in result))
-    phases.sort(key=lambda phase: (phase in (END, ALL), phase == ALL))
+    phases = dict.fromkeys(phase for results in runs.values() for result in results for phase in result)
     rows = []
-    for phase in phases:
+    for phase in sorted(phases, key=lambda phase: (phase in (END, ALL), phase == ALL)):
         cells = [[result[phase] for result in results if phase in result] for results in runs.values()]
         rows.append((phase, *(f"{statistics.median(values):.2f}" if values else "" for values in cells)))
     return markdown_table(("seconds", *runs), rows)
@@ -54,9 +53,8 @@ def measure_phases(rounds: int) -> str:
     """Returns the table of the phases of all commands."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, cache = Path(temporary), Path(temporary) / "cache"
-        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
-        train = [sys.executable, str(TRAIN_SCRIPT), *TRAIN, "--output", str(folder / "run")]
-        subprocess.run(train, env=environment, check=True, capture_output=True)  # decodes and compiles
+        train = [sys.executable, str(TRAIN_SCRIPT), *TRAIN, "--output", f"{folder}/run"]  # decodes and compiles
+        subprocess.run(train, env=os.environ | {"XDG_CACHE_HOME": str(cache)}, check=True, capture_output=True)
         image = next((cache / "alexnet_torch/digits").glob("val/*/*.png"))
         commands: dict[str, Sequence[str | Path]] = {
             "predict, 1 image": ("predict", folder / "run", image),
@@ -73,43 +71,20 @@ def measure_phases(rounds: int) -> str:
     return table_of(runs)
 
 
-def time_to_first_report(cache: Path, *options: str) -> float:
-    """Returns the seconds from starting train.py to its first report, which follows the first step."""
-    with tempfile.TemporaryDirectory() as output:
-        line = [sys.executable, str(TRAIN_SCRIPT), *TRAIN, *options, "--output", str(Path(output) / "run")]
-        environment = os.environ | {"XDG_CACHE_HOME": str(cache), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
-        start = time.monotonic()
-        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        metrics = Path(output) / "run/metrics.jsonl"
-        while not (metrics.exists() and metrics.stat().st_size):
-            if process.poll() is not None:
-                assert process.stderr is not None
-                raise SystemExit(process.stderr.read().decode())
-            time.sleep(0.02)
-        elapsed = time.monotonic() - start
-        process.kill()
-        process.wait()
-    return elapsed
-
-
 def measure_first(rounds: int) -> str:
     """Returns the table of the first start, and of later ones, with and without --compile."""
     rows: list[tuple[object, ...]] = []
     for options in ((), ("--compile",)):
-        with tempfile.TemporaryDirectory() as cache:
-            first = time_to_first_report(Path(cache), *options)
-            later = [time_to_first_report(Path(cache), *options) for _ in range(rounds)]
+        with tempfile.TemporaryDirectory() as folder:
+            lines = ((*TRAIN, *options, "--output", f"{folder}/run-{index}") for index in range(rounds + 1))
+            runs = [run_phases(Path(folder), "train", *line) for line in lines]
+        first, *later = (phases[ALL] - phases[END] for phases in runs)
         rows.append((" ".join(("train.py", *options)), f"{first:.1f}", f"{statistics.median(later):.1f}"))
-    return markdown_table(("seconds to the first report", "first time", "later"), rows)
+    return markdown_table(("seconds to the end of the first step", "first time", "later"), rows)
 
 
 def main(rounds: int = 5, first: bool = False) -> None:
-    """Measures and writes the result page.
-
-    Args:
-        rounds: Measured runs of each command.
-        first: Measure the first start of train.py instead, and --compile.
-    """
+    """Measures some runs of each command, or the first start of train.py; writes the result page."""
     table = measure_first(rounds) if first else measure_phases(rounds)
     save_result(os.cpu_count() or 1, table, "-first" if first else "")
 

@@ -11,42 +11,31 @@ from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import ABLATIONS, EpochSchedule, sixth_conv
 from alexnet_torch.training.trainer import Trainer
 from benchmarks.experiments import ablations
-from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, difference, recipe, saved_results, table
+from benchmarks.experiments.ablations import FULL, PAPER, Options, Result, recipe, saved_results, table
 from tests.support.folders import make_images
 from tests.support.nets import narrow_demo
 
 
-def result(net: str, seed: int, error: float | None, training: float | None = 0.1) -> Result:
-    return Result("photos", 8, net, seed, error, training, 1.0)
-
-
-def test_every_ablation_is_compared() -> None:
+def test_every_ablation_is_compared_with_a_schedule_in_proportion() -> None:
     assert set(ABLATIONS) < set(PAPER)
     nets = {net: recipe(net, 8).architecture for net in PAPER}
     assert nets["full"] == nets["full-init"] == nets["no-colour"] == demo().architecture
     assert nets["sixth-conv-init"] == nets["sixth-conv"] == sixth_conv(demo().architecture)
     assert [net for net in PAPER if recipe(net, 8).colour is None] == ["no-colour"]
-
-
-def test_the_schedule_is_shortened_in_proportion() -> None:
     assert recipe("full", 24).schedule == demo().schedule
     assert recipe("full", 8).schedule == EpochSchedule(((4, 0.3), (5, 0.1), (6, 0.03), (7, 0.01)))
 
 
-def test_differences_pair_equal_seeds() -> None:
-    full = {0: 0.18, 1: 0.20, 2: 0.22}
-    # 2, 4 and 0 points: their standard deviation is 2, its mean's error 2 / sqrt(3)
-    assert difference({0: 0.20, 1: 0.24, 2: 0.22}, full) == "+2.0 ± 1.2"
-    assert difference({1: 0.15, 5: 0.90}, full) == "-5.0"
-    assert difference({5: 0.90}, full) == ""
-
-
-def test_the_table_has_means_deviations_and_diverged_nets() -> None:
-    results = [result("full", 0, 0.18), result("full", 1, 0.22), result("tanh", 0, 0.3), result("tanh", 1, None, None)]
-    lines = table([*results, result("no-norm", 0, None, None)]).splitlines()[2:]
-    assert lines == [
-        "| full | 2 | 20.0 ± 2.8 | 10.0 ± 0.0 |  | 40.7% |",
+def test_the_table_has_means_deviations_paired_differences_and_diverged_nets() -> None:
+    errors = {"full": [0.18, 0.20, 0.22], "no-norm": [None], "one-tower": [0.20, 0.24, 0.22], "tanh": [0.3, None]}
+    given = [
+        Result("photos", 8, net, seed, e, e and 0.1, 1.0) for net, es in errors.items() for seed, e in enumerate(es)
+    ]
+    assert table(given).splitlines()[2:] == [
+        "| full | 3 | 20.0 ± 2.0 | 10.0 ± 0.0 |  | 40.7% |",
         "| no-norm | 0 of 1 | diverged |  |  | +1.4 |",
+        # 2, 4 and 0 points: their standard deviation is 2, its mean's error 2 / sqrt(3)
+        "| one-tower | 3 | 22.0 ± 2.0 | 10.0 ± 0.0 | +2.0 ± 1.2 | +1.7 (ILSVRC-2010) |",
         "| tanh | 1 of 2 | 30.0 | 10.0 | +12.0 | 6 times slower (CIFAR-10) |",
     ]
 
@@ -83,7 +72,6 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     starts: list[dict[str, Tensor]] = []
-
     fit = Trainer.fit
 
     def watched_fit(trainer: Trainer) -> None:

@@ -15,10 +15,3 @@ def test_benchmarks_import_only_the_harness() -> None:
             allowed = ("benchmarks.harness.", *(["benchmarks.gpu."] if path.parent.name == "gpu" else []))
             wrong = [n for n in names if n.startswith("benchmarks") and not n.startswith(allowed)]
             assert not wrong, f"{path.relative_to(PROJECT)} imports {wrong}"
-
-
-def test_each_folder_of_benchmarks_says_what_is_in_it() -> None:
-    for folder in {path.parent for path in BENCHMARKS.rglob("*.py")}:
-        lines = (folder / "__init__.py").read_text().splitlines()
-        assert len(lines) == 1
-        assert lines[0].startswith('"""')

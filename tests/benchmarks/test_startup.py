@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.startup_child import HEAVY
-from benchmarks.speed.startup import ALL, END, table_of
 from tests.support.paths import PROJECT
 
 IMPORTS = ["Python", "import the options' parser", "import torch", "import the rest"]
@@ -46,13 +45,3 @@ def test_commands_start_without_what_they_do_not_use(command: str, run_folder: P
     assert set(phases) - {"decode"} == {*IMPORTS, "load the model", "compute", "the rest"}
     assert ("decode" in phases) == (command == "predict")
     assert 0.5 * total < sum(phases.values()) <= total
-
-
-def test_the_table_has_medians() -> None:
-    runs = {"a": [{"load": 1.0, END: 0.1, ALL: 2.0}, {"load": 3.0, END: 0.3, ALL: 5.0}], "b": [{"step": 4.0, ALL: 4.0}]}
-    assert table_of(runs).splitlines()[2:] == [
-        "| load | 2.00 |  |",
-        "| step |  | 4.00 |",
-        "| end the process | 0.20 |  |",
-        "| all | 3.50 | 4.00 |",
-    ]
