@@ -21,14 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict[str, Any]:
-    """Returns the options given on a command line (by default sys.argv), by the names of the settings.
-
-    The program's name is for the help and for messages.
-
-    Raises:
-        UserError: an option is unknown, or its value is of the wrong type.
-        SystemExit: of status 0, after --help.
-    """
+    """Returns the options given on a command line (by default sys.argv), by the names of the settings."""
     parser = Parser(program, description="Train AlexNet, in two towers, on a folder of images.", allow_abbrev=False)
     for title, group in GROUPS.items():
         section, types = parser.add_argument_group(f"{title} options", group.__doc__), get_type_hints(group)
@@ -40,15 +33,13 @@ def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict
                 section.add_argument(flag(name), action="store_true", help=text)
                 continue
             kind, *_ = get_args(types[name]) or (types[name],)
-            default = (
-                "the recipe's" if callable(option.default) else "none" if option.default is None else option.default
-            )
+            shown = "the recipe's" if callable(option.default) else str(option.default).replace("None", "none")
             section.add_argument(
                 flag(name),
                 type=kind,
                 choices=option.choices or None,
                 metavar=option.metavar or "|".join(option.choices),
-                help=f"{text} (default: {option.default_text or default})",
+                help=f"{text} (default: {option.default_text or shown})",
             )
     given = vars(parser.parse_args(arguments))
     for_console = ("quiet", "verbose")

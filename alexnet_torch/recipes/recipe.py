@@ -1,17 +1,17 @@
 """How to train an architecture: learning-rate schedules (torch's lr_scheduler), recipes, and the paper's ablations.
 
-An ablation changes one thing of a recipe, in most cases of its architecture. Details that the paper does not give are
-those of the 2012 source's nets: 146 (a sixth convolution), 147 (pooling), 148 (no normalisation) and 150 (towers that
-never meet). benchmarks/experiments/ablations.py compares all of them.
+Details of the ablations that the paper does not give are those of the 2012 source's nets 146, 147, 148 and 150;
+benchmarks/experiments/ablations.py compares them.
 """
+# ruff: noqa: ARG002 - a schedule need not depend on all that it is given
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from alexnet_torch.data.pca_noise import Convention, PCANoise
 from alexnet_torch.errors import UserError
-from alexnet_torch.model.architecture import Architecture, Conv, Init, Operation
+from alexnet_torch.model.architecture import Architecture, Conv, Init
 
 OptimizerName = Literal["paper", "adam"]
 COLOUR_NAMES = ("none", *get_args(Convention))
@@ -28,12 +28,10 @@ class Schedule:
             epoch: epochs done, with a fraction: warm-up and cosine change the rate in each step.
             val_errors: top-1 errors of the validations so far, oldest first.
         """
-        del epoch, val_errors
         return base
 
     def stage_lrs(self, base: float, epoch: float) -> dict[str, float]:
         """Returns the learning rates of the weights of stages that differ from the others."""
-        del base, epoch
         return {}
 
 
@@ -47,7 +45,6 @@ class PlateauSchedule(Schedule):
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
         """See `Schedule.lr`."""
-        del epoch
         best, without_best, dropped = float("inf"), 0, 0
         for error in val_errors:
             without_best = 0 if error < best else without_best + 1
@@ -66,8 +63,7 @@ class EpochSchedule(Schedule):
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
         """See `Schedule.lr`."""
-        del val_errors
-        return base * ([1.0] + [factor for first_epoch, factor in self.factors if epoch >= first_epoch])[-1]
+        return base * [1.0, *(factor for first_epoch, factor in self.factors if epoch >= first_epoch)][-1]
 
     def stage_lrs(self, base: float, epoch: float) -> dict[str, float]:
         """See `Schedule.stage_lrs`."""
@@ -120,93 +116,69 @@ class Recipe:
 
 def without_norm(net: Architecture) -> Architecture:
     """Removes response normalisation, both across channels and in space (net 148)."""
-    return _with_operations(net, {"norm": None, "spatial_norm": None})
+    return _with_convs(net, lambda conv: {"after": tuple(o for o in conv.after if o not in ("norm", "spatial_norm"))})
 
 
 def plain_pooling(net: Architecture) -> Architecture:
     """Makes pooling windows not overlap: 2x2 with stride 2 instead of 3x3 with stride 2 (net 147).
 
-    The 2012 source rounds pooled sides up, so that 55 becomes 28, not 27. So net 147 pads conv2 and conv5 by
-    one pixel less, and the inputs of conv3, conv4 and fc6 are as large as in the full net:
-
-        224 pixels: 55, pooled 28, conv2 26, pooled 13, conv3 and conv4 13, conv5 11, pooled 6
-         64 pixels: 15, pooled  8, conv2  6, pooled  3, conv3 and conv4  3, conv5  1, pooled 1
-
-    At 64 pixels the last pooling does nothing: conv5 without padding already reduces 3 to 1.
+    Pooled sides are rounded up: 55 becomes 28, not 27. With conv2 and conv5 padded by one pixel less, the inputs of
+    conv3, conv4 and fc6 are as large as in the full net.
     """
-    convs = []
-    for conv in net.convs:
-        left, right, top, bottom = conv.padding
-        less = (left - 1, right - 1, top - 1, bottom - 1)
-        convs.append(replace(conv, padding=less) if conv.name in ("conv2", "conv5") else conv)
-    return replace(net, convs=tuple(convs), pool_size=2, pool_stride=2, pool_ceil=True)
+    less = {
+        conv.name: tuple(side - 1 for side in conv.padding) for conv in net.convs if conv.name in ("conv2", "conv5")
+    }
+    net = _with_convs(net, lambda conv: {"padding": less.get(conv.name, conv.padding)})
+    return replace(net, pool_size=2, pool_stride=2, pool_ceil=True)
 
 
 def one_tower(net: Architecture) -> Architecture:
-    """Makes one tower: half the kernels in every convolution but the last, and linear stages of full width.
+    """Makes one tower, with half the kernels in every convolution but the last, which most parameters read.
 
-    The last convolution stays as wide, because fc6, which reads it, has most of the parameters: the net has
-    59,798,312 parameters, the full net 60,965,224 (paper, section 3.2's footnote).
+    It has 59,798,312 parameters, the full net 60,965,224 (paper, section 3.2's footnote).
     """
     if net.towers == 1:
         return net
-    *convs, last = net.convs
-    halved = (replace(conv, channels=conv.channels // 2) for conv in convs)
-    return replace(net, convs=(*halved, last), towers=1)
+    last = net.convs[-1]
+    net = _with_convs(net, lambda conv: {"channels": conv.channels // (1 if conv is last else 2)})
+    return replace(net, towers=1)
 
 
 def never_meet(net: Architecture) -> Architecture:
     """Makes each tower read only its own outputs up to fc7; fc8 reads both towers (net 150).
 
-    conv3, fc6 and fc7 lose parameters by this. To compensate, net 150 has a wider conv2 (160 kernels in each
-    tower, not 128) and fc6 (4096 units in each tower, not 2048): 60,714,408 parameters, not 60,965,224.
+    To make up for the lost parameters, conv2 is 5/4 as wide and fc6 twice: 60,714,408 parameters, not 60,965,224.
     """
     if net.towers == 1:
         return net
-    convs, linears = [], []
-    for conv in net.convs:
-        channels = conv.channels * 5 // 4 if conv.name == "conv2" else conv.channels
-        convs.append(replace(conv, channels=channels, reads_all_towers=False))
+    wide = {"conv2": 5}
+    net = _with_convs(
+        net, lambda conv: {"channels": conv.channels * wide.get(conv.name, 4) // 4, "reads_all_towers": False}
+    )
     *hidden, last = net.linears
-    for linear in hidden:
-        width = 2 * linear.width if linear.name == "fc6" and linear.width else linear.width
-        linears.append(replace(linear, width=width, reads_all_towers=False))
-    return replace(net, convs=tuple(convs), linears=(*linears, last))
-
-
-def without_dropout(net: Architecture) -> Architecture:
-    """Removes dropout."""
-    return replace(net, dropout=())
+    fc6, *others = (replace(linear, reads_all_towers=False) for linear in hidden)
+    return replace(net, linears=(replace(fc6, width=2 * (fc6.width or 0)), *others, last))
 
 
 def with_tanh(net: Architecture) -> Architecture:
     """Replaces every ReLU by tanh (paper, section 3.1)."""
-    return replace(_with_operations(net, {"relu": "tanh"}), linear_activation="tanh")
-
-
-def without_conv4(net: Architecture) -> Architecture:
-    """Removes conv4: its input and output have the same shape, so no other layer changes."""
-    return replace(net, convs=tuple(conv for conv in net.convs if conv.name != "conv4"))
+    net = _with_convs(net, lambda conv: {"after": tuple("tanh" if o == "relu" else o for o in conv.after)})
+    return replace(net, linear_activation="tanh")
 
 
 def sixth_conv(net: Architecture) -> Architecture:
     """Adds a sixth convolution after the last pooling layer, 3x3, which reads both towers (net 146, the paper's CNN*).
 
-    The paper trained this net on a larger data set first. Net 146 took its convolutions from such runs, which
-    train.py can do with --init and --init-stages.
+    Net 146 took the others from runs with a larger data set: --init with --init-stages.
     """
     last = net.convs[-1]
     sixth = Conv("conv6", last.channels, 3, padding=(1, 1, 1, 1), reads_all_towers=True, init=Init(0.03, 1.0))
     return replace(net, convs=(*net.convs, sixth))
 
 
-def _with_operations(net: Architecture, changes: dict[Operation, Operation | None]) -> Architecture:
-    """Replaces operations that follow convolutions; None removes them."""
-    convs = []
-    for conv in net.convs:
-        after = (changes.get(operation, operation) for operation in conv.after)
-        convs.append(replace(conv, after=tuple(filter(None, after))))
-    return replace(net, convs=tuple(convs))
+def _with_convs(net: Architecture, changes: Callable[[Conv], dict[str, Any]]) -> Architecture:
+    """Changes fields of the convolutions."""
+    return replace(net, convs=tuple(replace(conv, **changes(conv)) for conv in net.convs))
 
 
 ARCHITECTURE_CHANGES: dict[str, Callable[[Architecture], Architecture]] = {
@@ -214,9 +186,9 @@ ARCHITECTURE_CHANGES: dict[str, Callable[[Architecture], Architecture]] = {
     "plain-pooling": plain_pooling,
     "one-tower": one_tower,
     "never-meet": never_meet,
-    "no-dropout": without_dropout,
+    "no-dropout": lambda net: replace(net, dropout=()),
     "tanh": with_tanh,
-    "no-conv4": without_conv4,
+    "no-conv4": lambda net: replace(net, convs=tuple(c for c in net.convs if c.name != "conv4")),
     "sixth-conv": sixth_conv,
 }
 """Functions that change an architecture, by their `--ablation` names."""
@@ -226,11 +198,7 @@ ABLATIONS = (*ARCHITECTURE_CHANGES, "no-colour")
 
 
 def apply_ablation(recipe: Recipe, name: str | None) -> Recipe:
-    """Returns a copy of a recipe with one thing changed, by a name of ABLATIONS; None changes nothing.
-
-    Raises:
-        UserError: there is no such ablation, or it changes nothing: for example, the recipe has no dropout.
-    """
+    """Returns a recipe with one thing changed, by a name of ABLATIONS; refuses one that would change nothing."""
     if name is None:
         return recipe
     if name not in ABLATIONS:

@@ -169,18 +169,17 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
 
     def __post_init__(self) -> None:
         for name, option in options_of(Settings).items():
-            value = getattr(self, name)
-            if option.choices:
-                self._require(name, value in (*option.choices, option.default), f"one of {', '.join(option.choices)}")
-            if option.rule and value is not None:
-                holds, must = option.rule
-                self._require(name, holds(value), must)
-        self._require("colour", self.ablation != "no-colour" or self.colour == "none", "none for --ablation no-colour")
-        self._require("init_stages", self.init_stages is None or self.init is not None, "given with --init")
-
-    def _require(self, name: str, holds: bool, must: str) -> None:
-        if not holds:
-            raise UserError(f"{flag(name)} {getattr(self, name)}: must be {must}")
+            value, must = getattr(self, name), None
+            if option.choices and value not in (*option.choices, option.default):
+                must = f"one of {', '.join(option.choices)}"
+            elif option.rule and value is not None and not option.rule[0](value):
+                must = option.rule[1]
+            elif name == "colour" and self.ablation == "no-colour" and value != "none":
+                must = "none for --ablation no-colour"
+            elif name == "init_stages" and value is not None and self.init is None:
+                must = "given with --init"
+            if must:
+                raise UserError(f"{flag(name)} {value}: must be {must}")
 
     def run_key(self) -> dict[str, Any]:
         """Returns the settings, by option, that must be the same to resume a checkpoint of this run."""
@@ -211,14 +210,7 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(given: Mapping[str, Any]) -> tuple[Settings, Recipe]:
-    """Returns a run's settings, and the recipe with the ablation that they name.
-
-    Args:
-        given: values by name, from `with_earlier`; the recipe and the defaults give the others.
-
-    Raises:
-        UserError: a value is invalid.
-    """
+    """Returns the settings of a run with values by name, from `with_earlier`, and the recipe with its ablation."""
     options = options_of(Settings)
     try:
         name = given.get("recipe", options["recipe"].default)
@@ -246,30 +238,25 @@ def with_homes(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_earlier(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options given, and the settings of the run that --resume continues or --config repeats.
-
-    Raises:
-        UserError: there is no such run, or its config.json is damaged.
-    """
+    """Returns the options given, and the settings of the run that --resume continues or --config repeats."""
     new = {name: value for name, value in given.items() if name != "config"}
     if given.get("resume"):
         if "config" in given:
             raise UserError("--config: repeats a run in a new folder, --resume continues one; give one of the two")
         if "output" not in given:
             raise UserError("--resume: name the run's folder with --output")
-        folder = Path(given["output"])
-        if not (folder / CONFIG).exists():
-            raise UserError(f"--resume: {folder} holds no run (no config.json); start one without --resume")
-        return _read_settings(f"--resume: {folder / CONFIG}", folder / CONFIG) | new
-    if "config" in given:
-        earlier = _read_settings(f"--config {given['config']}", Path(given["config"]))
-        return {name: value for name, value in earlier.items() if name not in ("output", "resume")} | new
-    return new
-
-
-def _read_settings(named: str, config: Path) -> dict[str, Any]:
+        config = Path(given["output"]) / CONFIG
+        named = f"--resume: {config}"
+        if not config.exists():
+            raise UserError(f"--resume: {config.parent} holds no run (no {CONFIG}); start one without --resume")
+    elif "config" in given:
+        config = Path(given["config"])
+        named = f"--config {config}"
+    else:
+        return new
     with reading(named, "name a run's config.json; if this is one, restore it"):
-        return dict(json.loads(config.read_text())["settings"])
+        earlier = dict(json.loads(config.read_text())["settings"])
+    return {name: value for name, value in earlier.items() if name not in ("output", "resume")} | new
 
 
 def _is_path(name: str, value: object) -> bool:
