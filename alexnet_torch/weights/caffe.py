@@ -18,8 +18,7 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.weights.grouped import require_alexnet
 
-# "name number type", with their numbers in Caffe's caffe.proto; a type is a scalar or a message, * means repeated,
-# = is the default; enumerations are integers
+# "name number type" as in Caffe's caffe.proto; *: repeated, =: the default; enumerations are integers
 _MESSAGES = {
     "BlobShape": "dim 1 int64*",
     # num to width: in files older than `shape`
@@ -67,7 +66,16 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
 def _preset(layers: list[tuple[str, str]]) -> Architecture:
     """Returns the preset of Caffe's that has the layers, given by name and by `_step`."""
     for net in (PRESETS["caffenet"], PRESETS["caffe"]):
-        expected = _steps(net)
+        norm = net.norm
+        norm_step = _described("LRN", local_size=norm.window, alpha=norm.alpha, beta=norm.beta, k=norm.k)
+        pool_step = _described("Pooling", kernel_size=net.pool_size, stride=net.pool_stride)
+        expected = []
+        for conv in net.convs:
+            groups = 1 if conv.reads_all_towers or conv is net.convs[0] else net.towers
+            sizes = {"stride": {conv.stride}, "pad": {*conv.padding}, "group": groups, "dilation": {1}}
+            expected.append(_described("Convolution", **sizes))
+            expected += [{"relu": "ReLU", "norm": norm_step, "pool": pool_step}[each] for each in conv.after]
+        expected += ["InnerProduct", "ReLU", "InnerProduct", "ReLU", "InnerProduct"]
         if [step for _, step in layers] == expected:
             return net
     pairs = zip([*layers, ("the end", "nothing")], [*expected, "nothing"], strict=False)
@@ -75,45 +83,22 @@ def _preset(layers: list[tuple[str, str]]) -> Architecture:
     raise ValueError(f"its layers are not those of caffe: {name} is {step}, not {other}")
 
 
-def _steps(net: Architecture) -> list[str]:
-    """Returns the layers of one of Caffe's presets as `_step` returns a file's."""
-    norm = net.norm
-    after = {
-        "relu": "ReLU",
-        "norm": _NORM.format(norm.window, norm.alpha, norm.beta, norm.k, ""),
-        "pool": _POOL.format(net.pool_size, net.pool_stride, ""),
-    }
-    steps = []
-    for conv in net.convs:
-        groups = 1 if conv.reads_all_towers or conv is net.convs[0] else net.towers
-        steps.append(_CONV.format({conv.stride}, {*conv.padding}, groups, ""))
-        steps += [after[operation] for operation in conv.after]
-    return [*steps, "InnerProduct", "ReLU", "InnerProduct", "ReLU", "InnerProduct"]
-
-
-_CONV = "Convolution of stride {}, pad {}, group {}{}"
-_NORM = "LRN of local_size {}, alpha {}, beta {}, k {}{}"
-_POOL = "Pooling of kernel_size {}, stride {}{}"
-
-
 def _step(layer: Any, kind: str) -> str:
     """Returns a layer's type and settings."""
+    settings, values = getattr(layer, f"{kind.lower()}_param", None), dict[str, object]()
+    for field in settings.DESCRIPTOR.fields if settings is not None else ():
+        value = getattr(settings, field.name)
+        if isinstance(value, int | float):
+            values[field.name] = round(value, 7)  # of float32
+        else:  # one number for both sides, or two
+            values[field.name] = {*value} or {int(field.name != "pad")}
+    return _described(kind, **values)
 
-    def others(settings: Any, *names: str) -> str:  # that no layer of a preset has
-        return "".join(f", {name} {getattr(settings, name)}" for name in names if getattr(settings, name))
 
-    conv, lrn, pool = layer.convolution_param, layer.lrn_param, layer.pooling_param
-    sides = ("stride_h", "stride_w", "pad_h", "pad_w")
-    if kind == "Convolution":
-        more = others(conv, *sides) + (f", dilation {conv.dilation}" if set(conv.dilation) - {1} else "")
-        return _CONV.format({*conv.stride} or {1}, {*conv.pad} or {0}, conv.group, more)
-    if kind == "LRN":
-        constants = (round(value, 7) for value in (lrn.alpha, lrn.beta, lrn.k))  # of float32
-        return _NORM.format(lrn.local_size, *constants, others(lrn, "norm_region"))
-    if kind == "Pooling":
-        more = others(pool, *sides, "kernel_h", "kernel_w", "pool", "pad", "global_pooling", "round_mode")
-        return _POOL.format(pool.kernel_size, pool.stride, more)
-    return kind
+def _described(kind: str, **settings: object) -> str:
+    """Returns a type with its settings that are not 0."""
+    values = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()) if value)
+    return f"{kind} of {values}" if values else kind
 
 
 def read_mean_image(path: Path) -> np.ndarray:

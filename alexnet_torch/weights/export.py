@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,18 +32,16 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
         "onnx": _write_onnx,
         "pt2": _write_exported_program,
     }
-    if file_format is None:
-        file_format = {".pt": "grouped", ".pth": "grouped"}.get(path.suffix, path.suffix[1:])
-        if file_format not in writers:
-            raise UserError(f"{path}: no format has this ending; choose one with --format: {', '.join(writers)}")
-    if file_format not in writers:
-        raise UserError(f"--format {file_format}: no such format; choose from {', '.join(writers)}")
+    chosen = file_format or {".pt": "grouped", ".pth": "grouped"}.get(path.suffix, path.suffix[1:])
+    if chosen not in writers:
+        what = f"{path}: no format has this ending" if file_format is None else f"--format {chosen}: no such format"
+        raise UserError(f"{what}; choose one with --format: {', '.join(writers)}")
     if path.name == MODEL_WEIGHTS and (path.parent / MODEL_DESCRIPTION).exists():
         raise UserError(f"{path}: is a run's own model, which export would overwrite; name another file")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or name another file")
     with writing(str(path)), explain_missing_package(path):
-        return writers[file_format](model, path)
+        return writers[chosen](model, path)
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> str:
@@ -59,16 +58,16 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
     """Writes it for torchvision's images, too, if the mean image is ImageNet's mean colour."""
-    net = model.net
+    net, imagenet, images_read = model.net, INPUT_CONVENTIONS["imagenet"], _OUR_IMAGES
     if net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision's alexnet is not {net.architecture.name}; use --format grouped")
-    weights, imagenet, images_read = grouped_state_dict(net), INPUT_CONVENTIONS["imagenet"], _OUR_IMAGES
+    weights = grouped_state_dict(net)
     assert imagenet.mean is not None
     if np.allclose(model.mean, imagenet.mean, rtol=0, atol=1e-3):
         weights[CONV1] = imagenet.from_ours(weights[CONV1])
         images_read = "torchvision's images (0..1, standardised by ImageNet's mean and deviation)"
     with torch.device("meta"):
-        names = list(torchvision.models.alexnet(num_classes=net.num_classes).state_dict())
+        names = torchvision.models.alexnet(num_classes=net.num_classes).state_dict()
     renamed = dict(zip(names, weights.values(), strict=True))
     atomic_write(path, lambda file: torch.save(renamed, file))
     return images_read
@@ -90,16 +89,16 @@ class PixelNet(nn.Module):
         return logits
 
 
-_DYNAMIC_BATCH = {"images": {0: torch.export.Dim("batch")}}
-
-
-def _example_images(model: TrainedModel) -> tuple[Tensor]:
+def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
     size = model.net.image_size
-    return (torch.zeros(2, 3, size, size),)  # (N, 3, H, W); N is 2: torch.export takes a size of 1 as a constant
+    return {
+        "args": (torch.zeros(2, 3, size, size),),  # not 1: torch.export takes it for a constant
+        "dynamic_shapes": {"images": {0: torch.export.Dim("batch")}},
+    }
 
 
 def _write_exported_program(model: TrainedModel, path: Path) -> str:
-    program = torch.export.export(PixelNet(model).eval(), _example_images(model), dynamic_shapes=_DYNAMIC_BATCH)
+    program = torch.export.export(PixelNet(model).eval(), **_graph_arguments(model))
     description = json.dumps(describe_model(model))
     atomic_write(path, lambda file: torch.export.save(program, file, extra_files={MODEL_DESCRIPTION: description}))
     return _PIXELS.format(model.net.image_size)
@@ -109,17 +108,18 @@ def _write_onnx(model: TrainedModel, path: Path) -> str:
     import onnx  # not at the top: an optional package
     import onnxscript  # noqa: F401 - torch.onnx needs it, and would report it missing in its own way
 
-    program = torch.onnx.export(
-        PixelNet(model).eval(),
-        _example_images(model),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=_DYNAMIC_BATCH,
-        dynamo=True,
-        verbose=False,
-    )
+    names: Any = {"input_names": ["images"], "output_names": ["logits"]}
+    program = torch.onnx.export(PixelNet(model).eval(), **_graph_arguments(model), **names, dynamo=True, verbose=False)
     assert program is not None
-    graph = program.model_proto
-    onnx.helper.set_model_props(graph, sealed_metadata(model))
-    atomic_write(path, lambda file: file.write(graph.SerializeToString()))
+    content = program.model_proto
+    # the exporter merges equal tensors, as biases of 0, which import finds by name
+    for node in content.graph.node:
+        if len(node.input) == 3 and node.input[1].endswith(".weight"):
+            node.input[2] = node.input[1].removesuffix("weight") + "bias"
+    stored = {tensor.name for tensor in content.graph.initializer}
+    for name, value in model.net.state_dict(prefix="net.").items():
+        if name not in stored:
+            content.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
+    onnx.helper.set_model_props(content, sealed_metadata(model))
+    atomic_write(path, lambda file: file.write(content.SerializeToString()))
     return _PIXELS.format(model.net.image_size)

@@ -1,7 +1,6 @@
 """Two layouts of weights: one tensor for each tower, as here, and grouped, as in Caffe and torchvision.
 
-In the grouped layout, tower k is the k-th part of each tensor along dimension 0; where towers do not meet, this is
-the layout of a convolution with groups.
+In the grouped layout, tower k is the k-th part of each tensor along dimension 0, as in a convolution with groups.
 """
 
 import re
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.exchange import Shard
-from alexnet_torch.model.tower import Tower, grouped_name, parameter_name, tower_name
+from alexnet_torch.model.tower import grouped_name, parameter_name, tower_name
 
 CONV1 = "conv1.weight"  # of the first stage of every preset
 _WRAPPERS = re.compile(r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
@@ -45,36 +43,26 @@ def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
     """Returns a copy of a network's weights on the first parameter's device; conv1's have the `input_scale` in them."""
     device = next(net.parameters()).device
     weights = towers_to_grouped({name: value.detach().to(device) for name, value in net.state_dict().items()})
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    if net.architecture.input_scale != 1:
-        first = parameter_name(net.architecture.stage_names[0], "weight")
-        weights[first] = weights[first] * net.architecture.input_scale
-    return weights
+    first = parameter_name(net.architecture.stage_names[0], "weight")
+    weights[first] = weights[first] * net.architecture.input_scale
+    return {name: value.contiguous() for name, value in weights.items()}
 
 
 def grouped_shapes(net: Architecture, num_classes: int, image_size: int) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each tensor of a network, first stage to last."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for index in range(net.towers):
-        tower = Tower(net, Shard(index), torch.device("meta"), num_classes, image_size)
-        for name, value in tower.state_dict().items():
-            outputs = shapes[name][0] if name in shapes else 0
-            shapes[name] = (outputs + value.shape[0], *value.shape[1:])
-    return shapes
+    towers = AlexNet(net, num_classes, image_size, torch.device("meta")).state_dict()
+    return {name: tuple(value.shape) for name, value in towers_to_grouped(towers).items()}
 
 
 def without_wrappers(name: str) -> str:
-    """Returns a parameter's name without the parts that DataParallel, torch.compile and FSDP put into it."""
+    """Returns a parameter's name without what DataParallel, torch.compile and FSDP put into it."""
     return _WRAPPERS.sub(r"\1", name)
 
 
 def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Returns the name in a PyTorch state dict of each tensor of the grouped layout, first stage to last.
 
-    Stages are found by name if layers are called conv1, ..., fc6, ..., else by order.
-
-    Raises:
-        ValueError: these are not weight and bias of AlexNet's 5 convolutions and 3 linear layers.
+    Stages are found by name if layers are called conv1, ..., fc6, ..., else by order; ValueError if it is no AlexNet's.
     """
     names = {without_wrappers(name): name for name in state}
     layers = {}
@@ -101,9 +89,8 @@ def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
 def require_alexnet(convs: int, linears: int, others: int = 0) -> None:
     """Raises a ValueError that says what a network has if that is not AlexNet's number of layers."""
     if (convs, linears, others) != (5, 3, 0):
-        counts = f"{convs} convolution{'s' * (convs != 1)} and {linears} linear layer{'s' * (linears != 1)}"
         more = f" and {others} others with weights" if others else ""
-        raise ValueError(f"it has {counts}{more}, not AlexNet's 5 and 3")
+        raise ValueError(f"it has {convs} convolutions and {linears} linear layers{more}, not AlexNet's 5 and 3")
 
 
 def differences(source: Architecture, target: Architecture, stages: Sequence[str]) -> list[str]:

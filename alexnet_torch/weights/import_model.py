@@ -25,15 +25,9 @@ def import_model(
     image_size: int | None = None,
     key: str | None = None,
 ) -> tuple[TrainedModel, list[str]]:
-    """Builds a model on the CPU from a weight file; it reads RGB images, 0..255, minus the mean image.
+    """Builds a model on the CPU from a file and the command's options, None of which means: detect it.
 
-    Args:
-        path: as for `read_weight_file`.
-        classes_file: one class name on each line, in the order of the logits.
-        architecture, inputs, mean, image_size, key: as the command's options; None means: detect it.
-
-    Returns:
-        the model, and messages that say what was detected or assumed.
+    Returns the model, and messages that say what was detected or assumed.
     """
     for option, name, known in (("--architecture", architecture, PRESETS), ("--inputs", inputs, INPUT_CONVENTIONS)):
         if name is not None and name not in known:
@@ -50,13 +44,11 @@ def import_model(
         assert file.architecture is not None
         model = build_model(path, description, grouped_to_towers(file.weights, file.architecture.towers), ["cpu"])
     else:
-        network, size = _choose_architecture(file, architecture, image_size)
+        preset, size = _choose_architecture(file, architecture, image_size)
         inputs = inputs or file.inputs
         if inputs is None:
-            raise UserError(
-                f"{path}: does not say which images it reads; choose with --inputs: rgb (0..255 minus the mean), "
-                "caffe (the same in BGR) or imagenet (torchvision's)"
-            )
+            known = "rgb (0..255 minus the mean), caffe (the same in BGR) or imagenet (torchvision's)"
+            raise UserError(f"{path}: does not say which images it reads; choose with --inputs: {known}")
         convention = INPUT_CONVENTIONS[inputs]
         if mean is not None:
             mean_image, mean_source = mean_from_option(mean, size), f"the mean {mean}"
@@ -66,13 +58,12 @@ def import_model(
         else:
             raise UserError(f"{path}: does not say its images' mean; give it with --mean: R,G,B of 0..255, or a file")
         weights = {**file.weights, CONV1: convention.to_ours(file.weights[CONV1])}
-        net = empty_network(network, len(classes), size, tower_devices("cpu", network.towers))
-        net.load_state_dict(grouped_to_towers(weights, network.towers))
+        net = empty_network(preset, len(classes), size, tower_devices("cpu", preset.towers))
+        net.load_state_dict(grouped_to_towers(weights, preset.towers))
         model = TrainedModel(net.eval(), classes, mean_image)
         notes.append(f"{path}: assumed to read {inputs} images, minus {mean_source}")
-    net = model.net
-    size_and_classes = f"{net.image_size} pixels, {net.num_classes} classes ({source})"
-    return model, [f"{path}: architecture {net.architecture.name} at {size_and_classes}", *notes]
+    network = f"{model.net.architecture.name} at {model.net.image_size} pixels, {len(model.classes)} classes ({source})"
+    return model, [f"{path}: architecture {network}", *notes]
 
 
 def _choose_architecture(file: WeightFile, name: str | None, image_size: int | None) -> tuple[Architecture, int]:
@@ -85,8 +76,8 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
     tried: list[tuple[Architecture, int, list[str]]] = []
     for net in [known] if known else [PRESETS[name]] if name else PRESETS.values():
         # Caffe's networks, without padding before conv1, are meant for 227 pixels
-        size = file.image_size or (224 if any(net.convs[0].padding) else 227)
-        size = size if image_size is None else image_size
+        default = file.image_size or (224 if any(net.convs[0].padding) else 227)
+        size = default if image_size is None else image_size
         if net.fits(size):
             shapes = grouped_shapes(net, max(file.num_classes, net.towers), size)
             tried.append((net, size, file.mismatches(shapes, f"{net.name} at {size} pixels")))
@@ -96,10 +87,8 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
         fewest = min((problems for *_, problems in tried), key=len, default=too_small)
         raise UserError(f"{fewest[0]}; name another file, --architecture or --image-size")
     if len(fitting) > 1:
-        names = ", ".join(net.name for net, _ in fitting)
-        raise UserError(
-            f"{file.path}: its shapes fit {names}, which compute different things; choose one with --architecture"
-        )
+        which = f"{', '.join(net.name for net, _ in fitting)}, which compute different things"
+        raise UserError(f"{file.path}: its shapes fit {which}; choose one with --architecture")
     return fitting[0]
 
 

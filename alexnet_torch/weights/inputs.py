@@ -52,10 +52,7 @@ def mean_of_colour(colour: tuple[float, float, float], image_size: int) -> np.nd
 
 
 def mean_from_option(text: str, image_size: int) -> np.ndarray:
-    """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, 0..255, for crops of `image_size`.
-
-    It is "R,G,B", or a file: .binaryproto, or .npy of shape (S, S, 3) RGB or (3, S, S) BGR, as Caffe's.
-    """
+    """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, 0..255, for crops of `image_size`."""
     option = f"--mean {text}"
     if text.endswith((".binaryproto", ".npy")):
         with reading(option, "name another .binaryproto or .npy file"):
@@ -69,10 +66,9 @@ def mean_from_option(text: str, image_size: int) -> np.ndarray:
             raise UserError(f"{option}: must be R,G,B of 0..255, or a .binaryproto or .npy file") from error
         mean = mean_of_colour((red, green, blue), image_size)
     if mean.ndim != 3 or mean.shape[2] != 3 or mean.shape[0] != mean.shape[1]:
-        raise UserError(f"{option}: its shape is {mean.shape}, but must be (S, S, 3) RGB or (3, S, S) BGR")
+        raise UserError(f"{option}: its shape is {mean.shape}; must be (S, S, 3) RGB or (3, S, S) BGR, as Caffe's")
     if not ((mean >= 0) & (mean <= 255)).all():
         raise UserError(f"{option}: has values that are not numbers of 0..255; name another mean")
-    if mean.shape[0] < image_size:
-        side = mean.shape[0]
+    if (side := len(mean)) < image_size:
         raise UserError(f"{option}: has {side}x{side} pixels; name one of at least {image_size}x{image_size}")
     return mean

@@ -30,7 +30,7 @@ from alexnet_torch.run_folder import (
 from alexnet_torch.weights.state_dicts import load_torch
 
 _SEAL = "sha256"  # model.json's key
-_METADATA_SEAL = "alexnet_torch_sha256"  # other programs have digests of other things under shorter names
+_METADATA_SEAL = "alexnet_torch_sha256"  # of files that other programs write, too
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class TrainedModel:
     @property
     def labels(self) -> tuple[str, ...]:
         """What predictions call the classes: two classes of one name, as the two cranes, have their identities, too."""
-        count = Counter(self.names)
-        pairs = zip(self.classes, self.names, strict=False)
+        pairs, count = zip(self.classes, self.names, strict=False), Counter(self.names)
         return tuple(n if count[n] == 1 else f"{n} ({identity})" for identity, n in pairs) or self.classes
 
     def centre_mean(self) -> Tensor:
@@ -68,10 +67,7 @@ class TrainedModel:
         return torch.from_numpy(self.mean[centre, centre].transpose(2, 0, 1).copy())
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes model.safetensors, which contains the full model, into a folder.
-
-        Args:
-            folder: created if needed; a model there is replaced.
+        """Writes model.safetensors, the full model, into a folder, which is created, or whose model is replaced.
 
         Raises:
             UserError: the folder is not writable, or safetensors is not installed.
@@ -84,11 +80,7 @@ class TrainedModel:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, devices: Sequence[str] | None = None) -> "TrainedModel":
-        """Loads a model that `save_pretrained` wrote. Nothing is downloaded: the folder is on this machine.
-
-        Args:
-            folder: the folder, with model.safetensors.
-            devices: as for `load_model`.
+        """Loads a model that `save_pretrained` wrote into a folder of this machine; `devices` as for `load_model`.
 
         Raises:
             UserError: the file is missing, damaged or of another program, or the machine lacks a device.
@@ -120,7 +112,7 @@ def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tens
     """Reads a run's description and its weights, on the CPU."""
     folder = Path(folder)
     if folder.is_file():
-        run = f"its run, {folder.parent}" if (folder.parent / MODEL_DESCRIPTION).exists() else "the folder of a run"
+        run = folder.parent if (folder.parent / MODEL_DESCRIPTION).exists() else "the folder of a run"
         raise UserError(f"{folder}: is a file; name {run}")
     description, weights = folder / MODEL_DESCRIPTION, folder / MODEL_WEIGHTS
     for path in (description, weights):
@@ -129,15 +121,14 @@ def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tens
     fix = fix_of_damage(folder, "restore it from a backup")
     with reading(description, fix):
         content = json.loads(description.read_text())
-        seal = content.pop(_SEAL, None)  # files of earlier versions have none
-        if seal not in (None, _sha256(content)):
+        if content.pop(_SEAL, None) not in (None, _sha256(content)):  # earlier versions wrote none
             raise ValueError(f"its checksum is wrong; if you edited it yourself, remove {_SEAL!r} from it")
     with reading(weights, fix):
         return content, load_torch(weights)
 
 
 def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:
-    """Writes model.json and model.pt, with the full state dict on the CPU where the network has only a part of it."""
+    """Writes model.json and model.pt; `weights`: the full state dict on the CPU where the network has a part of it."""
     description = describe_model(model)
     text = json.dumps({**description, _SEAL: _sha256(description)}).encode()
     atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
@@ -155,7 +146,7 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
 
 
 def describe_model(model: TrainedModel) -> dict[str, Any]:
-    """Returns the content of model.json: everything about a model except its weights."""
+    """Returns the content of model.json: all of a model except its weights."""
     net, mean = model.net, model.mean
     return {
         "architecture": asdict(net.architecture),
@@ -164,7 +155,6 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
         "image_size": net.image_size,
         "mirror": model.mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
-        # exact, and a quarter of the size of the numbers as text
         "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
     }
 
@@ -172,7 +162,7 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
 def build_model(
     path: Path, description: dict[str, Any], weights: Mapping[str, Tensor], devices: Sequence[str] | None = None
 ) -> TrainedModel:
-    """Builds a model from a description and weights by tower, which come from the file at `path` and may be wrong."""
+    """Builds a model from a description and weights by tower of the file at `path`, which may be wrong."""
     with reading(path, "copy it again, with model.json and model.pt of the same run"):
         architecture = Architecture.from_dict(description["architecture"])
         classes, names = tuple(description["classes"]), tuple(description.get("names", ()))
@@ -182,9 +172,9 @@ def build_model(
         mean = np.frombuffer(base64.b64decode(description["mean"]["float32"]), "<f4").reshape(side, side, 3)
         expected = AlexNet(architecture, len(classes), size, torch.device("meta")).state_dict()
         for name in {**expected, **weights}:
-            found = [tuple(state[name].shape) if name in state else "missing" for state in (weights, expected)]
-            if found[0] != found[1]:
-                raise ValueError(f"weights and description do not fit each other: {name} is {found[0]}, not {found[1]}")
+            found, fits = (tuple(state[name].shape) if name in state else "missing" for state in (weights, expected))
+            if found != fits:
+                raise ValueError(f"weights and description do not fit each other: {name} is {found}, not {fits}")
     require_finite(path, weights)
     net = empty_network(architecture, len(classes), size, devices_or_default(devices, architecture.towers))
     net.load_state_dict(weights)
@@ -193,7 +183,7 @@ def build_model(
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Returns the name of the first tensor with a value that is infinite or not a number."""
-    # one sum is one pass, and is not finite if one of its terms is not
+    # a sum is not finite if one of its terms is not
     return next((name for name, tensor in tensors.items() if not bool(tensor.sum().isfinite())), None)
 
 
@@ -210,11 +200,11 @@ def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
 
 def model_sha256(model: TrainedModel) -> str:
     """Returns the SHA-256 of all that decides what a model computes."""
-    return _content_sha256(cpu_state_dict(model.net), _metadata(model))
+    return _sha256(sorted(_metadata(model).items()), cpu_state_dict(model.net))
 
 
 def sealed_metadata(model: TrainedModel) -> dict[str, str]:
-    """Returns the metadata of a file of another format: the description as JSON, and a checksum."""
+    """Returns the description as metadata of a file, with a checksum."""
     return {**_metadata(model), _METADATA_SEAL: model_sha256(model)}
 
 
@@ -222,21 +212,21 @@ def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str,
     """Returns the description in a file's metadata, if this package wrote them; ValueError if they were changed."""
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
-    content = {name: value for name, value in metadata.items() if name != _METADATA_SEAL}
-    if metadata.get(_METADATA_SEAL) not in (None, _content_sha256(weights, content)):  # earlier versions wrote none
+    content = dict(metadata)
+    if content.pop(_METADATA_SEAL, None) not in (None, _sha256(sorted(content.items()), weights)):
         raise ValueError("its checksum is wrong")
     return {name: json.loads(value) for name, value in content.items() if name != "format"}
 
 
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
-    """Returns a .safetensors file of the full model: weights, and the description as metadata."""
+    """Returns a .safetensors file of the full model."""
     with explain_missing_package(path):
         from safetensors.torch import save  # not at the top: an optional package
     return save(cpu_state_dict(model.net), sealed_metadata(model))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns the tensors of a .safetensors file, and the model's description, if it contains one."""
+    """Returns the tensors of a .safetensors file, and the model's description if it contains one."""
     with explain_missing_package(path):
         from safetensors import safe_open  # not at the top: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:
@@ -249,13 +239,9 @@ def _metadata(model: TrainedModel) -> dict[str, str]:
     return {"format": "pt", **described}  # safetensors' own key
 
 
-def _content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name, tensor in sorted(tensors.items()):
+def _sha256(description: object, weights: Mapping[str, Tensor] | None = None) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted((weights or {}).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sha256(description: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -18,10 +18,9 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     """Returns a copy of a network as an nn.Sequential of plain modules, for tools that use hooks or trace graphs.
 
     The modules are each stage's layer and the operations after it, numbered as the stage: conv1, relu1, norm1, pool1,
-    conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8. A stage's output is that of its last module
-    before dropout. Maps have the channels of all towers; a stage in which the towers do not meet has groups. `pad1` is
-    the padding of a convolution whose sides differ, as in the paper's network; `avgpool` is torchvision's adaptive
-    pooling. No module works in place or runs twice.
+    conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8; `pad1` before a convolution whose sides are
+    padded differently, and torchvision's `avgpool`. A stage's output is that of its last module before dropout. Maps
+    have the channels of all towers; if towers read only their own, a stage has groups. None works in place or repeats.
 
     The state dict is the grouped layout (`conv1.weight`, ...), as `export` writes it, with `input_scale` in conv1's.
     Parameters are copies on the first tower's device and of its type. The mode is the network's.
@@ -87,7 +86,6 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
 
 
 def _groups(net: Architecture, stage: Conv | Linear) -> int:
-    """Returns the number of groups: one for each tower that reads only its own channels, else 1."""
     return 1 if stage.reads_all_towers or stage is net.stages[0] else net.towers
 
 
@@ -105,7 +103,7 @@ def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module
 
 
 class UnitRangeInput(nn.Module):
-    """Converts images of 0..1 to what the network reads: times 255, minus the mean (3, H, W), which is no parameter."""
+    """Converts images of 0..1 to 0..255 minus the mean (3, H, W), which is no parameter."""
 
     mean: Tensor
 
@@ -119,7 +117,7 @@ class UnitRangeInput(nn.Module):
 
 
 class GroupedResponseNorm(nn.LocalResponseNorm):
-    """Response normalisation in which no window reaches into another of `groups` equal groups of channels."""
+    """Response normalisation within each of `groups` equal groups of channels."""
 
     def __init__(self, size: int, alpha: float, beta: float, k: float, groups: int) -> None:
         super().__init__(size, alpha, beta, k)
@@ -130,10 +128,6 @@ class GroupedResponseNorm(nn.LocalResponseNorm):
         by_group = x.unflatten(1, (self.groups, -1)).flatten(0, 1)  # (N * groups, C / groups, H, W)
         normalised: Tensor = F.local_response_norm(by_group, self.size, self.alpha, self.beta, self.k)
         return torch.flatten(normalised.unflatten(0, (-1, self.groups)), 1, 2)
-
-    def extra_repr(self) -> str:
-        """Returns the arguments."""
-        return f"{super().extra_repr()}, groups={self.groups}"
 
 
 class SpatialResponseNorm(nn.LocalResponseNorm):
@@ -147,10 +141,7 @@ class SpatialResponseNorm(nn.LocalResponseNorm):
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer in which each group of outputs reads its own group of inputs.
-
-    If `outputs` is not a multiple of `groups`, the first groups have one more, as torch.tensor_split gives them.
-    """
+    """A linear layer in which each group of outputs, as torch.tensor_split makes them, reads its own of the inputs."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
@@ -167,5 +158,4 @@ class GroupedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Returns the sizes."""
-        outputs, inputs = self.weight.shape
-        return f"in_features={inputs * self.groups}, out_features={outputs}, groups={self.groups}"
+        return f"{tuple(self.weight.shape)}, groups={self.groups}"

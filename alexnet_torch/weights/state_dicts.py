@@ -4,10 +4,10 @@ import argparse
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from alexnet_torch.weights.grouped import layers_by_stage, without_wrappers
 
 _SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that makes a scalar again
 _RECONSTRUCT = np.zeros(1).__reduce__()[0]  # and an array
-# what training scripts save beside tensors and plain values; unpickling it runs no code of the file
+# what training scripts save beside tensors; unpickling it runs no code of the file
 _PLAIN: list[Any] = [
     argparse.Namespace,
     pathlib.PosixPath,
@@ -33,13 +33,9 @@ _PLAIN: list[Any] = [
 
 
 def load_torch(path: Path) -> Any:
-    """Returns what torch.save wrote, on the CPU, without running code of the file.
+    """Returns what torch.save wrote, on the CPU, without running code of the file; a UserError names what it refuses.
 
-    torch does not check each tensor's CRC-32; here it is. That takes a quarter of a second for AlexNet.
-
-    Raises:
-        UserError: it contains objects that are not unpickled.
-        Exception: of almost any kind, if the file is damaged.
+    torch does not check each tensor's CRC-32; here it is, in a quarter of a second for AlexNet.
     """
     with path.open("rb") as file:
         head = file.read(20)
@@ -50,96 +46,73 @@ def load_torch(path: Path) -> Any:
             files = {name.rpartition("/")[2] for name in archive.namelist()}
         if "data.pkl" not in files or "constants.pkl" in files:
             raise UserError(f"{path}: is of torch.export, TorchScript or another program; name a saved state_dict()")
-    with torch.serialization.safe_globals(_PLAIN):
-        try:
+    try:
+        with torch.serialization.safe_globals(_PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
-        except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
-            names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
-            if is_zip:
-                names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-            if not names:
-                raise ValueError(f"it begins with {head!r}, not as torch.save's files") from error
-            loaded = f"torch.load({str(path)!r}, weights_only=False)"
-            kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
-            if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
-                kept = f"{loaded}.state_dict()"
-            raise UserError(
-                f"{path}: contains more than tensors, {', '.join(sorted(names)[:4])}, which is not unpickled, because "
-                f"that can run code; if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
-            ) from error
+    except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
+        names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+        if is_zip:
+            names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        if not names:
+            raise ValueError(f"it begins with {head!r}, not as torch.save's files") from error
+        loaded = f"torch.load({str(path)!r}, weights_only=False)"
+        kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
+        if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
+            kept = f"{loaded}.state_dict()"
+        raise UserError(
+            f"{path}: contains more than tensors, {', '.join(sorted(names)[:4])}, which is not unpickled, because "
+            f"that can run code; if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
+        ) from error
 
 
-class FoundNetwork(NamedTuple):
-    """A network's tensors in a file, by the names that follow `key`: keys and prefix, such as "state_dict.net"."""
-
-    key: str
-    state: dict[str, Tensor]
-    others: list[str]  # names of tensors in the same dictionary that belong to no network
-
-    def problem(self) -> str:
-        """Returns why the tensors are not an AlexNet's; "" if they may be."""
-        try:
-            if not has_towers(self.state):
-                layers_by_stage(self.state)
-        except ValueError as error:
-            return f"in {self.key} {error}" if self.key else str(error)
-        return ""
-
-
-def has_towers(state: Mapping[str, Any]) -> bool:
+def has_towers(state: Iterable[str]) -> bool:
     """Returns whether names are this package's, by tower."""
     return any(has_tower(without_wrappers(name)) for name in state)
 
 
-def find_network(path: Path, content: object, key: str | None = None) -> FoundNetwork:
-    """Returns the one AlexNet, or with a key the one of this key, in what `load_torch` returned.
+def find_network(path: Path, content: object, key: str | None = None) -> tuple[str, dict[str, Tensor], list[str]]:
+    """Finds the one AlexNet, or the one of a key, in what `load_torch` returned: key, tensors, names of other tensors.
 
-    Raises:
-        ValueError: it contains no AlexNet; the message says what it contains.
-        UserError: it contains several that differ, or none with this key; the message lists the keys.
+    Without one, a ValueError says what it contains; of several that differ, a UserError lists the keys, as "model.net".
     """
-    found = list(_networks(content, ()))
+    tensors = _flat(content, "")
+    found: dict[str, dict[str, Tensor]] = {}
+    for prefix in _prefixes(tensors, ""):
+        names = [name for name in tensors if name.startswith(prefix)]
+        names = [name for name in names if has_tower(name.removeprefix(prefix))] or names
+        found[prefix.strip(".")] = {name.removeprefix(prefix): tensors.pop(name) for name in names}
     if not found:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
             kind = f"a dictionary of {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
         raise ValueError(f"it contains {kind}, and no network's weights")
-    if key is not None:
-        chosen = [network for network in found if network.key == key]
-        if not chosen:
-            raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {_keys(found)}")
-        found = chosen
-    fitting = [network for network in found if not network.problem()]
+    if key is not None and key not in found:
+        raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {', '.join(found) or 'none'}")
+    fitting, problems = dict[str, dict[str, Tensor]](), []
+    for name in found if key is None else [key]:
+        try:
+            if not has_towers(found[name]):
+                layers_by_stage(found[name])
+            fitting[name] = found[name]
+        except ValueError as error:
+            problems.append(f"in {name} {error}" if name else str(error))
     if not fitting:
-        raise ValueError("; ".join(network.problem() for network in found))
-    first, *others = fitting
-    for other in others:
-        values = zip(first.state.values(), other.state.values(), strict=False)
-        if list(first.state) != list(other.state) or not all(torch.equal(*pair) for pair in values):
-            several = f"it contains {len(fitting)} networks, {_keys(fitting)}"
+        raise ValueError("; ".join(problems))
+    (chosen, first), *others = fitting.items()
+    for _, state in others:
+        if list(state) != list(first) or not all(torch.equal(state[name], first[name]) for name in first):
+            several = f"it contains {len(fitting)} networks, {', '.join(fitting)}"
             raise UserError(f"{path}: {several}; choose one with import --key")
-    return first
+    beside = chosen.partition(".")[0]  # not the optimizer's
+    return chosen, first, [name for name in tensors if name.startswith(beside)]
 
 
-def _keys(networks: list[FoundNetwork]) -> str:
-    return ", ".join(network.key or "the file itself" for network in networks)
-
-
-def _networks(content: object, keys: tuple[str, ...]) -> Iterator[FoundNetwork]:
-    """Yields the networks of nested dictionaries."""
-    if not isinstance(content, Mapping):
-        return
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    networks: dict[str, list[str]] = {}
-    for prefix in _prefixes(tensors, ""):
-        names = [name for name in tensors if name.startswith(prefix)]
-        networks[prefix] = [name for name in names if has_tower(name.removeprefix(prefix))] or names
-    others = [name for name in tensors if not any(name in names for names in networks.values())]
-    for prefix, names in networks.items():
-        state = {name.removeprefix(prefix): tensors[name] for name in names}
-        yield FoundNetwork(".".join((*keys, prefix)).strip("."), state, others)
-    for key, value in content.items():
-        yield from _networks(value, (*keys, str(key)))
+def _flat(content: object, name: str) -> dict[str, Tensor]:
+    """Returns the tensors of nested dictionaries, with their keys as prefixes."""
+    if isinstance(content, Tensor):
+        return {name: content}
+    items = content.items() if isinstance(content, Mapping) else ()
+    return {own: value for key, inner in items for own, value in _flat(inner, f"{name}.{key}".strip(".")).items()}
 
 
 def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
@@ -153,4 +126,4 @@ def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
             parts.setdefault(f"{prefix}{part}.", {})[name] = value
     longer = [found for part, inside in parts.items() for found in _prefixes(inside, part)]
     dimensions = [value.ndim for name, value in tensors.items() if name.endswith("weight")]
-    return longer or ([prefix] if dimensions.count(4) > 1 and dimensions.count(2) > 1 else [])
+    return longer or [prefix] * (dimensions.count(4) > 1 and dimensions.count(2) > 1)

@@ -14,13 +14,7 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe
-from alexnet_torch.weights.grouped import (
-    CONV1,
-    grouped_shapes,
-    layers_by_stage,
-    towers_to_grouped,
-    without_wrappers,
-)
+from alexnet_torch.weights.grouped import CONV1, grouped_shapes, layers_by_stage, towers_to_grouped, without_wrappers
 from alexnet_torch.weights.model_file import read_model_files, read_safetensors, require_finite
 from alexnet_torch.weights.state_dicts import find_network, has_towers, load_torch
 
@@ -56,12 +50,9 @@ class WeightFile:
 
 
 def read_weight_file(path: Path, key: str | None = None, image_size: int | None = None) -> WeightFile:
-    """Reads a run's folder, or a weight file in the format of its ending.
+    """Reads a run's folder, or a .caffemodel, .onnx, .safetensors or other file, which torch.load must read.
 
-    Args:
-        path: a folder, .caffemodel, .onnx, .safetensors, or any file that torch.load reads.
-        key: which network of a checkpoint with several, such as "model" or "state_dict.net".
-        image_size: side of the images of an .onnx file that leaves it open.
+    `key` chooses a network of several, as "model.net"; `image_size` is for .onnx files that leave it open.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; name a weight file or a run's folder")
@@ -107,16 +98,13 @@ def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, A
     """Returns the content of a file with a state dict, of this package's names or of an AlexNet's by order."""
     if has_towers(state):
         weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})
-        architecture = None
-        if description is not None:
-            with reading(path, "copy it again"):
-                architecture = Architecture.from_dict(description["architecture"])
-        names = {name: name for name in weights}
-        return WeightFile(path, weights, names, description, "rgb", architecture)
+        with reading(path, "copy it again"):
+            architecture = Architecture.from_dict(description["architecture"]) if description is not None else None
+        return WeightFile(path, weights, dict(zip(weights, weights, strict=True)), description, "rgb", architecture)
     names = layers_by_stage(state)
     file = WeightFile(path, {name: state[own].float() for name, own in names.items()}, names)
-    # its names and shapes together; under this package's names they decide nothing: a recipe may scale the images
-    is_torchvisions = without_wrappers(names.get(CONV1, "")) == "features.0.weight"
-    if is_torchvisions and not file.mismatches(grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224), ""):
+    # under this package's names the shapes tell nothing: a recipe may scale the images
+    has_torchvisions_names = without_wrappers(names.get(CONV1, "")) == "features.0.weight"
+    if has_torchvisions_names and not file.mismatches(grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224), ""):
         return replace(file, inputs="imagenet", architecture=TORCHVISION)
     return file

@@ -40,8 +40,11 @@ def test_caffenet_pools_before_it_normalises(numbers: FieldNumbers, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (("Convolution", "conv1", {"stride": 2}), "not those of caffe: Convolution conv1 is Convolution of stride {2}"),
-        (("Pooling", "pool1", {"pool": 1}), "Pooling pool1 is Pooling of kernel_size 3, stride 2, pool 1, not Pooling"),
+        (
+            ("Convolution", "conv1", {"stride": 2}),
+            "conv1 is Convolution of dilation {1}, group 1, pad {0}, stride {2}, not Conv",
+        ),
+        (("Pooling", "pool1", {"pool": 1}), "Pooling pool1 is Pooling of kernel_size 3, pool 1, stride 2, not Pooling"),
         (("Pooling", "pool5", {"size": 2}), "Pooling pool5 is Pooling of kernel_size 2, stride 2, not Pooling of kern"),
         (("Sigmoid", "relu3", {}), "relu3 is"),
     ],
@@ -64,7 +67,7 @@ def test_other_layers_than_a_presets_are_refused_by_name(
 def test_other_constants_and_numbers_of_layers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, weights = tmp_path / "net.caffemodel", random_caffe_weights()
     file.write_bytes(caffemodel(weights, alpha=0.1))
-    assert "norm1 is LRN of local_size 5, alpha 0.1, beta 0.75, k 1.0, not LRN of" in import_error(capsys, file)
+    assert "norm1 is LRN of alpha 0.1, beta 0.75, k 1.0, local_size 5, not LRN of" in import_error(capsys, file)
     file.write_bytes(caffemodel(weights, layers=tuple(layer for layer in BVLC_ALEXNET if layer[1] != "conv4")))
     error = import_error(capsys, file)
     assert "it seems to be AlexNet: it has 4 convolutions and 3 linear layers, not AlexNet's 5 and 3" in error

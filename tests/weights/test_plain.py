@@ -1,9 +1,9 @@
 """The plain network computes in every stage what the towers compute, and torch's own tools accept it."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -61,24 +61,17 @@ def last_modules(sequence: nn.Sequential, net: Architecture) -> dict[str, str]:
     return last
 
 
-@contextmanager
-def recorded(sequence: nn.Sequential) -> Iterator[dict[str, Tensor]]:
-    outputs: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output))
-        for name, module in sequence.named_children()
-    ]
-    yield outputs
-    for hook in hooks:
-        hook.remove()
+def outputs_of(sequence: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
+    """Runs the modules one by one."""
+    return {name: (x := module(x)) for name, module in sequence.named_children()}
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, ODD], ids=lambda architecture: architecture.name)
 def test_every_stage_equals_the_towers_output(architecture: Architecture) -> None:
     net = random_net(architecture)
     sequence, images = plain(net), random_images(3)
-    with torch.no_grad(), recorded(sequence) as outputs:
-        logits = sequence(images)
+    with torch.no_grad():
+        outputs, logits = outputs_of(sequence, images), sequence(images)
         for stage, module in last_modules(sequence, net.architecture).items():
             expected = net.features(images, stage)
             assert outputs[module].shape == expected.shape
@@ -87,30 +80,18 @@ def test_every_stage_equals_the_towers_output(architecture: Architecture) -> Non
             # float32 sums in another order
             torch.testing.assert_close(outputs[module], expected, rtol=0, atol=1e-5 * largest)
         assert torch.equal(logits, list(outputs.values())[-1])
-    gradients = [
-        torch.autograd.grad(f(x).logsumexp(1).sum(), x)[0] for f in (net, sequence) for x in [leaf(images / 100)]
-    ]  # 0..255 saturates tanh
+    x = (images / 100).requires_grad_()  # 0..255 saturates tanh
+    gradients = [torch.autograd.grad(f(x).logsumexp(1).sum(), x)[0] for f in (net, sequence)]
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-4 * float(gradients[0].abs().max()))
 
 
-def leaf(images: Tensor) -> Tensor:
-    return images.clone().requires_grad_()
-
-
 def test_the_papers_full_network_has_the_stages_in_order() -> None:
-    net = AlexNet(seed=0).eval()
-    sequence = plain(net)
+    sequence = plain(AlexNet(seed=0))
     names = [name for name, _ in sequence.named_children()]
     assert names[:10] == ["pad1", "conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2", "conv3"]
     assert names[10:16] == ["relu3", "conv4", "relu4", "conv5", "relu5", "pool5"]
     assert names[16:] == ["flatten", "fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8"]
     assert sum(parameter.numel() for parameter in sequence.parameters()) == 60_965_224
-    images = random_images(2, 224)
-    with torch.no_grad(), recorded(sequence) as outputs:
-        sequence(images)
-        for stage, module in last_modules(sequence, PAPER).items():
-            expected = net.features(images, stage)
-            torch.testing.assert_close(outputs[module], expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_the_state_dict_is_the_grouped_layout_and_goes_back() -> None:
@@ -119,10 +100,8 @@ def test_the_state_dict_is_the_grouped_layout_and_goes_back() -> None:
     grouped = towers_to_grouped(net.state_dict())
     assert list(state) == list(grouped)
     assert all(torch.equal(state[name], value) and state[name].is_contiguous() for name, value in grouped.items())
-    other = random_net(PAPER)
-    other.load_state_dict(grouped_to_towers(state, 2))
-    with torch.no_grad():
-        assert torch.equal(other(random_images(2)), net(random_images(2)))
+    towers = net.state_dict()
+    assert all(torch.equal(towers[name], value) for name, value in grouped_to_towers(state, 2).items())
 
 
 def test_a_network_of_torchvisions_weights_is_torchvisions_network() -> None:
@@ -184,39 +163,38 @@ def sequence(request: pytest.FixtureRequest) -> nn.Sequential:
     return plain(TrainedModel(random_net(architecture), tuple("abcde"), mean), unit_range=True)
 
 
-def assert_same(function: object, sequence: nn.Sequential) -> None:
+def scripted(sequence: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    torch.jit.save(torch.jit.script(sequence), file := BytesIO())
+    file.seek(0)
+    return torch.jit.load(file)  # type: ignore[no-any-return]
+
+
+def jit_traced(sequence: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    return torch.jit.trace(sequence, torch.rand(2, 3, 64, 64))  # type: ignore[no-any-return]
+
+
+def exported(sequence: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    batch = {"input": {0: torch.export.Dim("batch")}}
+    return torch.export.export(sequence, (torch.rand(2, 3, 64, 64),), dynamic_shapes=batch).module()
+
+
+@pytest.mark.parametrize("convert", [fx.symbolic_trace, scripted, jit_traced, exported])
+def test_torchs_tools_take_it(
+    convert: Callable[[nn.Sequential], Callable[[Tensor], Tensor]], sequence: nn.Sequential
+) -> None:
+    function = convert(sequence)
     for n in (1, 33):
         images = torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(n))
         with torch.no_grad():
             expected = sequence(images)
-            actual = function(images)  # type: ignore[operator]
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-
-
-def test_fx_traces_it(sequence: nn.Sequential) -> None:
-    traced = fx.symbolic_trace(sequence)
-    assert "conv5" in [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    assert_same(traced, sequence)
-
-
-def test_torchscript_compiles_traces_and_saves_it(sequence: nn.Sequential, tmp_path: object) -> None:
-    scripted = torch.jit.script(sequence)
-    assert_same(scripted, sequence)
-    torch.jit.save(scripted, f"{tmp_path}/net.ts")
-    assert_same(torch.jit.load(f"{tmp_path}/net.ts"), sequence)
-    assert_same(torch.jit.trace(sequence, torch.rand(2, 3, 64, 64)), sequence)
-
-
-def test_torch_export_takes_it(sequence: nn.Sequential) -> None:
-    batch = {"input": {0: torch.export.Dim("batch")}}
-    assert_same(torch.export.export(sequence, (torch.rand(2, 3, 64, 64),), dynamic_shapes=batch).module(), sequence)
+            torch.testing.assert_close(function(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_torchvisions_feature_extractor_takes_it(sequence: nn.Sequential) -> None:
     extract = create_feature_extractor(sequence, ["norm1", "pool2", "relu3", "relu6"])
     images = torch.rand(2, 3, 64, 64)
-    with torch.no_grad(), recorded(sequence) as outputs:
-        sequence(images)
+    with torch.no_grad():
+        outputs = outputs_of(sequence, images)
         for name, value in extract(images).items():
             torch.testing.assert_close(value, outputs[name])
 

@@ -58,7 +58,9 @@ def test_lightnings_checkpoint_is_read_without_its_loss_and_metrics(tmp_path: Pa
     content = {"state_dict": state, "loops": {"fit_loop": {}}, "hyper_parameters": {"lr": 0.1}, "callbacks": {}}
     file = read(tmp_path, content)
     assert_is_read(file)
-    assert file.notes == ("read state_dict.net without 2 other tensors: criterion.weight, accuracy.confusion",)
+    assert file.notes == (
+        "read state_dict.net without 2 other tensors: state_dict.criterion.weight, state_dict.accuracy.confusion",
+    )
 
 
 def test_pytorchs_own_wrappers_are_removed(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_our_own_network_is_found_in_another_programs_checkpoint(prefix: str, tm
     fresh = AlexNet(narrow(PAPER), 5, 64, seed=1)
     message = copy_weights(fresh, str(tmp_path / "checkpoint.pt"))
     if prefix:
-        assert f"(read student.{prefix.rstrip('.')} without 1 other tensors: head.weight): conv1" in message
+        assert f"(read student.{prefix.rstrip('.')} without 1 other tensors: student.head.weight): conv1" in message
     assert torch.equal(fresh.stage_weights("fc6")[1], net.stage_weights("fc6")[1].float())
 
 
