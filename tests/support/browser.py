@@ -90,16 +90,9 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(_NAMES)} is installed")
     commands, answers = os.pipe(), os.pipe()
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--remote-debugging-pipe",
-        "--window-size=1500,1000",
-    ]
+    shown = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1500,1000"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        line = [program, *options, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        line = [program, *shown, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         # the browser reads commands from descriptor 3 and answers on 4
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands[0], answers[1])]
         shell = f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}'

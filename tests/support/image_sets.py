@@ -33,6 +33,10 @@ class Sample:
     def key(self) -> str:
         return f"{self.split}/{self.wnid}/{self.name}"
 
+    @property
+    def suffixed(self) -> str:  # as Hugging Face names it
+        return self.name.replace(".JPEG", f"_{self.wnid}.JPEG")
+
 
 def small_set(train: int = 3, val: int = 2, indices: Iterable[int] = STANDARD_INDICES) -> list[Sample]:
     """Returns samples of three classes in the order of ImageFolder: per class, images for training and validation."""
@@ -79,11 +83,7 @@ def of_split(samples: Iterable[Sample], split: str) -> list[Sample]:
 
 def write_image_folder(root: Path, samples: Iterable[Sample]) -> Path:
     """Writes train/<wnid>/* and val/<wnid>/*."""
-    for each in samples:
-        file = root / each.key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(each.content)
-    return root
+    return write_files(root, ((each.key, each.content) for each in samples))
 
 
 def write_official(root: Path, samples: list[Sample], suffix: bool = False) -> Path:
@@ -93,7 +93,7 @@ def write_official(root: Path, samples: list[Sample], suffix: bool = False) -> P
     wnids = sorted({each.wnid for each in train}, reverse=True)
     classes = [(f"{wnid}.tar", tar_of((e.name, e.content) for e in train if e.wnid == wnid)) for wnid in wnids]
     (root / "ILSVRC2012_img_train.tar").write_bytes(tar_of(classes))
-    names = [each.name.replace(".JPEG", f"_{each.wnid}.JPEG") if suffix else each.name for each in val]
+    names = [each.suffixed if suffix else each.name for each in val]
     file = "val_images.tar" if suffix else "ILSVRC2012_img_val.tar"
     (root / file).write_bytes(tar_of(zip(names, (each.content for each in val), strict=True)))
     return root
@@ -121,22 +121,16 @@ def write_parquet(root: Path, samples: list[Sample], files: int = 2, group: int 
     (root / "data").mkdir(parents=True, exist_ok=True)
     label = {"names": [each.name for each in imagenet_classes()], "_type": "ClassLabel"}
     metadata = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}})}
-    schema = pa.schema(
-        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())], metadata
-    )
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", image), ("label", pa.int64())], metadata)
     for split, name in (("train", "train"), ("val", "validation"), ("val", "test")):
         for number in range(files):
-            rows = [
-                {
-                    "image": {"bytes": each.content, "path": each.name.replace(".JPEG", f"_{each.wnid}.JPEG")},
-                    "label": -1 if name == "test" else each.label,
-                }
-                for each in of_split(samples, split)[number::files]
-            ]
-            table = pa.Table.from_pylist(rows, schema)
-            parquet.write_table(
-                table, root / "data" / f"{name}-{number:05}-of-{files:05}.parquet", row_group_size=group
-            )
+            chosen = of_split(samples, split)[number::files]
+            images = [{"bytes": each.content, "path": each.suffixed} for each in chosen]
+            labels = [-1 if name == "test" else each.label for each in chosen]
+            file = root / "data" / f"{name}-{number:05}-of-{files:05}.parquet"
+            table = pa.Table.from_pydict({"image": images, "label": labels}, schema)
+            parquet.write_table(table, file, row_group_size=group)
     return root
 
 
@@ -203,12 +197,9 @@ def write_zip(root: Path, files: Iterable[tuple[str, bytes]], method: int = zipf
 
 def write_flat_val(root: Path, samples: list[Sample], suffix: bool = False) -> Path:
     """Writes train/<wnid>/* and a flat val/, whose names have the suffix _<wnid> or not."""
-    for each in samples:
-        name = each.name.replace(".JPEG", f"_{each.wnid}.JPEG") if suffix else each.name
-        file = root / (each.key if each.split == "train" else f"val/{name}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(each.content)
-    return root
+    val = [each.suffixed if suffix else each.name for each in samples]
+    names = [each.key if each.split == "train" else f"val/{name}" for each, name in zip(samples, val, strict=True)]
+    return write_files(root, zip(names, (each.content for each in samples), strict=True))
 
 
 def add_to_tar(file: Path, name: str, content: bytes) -> None:

@@ -28,9 +28,8 @@ def caffe_logits(weights: dict[str, Tensor], x: Tensor, pool_first: bool = False
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
     def norm_and_pool(x: Tensor) -> Tensor:
-        if pool_first:
-            return F.local_response_norm(pool(x), 5, 1e-4, 0.75, 1.0)
-        return pool(F.local_response_norm(x, 5, 1e-4, 0.75, 1.0))
+        x = F.local_response_norm(pool(x) if pool_first else x, 5, 1e-4, 0.75, 1.0)
+        return x if pool_first else pool(x)
 
     x = norm_and_pool(conv("conv1", x, stride))
     x = norm_and_pool(conv("conv2", x, 1, 2))
@@ -40,12 +39,8 @@ def caffe_logits(weights: dict[str, Tensor], x: Tensor, pool_first: bool = False
     return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
 
 
-def rgb_images() -> Tensor:
-    return torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).float()
-
-
-def images_of(size: int) -> Tensor:
-    return torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(2)).float()
+def rgb_images(size: int = SIZE) -> Tensor:
+    return torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(1)).float()
 
 
 def assert_computes(model: TrainedModel, images: Tensor, expected: Tensor) -> None:
@@ -93,20 +88,16 @@ def write_onnx(path: Path, weights: dict[str, Tensor], transposed: bool, pool_fi
         stored.append(numpy_helper.from_array(weights[f"{stage}.bias"].numpy(), names[1]))
         return names
 
-    def pool() -> None:
-        add("MaxPool", kernel_shape=[3, 3], strides=[2, 2])
-
-    def norm() -> None:
-        add("LRN", size=5, alpha=1e-4, beta=0.75, bias=1.0)
-
+    steps: dict[str, dict[str, Any]] = {"LRN": {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}}
+    steps["MaxPool"] = {"kernel_shape": [3, 3], "strides": [2, 2]}
     for stage, pad in (("conv1", 0), ("conv2", 2), ("conv3", 1), ("conv4", 1), ("conv5", 1)):
         strides = [4, 4] if stage == "conv1" else [1, 1]
         add("Conv", *store(stage), group=GROUPS.get(stage, 1), pads=[pad] * 4, strides=strides)
         add("Relu")
         if stage in ("conv1", "conv2"):
-            for step in (pool, norm) if pool_first else (norm, pool):
-                step()
-    pool()
+            for kind in reversed(steps) if pool_first else steps:
+                add(kind, **steps[kind])
+    add("MaxPool", **steps["MaxPool"])
     add("Flatten")
     for stage in ("fc6", "fc7", "fc8"):
         add("Gemm", *store(stage, transposed), transB=0 if transposed else 1)

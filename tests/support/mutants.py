@@ -7,32 +7,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+PLAIN = ("png", "gif", "tiff", "bmp", "ppm", "ico", "icns", "dds", "pcx", "sgi", "jpeg2000", "im", "qoi", "mpo")
 KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("png", {}),
-    ("png", {"bits": 16}),
-    ("gif", {}),
-    ("jpeg", {"quality": 90}),
-    ("jpeg", {"progressive": True}),
-    ("webp", {"lossless": True}),
-    ("webp", {"quality": 60}),
-    ("tiff", {}),
-    ("tiff", {"compression": "tiff_lzw"}),
-    ("tiff", {"compression": "jpeg"}),
-    ("tiff", {"compression": "tiff_deflate"}),
-    ("bmp", {}),
-    ("ppm", {}),
-    ("ico", {}),
-    ("icns", {}),
-    ("tga", {"compression": "tga_rle"}),
-    ("dds", {}),
-    ("dds", {"pixel_format": "DXT1"}),
-    ("pcx", {}),
-    ("sgi", {}),
-    ("jpeg2000", {}),
-    ("avif", {"speed": 10}),
-    ("im", {}),
-    ("qoi", {}),
-    ("mpo", {}),
+    *((kind, {}) for kind in PLAIN),
+    *(("png", {"bits": 16}), ("tga", {"compression": "tga_rle"}), ("dds", {"pixel_format": "DXT1"})),
+    *(("jpeg", {"quality": 90}), ("jpeg", {"progressive": True}), ("avif", {"speed": 10})),
+    *(("webp", {"lossless": True}), ("webp", {"quality": 60})),
+    *(("tiff", {"compression": kind}) for kind in ("tiff_lzw", "jpeg", "tiff_deflate")),
 )
 
 

@@ -37,15 +37,6 @@ def narrow(recipe: Recipe | None = None) -> Recipe:
     return narrow_recipe(recipe or demo(), width=54)
 
 
-def _send_signal(number: int) -> Callable[[Trainer], None]:
-    return lambda _: os.kill(os.getpid(), number)
-
-
-def _end_agent(trainer: Trainer) -> None:
-    del trainer
-    os.kill(os.getppid(), signal.SIGTERM)
-
-
 def _fill_disk(trainer: Trainer) -> None:
     """Fills the disk of the run's folder."""
     with (trainer.output.parent / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
@@ -60,18 +51,14 @@ def _replace_checkpoints(trainer: Trainer) -> None:
     folder.touch()
 
 
-def _move_output(trainer: Trainer) -> None:
-    trainer.output.rename(trainer.output.parent / "moved")
-
-
-FAULTS: dict[str, Callable[[Trainer], None]] = {
-    "kill": _send_signal(signal.SIGKILL),
-    "hang": _send_signal(signal.SIGSTOP),
-    "terminate": _send_signal(signal.SIGTERM),
-    "end-agent": _end_agent,
+FAULTS: dict[str, Callable[[Trainer], object]] = {
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
+    "terminate": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "end-agent": lambda _: os.kill(os.getppid(), signal.SIGTERM),
     "full-disk": _fill_disk,
     "no-checkpoints": _replace_checkpoints,
-    "no-output": _move_output,
+    "no-output": lambda trainer: trainer.output.rename(trainer.output.parent / "moved"),
 }
 
 

@@ -48,11 +48,9 @@ class Run:
         newest = load_newest_intact(output / "checkpoints")
         assert newest is not None
         assert newest[0] == list_checkpoints(output / "checkpoints")[0], "the newest is damaged"
-        content = newest[1]
-        velocities = {
-            f"{name}.{key}": v for name, tensors in content["optimizer"].items() for key, v in tensors.items()
-        }
-        return cls(read_metrics(output), content["weights"], velocities)
+        optimizer = newest[1]["optimizer"]
+        velocities = {f"{name}.{key}": v for name, tensors in optimizer.items() for key, v in tensors.items()}
+        return cls(read_metrics(output), newest[1]["weights"], velocities)
 
     def require_close(self, other: "Run", tolerance: float) -> None:
         """Fails unless all losses, weights and velocities are within a relative tolerance, and all errors equal."""

@@ -19,23 +19,27 @@ def plain_logits(net: Architecture, parameters: Mapping[str, Tensor], images: Te
         if stage.reads_all_towers:
             parts = [torch.cat(parts, dim=1)] * net.towers
         parts = [_layer(stage, parameters, tower, x) for tower, x in enumerate(parts)]
-        for name in _operations(stage, net):
+        after = () if stage is net.linears[-1] else (net.linear_activation,)
+        for name in stage.after if isinstance(stage, Conv) else after:
             parts = plain_operation(name, parts, net)
     return torch.cat(parts, dim=1)
 
 
 def plain_operation(name: Operation, parts: list[Tensor], architecture: Architecture) -> list[Tensor]:
     """Returns the outputs of one operation on the parts of all towers, (N, C, H, W) or (N, C) each."""
-    norm, square = architecture.norm, architecture.spatial_norm
+    norm, square, size, stride = (
+        architecture.norm,
+        architecture.spatial_norm,
+        architecture.pool_size,
+        architecture.pool_stride,
+    )
     if name == "norm" and norm.across_towers:
         whole = F.local_response_norm(torch.cat(parts, 1), norm.window, norm.alpha, norm.beta, norm.k)
         return list(whole.chunk(len(parts), 1))
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "relu": F.relu,
         "tanh": torch.tanh,
-        "pool": lambda x: F.max_pool2d(
-            x, architecture.pool_size, architecture.pool_stride, ceil_mode=bool(architecture.pool_ceil)
-        ),
+        "pool": lambda x: F.max_pool2d(x, size, stride, ceil_mode=bool(architecture.pool_ceil)),
         "norm": lambda x: F.local_response_norm(x, norm.window, norm.alpha, norm.beta, norm.k),
         "spatial_norm": lambda x: (
             x / (square.k + square.alpha * F.avg_pool2d(x * x, square.window, 1, square.window // 2)) ** square.beta
@@ -49,9 +53,3 @@ def _layer(stage: Conv | Linear, parameters: Mapping[str, Tensor], tower: int, x
     if isinstance(stage, Conv):
         return F.conv2d(F.pad(x, stage.padding), weight, bias, stage.stride)
     return F.linear(x, weight, bias)
-
-
-def _operations(stage: Conv | Linear, net: Architecture) -> tuple[Operation, ...]:
-    if isinstance(stage, Conv):
-        return stage.after
-    return () if stage is net.linears[-1] else (net.linear_activation,)

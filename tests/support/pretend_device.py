@@ -106,10 +106,9 @@ def _plain(value: Any) -> Any:
 
 def _to_copy(
     x: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
+    dtype: Any = None,
     device: Any = None,
-    memory_format: torch.memory_format | None = None,
+    memory_format: Any = None,
     non_blocking: bool = False,
     **_unused: Any,
 ) -> Tensor:

@@ -3,7 +3,7 @@
 The commands accept only devices that a user can have, which is not what is tested here: the check is left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +31,11 @@ def _across_towers() -> Recipe:
     return replace(narrow_demo(), architecture=replace(net, norm=replace(PAPER.norm, across_towers=True)))
 
 
-def _adam() -> Recipe:
-    return replace(narrow_demo(), optimizer="adam")
-
-
-VARIANTS = {"sgd": narrow_demo, "adam": _adam, "across-towers": _across_towers}
+VARIANTS: dict[str, Callable[[], Recipe]] = {
+    "sgd": narrow_demo,
+    "adam": lambda: replace(narrow_demo(), optimizer="adam"),
+    "across-towers": _across_towers,
+}
 """What `--recipe demo` is in these runs."""
 
 
@@ -61,15 +61,7 @@ def _any_device(double: bool, variant: str) -> Iterator[pytest.MonkeyPatch]:
 def train_on_devices(
     options: Sequence[str], cache: Path, double: bool = True, variant: str = "sgd", stop_before: int | None = None
 ) -> DeviceRun:
-    """Trains with these options.
-
-    Args:
-        options: of train.py.
-        cache: XDG_CACHE_HOME.
-        double: whether in float64.
-        variant: of VARIANTS.
-        stop_before: the step (from 0) before which the run gets SIGTERM.
-    """
+    """Trains with options of train.py; before the step `stop_before` (from 0) the run gets SIGTERM."""
     from tests.support import pretend_device as pretend  # in the process of the fixture
 
     copies, train_batch = list[list[Copy]](), Trainer.train_batch

@@ -23,16 +23,12 @@ _JOB_TIMEOUT = 100.0  # seconds
 
 @dataclass(frozen=True)
 class RankResult:
-    """What a job returned on one rank, and what it printed there.
-
-    Attributes:
-        trace: the traceback, if it raised an exception.
-    """
+    """What a job returned on one rank, and what it printed there."""
 
     value: Any
     stdout: str
     stderr: str
-    trace: str | None
+    trace: str | None  # the traceback, if it raised an exception
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,7 @@ def _run(job: _Job) -> RankResult:
 
 
 class RankPool:
-    """Processes that run one job together at a time, as torchrun would start them; started when first needed.
-
-    Args:
-        size: the number of processes, and so the largest number of ranks of a job.
-        cache: their XDG_CACHE_HOME.
-    """
+    """At most `size` ranks of one job at a time, as torchrun would start them; `cache` is their XDG_CACHE_HOME."""
 
     def __init__(self, size: int, cache: Path) -> None:
         self._size, self._cache = size, str(cache)
@@ -97,18 +88,9 @@ class RankPool:
         environment: Mapping[str, str] | None = None,
         lost_rank: int | None = None,
     ) -> list[RankResult]:
-        """Calls a function on each rank.
+        """Calls a module's function on each rank, with variables besides this process's and torchrun's.
 
-        Args:
-            function: a function of a module.
-            arguments: its arguments.
-            ranks: the number of ranks.
-            double: whether float64 is torch's default type.
-            environment: variables besides this process's and torchrun's.
-            lost_rank: a rank whose result is not waited for; all processes are killed, and the next job starts others.
-
-        Returns:
-            the results of the ranks that were waited for.
+        A lost rank's result is not waited for; all processes are killed, and the next job starts others.
         """
         if not self._processes:
             self._start()

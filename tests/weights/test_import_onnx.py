@@ -21,9 +21,9 @@ from tests.support.caffe_files import CLASSES, SIZE, random_caffe_weights
 from tests.support.imports import (
     BGR_MEAN,
     assert_computes,
-    images_of,
     import_error,
     import_file,
+    rgb_images,
     set_size,
     write_onnx,
 )
@@ -46,7 +46,7 @@ def edited(file: Path, edit: Callable[[onnx.ModelProto], None]) -> Path:
 
 
 def assert_imports_as_onnxruntime_computes(file: Path, size: int, *options: str, output: str = "") -> TrainedModel:
-    images, graph = images_of(size), onnx.load(file)
+    images, graph = rgb_images(size), onnx.load(file)
     if output:  # before softmax
         graph.graph.output.append(onnx.ValueInfoProto(name=output))
     session = onnxruntime.InferenceSession(graph.SerializeToString())
@@ -126,7 +126,7 @@ def test_an_open_image_size_is_that_of_the_option(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(("name", "dynamo"), [("caffe", False), ("source_2012", True)])
 def test_a_graph_of_another_program_may_be_any_preset(name: str, dynamo: bool, tmp_path: Path) -> None:
     """PyTorch exports the normalisation as some ten nodes, and says nothing about the images."""
-    net, images = with_random_weights(AlexNet(PRESETS[name], CLASSES, 64), 2**0.5, 0.5**0.5).eval(), images_of(64)
+    net, images = with_random_weights(AlexNet(PRESETS[name], CLASSES, 64), 2**0.5, 0.5**0.5).eval(), rgb_images(64)
     file = tmp_path / "net.onnx"
     names: dict[str, Any] = {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
     if not dynamo:
