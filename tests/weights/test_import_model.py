@@ -138,15 +138,6 @@ def test_torchvisions_file_predicts_what_torchvision_predicts(
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=0)
 
 
-def test_torchvisions_shapes_under_our_names_do_not_tell_which_images_they_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A run of torchvision's architecture, exported as grouped, reads our images under our names."""
-    shapes = grouped_shapes(PRESETS["torchvision"], 5, 224)
-    torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / "net.pt")
-    assert "does not say which images it reads; choose with --inputs" in import_error(capsys, tmp_path / "net.pt")
-
-
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_grouped_state_dict_is_read_as_the_options_say(prefix: str, tmp_path: Path) -> None:
     weights, images = random_caffe_weights(), rgb_images()
@@ -167,17 +158,14 @@ def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytes
     assert "does not say which images it reads; choose with --inputs: rgb" in import_error(capsys, file, *options)
     options += ["--inputs", "rgb"]
     assert "does not say its images' mean; give it with --mean" in import_error(capsys, file, *options)
-    for mean in ("1,2", "1,2,x", "1,2,3,4"):
-        assert f"--mean {mean}: must be R,G,B" in import_error(capsys, file, *options, "--mean", mean)
-    for mean in ("1,nan,3", "1,2,256"):
-        assert "has values that are not numbers of 0..255" in import_error(capsys, file, *options, "--mean", mean)
-    assert "--inputs grey: there is no such one; choose from rgb" in import_error(
-        capsys, file, *options[:4], "--inputs", "grey"
-    )
-    assert "--architecture vgg: there is no such one; choose from paper" in import_error(
-        capsys, file, "--architecture", "vgg"
-    )
-    assert "no architecture reads images of 0 pixels" in import_error(capsys, file, "--image-size", "0")
+    for mean, message in (("1,2", "must be R,G,B"), ("1,2,x", "must be R,G,B"), ("1,nan,3", "has values that are not")):
+        assert f"--mean {mean}: {message}" in import_error(capsys, file, *options, "--mean", mean)
+    for given, message in (
+        ([*options[:4], "--inputs", "grey"], "--inputs grey: there is no such one; choose from rgb"),
+        (["--architecture", "vgg"], "--architecture vgg: there is no such one; choose from paper"),
+        (["--image-size", "0"], "no architecture reads images of 0 pixels"),
+    ):
+        assert message in import_error(capsys, file, *given)
     mean_file = tmp_path / "mean.npy"
     of_file = ["--mean", str(mean_file)]
     np.save(mean_file, np.zeros((60, 60, 3)))
@@ -192,13 +180,17 @@ def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytes
     assert f"has 2 names, but the network has {CLASSES} classes" in import_error(capsys, file, *options)
 
 
-def test_the_error_for_torchvisions_shapes_uses_its_own_names(
+def test_torchvisions_shapes_are_torchvisions_under_its_names_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A run of its architecture, exported as grouped, reads our images under our names."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in torchvision.models.alexnet(num_classes=5).state_dict().items()}
     shapes["features.3.weight"] = torch.Size((192, 64, 3, 3))
     zero = torch.zeros(1)
+    ours = grouped_shapes(PRESETS["torchvision"], 5, 224)
+    torch.save({name: zero.expand(shape) for name, shape in ours.items()}, tmp_path / "net.pt")
+    assert "does not say which images it reads; choose with --inputs" in import_error(capsys, tmp_path / "net.pt")
     torch.save({name: zero.expand(shape) for name, shape in shapes.items()}, tmp_path / "a.pth")
     error = import_error(capsys, tmp_path / "a.pth")
     assert "features.3.weight is (192, 64, 3, 3); in torchvision at 224 pixels it is (192, 64, 5, 5)" in error
@@ -206,23 +198,20 @@ def test_the_error_for_torchvisions_shapes_uses_its_own_names(
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = random_caffe_weights()
-    options = ["--image-size", str(SIZE), "--architecture", "caffe"]
-    for name in ("a.caffemodel", "a.pt"):
-        file = written(tmp_path / name, {**weights, "fc7.weight": torch.zeros(40, 47)})
-        error = import_error(capsys, file, *options)
-        assert f"{name}: fc7.weight is (40, 47); in caffe at 67 pixels it is (40, 48)" in error
+    wide = {**weights, "fc7.weight": torch.zeros(40, 47)}
     fewer = {name: value for name, value in weights.items() if not name.startswith("conv4")}
-    torch.save(fewer, tmp_path / "fewer.pt")
-    assert "has no conv4.weight, which caffe" in import_error(capsys, tmp_path / "fewer.pt", *options)
-    other_names = {f"net.layer_{name}": value for name, value in fewer.items()}
-    torch.save(other_names, tmp_path / "order.pt")
-    assert "in net it has 4 convolutions and 3 linear layers, not AlexNet's 5 and 3" in import_error(
-        capsys, tmp_path / "order.pt", *options
-    )
-    torch.save({**weights, "conv9.weight": torch.zeros(1), "conv9.bias": torch.zeros(1)}, tmp_path / "more.pt")
-    assert "conv9.weight is not in caffe" in import_error(capsys, tmp_path / "more.pt", *options)
-    torch.save({**weights, "bn.running_mean": torch.zeros(1)}, tmp_path / "norm.pt")
-    assert "bn.running_mean is not one of a layer's weight and bias" in import_error(capsys, tmp_path / "norm.pt")
+    unnamed = {f"net.layer_{name}": value for name, value in fewer.items()}
+    more = {**weights, "conv9.weight": torch.zeros(1), "conv9.bias": torch.zeros(1)}
+    for name, content, message in (
+        ("a.caffemodel", wide, "a.caffemodel: fc7.weight is (40, 47); in caffe at 67 pixels it is (40, 48)"),
+        ("a.pt", wide, "a.pt: fc7.weight is (40, 47); in caffe at 67 pixels it is (40, 48)"),
+        ("b.pt", fewer, "has no conv4.weight, which caffe"),
+        ("c.pt", unnamed, "in net it has 4 convolutions and 3 linear layers, not AlexNet's 5 and 3"),
+        ("d.pt", more, "conv9.weight is not in caffe"),
+        ("e.pt", {**weights, "bn.running_mean": torch.zeros(1)}, "bn.running_mean is not one of a layer's weight and"),
+    ):
+        file = written(tmp_path / name, content)
+        assert message in import_error(capsys, file, "--image-size", str(SIZE), "--architecture", "caffe")
 
 
 @pytest.mark.parametrize("name", ["a.caffemodel", "a.onnx", "a.pt", "a.safetensors", "a.pt2"])
@@ -254,9 +243,8 @@ def test_nothing_but_tensors_is_unpickled(
     torch.save({"conv1.weight": Trap()}, "trap.pt")
     Path("old.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "old.pt"):
-        assert "contains more than tensors, posix.mkdir, which is not unpickled" in import_error(
-            capsys, tmp_path / name
-        )
+        error = import_error(capsys, tmp_path / name)
+        assert "contains more than tensors, posix.mkdir, which is not unpickled" in error
     assert not Path("sprung").exists()
     torch.save([1, 2], "list.pt")
     assert "it contains a list, and no network's weights" in import_error(capsys, tmp_path / "list.pt")

@@ -3,7 +3,6 @@
 import json
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,8 @@ def test_a_saved_model_is_loaded_as_it_was(run_folder: Path, tmp_path: Path) -> 
     loaded = TrainedModel.from_pretrained(str(folder), ["cpu"])
     assert not loaded.net.training
     assert repr(loaded) == "TrainedModel(paper, 64 pixels, 3 classes)"
-    assert (loaded.classes, loaded.mirror, loaded.net.architecture) == (
-        model.classes,
-        model.mirror,
-        model.net.architecture,
-    )
+    assert (loaded.classes, loaded.mirror) == (model.classes, model.mirror)
+    assert loaded.net.architecture == model.net.architecture
     assert np.array_equal(loaded.mean, model.mean)
     state = model.net.state_dict()
     assert all(torch.equal(state[name], value) for name, value in loaded.net.state_dict().items())
@@ -70,9 +66,7 @@ def test_wrong_folders_are_refused(run_folder: Path, tmp_path: Path, monkeypatch
     weights.write_bytes(content[:-10])
     with pytest.raises(UserError, match=r"is damaged \(.*\); copy it again, or name a safetensors file"):
         TrainedModel.from_pretrained(tmp_path / "saved")
-    from safetensors.torch import save_file
-
-    save_file({name: value.contiguous() for name, value in model.net.state_dict().items()}, weights)
+    save_file(model.net.state_dict(), weights)
     with pytest.raises(UserError, match="describes no model; make a run's folder of it with the command import"):
         TrainedModel.from_pretrained(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "safetensors", None)
@@ -127,21 +121,16 @@ def test_a_flipped_byte_anywhere_is_an_error_or_changes_nothing(run_folder: Path
 @pytest.mark.parametrize(
     "change",
     [
-        lambda _: "[" * 300_000,
-        lambda _: "[]",
-        lambda description: json.dumps({**description, "classes": [1, 2, 3]}),
-        lambda description: json.dumps({**description, "mean": 3}),
-        lambda description: json.dumps({**description, "image_size": "large"}),
-        lambda description: json.dumps({**description, "architecture": {"convs": 5}}),
-        lambda description: json.dumps({**description, "classes": ["a", "b"]}),
+        *("[" * 300_000, "[]", {"classes": [1, 2, 3]}, {"classes": ["a", "b"]}),
+        *({"mean": 3}, {"image_size": "large"}, {"architecture": {"convs": 5}}),
     ],
-    ids=["brackets", "list", "classes", "mean", "size", "architecture", "count"],
+    ids=["brackets", "list", "classes", "count", "mean", "size", "architecture"],
 )
-def test_a_wrong_description_is_one_line(change: Callable[[dict[str, Any]], str], tmp_path: Path) -> None:
+def test_a_wrong_description_is_one_line(change: str | dict[str, Any], tmp_path: Path) -> None:
     run = make_run(tmp_path)
     description = json.loads((run / "model.json").read_text())
     del description["sha256"]
-    (run / "model.json").write_text(change(description))
+    (run / "model.json").write_text(change if isinstance(change, str) else json.dumps({**description, **change}))
     with pytest.raises(UserError, match=r"run.*: is damaged \(.*\); ") as raised:
         load_model(str(run), ["cpu"])
     assert "\n" not in str(raised.value)

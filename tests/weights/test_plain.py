@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models import alexnet
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from alexnet_torch import AlexNet, plain
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, Norm
@@ -104,16 +102,6 @@ def test_the_state_dict_is_the_grouped_layout_and_goes_back() -> None:
     assert all(torch.equal(towers[name], value) for name, value in grouped_to_towers(state, 2).items())
 
 
-def test_a_network_of_torchvisions_weights_is_torchvisions_network() -> None:
-    reference = alexnet().eval()
-    net = AlexNet(TORCHVISION).eval()
-    sequence = plain(net)
-    sequence.load_state_dict(dict(zip(sequence.state_dict(), reference.state_dict().values(), strict=True)))
-    images = random_images(2, 224) / 60
-    with torch.no_grad():
-        torch.testing.assert_close(sequence(images), reference(images), rtol=0, atol=1e-6)
-
-
 def test_it_is_a_copy_that_moves_and_keeps_type_and_mode() -> None:
     net = random_net(PAPER).double().train()
     sequence, before = plain(net), {name: value.clone() for name, value in net.state_dict().items()}
@@ -188,22 +176,3 @@ def test_torchs_tools_take_it(
         with torch.no_grad():
             expected = sequence(images)
             torch.testing.assert_close(function(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-
-
-def test_torchvisions_feature_extractor_takes_it(sequence: nn.Sequential) -> None:
-    extract = create_feature_extractor(sequence, ["norm1", "pool2", "relu3", "relu6"])
-    images = torch.rand(2, 3, 64, 64)
-    with torch.no_grad():
-        outputs = outputs_of(sequence, images)
-        for name, value in extract(images).items():
-            torch.testing.assert_close(value, outputs[name])
-
-
-def test_dynamic_quantisation_replaces_the_linear_layers() -> None:
-    sequence = plain(random_net(PAPER))
-    quantised = torch.ao.quantization.quantize_dynamic(sequence, {nn.Linear}, dtype=torch.qint8)
-    assert [type(module).__module__.startswith("torch.ao") for module in (quantised.fc6, quantised.fc8)] == [True] * 2
-    images = random_images(8)
-    with torch.no_grad():
-        expected = sequence(images)
-        assert (quantised(images) - expected).abs().max() < 0.1 * expected.abs().max()

@@ -101,9 +101,8 @@ def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
     assert "it contains 3 networks, model, model_ema, teacher.net.module; choose one with import --key" in message
     assert_is_read(read(tmp_path, content, "model_ema"), other)
     assert_is_read(read(tmp_path, content, "teacher.net.module"), other)
-    assert "--key ema: it contains no such network; choose one of model, model_ema, teacher.net.module" in error(
-        tmp_path, content, "ema"
-    )
+    known = "--key ema: it contains no such network; choose one of model, model_ema, teacher.net.module"
+    assert known in error(tmp_path, content, "ema")
     in_one = {**prefixed("student."), **prefixed("teacher.", other)}
     assert "2 networks, student, teacher" in error(tmp_path, in_one)
     assert_is_read(read(tmp_path, in_one, "teacher"), other)
@@ -111,10 +110,7 @@ def test_several_networks_are_listed_and_chosen_by_key(tmp_path: Path) -> None:
 
 
 def test_the_alexnet_is_taken_from_beside_another_network(tmp_path: Path) -> None:
-    vgg = {f"{index}.{kind}": torch.zeros((2,) * n) for index in range(13) for kind, n in (("weight", 4), ("bias", 1))}
-    vgg |= {
-        f"{20 + index}.{kind}": torch.zeros((2,) * n) for index in range(3) for kind, n in (("weight", 2), ("bias", 1))
-    }
+    vgg = nn.Sequential(*(nn.Conv2d(2, 2, 2) for _ in range(13)), *(nn.Linear(2, 2) for _ in range(3))).state_dict()
     file = read(tmp_path, {"teacher": vgg, "student": WEIGHTS})
     assert_is_read(file)
     assert "in teacher it has 13 convolutions and 3 linear layers, not AlexNet's" in error(tmp_path, {"teacher": vgg})
@@ -127,55 +123,46 @@ def test_safetensors_of_other_programs_are_searched_too(tmp_path: Path) -> None:
 
 def test_namespaces_and_numpy_scalars_beside_the_weights_are_no_hindrance(tmp_path: Path) -> None:
     plain = {"args": argparse.Namespace(lr=0.1, data=Path("photos")), "best": np.float64(0.5), "seen": np.int64(3)}
-    file = read(tmp_path, {"model": WEIGHTS, **plain, "curve": np.zeros(3), "flag": np.bool_(True)})
-    assert_is_read(file)
-    old = {"model": WEIGHTS, "best": np.float32(0.5)}
-    torch.save(old, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    assert_is_read(read_weight_file(tmp_path / "old.pt"))
+    plain |= {"curve": np.zeros(3), "flag": np.bool_(True), "loss": np.float32(0.5)}
+    for new_format in (True, False):
+        torch.save({"model": WEIGHTS, **plain}, tmp_path / "a.pt", _use_new_zipfile_serialization=new_format)
+        assert_is_read(read_weight_file(tmp_path / "a.pt"))
 
 
 class Config:
     """A class whose objects are not unpickled."""
 
 
-@pytest.mark.parametrize("new_format", [True, False])
-def test_the_error_for_other_objects_names_the_way_out(new_format: bool, tmp_path: Path) -> None:
-    file = tmp_path / "checkpoint.pt"
-    content = {"model": WEIGHTS, "config": Config()}
-    torch.save(content, file, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(UserError) as raised:
-        read_weight_file(file)
-    message = str(raised.value)
-    assert "contains more than tensors, tests.weights.test_state_dicts.Config, which is not unpickled" in message
-    follow_advice(message, tmp_path)
-
-
-def follow_advice(message: str, tmp_path: Path) -> None:
-    """Runs the statement in an error, and checks that its file is read."""
-    statement = re.search(r"torch\.save\(.*\)$", message)
-    assert statement is not None
-    exec(statement[0].replace("'weights.pt'", repr(str(tmp_path / "weights.pt"))), {"torch": torch})
-    assert_is_read(read_weight_file(tmp_path / "weights.pt"))
-
-
-def test_the_error_for_a_whole_module_names_the_way_out(tmp_path: Path) -> None:
+def module() -> nn.Module:
     net = nn.ModuleDict()
     for name, value in WEIGHTS.items():
         stage, kind = name.split(".")
         if kind == "weight":
             net[stage] = nn.Conv2d(1, 1, 1) if value.ndim == 4 else nn.Linear(1, 1)
         setattr(net[stage], kind, nn.Parameter(value))
-    message = error(tmp_path, net)
-    assert "contains more than tensors, torch.nn.modules." in message
-    follow_advice(message, tmp_path)
+    return net
 
 
-def export_program(file: Path) -> None:
-    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), file)
-
-
-def save_script(file: Path) -> None:
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
+@pytest.mark.parametrize(
+    ("content", "new_format", "named"),
+    [
+        ({"model": WEIGHTS, "config": Config()}, True, "tests.weights.test_state_dicts.Config, which is not unpickled"),
+        ({"model": WEIGHTS, "config": Config()}, False, "tests.weights.test_state_dicts.Config, which is not unp"),
+        (module(), True, "torch.nn.modules."),
+    ],
+    ids=["object", "old format", "module"],
+)
+def test_the_error_for_other_objects_names_the_way_out(
+    content: object, new_format: bool, named: str, tmp_path: Path
+) -> None:
+    """Runs the statement in the error, whose file is read."""
+    torch.save(content, tmp_path / "checkpoint.pt", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(UserError, match=re.escape(f"contains more than tensors, {named}")) as raised:
+        read_weight_file(tmp_path / "checkpoint.pt")
+    statement = re.search(r"torch\.save\(.*\)$", str(raised.value))
+    assert statement is not None
+    exec(statement[0].replace("'weights.pt'", repr(str(tmp_path / "weights.pt"))), {"torch": torch})
+    assert_is_read(read_weight_file(tmp_path / "weights.pt"))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -184,8 +171,10 @@ def save_script(file: Path) -> None:
     [
         (lambda file: file.write_text("version https://git-lfs.github.com/spec\n"), "it begins with b'version https"),
         (lambda file: file.write_text("<!DOCTYPE html>\n<html>"), "it begins with b'<!DOCTYPE html>"),
-        (save_script, "is of torch.export, TorchScript or another program; name a saved state_dict()"),
-        (export_program, "is of torch.export, TorchScript or another program"),
+        (
+            lambda file: torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file),
+            "is of torch.export, TorchScript or another program; name a saved state_dict()",
+        ),
         (lambda file: torch.save({}, file), "it contains nothing, and no network's weights"),
         (lambda file: torch.save(torch.zeros(2, 3), file), "it contains a Tensor, and no network's weights"),
         (lambda file: torch.save({"epoch": 1, "loss": 2.0}, file), "it contains a dictionary of epoch, loss, and no"),
@@ -194,11 +183,8 @@ def save_script(file: Path) -> None:
 def test_refusals_say_what_the_file_seems_to_be(write: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     write(file)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=rf"^{file}: .*{re.escape(message)}.*$"):
         read_weight_file(file)
-    assert message in str(raised.value)
-    assert str(raised.value).startswith(f"{file}: ")
-    assert "\n" not in str(raised.value)
 
 
 def test_a_wrong_checksum_of_a_tensor_is_noticed(tmp_path: Path) -> None:
