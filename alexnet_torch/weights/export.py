@@ -1,23 +1,23 @@
 """Writes a model for other programs: safetensors, grouped and torchvision's state dicts, ONNX, torch.export."""
 
-import copy
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_missing_package, writing
-from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.grouped import CONV1, grouped_state_dict
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
 from alexnet_torch.weights.model_file import TrainedModel, describe_model, safetensors_content, sealed_metadata
+from alexnet_torch.weights.plain import SubtractMean
 
 _OUR_IMAGES = "RGB images, 0..255, minus the mean image"
 _PIXELS = "RGB images, 0..255, (N, 3, {0}, {0}): the graph subtracts the mean image; N is free"
@@ -73,32 +73,19 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
     return images_read
 
 
-class PixelNet(nn.Module):
-    """A network on the CPU that subtracts the mean image itself: it reads the pixels of a centre crop."""
-
-    mean: Tensor
-
-    def __init__(self, model: TrainedModel) -> None:
-        super().__init__()
-        self.net: AlexNet = copy.deepcopy(model.net)
-        self.register_buffer("mean", model.centre_mean())  # (3, H, W)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits (N, classes) for RGB images (N, 3, H, W), float, 0..255."""
-        logits: Tensor = self.net(images - self.mean)
-        return logits
-
-
 def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
-    size = model.net.image_size
+    """Returns a network of pixels of a centre crop, and what exporters need besides."""
+    size, mean = model.net.image_size, SubtractMean(model.centre_mean())
     return {
+        "model": nn.Sequential(OrderedDict(input=mean, net=model.net)).eval(),
         "args": (torch.zeros(2, 3, size, size),),  # not 1: torch.export takes it for a constant
-        "dynamic_shapes": {"images": {0: torch.export.Dim("batch")}},
+        "dynamic_shapes": ({0: torch.export.Dim("batch")},),
     }
 
 
 def _write_exported_program(model: TrainedModel, path: Path) -> str:
-    program = torch.export.export(PixelNet(model).eval(), **_graph_arguments(model))
+    arguments = _graph_arguments(model)
+    program = torch.export.export(mod=arguments.pop("model"), **arguments)
     description = json.dumps(describe_model(model))
     atomic_write(path, lambda file: torch.export.save(program, file, extra_files={MODEL_DESCRIPTION: description}))
     return _PIXELS.format(model.net.image_size)
@@ -109,7 +96,7 @@ def _write_onnx(model: TrainedModel, path: Path) -> str:
     import onnxscript  # noqa: F401 - torch.onnx needs it, and would report it missing in its own way
 
     names: Any = {"input_names": ["images"], "output_names": ["logits"]}
-    program = torch.onnx.export(PixelNet(model).eval(), **_graph_arguments(model), **names, dynamo=True, verbose=False)
+    program = torch.onnx.export(**_graph_arguments(model), **names, dynamo=True, verbose=False)
     assert program is not None
     content = program.model_proto
     # the exporter merges equal tensors, as biases of 0, which import finds by name

@@ -47,8 +47,8 @@ def import_model(
         preset, size = _choose_architecture(file, architecture, image_size)
         inputs = inputs or file.inputs
         if inputs is None:
-            known = "rgb (0..255 minus the mean), caffe (the same in BGR) or imagenet (torchvision's)"
-            raise UserError(f"{path}: does not say which images it reads; choose with --inputs: {known}")
+            choices = "rgb (0..255 minus the mean), caffe (the same in BGR) or imagenet (torchvision's)"
+            raise UserError(f"{path}: does not say which images it reads; choose with --inputs: {choices}")
         convention = INPUT_CONVENTIONS[inputs]
         if mean is not None:
             mean_image, mean_source = mean_from_option(mean, size), f"the mean {mean}"

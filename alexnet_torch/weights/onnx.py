@@ -28,7 +28,7 @@ def read_onnx(path: Path, image_size: int | None) -> WeightFile:
     """Reads an ONNX file, with the size of its images where it leaves that open."""
     with reading(path, "copy it again, or name an ONNX file"):
         model = onnx.load(path)
-        stored = {tensor.name.removeprefix("net."): tensor for tensor in model.graph.initializer}  # of PixelNet.net
+        stored = {tensor.name.removeprefix("net."): tensor for tensor in model.graph.initializer}
         arrays = {name: numpy_helper.to_array(tensor) for name, tensor in stored.items() if has_tower(name)}
         towers = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         description = description_from_metadata({entry.key: entry.value for entry in model.metadata_props}, towers)

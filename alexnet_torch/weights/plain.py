@@ -41,7 +41,7 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     if unit_range:
         if isinstance(net_or_model, AlexNet):
             raise ValueError("unit_range needs a mean image: pass the model that load_model returns, not its network")
-        sequence.add_module("input", UnitRangeInput(net_or_model.centre_mean().to(next(net.parameters()))))
+        sequence.add_module("input", SubtractMean(net_or_model.centre_mean().to(next(net.parameters())), 255))
     with torch.device("meta"):  # the weights are assigned below
         for stage, operation, module in _modules(net.architecture, net.num_classes, net.image_size):
             number = re.search(r"\d+$", stage)
@@ -102,18 +102,19 @@ def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module
     return nn.Tanh() if operation == "tanh" else nn.ReLU()
 
 
-class UnitRangeInput(nn.Module):
-    """Converts images of 0..1 to 0..255 minus the mean (3, H, W), which is no parameter."""
+class SubtractMean(nn.Module):
+    """Subtracts the mean image (3, H, W), which is no parameter, from the images times a factor."""
 
     mean: Tensor
 
-    def __init__(self, mean: Tensor) -> None:
+    def __init__(self, mean: Tensor, factor: int = 1) -> None:
         super().__init__()
+        self.factor = factor
         self.register_buffer("mean", mean, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns (N, 3, H, W) for RGB images (N, 3, H, W) of 0..1."""
-        return images * 255 - self.mean
+        """Returns what the network reads for RGB images, (N, 3, H, W) both."""
+        return images * self.factor - self.mean
 
 
 class GroupedResponseNorm(nn.LocalResponseNorm):
