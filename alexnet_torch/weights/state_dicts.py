@@ -75,12 +75,14 @@ def find_network(path: Path, content: object, key: str | None = None) -> tuple[s
 
     Without one, a ValueError says what it contains; of several that differ, a UserError lists the keys, as "model.net".
     """
-    tensors = _flat(content, "")
-    found: dict[str, dict[str, Tensor]] = {}
+    tensors = _flat(content, "") if isinstance(content, Mapping) else {}
+    found, folders = dict[str, dict[str, Tensor]](), dict[str, str]()
     for prefix in _prefixes(tensors, ""):
-        names = [name for name in tensors if name.startswith(prefix)]
+        names = [name for name in tensors if name.startswith(prefix) and "/" not in name.removeprefix(prefix)]
         names = [name for name in names if has_tower(name.removeprefix(prefix))] or names
-        found[prefix.strip(".")] = {name.removeprefix(prefix): tensors.pop(name) for name in names}
+        own = prefix.strip("./").replace("/", ".")
+        folders[own] = prefix.rpartition("/")[0]
+        found[own] = {name.removeprefix(prefix): tensors.pop(name) for name in names}
     if not found:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
@@ -103,16 +105,19 @@ def find_network(path: Path, content: object, key: str | None = None) -> tuple[s
         if list(state) != list(first) or not all(torch.equal(state[name], first[name]) for name in first):
             several = f"it contains {len(fitting)} networks, {', '.join(fitting)}"
             raise UserError(f"{path}: {several}; choose one with import --key")
-    beside = chosen.partition(".")[0]  # not the optimizer's
-    return chosen, first, [name for name in tensors if name.startswith(beside)]
+    paths = [name.rpartition("/") for name in tensors]
+    return chosen, first, [name for folder, _, name in paths if folder == folders[chosen]]
 
 
-def _flat(content: object, name: str) -> dict[str, Tensor]:
-    """Returns the tensors of nested dictionaries, with their keys as prefixes."""
-    if isinstance(content, Tensor):
-        return {name: content}
-    items = content.items() if isinstance(content, Mapping) else ()
-    return {own: value for key, inner in items for own, value in _flat(inner, f"{name}.{key}".strip(".")).items()}
+def _flat(content: Mapping[Any, Any], folder: str) -> dict[str, Tensor]:
+    """Returns the tensors of nested dictionaries by their keys, as "optimizer/state/0/momentum_buffer"."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            tensors[f"{folder}{key}"] = value
+        elif isinstance(value, Mapping):
+            tensors |= _flat(value, f"{folder}{key}/")
+    return tensors
 
 
 def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
@@ -121,9 +126,9 @@ def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
         return [prefix]
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        part, dot, _ = name.removeprefix(prefix).partition(".")
-        if dot:
-            parts.setdefault(f"{prefix}{part}.", {})[name] = value
-    longer = [found for part, inside in parts.items() for found in _prefixes(inside, part)]
-    dimensions = [value.ndim for name, value in tensors.items() if name.endswith("weight")]
+        if part := re.match(r"[^./]*[./]", name.removeprefix(prefix)):
+            parts.setdefault(prefix + part[0], {})[name] = value
+    longer = [found for part, behind in parts.items() for found in _prefixes(behind, part)]
+    inside = {name.removeprefix(prefix): value.ndim for name, value in tensors.items() if name.endswith("weight")}
+    dimensions = [ndim for name, ndim in inside.items() if "/" not in name]
     return longer or [prefix] * (dimensions.count(4) > 1 and dimensions.count(2) > 1)
