@@ -77,16 +77,9 @@ def deep_lift(model: nn.Module) -> Tensor:
 
 def sequence_without_norm(net: AlexNet) -> nn.Sequential:
     """The network that `make_net(TORCHVISION)` makes, of torch's modules."""
-    convs = [
-        (3, 11, 4, 2),
-        (16, 5, 1, 2),
-        (16, 3, 1, 1),
-        (16, 3, 1, 1),
-        (16, 3, 1, 1),
-    ]  # inputs, kernel, stride, padding
     layers: list[nn.Module] = []
-    for index, (inputs, kernel, stride, padding) in enumerate(convs):
-        layers += [nn.Conv2d(inputs, 16, kernel, stride, padding), nn.ReLU()]
+    for index, (kernel, stride, padding) in enumerate(((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))):
+        layers += [nn.Conv2d(16 if index else 3, 16, kernel, stride, padding), nn.ReLU()]
         layers += [nn.MaxPool2d(3, 2)] if index in (0, 1, 4) else []
     layers += [nn.AdaptiveAvgPool2d(6), nn.Flatten()]
     layers += [nn.Linear(576, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES)]

@@ -200,9 +200,3 @@ def write_flat_val(root: Path, samples: list[Sample], suffix: bool = False) -> P
     val = [each.suffixed if suffix else each.name for each in samples]
     names = [each.key if each.split == "train" else f"val/{name}" for each, name in zip(samples, val, strict=True)]
     return write_files(root, zip(names, (each.content for each in samples), strict=True))
-
-
-def add_to_tar(file: Path, name: str, content: bytes) -> None:
-    """Appends a file to a tar on disk."""
-    with tarfile.open(file, "a") as archive:
-        add_member(archive, name, content)

@@ -112,7 +112,4 @@ def write_onnx(path: Path, weights: dict[str, Tensor], transposed: bool, pool_fi
 def set_size(model: onnx.ModelProto, size: int | str) -> None:
     """Changes the side of a graph's images, or leaves it open under a name."""
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
-        if isinstance(size, str):
-            dim.dim_param = size
-        else:
-            dim.dim_value = size
+        setattr(dim, "dim_param" if isinstance(size, str) else "dim_value", size)

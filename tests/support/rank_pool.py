@@ -31,31 +31,23 @@ class RankResult:
     trace: str | None  # the traceback, if it raised an exception
 
 
-@dataclass(frozen=True)
-class _Job:
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    environment: dict[str, str]
-    double: bool
-
-
 def _serve(jobs: Connection) -> None:
     """Runs jobs until pytest kills this process, or has ended itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError):
         while True:
-            jobs.send(_run(jobs.recv()))
+            jobs.send(_run(*jobs.recv()))
 
 
-def _run(job: _Job) -> RankResult:
+def _run(function: Callable[..., Any], arguments: Any, environment: dict[str, str], double: bool) -> RankResult:
     out, err, value, trace = io.StringIO(), io.StringIO(), None, None
     os.environ.clear()
-    os.environ.update(job.environment)
-    torch.set_default_dtype(torch.float64 if job.double else torch.float32)
+    os.environ.update(environment)
+    torch.set_default_dtype(torch.float64 if double else torch.float32)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            value = job.function(*job.arguments)
+            value = function(*arguments)
         except BaseException:
             trace = traceback.format_exc()
     return RankResult(value, out.getvalue(), err.getvalue(), trace)
@@ -100,7 +92,7 @@ class RankPool:
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
         for rank, jobs in enumerate(self._jobs[:ranks]):
             own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-            jobs.send(_Job(function, arguments, common | {name: str(value) for name, value in own.items()}, double))
+            jobs.send((function, arguments, common | {name: str(value) for name, value in own.items()}, double))
         deadline = time.monotonic() + _JOB_TIMEOUT
         results = []
         for rank, jobs in enumerate(self._jobs[:ranks]):

@@ -1,5 +1,6 @@
 """The index of large archives is kept, and made again when an archive or the index changes."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from alexnet_torch.data.sources import archives, tar_sets
 from alexnet_torch.data.sources.source import ArchiveReader, Source
 from alexnet_torch.data.sources.tar_sets import open_tar_set
-from tests.support.image_sets import add_to_tar, small_set, write_official, write_parquet
+from tests.support.image_sets import add_member, small_set, write_official, write_parquet
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,8 @@ def assert_same(ours: Source, theirs: Source) -> None:
 
 def test_a_kept_index_gives_the_same_source(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_official(tmp_path / "set", small_set())
-    add_to_tar(root / "ILSVRC2012_img_val.tar", "._ILSVRC2012_val_00000001.JPEG", b"x")
+    with tarfile.open(root / "ILSVRC2012_img_val.tar", "a") as archive:
+        add_member(archive, "._ILSVRC2012_val_00000001.JPEG", b"x")
     listed = open_tar_set(root)
     assert listed.skipped.counts == {"hidden": 1}
     assert len(list(cache.iterdir())) == 1
