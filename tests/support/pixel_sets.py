@@ -14,18 +14,12 @@ def write_cifar(root: Path, description: type[CIFAR10] = CIFAR10, images: int = 
     """Writes every batch of a set with random pixels, as torchvision.datasets unpacks it; returns the set's folder."""
     random, folder = np.random.default_rng(0), root / str(description.base_folder)
     folder.mkdir(parents=True)
-    fine = description is CIFAR100
-    names = [f"class{k}" for k in range(3)]
-    meta: dict[str, Any] = {description.meta["key"]: names}
+    meta: dict[str, Any] = {description.meta["key"]: [f"class{k}" for k in range(3)]}
     write_pickle(folder / description.meta["filename"], meta, description)
     for file, _ in description.train_list + description.test_list:
-        labels = [int(k) for k in random.permutation(images) % 3]
-        batch = {
-            "data": random.integers(0, 256, (images, 3072), dtype=np.uint8),
-            "fine_labels" if fine else "labels": labels,
-            "batch_label": "a batch",
-        }
-        write_pickle(folder / file, batch, description)
+        labels = {"fine_labels" if description is CIFAR100 else "labels": (random.permutation(images) % 3).tolist()}
+        pixels = random.integers(0, 256, (images, 3072), dtype=np.uint8)
+        write_pickle(folder / file, {"data": pixels, **labels, "batch_label": "a batch"}, description)
     return folder
 
 

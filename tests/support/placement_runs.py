@@ -60,19 +60,19 @@ class Run:
             assert {**own, "loss": 0} == {**expected, "loss": 0}, where
             if "loss" in own:
                 assert own["loss"] == pytest.approx(expected["loss"], rel=tolerance, abs=0), where
-        for tensors, expected_tensors in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(tensors) == list(expected_tensors)
-            for name, value in tensors.items():
-                expected_value = expected_tensors[name]
-                assert value.dtype == expected_value.dtype
-                assert float((value - expected_value).norm()) <= tolerance * float(expected_value.norm()), name
+        for name, value, expected_value in self._pairs(other):
+            assert value.dtype == expected_value.dtype
+            assert float((value - expected_value).norm()) <= tolerance * float(expected_value.norm()), name
 
     def require_equal(self, other: "Run") -> None:
         """Fails unless all losses, errors, weights and velocities are equal, to the bit."""
         assert self.reports == other.reports
-        for tensors, expected_tensors in ((self.weights, other.weights), (self.velocities, other.velocities)):
-            assert list(tensors) == list(expected_tensors)
-            assert [name for name, value in tensors.items() if not torch.equal(value, expected_tensors[name])] == []
+        assert [name for name, value, expected in self._pairs(other) if not torch.equal(value, expected)] == []
+
+    def _pairs(self, other: "Run") -> list[tuple[str, Tensor, Tensor]]:
+        own, others = self.weights | self.velocities, other.weights | other.velocities
+        assert list(own) == list(others)
+        return [(name, value, others[name]) for name, value in own.items()]
 
 
 def trained(results: list[RankResult]) -> list[RankResult]:
@@ -85,8 +85,7 @@ def free_port() -> int:
     """Returns an unused port of 127.0.0.1."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port
+        return int(unused.getsockname()[1])
 
 
 def torchrun(
