@@ -10,7 +10,7 @@ import h5py
 import pytest
 
 from alexnet_torch import cli, load_model
-from alexnet_torch.data.image_lists import read_file_list
+from alexnet_torch.data.sources.listing import read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import read_lines
 from alexnet_torch.weights.model_file import save_model

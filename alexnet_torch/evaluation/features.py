@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from alexnet_torch.data.decode import VERSION
-from alexnet_torch.data.image_lists import find_images, read_file_list
 from alexnet_torch.data.loader import decode_ahead
+from alexnet_torch.data.sources.listing import find_images, read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import network_input, require_finite
 from alexnet_torch.files import atomic_write, explain_missing_package, reading, sync_folder, utf8_text, writing

@@ -11,8 +11,8 @@ from PIL import Image
 
 from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.data.decode import UnreadableImage, decode_file, decode_image
-from alexnet_torch.data.image_lists import find_images
 from alexnet_torch.data.loader import decode_ahead
+from alexnet_torch.data.sources.listing import find_images
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import log_probabilities, require_finite
 from alexnet_torch.weights.model_file import TrainedModel

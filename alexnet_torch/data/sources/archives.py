@@ -7,8 +7,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -88,30 +89,21 @@ def archive_source(
     reader: type[ArchiveReader],
     files: Sequence[Path],
     skipped: Skipped,
-    val_files: str = "",
-    names: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
-    names_repeat: bool = False,
+    val_files: str = "",  # those that validation images would be in
+    **facts: Any,
 ) -> Source:
-    """Returns the samples in archives; `val_files` are those that validation images would be in."""
+    """Returns the samples in archives; `facts` are those of `make_source`."""
     for split, by_class in splits.items():
         if not by_class:
             raise UserError(f"--data {root}: no images in the {split} files; download them again")
-    identities = next(iter(splits.values())).keys()
-    known = sum(identity in imagenet_indices() for identity in identities)
-    fix = f"has {files[0].name} but no validation images; put {val_files} beside it, or let --val-split 0.1 choose some"
-    return make_source(
-        f"{form}, {known:,} of ImageNet's 1,000 classes" if 0 < known < 1000 else form,
-        root,
-        splits,
-        lambda members, places: reader(tuple(files), members, places),
-        skipped,
-        list_files(root, files),
-        names,
-        notes,
-        "" if "val" in splits else fix,
-        names_repeat,
-    )
+    known = sum(identity in imagenet_indices() for identity in next(iter(splits.values())))
+    if 0 < known < 1000:
+        form = f"{form}, {known:,} of ImageNet's 1,000 classes"
+    if "val" not in splits:
+        fix = f"put {val_files} beside it, or let --val-split 0.1 choose some"
+        facts["without_val"] = f"has {files[0].name} but no validation images; {fix}"
+    made = partial(reader, tuple(files))
+    return make_source(form, root, splits, made, skipped, list_files(root, files), **facts)
 
 
 def check_complete(files: Iterable[Path]) -> None:

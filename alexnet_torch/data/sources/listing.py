@@ -1,5 +1,6 @@
-"""Lists the folders and image files of a data set on disk or in a zip file: one look at each entry."""
+"""Lists folders and image files on disk or in a zip file, with one look at each entry; lists of images."""
 
+import logging
 import os
 import stat
 import struct
@@ -17,27 +18,25 @@ from PIL import Image
 from alexnet_torch.data.decode import read_bounded
 from alexnet_torch.data.sources.source import ArchiveReader, Reader, Skipped
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import reading
+from alexnet_torch.files import read_lines, reading
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
 
-# what torchvision's ImageFolder takes, and the other names of formats that Pillow decodes
+logger = logging.getLogger(__name__)
+
 EXTENSIONS = {
-    *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),
+    *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),  # torchvision's ImageFolder takes these
     *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
 }
 """Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}
-"""Pillow recognises these, but starts another program for them, or decodes nothing; any bytes may look like TGA."""
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}  # Pillow recognises these; any bytes may be TGA
 SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("__macosx", "icon\r", "@eadir", "#recycle", "lost+found", "__pycache__"),
 }
-"""Names of files and folders that systems write, in lower case."""
 UNICODE_PATH, IS_UTF8, IS_ENCRYPTED = 0x7075, 1 << 11, 1
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file's bytes in a zip; its name and another field follow
 
-Entry = tuple[Any, ...]
-"""A file: its name or path, and its place: (size, time) on disk, as for `ZipReader` in a zip file."""
+Entry = tuple[Any, ...]  # a file: its name or path, then its size and time on disk, or its place for `ZipReader`
 
 
 class Folder(NamedTuple):
@@ -81,11 +80,11 @@ class Listing:
         return self._scanned(path) if self.zipped is None else self.zipped.get(self.top + path, Folder([], [], []))
 
     def below(self, folder: str) -> "Listing":
-        """Returns the listing of a folder in the zip file."""
+        """Returns the listing of a folder in a zip file."""
         return Listing(self.root, self.what, self.top + folder, self.zipped)
 
     def is_folder(self, path: str) -> bool:
-        """Returns whether there is a folder, by its path without the last "/"."""
+        """Returns whether there is a folder, without the last "/"."""
         above, slash, name = path.rpartition("/")
         return name in self.folder(above + slash).folders
 
@@ -105,7 +104,7 @@ class Listing:
         return ZipReader((self.root,), [self.top + member for member in members], places)
 
     def subfolders(self, folder: str = "") -> list[str]:
-        """Returns the sorted names of the folders in a folder, without those skipped, as the files beside them are."""
+        """Returns the sorted names of a folder's folders; the files beside them are skipped."""
         here, names = self.folder(folder), []
         self._visited = {}
         self._visit(folder)
@@ -155,7 +154,7 @@ class Listing:
         return [image for here in sorted(found) for image in found[here]]
 
     def _is_image(self, path: str, place: Entry) -> bool:
-        """Returns whether Pillow recognises a file's first bytes as an image that it decodes."""
+        """Returns whether Pillow recognises a file, and decodes such files."""
         if self.zipped is None and place[0] <= 0:
             return False  # reading a file of /proc, which seems to be empty, may wait for ever
         try:
@@ -164,7 +163,7 @@ class Listing:
                 return image.format not in NOT_DECODED
         except PermissionError:
             raise
-        except Exception as error:  # each plugin has its own errors; decoding refuses an image that is too large
+        except Exception as error:  # each plugin has its own; decoding refuses what is too large
             return isinstance(error, Image.DecompressionBombError)
 
     def _scan(self, folder: str) -> Folder:
@@ -197,7 +196,7 @@ class Listing:
         return Folder(sorted(folders), sorted(files), sorted(skipped))
 
     def _visit(self, folder: str) -> str | None:
-        """Marks a folder as visited; returns the path by which it was before, None if it was not or by this path."""
+        """Marks a folder as visited; returns another path by which it was before, or None."""
         if self.zipped is not None:
             return None
         status = (self.root / folder).stat()
@@ -205,7 +204,7 @@ class Listing:
         return None if before == folder else before
 
     def _is_ours(self, folder: str) -> bool:
-        """Returns whether a folder is a training run's or has decoded images, which people put beside their images."""
+        """Returns whether a folder is a run's or a cache's, which people put beside their images."""
         pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "samples.npz"))
         here = self.root / folder
         return self.zipped is None and any(all((here / name).is_file() for name in pair) for pair in pairs)
@@ -280,7 +279,7 @@ def _zip_folders(file: Path) -> dict[str, Folder]:
 
 
 def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
-    """Returns a member's name, of the field for Unicode if it has one; old encodings do not say which they are."""
+    """Returns a member's name, of the field for Unicode if it has one."""
     if info.flag_bits & IS_UTF8 or info.filename.isascii():
         return info.filename
     extra = info.extra
@@ -289,9 +288,28 @@ def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
         if kind == UNICODE_PATH:
             return extra[9 : 4 + size].decode()  # after a version and a checksum of the other name
         extra = extra[4 + size :]
-    try:
+    try:  # else the encoding is not told
         return info.filename.encode("cp437").decode()
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"--data {file}: has names in an old encoding; unpack it (unzip -O GBK, for example) and name the folder"
-        ) from error
+        raise UserError(f"--data {file}: has names in an old encoding; unpack it (unzip -O GBK, perhaps)") from error
+
+
+def find_images(root: Path) -> tuple[str, ...]:
+    """Returns the sorted paths, relative to a folder, of the images in it and its subfolders."""
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; name a folder of images")
+    listing = Listing(root, str(root))
+    paths = tuple(sorted(path for path, *_ in listing.images("")))
+    if not paths:
+        raise UserError(f"{root}: contains no images that can be read; name a folder that has some")
+    if listing.skipped.counts:
+        logger.warning(f"{root}: {len(paths):,} images{listing.skipped}")
+    return paths
+
+
+def read_file_list(file: Path) -> tuple[str, ...]:
+    """Returns the paths of images that a text file has, one on each line."""
+    names = tuple(read_lines(file, "--files", any_bytes=True))
+    if not names:
+        raise UserError(f"--files {file}: names no images; write the path of an image on each line")
+    return names

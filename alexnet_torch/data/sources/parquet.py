@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")
-ROWS_READ = 16
-"""Rows taken at a time. pyarrow decodes a page at a time, of up to 1,024 rows: 110 MB of ImageNet's JPEGs.
-
-A row group can have all rows of its file; those of Hugging Face's imagenet-1k have 100.
-"""
+ROWS_READ = 16  # at a time; pyarrow decodes a page of up to 1,024 rows: 110 MB of ImageNet's JPEGs
 
 
 class ParquetReader(ArchiveReader):
@@ -51,10 +47,7 @@ def is_parquet_set(root: Path) -> bool:
 
 
 def open_parquet_set(root: Path) -> Source:
-    """Lists the samples of the parquet files in a folder; a file alone is a test set.
-
-    Where there is no validation split, the test split takes its place, if it has labels.
-    """
+    """Lists the samples of the parquet files in a folder; a file alone is a test set, a test split may validate."""
     parts, skipped = _parts(root), Skipped()
     check_complete(file for files in parts.values() for file in files)
     for file in parts.pop("test", ()) if "val" in parts else ():
@@ -80,7 +73,11 @@ def _parts(root: Path) -> dict[str, list[Path]]:
 
 
 def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], skipped: Skipped) -> Source:
-    """Lists the rows of the splits, training first."""
+    """Lists the rows of the splits, training first.
+
+    Classes are known by WordNet IDs if file names, the classes' names or ImageNet's order of them tell them; else by
+    the names; and if two names are the same, or there are none, by the labels' numbers.
+    """
     names = class_names(files[0])
     if others := [file for file in files if class_names(file) != names]:
         raise UserError(f"{others[0]}: its classes' names are not those of {files[0]}; move other sets elsewhere")
@@ -88,36 +85,25 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], 
     for split, samples in splits.items():
         for file in archives[split]:
             _add_rows(file, files.index(file), samples, names)
-    named, readable = _named(splits, files, names)
+    readable: dict[str, str] = {}
+    if by_id := by_wnid(splits, files):
+        splits = by_id
+    elif names is not None:
+        identities = names if len(set(names)) == len(names) else [str(label) for label in range(len(names))]
+        if _is_imagenet(names):
+            identities = [each.identity for each in imagenet_classes()]
+        splits = {split: {identities[int(label)]: each for label, each in of.items()} for split, of in splits.items()}
+        readable = dict(zip(identities, names, strict=True))
     form, val_files = "Hugging Face parquet", "validation-*.parquet"
-    return archive_source(form, root, named, ParquetReader, files, skipped, val_files, readable, names_repeat=True)
-
-
-def _named(
-    splits: dict[SplitName, Samples], files: Sequence[Path], names: Sequence[str] | None
-) -> tuple[dict[SplitName, Samples], dict[str, str]]:
-    """Returns samples by the identities of their classes instead of labels, and the classes' readable names.
-
-    Identities are WordNet IDs if file names, the classes' names or ImageNet's order of them tell them; else the names;
-    and if two names are the same, or there are none, the labels' numbers.
-    """
-    if (by_id := by_wnid(splits, files)) or names is None:
-        return by_id or splits, {}
-    identities = [str(label) for label in range(len(names))]
-    if _is_imagenet(names):
-        identities = [each.identity for each in imagenet_classes()]
-    elif len(set(names)) == len(names):
-        identities = list(names)
-    by_name = {
-        split: {identities[int(label)]: each for label, each in samples.items()} for split, samples in splits.items()
-    }
-    return by_name, dict(zip(identities, names, strict=True))
+    return archive_source(
+        form, root, splits, ParquetReader, files, skipped, val_files, names=readable, names_repeat=True
+    )
 
 
 def _is_imagenet(names: Sequence[str]) -> bool:
     """Returns whether names are those of ImageNet's 1,000 classes in order: sources spell some differently."""
-    pairs = zip(names, imagenet_classes(), strict=False)
-    same = [name.lower().split(",")[0].strip() == each.name.lower().split(",")[0] for name, each in pairs]
+    ours = (each.name for each in imagenet_classes())
+    same = [a.lower().split(",")[0].strip() == b.lower().split(",")[0] for a, b in zip(names, ours, strict=False)]
     return len(names) == 1000 and sum(same) > 900
 
 
@@ -165,8 +151,8 @@ def _has_names(file: Path, opened: "ParquetFile") -> bool:
     if "binary" not in str(parts.get("bytes")):
         found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
         raise UserError(
-            f"{file}: has the columns {found}; Hugging Face's image sets have "
-            "image (struct<bytes: binary, path: string>) and label (int64): rename or convert them"
+            f"{file}: has the columns {found}; Hugging Face's sets have image (struct<bytes: binary, path: string>) "
+            "and label (int64): rename or convert them"
         )
     return "path" in parts
 
@@ -190,7 +176,7 @@ class _RowGroup:
 
 @lru_cache(maxsize=2)
 def _opened_group(file: Path, group: int, changed: int, size: int) -> _RowGroup:
-    """Returns the reader of a row group, which this process keeps for the next row."""
+    """Returns the reader of a row group, which is kept for the next row."""
     del changed, size
     return _RowGroup(file, group)
 
@@ -204,7 +190,7 @@ def _open(file: Path) -> "ParquetFile":
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Names a file in what pyarrow raises for a damaged one, or the package if it is missing."""
+    """Names a damaged file, or the package that is missing."""
     with explain_missing_package(file, "parquet"):
         import pyarrow  # noqa: F401
     with reading(file, "download or copy it again"):

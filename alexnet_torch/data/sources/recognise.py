@@ -22,7 +22,20 @@ def open_source(root: Path, test: bool = False) -> Source:
     `test`: only the images to score a network on, as the split "val": validation images, or all of class folders.
     """
     try:
-        source = _open(root, test)
+        if not root.exists():
+            fix = "name a folder that contains train/ and val/"
+            raise UserError(f"--data {root}: there is no such file or folder; {fix}")
+        if root.is_file():
+            list_files(root, [root])  # refuses a web page
+        place = root
+        while not (found := _forms(place, test)) and place.is_dir() and len(Listing(place).folder("").folders) == 1:
+            place /= Listing(place).folder("").folders[0]  # as archives are often unpacked: photos/photos/train
+        if len(found) > 1:
+            raise UserError(f"--data {place}: holds two data sets, {found[0][0]} and {found[1][0]}; move one elsewhere")
+        if not found:
+            missing = missing_split(Listing(root), "train") if root.is_dir() else "is a file; name the folder of images"
+            raise UserError(f"--data {root}: {missing}")
+        source = found[0][1](place)
     except OSError as error:
         raise UserError(f"--data {root}: {explain_os_error(error)}") from error
     except UserError as error:
@@ -30,23 +43,6 @@ def open_source(root: Path, test: bool = False) -> Source:
     if test and source.splits[-1].name != "val":
         raise UserError(f"--data {root}: {source.without_val or 'has no validation images; name a set that has'}")
     return source
-
-
-def _open(root: Path, test: bool) -> Source:
-    if not root.exists():
-        raise UserError(f"--data {root}: there is no such file or folder; name a folder that contains train/ and val/")
-    if root.is_file():
-        list_files(root, [root])  # refuses a web page
-    place = root
-    while not (found := _forms(place, test)) and place.is_dir() and len(Listing(place).folder("").folders) == 1:
-        place /= Listing(place).folder("").folders[0]  # as archives are often unpacked: photos/photos/train
-    if len(found) > 1:
-        raise UserError(f"--data {place}: holds two data sets, {found[0][0]} and {found[1][0]}; move one elsewhere")
-    if found:
-        return found[0][1](place)
-    if root.is_dir():
-        raise UserError(f"--data {root}: {missing_split(Listing(root), 'train')}")
-    raise UserError(f"--data {root}: is a file; name the folder that contains train/ and val/")
 
 
 def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]:

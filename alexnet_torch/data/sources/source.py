@@ -237,8 +237,8 @@ def make_source(
 
 
 def _sort(root: Path, samples: ClassSamples, folder: str, names_repeat: bool) -> None:
-    """Sorts samples as ImageFolder does: the files of a folder before those of its subfolders."""
-    order = sorted(range(len(samples.names)), key=[name.rpartition("/") for name in samples.names].__getitem__)
+    """Sorts samples by their names, which have no "/"."""
+    order = sorted(range(len(samples.names)), key=samples.names.__getitem__)
     samples.names = [samples.names[i] for i in order]
     samples.members = [samples.members[i] for i in order]
     samples.places = array("q", np.frombuffer(samples.places, np.int64).reshape(len(order), -1)[order].tobytes())

@@ -35,12 +35,12 @@ class PixelReader(ArchiveReader):
 
 
 def is_torchvision_set(root: Path) -> bool:
-    """Returns whether a folder holds one of the sets, or is its own folder."""
+    """Returns whether a folder holds a set, or is a set's own."""
     return bool(_find(root))
 
 
 def _find(root: Path) -> list[Path]:
-    """Returns the folder of each set in a folder, or of the set that the folder is, or is in."""
+    """Returns the folder of each set that is in a folder, or that it is, or is in."""
     bases = {root: "", root.parent: root.name, root.parent.parent: f"{root.parent.name}/{root.name}"}
     return [
         base / folder

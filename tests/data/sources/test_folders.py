@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from alexnet_torch.data.cache_build import prepare
-from alexnet_torch.data.image_lists import find_images
+from alexnet_torch.data.sources.listing import find_images
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import with_validation

@@ -13,6 +13,7 @@ from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import with_validation
 from alexnet_torch.errors import UserError
+from tests.data.sources.test_all_forms import FORMS
 from tests.support.folders import make_images
 from tests.support.image_sets import (
     Sample,
@@ -55,10 +56,7 @@ KAGGLE: dict[str, tuple[Spoil, str]] = {
     "no names": (remove("LOC_synset_mapping.txt"), "has ILSVRC/ but no LOC_synset_mapping.txt"),
     "no val": (remove(VAL), f"has no folder {VAL}/; unpack it"),
     "an empty val": (remove(f"{VAL}/*"), "names images that are not in .*val/: ILSVRC"),
-    "an image is missing": (
-        remove(f"{VAL}/*_00000*"),
-        "csv names images that are not in .*val/: ILSVRC",
-    ),
+    "an image is missing": (remove(f"{VAL}/*_00000*"), "csv names images that are not in .*val/: ILSVRC"),
     "other columns": (edit("LOC_val_solution.csv", "ImageId", "id"), "has no columns ImageId,PredictionString"),
     "an unknown class": (
         edit("LOC_val_solution.csv", "n01484850", "n99999999"),
@@ -118,12 +116,6 @@ def test_readable_names_are_the_data_sets_own(tmp_path: Path) -> None:
     root = write_tiny(tmp_path, small_set())
     edit(f"{TINY}/words.txt", "n02012849\tcrane", "n02012849\tcrane, the bird")(root)
     assert [each.name for each in open_source(root).classes][1:] == ["crane, the bird", "crane"]
-
-
-def test_two_cranes_and_two_maillots_are_four_classes(tmp_path: Path) -> None:
-    source = open_source(write_image_folder(tmp_path, small_set(indices=(134, 517, 638, 639))))
-    assert source.identities == ("n02012849", "n03126707", "n03710637", "n03710721")
-    assert [each.name for each in source.classes] == ["crane", "crane", "maillot", "maillot, tank suit"]
 
 
 def test_classes_with_numbers_for_names_are_ordered_as_numbers(tmp_path: Path) -> None:
@@ -277,9 +269,9 @@ def test_a_pointer_or_web_page_in_the_place_of_a_file_is_named(name: str, conten
         open_source(tmp_path / "set" / name if name == "set.zip" else tmp_path / "set")
 
 
-@pytest.mark.parametrize("write", [zip_of_folder, lambda path: write_kaggle(path, small_set())], ids=["zip", "files"])
-def test_readers_go_to_worker_processes_with_what_they_need(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    split = open_source(write(tmp_path)).split("val")
+@pytest.mark.parametrize("form", [*FORMS, "folders"])
+def test_readers_go_to_worker_processes_with_what_they_need(form: str, tmp_path: Path) -> None:
+    split = open_source((FORMS | {"folders": write_image_folder})[form](tmp_path, small_set())).split("val")
     rows = np.array([4, 1])
     part = pickle.loads(pickle.dumps(split.take(rows)))
     assert [part.read(i) for i in range(2)] == [split.read(row) for row in rows.tolist()]

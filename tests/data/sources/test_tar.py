@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch.data.sources.tar import list_tar
+from alexnet_torch.data.sources.tar_sets import list_tar
 from alexnet_torch.errors import UserError
 from tests.support.image_sets import add_member, tar_of
 
