@@ -28,10 +28,7 @@ class Crops:
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
-    """Returns an epoch's crops of n samples: a function of (seed, epoch, sample).
-
-    Each of the (side - size + 1)^2 positions is equally likely; with `mirror`, half of the crops are mirrored.
-    """
+    """Returns an epoch's crops of n samples, a function of (seed, epoch, sample); with `mirror`, half are mirrored."""
     random = random_generator(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
     mirrored = random.integers(0, 2, n, dtype=bool) if mirror else np.zeros(n, dtype=bool)
@@ -55,8 +52,7 @@ def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tenso
     size = len(out)
     out.numpy()[...] = image[top : top + size, left : left + size]
     if mirrored:
-        # NumPy would copy it backwards byte by byte, in ten times the time
-        out.copy_(out.flip(1))
+        out.copy_(out.flip(1))  # NumPy would copy it backwards byte by byte, in ten times the time
 
 
 def subtract_mean(
@@ -71,11 +67,10 @@ def subtract_mean(
 
     Args:
         images: (N, H, W, 3) uint8, the crops, on any device.
-        crops: their N positions.
+        crops: their N positions; `positions` are the same on the device of the images, if they are there already.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
-        noise: (N, 3) PCA noise for each image's RGB, on any device; see pca_noise.py.
+        noise: (N, 3) PCA noise for each image's RGB, on any device.
         scale: factor of the result.
-        positions: of `crops.positions()`, on the device of the images, for a caller who sends them there with others.
 
     Returns:
         (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale, from values of 0..255.

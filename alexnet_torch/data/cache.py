@@ -1,8 +1,7 @@
 """The decoded cache: where a data set's decoded images are, whether they are still right, and how they are opened.
 
-A complete folder has the memory map of each split's images (train.u8, val.u8), samples.npz with all else, and
-manifest.json, which tells people what was decoded from what. Damage is noticed by checksums: NumPy's of each array in
-samples.npz, and in there those of the images, with which each image is compared when it is first read.
+A complete folder has the memory map of each split's images (train.u8, val.u8), samples.npz with all else, among it the
+checksums of the images, and manifest.json, which tells people what was decoded from what.
 """
 
 import hashlib
@@ -27,9 +26,6 @@ FORMAT = 4
 MANIFEST, SAMPLES = "manifest.json", "samples.npz"
 logger = logging.getLogger(__name__)
 
-Unreadable = tuple[SplitName, int, str]
-"""An unreadable sample: its split, its row, the reason."""
-
 
 class Stale(Exception):
     """A folder cannot be used; the message says why."""
@@ -39,18 +35,18 @@ class Stale(Exception):
 class Samples:
     """The readable images of one split."""
 
-    images: ImageMap | None  # (rows, side, side, 3) uint8; None: decoded when they are needed
+    images: ImageMap | None  # None: decoded when they are needed
     rows: np.ndarray  # (n,) int64, each sample's row in the map
     split: SourceSplit  # (n) the encoded images
 
     @property
     def labels(self) -> np.ndarray:
-        """The samples' classes, (n,) int64."""
+        """The classes, (n,) int64."""
         return self.split.labels
 
     @property
     def keys(self) -> list[str]:
-        """The samples' keys, (n): their paths relative to a folder in ImageFolder's layout."""
+        """The samples' paths in ImageFolder's layout, (n)."""
         return self.split.keys
 
 
@@ -90,82 +86,80 @@ class CacheFolder:
         return {f"{split.name}.u8": len(split) * self.side**2 * 3 for split in self.source.splits if self.has_maps}
 
     def missing_bytes(self) -> int:
-        """Returns the disk space that is still needed, besides that of an earlier or interrupted build."""
+        """Returns the disk space that a build needs besides that of an earlier or interrupted one."""
         files = [path for folder in (self.path, self.partial) for path in folder.glob("*.u8") if path.is_file()]
         return sum(self.map_sizes.values()) - sum(path.stat().st_blocks * 512 for path in files)
 
     def facts(self) -> dict[str, Any]:
         """Returns what decides the content of the folder."""
-        source = self.source
         return {
             "version": [FORMAT, decode.VERSION],
             "side": self.side,
             "maps": self.has_maps,
-            "variant": source.variant,
-            "classes": list(source.identities),
-            "listing": source.files.digest(),
+            "variant": self.source.variant,
+            "listing": self.source.files.digest(),
+            "classes": list(self.source.identities),
         }
 
     def load(self, skip_bad: bool) -> PreparedImages:
-        """Opens a complete folder.
-
-        Raises:
-            Stale: it is incomplete, damaged or of other images.
-            UserError: images were left out of it, and `skip_bad` is false.
-        """
-        source = self.source
+        """Opens a complete folder; raises Stale if it is incomplete, damaged or of other images."""
+        source, is_cache = self.source, self.source.map_side is None
         try:
             if (self.path / DAMAGED).exists():
                 raise Stale(f"it is damaged ({(self.path / DAMAGED).read_text(errors='replace')})")
             with np.load(self.path / SAMPLES) as arrays:
                 manifest = json.loads(str(arrays["manifest"]))
-                if source.map_side is None:
+                if is_cache:
                     self._require_same(manifest["facts"], arrays)
                 mean, covariance = arrays["mean"], arrays["covariance"]
                 maps = {
-                    name: ImageMap(self.path / name, self.side, arrays[f"{name}_checksums"], source.map_side is None)
+                    name: ImageMap(self.path / name, self.side, arrays[f"{name}_checksums"], is_cache)
                     for name in self.map_sizes
                 }
         except Stale:
             raise
-        except KeyError as error:
-            raise Stale("it was made by another version") from error
         except Exception as error:  # of damaged files, NumPy, zipfile and json raise almost anything
             raise Stale(f"it is damaged ({error})") from error
-        unreadable: list[Unreadable] = [tuple(each) for each in manifest["unreadable"]]
-        if unreadable and not skip_bad:
-            raise UserError(unreadable_message(source, unreadable))
+        require_readable(source, manifest["unreadable"], skip_bad)
         samples, skipped = [], []
         for split in source.splits:
-            bad = [row for name, row, _ in unreadable if name == split.name]
+            bad = [row for name, row, _ in manifest["unreadable"] if name == split.name]
             rows = np.delete(np.arange(len(split)), bad)
             skipped += [split.keys[row] for row in bad]
             samples.append(Samples(maps.get(f"{split.name}.u8"), rows, split.take(rows) if bad else split))
-        (train, val), names = samples, tuple(each.name for each in source.classes)
-        digest, left_out = manifest["fingerprint"], tuple(skipped)
         return PreparedImages(
-            source.root, source.identities, names, self.side, mean, covariance, train, val, left_out, digest
+            root=source.root,
+            classes=source.identities,
+            names=tuple(each.name for each in source.classes),
+            side=self.side,
+            mean=mean,
+            covariance=covariance,
+            train=samples[0],
+            val=samples[1],
+            skipped=tuple(skipped),
+            fingerprint=manifest["fingerprint"],
         )
 
     def _require_same(self, facts: dict[str, Any], arrays: Any) -> None:
         """Raises Stale with the difference between what was decoded and what there is now."""
-        now = self.facts()
-        if facts["version"] != now["version"]:
-            raise Stale("it was made by another version")
-        if facts["side"] != self.side:
-            raise Stale(f"its squares have {facts['side']} pixels, not {self.side}")
-        if facts["variant"] != now["variant"]:
-            raise Stale("its images were divided differently")
-        if facts["listing"] != now["listing"]:
-            files = self.source.files
-            before = dict(zip(unpacked(arrays["paths"]), arrays["states"].tolist(), strict=True))
-            after = dict(zip(files.paths, np.stack([files.sizes, files.times], 1).tolist(), strict=True))
-            changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
-            added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
-            counts = f"{added} files added, {removed} removed, {changed} changed since"
-            raise Stale(counts if added or removed or changed else "files of the same names have other content")
-        if facts != now:
-            raise Stale("its classes differ")
+        reasons = {
+            "version": "it was made by another version",
+            "side": f"its squares have {facts['side']} pixels, not {self.side}",
+            "variant": "its images were divided differently",
+            "listing": "files of the same names have other content",
+        }
+        for name, now in self.facts().items():
+            if facts[name] == now:
+                continue
+            if name == "listing":
+                files = self.source.files
+                before = dict(zip(unpacked(arrays["paths"]), arrays["states"].tolist(), strict=True))
+                after = dict(zip(files.paths, files.states().tolist(), strict=True))
+                changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
+                added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
+                if added or removed or changed:
+                    raise Stale(f"{added} files added, {removed} removed, {changed} changed since")
+            raise Stale(reasons.get(name, f"its {name} differ"))
 
 
 def packed(texts: list[str]) -> np.ndarray:
@@ -178,43 +172,35 @@ def unpacked(content: np.ndarray) -> list[str]:
     return content.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
-def unreadable_message(source: Source, unreadable: Sequence[Unreadable]) -> str:
-    """Returns the error message that lists unreadable samples, by (split, row, reason)."""
-    lines = [f"  {source.split(name).reader.location(row)}: {reason}" for name, row, reason in unreadable]
-    fix = "mend them or move them elsewhere, or leave them out with --skip-bad"
-    return "\n".join([f"--data {source.root}: {len(unreadable)} file(s) cannot be read; {fix}:", *lines])
+def require_readable(source: Source, unreadable: Sequence[tuple[SplitName, int, str]], skip_bad: bool) -> None:
+    """Refuses unreadable samples, (split, row, reason) each, unless they are to be left out."""
+    if unreadable and not skip_bad:
+        lines = [f"  {source.split(name).reader.location(row)}: {reason}" for name, row, reason in unreadable]
+        fix = "mend them or move them elsewhere, or leave them out with --skip-bad"
+        raise UserError("\n".join([f"--data {source.root}: {len(unreadable)} file(s) cannot be read; {fix}:", *lines]))
 
 
-def cache_folder(cache: str) -> Path:
-    """Returns the folder of all caches that --cache names: a folder, "auto" or "none"."""
-    return cache_home() if cache in ("auto", "none") else Path(cache).expanduser()
-
-
-def cache_prefix(root: Path) -> str:
-    """Returns how the names of the folders begin that have decoded images of the data set at `root`."""
-    root = root.resolve()
-    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
+def cache_prefix(root: Path, cache: str) -> Path:
+    """Returns how the paths of the folders begin that have decoded images of the data set at `root`."""
+    home, root = cache_home() if cache in ("auto", "none") else Path(cache).expanduser(), root.resolve()
+    return home / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 
 
 def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
-    """Decides where decoded images go, or only their statistics; arguments as for `prepare`.
-
-    Raises:
-        UserError: the disk of `cache` is too small.
-    """
-    home, name = cache_folder(cache), f"{cache_prefix(source.root)}{source.variant}-{side}"
-    maps = CacheFolder(home / name, source, side)
-    statistics = replace(maps, path=home / f"{name}-statistics", has_maps=False)
-    missing, free = maps.missing_bytes(), free_bytes(home)
+    """Decides where decoded images go, or only their statistics; arguments as for `prepare`."""
+    prefix = cache_prefix(source.root, cache)
+    maps = CacheFolder(prefix.with_name(f"{prefix.name}{source.variant}-{side}"), source, side)
+    statistics = replace(maps, path=maps.path.with_name(f"{maps.path.name}-statistics"), has_maps=False)
     if cache == "none":
         return statistics
+    home, missing, free = prefix.parent, maps.missing_bytes(), free_bytes(prefix)
     if missing <= 0:
         return maps
     needed = f"{sum(maps.map_sizes.values()) / 1e9:.2f} GB"
     if cache == "auto" and missing > free / 2:
         logger.info(
-            f"decoded images would take {needed}, over half of the {free / 1e9:.1f} GB free at {home}: "
-            "they are decoded again in each epoch instead (--cache DIR stores them elsewhere)"
+            f"decoded images would take {needed}, over half of the {free / 1e9:.1f} GB free at {home}: each epoch "
+            "decodes them again instead (--cache DIR stores them elsewhere)"
         )
         return statistics
     if missing > free:

@@ -1,23 +1,15 @@
-"""The pass that decodes a data set once, into a cache or a prepared map; an interrupted pass continues."""
+"""Prepares a data set: finds its decoded images, or decodes them once into a cache or a map of their own."""
 
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from io import BytesIO
-from itertools import combinations_with_replacement
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from alexnet_torch.data.cache import (
     MANIFEST,
@@ -25,29 +17,20 @@ from alexnet_torch.data.cache import (
     CacheFolder,
     PreparedImages,
     Stale,
-    Unreadable,
     free_bytes,
     locate_cache,
     packed,
-    unreadable_message,
+    require_readable,
 )
-from alexnet_torch.data.decode import UnreadableImage, decode_bytes
-from alexnet_torch.data.image_map import checksum, load_native
+from alexnet_torch.data.decode_pass import PROGRESS, decode_remaining, open_pass, save_arrays
 from alexnet_torch.data.sources.classes import normal
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Source, SourceSplit
+from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
-from alexnet_torch.data.workers import available_cores, map_in_workers
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_os_error, sync_folder, writing
 
-CHUNK = 64  # images that a worker decodes at a time
-IN_FLIGHT = 4  # chunks for each worker, not all: results are 0.8 MB each at 256 pixels
-SERIAL_CHUNKS = 16  # so few are done sooner than workers start, which import torch
-MEASURED = 1000  # images after which the time that is left is told
-SAVE_SECONDS = 5.0  # between two saves of the progress
-PROGRESS = "progress.npz"
-DIGEST_BYTES = 16  # kept of the SHA-256 of each image file: a chance of 1e-27 that two of a million are equal
 logger = logging.getLogger(__name__)
 
 
@@ -63,25 +46,20 @@ def prepare(
 
     Args:
         root: a folder with train/ and val/ in ImageFolder's layout, or another form: see `open_source`.
-        side: side of the decoded squares, in pixels.
+        side: of the decoded squares, in pixels.
         cache: a folder for the decoded images; "auto": the user's cache folder if they fit in half of its free
             disk space, else as "none"; or "none": store only the statistics, decode again in each epoch.
         skip_bad: leave unreadable files out.
         workers: processes that decode; one for each core by default.
-        val_split: how to choose validation images among the training images, where there are none.
-
-    Raises:
-        UserError: something is missing or wrong in the data set, files cannot be read, or the disk is too small.
+        val_split: how to choose validation images where there are none.
     """
     source = _opened(root, val_split)
     if source.map_side is not None:
         return open_map(source, side)
     target = locate_cache(source, side, cache)
     try:
-        try:  # a complete folder is only read: it may be on a disk that this user cannot write
+        with suppress(Stale):  # a complete folder is only read: it may be on a disk that this user cannot write
             return _load(target, skip_bad)
-        except Stale:
-            pass
         with _locked(target.path):
             try:
                 return _load(target, skip_bad)  # another process may have built it meanwhile
@@ -89,7 +67,7 @@ def prepare(
                 if target.path.exists():
                     logger.info(f"building {target.path} again: {reason}")
                     shutil.rmtree(target.path)  # its disk space is needed
-            build(target, skip_bad, workers or available_cores())
+            build(target, skip_bad, workers)
         return _load(target, skip_bad)
     except OSError as error:
         named = "" if cache not in ("auto", "none") else "; --cache DIR or XDG_CACHE_HOME names another folder"
@@ -97,7 +75,7 @@ def prepare(
 
 
 def open_map(source: Source, side: int) -> PreparedImages:
-    """Opens a source that is a prepared map itself; what was left out of it stays out."""
+    """Opens a source that is a prepared map itself."""
     if source.map_side != side:
         raise UserError(
             f"--data {source.root}: has squares of {source.map_side} pixels, and {side} are needed; "
@@ -124,16 +102,9 @@ def prepare_ahead(
     val_split: ValSplit | None = None,
     workers: int | None = None,
 ) -> None:
-    """Decodes a data set into a folder that is a data set of its own; says first which disk space it takes.
+    """Decodes a data set into a new folder that is a data set of its own; says first which disk space it takes.
 
-    An interrupted pass is continued by the same call. A folder that is complete is left as it is.
-
-    Args:
-        output: the folder, which appears when it is complete.
-        root, side, skip_bad, val_split, workers: as for `prepare`.
-
-    Raises:
-        UserError: as for `prepare`, or the output is another folder with content.
+    An interrupted pass is continued by the same call, a complete folder left as it is; the rest as for `prepare`.
     """
     source, named = _opened(root, val_split), f"--output {output}"
     if source.map_side is not None:
@@ -156,7 +127,7 @@ def prepare_ahead(
         if target.missing_bytes() > free:
             raise UserError(f"{named}: {images} and {free / 1e9:.1f} GB are free; make room or name another disk")
         logger.info(f"{named}: {images} of the {free / 1e9:.1f} GB that are free")
-        build(target, skip_bad, workers or available_cores())
+        build(target, skip_bad, workers)
     logger.info(f"{output}: complete; it is a data set without the original images: --data {output}")
 
 
@@ -168,7 +139,7 @@ def _opened(root: Path, val_split: ValSplit | None) -> Source:
 
 
 def _locked(folder: Path) -> Any:
-    """Returns the lock beside a folder, held until its `with` block ends, so that only one process builds it."""
+    """Returns the lock beside a folder, for a `with` block, so that only one process builds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o666)  # the others of a group build, too
     try:
@@ -178,33 +149,20 @@ def _locked(folder: Path) -> Any:
         return lock.acquire()
 
 
-def build(target: CacheFolder, skip_bad: bool, workers: int) -> None:
-    """Decodes all images beside the target, then renames: it is never incomplete. The caller holds its lock.
-
-    Raises:
-        UserError: images cannot be read, and `skip_bad` is false or a class has no others.
-        OSError: the folder cannot be written.
-    """
-    state = open_partial(target)
-    _decode_remaining(target, state, workers)
-    complete(target, state, skip_bad)
-
-
-def complete(target: CacheFolder, state: dict[str, Any], skip_bad: bool) -> None:
-    """Writes what belongs beside the maps of a pass that is done, and renames its folder; errors as for `build`."""
-    source, partial = target.source, target.partial
-    unreadable: list[Unreadable] = sorted(tuple(each) for each in json.loads(str(state["unreadable"])))
-    if unreadable and not skip_bad:
-        raise UserError(unreadable_message(source, unreadable))
+def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
+    """Decodes all images beside the target, then renames, so that it is never incomplete."""
+    source, partial, state = target.source, target.partial, open_pass(target)
+    decode_remaining(target, state, workers or available_cores())
+    unreadable = sorted(json.loads(str(state["unreadable"])))
+    require_readable(source, unreadable, skip_bad)
     fingerprint = hashlib.sha256(repr((target.side, [normal(name) for name in source.identities])).encode())
-    arrays: dict[str, Any] = {"paths": packed(source.files.paths)}
-    arrays["states"] = np.stack([source.files.sizes, source.files.times], axis=1)
+    arrays = {"paths": packed(source.files.paths), "states": source.files.states()}
     for split in source.splits:
-        bad = [(row, reason) for name, row, reason in unreadable if name == split.name]
-        rows = np.delete(np.arange(len(split)), [row for row, _ in bad])
-        counts = np.bincount(split.labels[rows], minlength=len(source.classes))
-        for row, reason in bad:
-            if not counts[split.labels[row]]:
+        bad = {row: reason for name, row, reason in unreadable if name == split.name}
+        rows = np.delete(np.arange(len(split)), list(bad))
+        present = np.unique(split.labels[rows])
+        for row, reason in bad.items():
+            if split.labels[row] not in present:
                 raise UserError(
                     f"--skip-bad: no file in {split.name}/{source.identities[split.labels[row]]} of {source.root} can "
                     f"be read; the first is {split.reader.location(row)}: {reason}; fix them"
@@ -229,169 +187,8 @@ def complete(target: CacheFolder, state: dict[str, Any], skip_bad: bool) -> None
         "skipped": vars(source.skipped),
         "fingerprint": fingerprint.hexdigest(),
     }
-    _save(partial / SAMPLES, manifest=json.dumps(manifest), **arrays)
+    save_arrays(partial / SAMPLES, manifest=json.dumps(manifest), **arrays)
     atomic_write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
     partial.rename(target.path)
     sync_folder(target.path.parent)
     (target.path / PROGRESS).unlink()
-
-
-def _save(path: Path, **arrays: Any) -> None:
-    content = BytesIO()
-    np.savez(content, **arrays)
-    atomic_write(path, lambda file: file.write(content.getbuffer()))
-
-
-def open_partial(target: CacheFolder) -> dict[str, Any]:
-    """Returns the progress of a pass: that in its folder, if it is of the same files and settings, or a new one."""
-    splits, partial, facts = target.source.splits, target.partial, json.dumps(target.facts())
-    maps = {partial / name: size for name, size in target.map_sizes.items()}
-    reason = ""
-    if partial.exists():
-        try:
-            state = dict(np.load(partial / PROGRESS))
-            if str(state["facts"]) != facts:
-                reason = "the files or settings changed since it was interrupted"
-            elif all(path.stat().st_size == size for path, size in maps.items()):
-                logger.info(f"continuing the interrupted {partial}")
-                return state
-        except Exception as error:  # of a damaged file, NumPy and zipfile raise almost anything
-            reason = f"it is damaged ({error})"
-        logger.info(f"starting {partial} again: {reason}")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    for path, size in maps.items():
-        # neither appending nor write-only: where a file system cannot allocate, the C library then refuses
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
-    state = {"facts": np.array(facts), "unreadable": np.array("[]"), "images": np.array(0)}
-    state["done"] = np.zeros(sum(-(-len(split) // CHUNK) for split in splits), bool)
-    state |= {"pixels": np.zeros((target.side, target.side, 3), np.int64), "products": np.zeros((3, 3), np.int64)}
-    for split in splits:
-        state[f"{split.name}_digests"] = np.zeros((len(split), DIGEST_BYTES), np.uint8)
-        state[f"{split.name}_checksums"] = np.zeros(len(split), np.uint64)
-    _save(partial / PROGRESS, **state)
-    return state
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Samples of one split that a worker decodes together."""
-
-    number: int
-    samples: SourceSplit
-    rows: np.ndarray  # (n,) int64, of the samples in their split
-    side: int
-    map_file: Path | None  # None: only the sums are computed
-
-
-@dataclass
-class Decoded:
-    """What a worker returns of a chunk, besides the pixels in the map; zeros for unreadable samples."""
-
-    number: int
-    split: str
-    rows: np.ndarray  # (n,) int64, of the samples
-    digests: np.ndarray  # (n, DIGEST_BYTES) uint8, of the image files
-    checksums: np.ndarray  # (n,) uint64, of the squares
-    pixels: np.ndarray  # (side, side, 3) uint32, which takes half the time of int64: the sum of the training images
-    products: np.ndarray  # (3, 3) int64, the sums of the channels' products over their pixels
-    images: int = 0  # in these sums
-    unreadable: list[Unreadable] = field(default_factory=list)
-
-
-def decode_chunk(chunk: Chunk) -> Decoded:
-    """Decodes a chunk's samples, and writes their pixels into the map."""
-    n, side, samples = len(chunk.rows), chunk.side, chunk.samples
-    digests, checksums = np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros(n, np.uint64)
-    pixels, products = np.zeros((side, side, 3), np.uint32), np.zeros((3, 3), np.int64)
-    done = Decoded(chunk.number, samples.name, chunk.rows, digests, checksums, pixels, products)
-    with chunk.map_file.open("r+b", buffering=0) if chunk.map_file else nullcontext() as file:
-        for index, row in enumerate(chunk.rows.tolist()):
-            try:
-                content = samples.read(index)
-                image = decode_bytes(content, side, samples.reader.location(index))  # (side, side, 3)
-            except UnreadableImage as error:
-                done.unreadable.append((samples.name, row, error.reason))
-                continue
-            digests[index] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST_BYTES], np.uint8)
-            if file:
-                checksums[index] = checksum(image)
-                os.pwrite(file.fileno(), image.data, row * image.nbytes)
-            if samples.name == "train":
-                pixels += image
-                done.images += 1
-                # torch's products: NumPy's start threads of their own in each worker, whose waiting costs up to 50 ms
-                planes = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, 3).T, np.float64))  # (3, side * side)
-                # a product of such thin matrices takes far longer; sums stay below 2^53, and so exact
-                for a, b in combinations_with_replacement(range(3), 2):
-                    products[a, b] = products[b, a] = products[a, b] + int(planes[a].dot(planes[b]))
-    return done
-
-
-def chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:
-    """Yields the chunks that are not done, (all chunks) bool."""
-    number = 0
-    for split in target.source.splits:
-        order = split.reader.storage_order()
-        map_file = target.partial / f"{split.name}.u8" if target.has_maps else None
-        for first in range(0, len(split), CHUNK):
-            if not done[number]:
-                rows = np.arange(first, min(first + CHUNK, len(split)))
-                rows = rows if order is None else order[rows]
-                yield Chunk(number, split.take(rows), rows, target.side, map_file)
-            number += 1
-
-
-def _decode_remaining(target: CacheFolder, state: dict[str, Any], workers: int) -> None:
-    """Decodes the chunks that are not done; says once how long it will take, from the rate of a thousand images."""
-    load_native()  # here, and not in each worker
-    done, tasks = state["done"], chunks(target, state["done"].copy())
-    sizes = np.concatenate([np.diff([*range(0, len(split), CHUNK), len(split)]) for split in target.source.splits])
-    total, left = int(sizes.sum()), int(sizes[~done].sum())
-    waiting = int(np.count_nonzero(~done))
-    workers = 1 if waiting <= SERIAL_CHUNKS else min(workers, waiting)
-    in_workers = map_in_workers(decode_chunk, tasks, workers, IN_FLIGHT * workers)
-    bar = tqdm(total=total, initial=total - left, unit="image", desc="decoding", disable=None, dynamic_ncols=True)
-    # the clock starts when each worker has decoded a chunk, so that their start is not measured
-    decoded, started, saved_at = 0, 0.0, monotonic()
-    first = workers * CHUNK
-    last = first + max(MEASURED, 2 * first)
-    with bar:
-        for each in map(decode_chunk, tasks) if workers == 1 else in_workers:
-            record(state, each)
-            bar.update(len(each.rows))
-            decoded, now = decoded + len(each.rows), monotonic()
-            if decoded - len(each.rows) < first <= decoded:
-                started, first = now, decoded
-            elif decoded - len(each.rows) < last <= decoded:
-                rate = (decoded - first) / max(now - started, 1e-9)
-                remaining = tqdm.format_interval((left - decoded) / rate)
-                processes = "1 process" if workers == 1 else f"{workers} processes"
-                logger.info(f"{rate:,.0f} images/s in {processes}: about {remaining} to go")
-            if now - saved_at > SAVE_SECONDS:
-                _save_progress(target.partial, state)
-                saved_at = now
-    _save_progress(target.partial, state)
-
-
-def record(state: dict[str, Any], each: Decoded) -> None:
-    """Adds a chunk to the progress."""
-    state["done"][each.number] = True
-    for name in ("digests", "checksums"):
-        state[f"{each.split}_{name}"][each.rows] = getattr(each, name)
-    for name in ("pixels", "products", "images"):
-        state[name] = state[name] + getattr(each, name)
-    if each.unreadable:
-        state["unreadable"] = np.array(json.dumps(json.loads(str(state["unreadable"])) + each.unreadable))
-
-
-def _save_progress(partial: Path, state: dict[str, Any]) -> None:
-    """Saves what is done, after its pixels."""
-    for path in partial.glob("*.u8"):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _save(partial / PROGRESS, **state)

@@ -16,41 +16,27 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-VERSION = 3
+VERSION = 4
 """Version of the decoded pixels: raised when they change, so that caches are built again."""
 
 JPEG_MARGIN = 1.5
 """A JPEG is decoded at a reduced scale to at least this many times `side`; our own resize then filters.
 
-The mean difference from full decoding is then well below a grey level; with 1, just below: benchmarks/results/input.md.
+The mean difference from full decoding is then well below a grey level: benchmarks/results/input.md.
 """
 
 MAX_BYTES = 1 << 30  # of an image file
-MAX_PIXELS = 1 << 28  # of an image: about a gigabyte, and a worker on each core decodes one
-LARGE_PIXELS = 1 << 25  # more are reduced before they are resized: other copies of them would take gigabytes
+MAX_PIXELS = 1 << 28  # of an image: about a gigabyte
+LARGE_PIXELS = 1 << 25  # more are reduced before they are resized, whose copies would take gigabytes
 SUBFILE_TYPE, PREVIEW = 254, 1  # a tag of TIFF
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many by the header, and warns in between
-# Pillow's warnings repeat for each file; not within `decode_bytes`: catch_warnings is not safe in threads
+# its warnings and messages repeat for each file, without its name; catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# else Python prints its messages on stderr, without the file's name, where a program configures no logging
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_T = Image.Transpose
-UPRIGHT = dict(
-    enumerate(
-        (
-            _T.FLIP_LEFT_RIGHT,
-            _T.ROTATE_180,
-            _T.FLIP_TOP_BOTTOM,
-            _T.TRANSPOSE,
-            _T.ROTATE_270,
-            _T.TRANSVERSE,
-            _T.ROTATE_90,
-        ),
-        2,
-    )
-)
+_METHODS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+UPRIGHT = dict(enumerate(_METHODS.split(), 2))
 """The transposition that undoes each of EXIF's orientations; 1 is upright."""
 
 
@@ -66,12 +52,12 @@ class UnreadableImage(Exception):
 
 
 def decoded_side(image_size: int) -> int:
-    """Returns the side of the decoded squares for crops of a size: 256 for the paper's 224, and for Caffe's 227."""
+    """Returns the side of the squares for crops of a size: 256 for the paper's 224 and Caffe's 227."""
     return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
 def read_bounded(path: Path) -> bytes:
-    """Returns a file's content; raises OSError if it is huge, or no file: reading a pipe would wait for ever."""
+    """Returns a file's content; raises OSError if it is huge, or no file: a pipe would be read for ever."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a file")
@@ -90,7 +76,7 @@ def image_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_file(path: Path, side: int) -> np.ndarray:
-    """Reads and decodes an image file; arguments and errors as for `decode_bytes`."""
+    """Reads and decodes an image file as `decode_bytes` does."""
     try:
         content = read_bounded(path)
     except (OSError, MemoryError) as error:
@@ -101,9 +87,8 @@ def decode_file(path: Path, side: int) -> np.ndarray:
 def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
     """Returns the central square of an image file, its shorter side scaled to `side` (paper, section 2).
 
-    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is applied. Decoding
-    takes about a gigabyte at most. Returns (side, side, 3) uint8; raises UnreadableImage with `name` if the content is
-    no image, is truncated, is too large, or has pixels without a defined range.
+    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is applied. Takes about
+    a gigabyte at most. Returns (side, side, 3) uint8; raises UnreadableImage with `name`.
     """
     try:
         with Image.open(BytesIO(content)) as image:
@@ -129,15 +114,11 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
 def decode_image(image: Image.Image, side: int) -> np.ndarray:
     """Decodes an open Pillow image as `decode_bytes` does; the image itself does not change.
 
-    A JPEG that Pillow has not loaded yet gives the pixels of `decode_bytes`. A loaded one has its full size, which
-    changes the result by a few grey levels: see JPEG_MARGIN.
-
-    Raises:
-        UnreadableImage: as for `decode_bytes`.
-        OSError: the image's file is truncated or closed.
+    A JPEG that Pillow has not loaded yet gives the same pixels; a loaded one has its full size, which changes them by
+    a few grey levels: see JPEG_MARGIN. Raises UnreadableImage, or OSError if the image's file is truncated or closed.
     """
     name = getattr(image, "filename", "") or "image"
-    if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:  # Pillow has read its header only
+    if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:  # Pillow has read its header only;
         # draft() would change the caller's image, so that a second call would see a smaller one
         position = image.fp.tell()
         image.fp.seek(0)
@@ -153,16 +134,13 @@ def decode_image(image: Image.Image, side: int) -> np.ndarray:
 def _reason(error: BaseException) -> str:
     """Returns the first line of an error's text, without the path: the message has it already."""
     text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
-    # an index or a key that is missing tells nothing by itself
-    told = isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError))
-    return text if told and text else f"damaged ({type(error).__name__}: {text})"
+    if text and isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError)):
+        return text
+    return f"damaged ({type(error).__name__}: {text})"  # a missing index or key tells nothing by itself
 
 
 def _rgb_square(image: Image.Image, side: int) -> Image.Image:
-    """Returns the central square of an image in RGB, upright; reduced in size if it is large.
-
-    Raises a ValueError if the pixels' range is not known, which would have to be guessed.
-    """
+    """Returns the central square of an image in RGB, upright, reduced if large; refuses pixels of no known range."""
     # of colours of 16 bits, Pillow loads 8
     has_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     image.load()
@@ -177,33 +155,30 @@ def _rgb_square(image: Image.Image, side: int) -> Image.Image:
     if (is_wide or has_16_bits) and not is_scaled:
         extrema: Any = image.getextrema()
         bands: Any = [extrema] if is_wide else extrema[: 1 if image.mode == "LA" else 3]
-        largest = max(high for _, high in bands)
-        # as cameras and microscopes write them: as 16 bits they would be nearly black
+        largest = max(high for _, high in bands)  # as 16 bits, 12 of a camera or microscope would be nearly black
         if 0 < largest <= 4095 if is_wide else largest <= 15:
             raise ValueError("its 16-bit pixels use 12 bits or less, so white is not known; convert them to 8 bits")
     if image.format in ("BMP", "TGA") and image.mode == "RGBA" and not image.getchannel(3).getbbox():
         image = image.convert("RGB")  # the fourth byte is not used
     negative = is_wide and tags.get(PHOTOMETRIC_INTERPRETATION) == 0  # Pillow inverts those of 8 bits itself
-    if image.width * image.height <= LARGE_PIXELS:
-        upright = _upright(image, image)
-        # the square before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000
-        return _to_rgb(upright.crop(_square(upright)), negative)
-    # means over squares of pixels, a band of four million at a time; at least twice `side` pixels are left, so that the
-    # resize that follows decides the result. reduce() is exact for powers of two up to 16
-    left, top, right, _ = _square(image)
-    factor = max(factor for factor in (1, 2, 4, 8, 16) if factor == 1 or right - left >= 2 * side * factor)
-    size = (right - left) // factor
+    # cut out before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    # of a large image, means over squares of pixels, a band of four million at a time; at least twice `side` pixels are
+    # left, so that the resize that follows decides the result. reduce() is exact for powers of two up to 16
+    factors = (1, 2, 4, 8, 16) if image.width * image.height > LARGE_PIXELS else (1,)
+    factor = max(each for each in factors if each == 1 or short >= 2 * side * each)
+    size = short // factor
     result, rows = Image.new("RGB", (size, size)), max(1, (1 << 22) // (size * factor * factor))
     for y in range(0, size, rows):
         box = (left, top + y * factor, left + size * factor, top + min(y + rows, size) * factor)
         result.paste(_to_rgb(image.crop(box), negative).reduce(factor), (0, y))
-    return _upright(result, image)
-
-
-def _square(image: Image.Image) -> tuple[int, int, int, int]:
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    return left, top, left + short, top + short
+    # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
+    try:
+        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
+        return result
+    return result.transpose(Image.Transpose[method]) if method else result
 
 
 def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:
@@ -220,34 +195,23 @@ def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image, file: Image.Image) -> Image.Image:
-    """Returns an image turned and mirrored as the EXIF of its file says."""
-    # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
-    try:
-        method = UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # of almost any kind, since Pillow reads the tags without a check
-        return image  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
-    return image if method is None else image.transpose(method)
-
-
 def _resized(image: Image.Image, side: int) -> np.ndarray:
-    # with an unused fourth channel, as Pillow stores it and torch resizes it: with three, both would convert
+    # four channels, as Pillow stores and torch resizes them: three would be converted
     content = bytearray(image.tobytes("raw", "RGBX"))
     pixels = torch.frombuffer(content, dtype=torch.uint8).view(1, image.height, image.width, 4)
-    # Pillow, Caffe's tools and the 2012 source's ImageMagick favour bicubic; with antialias its support widens
-    # when scaling down. torch's result is Pillow's to a hundredth of a grey level, in a third of the time
+    # bicubic as Caffe's tools and the 2012 source's ImageMagick; torch's result is Pillow's to a hundredth of a grey
+    # level, in a third of the time
     scaled = F.interpolate(pixels.permute(0, 3, 1, 2), (side, side), mode="bicubic", antialias=True)
     out = np.empty((side, side, 3), np.uint8)
-    for channel in range(3):  # NumPy would copy three of four channels at once three bytes at a time
+    for channel in range(3):  # NumPy would copy all at once three bytes at a time
         out[..., channel] = scaled[0, channel].numpy()
     return out
 
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """Stops libtiff from printing: it prints on stderr what Pillow also raises, without the file's name."""
-    maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.exists() else []
+    """Stops libtiff from printing what Pillow also raises, without the file's name."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
     for path in {line.split(maxsplit=5)[-1] for line in lines if "libtiff" in line}:
         library = ctypes.CDLL(path)  # the one that Pillow loaded
         library.TIFFSetErrorHandler(None)

@@ -17,9 +17,9 @@ def data_folder(data: str) -> Path:
 
 
 def digits_folder(root: Path | None = None) -> Path:
-    """Writes scikit-learn's 1,797 handwritten digits (UCI optdigits, 8x8) as a folder of image files, once.
+    """Writes scikit-learn's 1,797 handwritten digits (UCI optdigits, 8x8) as image files, once; returns their folder.
 
-    Every fifth image of each class goes to val/, the others to train/. Returns the folder, by default in the cache.
+    Every fifth image of each class goes to val/, the others to train/.
     """
     root = root or cache_home() / "digits"
     if root.is_dir():

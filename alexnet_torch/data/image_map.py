@@ -16,17 +16,17 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.native import load_compiled
 
 DAMAGED = "damaged.txt"
-"""The file by which a process that met damage tells the next start to decode the images again."""
+"""The file that tells the next start to decode the images again."""
 
 _DONE, _UNREADABLE = -1, -2  # results of gather.cpp's `gather`, besides the position of a damaged image
 logger = logging.getLogger(__name__)
 
 
 class ImageMap:
-    """Decoded images in a file, (n, side, side, 3) uint8. Several threads may read it at the same time.
+    """Decoded images in a file, (n, side, side, 3) uint8, that several threads may read at the same time.
 
-    Each image is compared with its checksum, (n,) uint64, when it is read for the first time. If `is_cache`, the next
-    start decodes all again after damage. A ValueError is raised if the file has another size.
+    Each is compared with its checksum, (n,) uint64, when it is read first; after damage, the next start decodes all
+    again if `is_cache`. Raises a ValueError if the file has another size.
     """
 
     def __init__(self, path: Path, side: int, checksums: np.ndarray, is_cache: bool = True) -> None:
@@ -46,13 +46,10 @@ class ImageMap:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.pixels, dtype=dtype, copy=copy)
-
     def read(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> None:
         """Copies the crops of the images at `rows`, (n,) int64, to `out`, (n, size, size, 3) uint8, contiguous.
 
-        Raises an IndexError if a row or a crop is outside of the map, a UserError if the file was damaged or truncated.
+        Raises an IndexError for a row or crop outside of the map, a UserError if the file is damaged or truncated.
         """
         end = self.side - out.shape[1] + 1
         for values, limit in ((rows, len(self)), (crops.top, end), (crops.left, end)):
@@ -63,19 +60,11 @@ class ImageMap:
             damaged = self._read_by_numpy(rows, crops, out)
         else:
             damaged = self._call(library.gather, rows, crops, out.shape[1], out)
-        if damaged == _UNREADABLE:
-            raise self._damage("cannot be read any more: it was truncated, or its disk fails")
-        if damaged != _DONE:
-            raise self._damage(f"image {rows[damaged]} is damaged: its checksum is wrong")
-
-    def read_ahead(self, rows: np.ndarray, crops: Crops, size: int) -> None:
-        """Asks the system to read what `read` will copy into memory, without waiting for it."""
-        library = load_native()
-        if library is not None and (self._exceeds_memory or not self._checked[rows].all()):
-            self._call(library.read_ahead, rows, crops, size)
-
-    def _damage(self, what: str) -> UserError:
-        """Marks the map's folder as damaged; returns the error."""
+        if damaged == _DONE:
+            return
+        what = "cannot be read any more: it was truncated, or its disk fails"
+        if damaged != _UNREADABLE:
+            what = f"image {rows[damaged]} is damaged: its checksum is wrong"
         fix = "copy the prepared map again"
         if self._is_cache:
             try:
@@ -83,10 +72,16 @@ class ImageMap:
                 fix = "the next start decodes the images again; continue a run with --resume"
             except OSError as error:
                 fix = f"remove {self.path.parent}, which cannot be marked as damaged ({error.strerror})"
-        return UserError(f"{self.path}: {what}; {fix}")
+        raise UserError(f"{self.path}: {what}; {fix}")
+
+    def read_ahead(self, rows: np.ndarray, crops: Crops, size: int) -> None:
+        """Asks the system to read what `read` will copy into memory, without waiting for it."""
+        library = load_native()
+        if library is not None and (self._exceeds_memory or not self._checked[rows].all()):
+            self._call(library.read_ahead, rows, crops, size)
 
     def _call(self, function: Any, rows: np.ndarray, crops: Crops, size: int, *out: np.ndarray) -> int:
-        """Calls a function of gather.cpp with the map and the crops."""
+        """Calls a function of gather.cpp."""
         positions = [np.asarray(values, np.int64, "C") for values in (rows, crops.top, crops.left)]
         mirrored = np.asarray(crops.mirrored, np.uint8, "C")
         arrays = (self.pixels, self._checksums, self._factors, self._checked, *positions, mirrored, *out)
@@ -97,7 +92,7 @@ class ImageMap:
         """Copies crops as `gather` does, and returns the same."""
         size, image = out.shape[1], np.empty((self.side, self.side, 3), np.uint8)
         for i, row in enumerate(rows):
-            # not from the map: reading beyond the end of a truncated file would end the process
+            # not from the map: beyond the end of a truncated file that would end the process
             if os.preadv(self._file, [image.data], int(row) * image.nbytes) != image.nbytes:
                 return _UNREADABLE
             if not self._checked[row]:
@@ -111,7 +106,7 @@ class ImageMap:
 
 @functools.cache
 def checksum_factors(side: int) -> np.ndarray:
-    """Returns the factors of an image's four-byte words, (ceil(side * side * 3 / 4),) uint32: always the same ones.
+    """Returns the factors of an image's four-byte words, (ceil(side * side * 3 / 4),) uint32.
 
     They are the upper halves of the numbers of SplitMix64 (Steele, Lea and Flood, 2014) from seed 0, made odd.
     """
@@ -124,11 +119,10 @@ def checksum_factors(side: int) -> np.ndarray:
 
 
 def checksum(image: np.ndarray) -> int:
-    """Returns the checksum of an image (side, side, 3) uint8, contiguous.
+    """Returns the sum of the little-endian words of an image (side, side, 3) uint8, each times its factor, mod 2^64.
 
-    It is the sum of the image's four-byte words (little-endian), each times its factor, modulo 2^64. Any damage within
-    one word is noticed, since the factors are odd and the products shorter than 64 bits; other damage with a
-    probability of all but 2^-32. zlib's CRC takes ten times as long.
+    Damage within one word is always noticed, other damage with a probability of all but 2^-32. A CRC takes ten times as
+    long.
     """
     library, factors = load_native(), checksum_factors(len(image))
     if library is not None:
@@ -140,12 +134,11 @@ def checksum(image: np.ndarray) -> int:
 
 @functools.cache
 def load_native() -> ctypes.CDLL | None:
-    """Returns the compiled gather.cpp; None, after a line on stderr, if it cannot be compiled on this machine."""
+    """Returns the compiled gather.cpp; None, after a line, where it cannot be compiled."""
     library = load_compiled(Path(__file__).parent / "native" / "gather.cpp", "the reader of crops is")
-    if library is None:
-        return None
-    for function in (library.gather, library.read_ahead):
-        function.restype, function.argtypes = ctypes.c_int64, (*(ctypes.c_int64,) * 3, ctypes.c_void_p)
-    library.checksum.restype = ctypes.c_uint64
-    library.checksum.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    if library is not None:
+        for function in (library.gather, library.read_ahead):
+            function.restype, function.argtypes = ctypes.c_int64, (*(ctypes.c_int64,) * 3, ctypes.c_void_p)
+        library.checksum.restype = ctypes.c_uint64
+        library.checksum.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     return library

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,11 @@ class Loader:
     # processes that decode if there is no memory map, else threads; one for each core by default
     workers: int | None = None
     pinned: bool = False  # whether images are in page-locked memory: a GPU copies from it without stopping the CPU
-    # (index, count) of the slice of each batch to yield: the first slices have one image more if a batch is not
-    # divisible, and some are empty if it has fewer images
+    # (index, count) of the slice of each batch to yield; the first have one image more, or others none
     slices: tuple[int, int] = (0, 1)
     all_labels: bool = False  # whether batches have the labels of the full batch, not only of the slice
     partners: tuple[int, int] = (0, 1)  # (index, count) of this process among those that load the same slice
-    # gathers the rows of all partners on each, in their order; each then reads only its part of the slice.
-    # None if all have a memory map: reading that is faster than sending
+    # gathers the rows of all partners on each, which then reads only its part of the slice; None if all have a map
     merge: Callable[[Tensor], Tensor] | None = None
 
     @property
@@ -91,56 +90,45 @@ class Loader:
                 noise = self.colour.draw(n, self.prepared.covariance, self.seed, epoch)
         else:
             order, crops = np.arange(n), centre_crops(n, side, self.image_size)
-        starts = range(first_batch * self.batch_size, n, self.batch_size)
-        batches = [order[start : start + self.batch_size] for start in starts]
-        return self._assemble(batches, self._read(batches, crops), crops, noise)
-
-    def _read(self, batches: Sequence[np.ndarray], crops: Crops) -> Iterator[Tensor]:
-        """Yields what this process reads of each batch: its slice, or a part of it if partners read the rest."""
-        own = [_part(batch, self.slices) for batch in batches]
-        if self.merge:
-            own = [_part(rows, self.partners) for rows in own]
-        workers, samples = self.workers or available_cores(), self.samples
-        if samples.images is not None:
-            return crops_from_map(samples, crops, self.image_size, own, min(workers, MAP_THREADS), self.pinned)
-        tasks = ((samples.split.take(rows), crops[rows], self.prepared.side, self.image_size) for rows in own)
-        return crops_from_files(tasks, max(1, min(workers, len(own))), self.pinned)
-
-    def _assemble(
-        self, batches: Sequence[np.ndarray], images: Iterator[Tensor], crops: Crops, noise: np.ndarray | None
-    ) -> Iterator[Batch]:
+        batches = np.split(order, range(self.batch_size, n, self.batch_size))[first_batch:]
         index, count = self.slices
-        for batch, own_images in zip(batches, images, strict=True):
-            slices = np.array_split(batch, count)
-            indices, first_row = slices[index], sum(map(len, slices[:index]))
+        slices = [np.array_split(batch, count) for batch in batches]
+        read = self._read([rows[index] for rows in slices], crops)
+        for batch, rows, images in zip(batches, slices, read, strict=True):
+            indices, first_row = rows[index], sum(map(len, rows[:index]))
             labels = torch.from_numpy(self.samples.labels[batch if self.all_labels else indices])
-            slice_images = self.merge(own_images) if self.merge else own_images
+            slice_images = self.merge(images) if self.merge else images
             result = Batch(slice_images, labels, crops[indices], indices, first_row, len(batch))
             if self.colour is not None and noise is not None:
                 result = replace(result, pca_noise=torch.from_numpy(noise[indices]), scale=self.colour.scale)
             yield result
 
-
-def _part(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
-    """Returns part (index, count) of the rows."""
-    index, count = part
-    return np.array_split(rows, count)[index]
+    def _read(self, slices: Sequence[np.ndarray], crops: Crops) -> Iterator[Tensor]:
+        """Yields the images of each slice; only this process's part of them if partners read the rest."""
+        samples, workers = self.samples, self.workers or available_cores()
+        if self.merge:
+            index, count = self.partners
+            slices = [np.array_split(rows, count)[index] for rows in slices]
+        if samples.images is not None:
+            return crops_from_map(samples, crops, self.image_size, slices, min(workers, MAP_THREADS), self.pinned)
+        tasks = ((samples.split.take(rows), crops[rows], self.prepared.side, self.image_size) for rows in slices)
+        return crops_from_files(tasks, max(1, min(workers, len(slices))), self.pinned)
 
 
 def crops_from_map(
     samples: Samples, crops: Crops, size: int, batches: Sequence[np.ndarray], threads: int, pinned: bool
 ) -> Iterator[Tensor]:
     """Yields the crops of each batch of sample indices, (N, size, size, 3) uint8, read ahead by threads."""
-    images: ImageMap | None = samples.images
-    assert images is not None
+    assert samples.images is not None
+    images: ImageMap = samples.images
     load_native()  # in this thread, once: else each of the others would compile it
-    # lazily, so in the thread that uses the batches and frees them: it gets the freed memory again, and the others
-    # would get new pages from the system, whose first use takes twice as long as the copy
+    # lazily, so in the thread that frees the batches and gets their memory again: the first use of the new pages that
+    # other threads would get takes twice as long as the copy
     empty = (torch.empty((len(rows), size, size, 3), dtype=torch.uint8, pin_memory=pinned) for rows in batches)
 
     def read(task: tuple[int, Tensor]) -> Tensor:
         number, batch = task
-        if number + threads < len(batches):  # the batches until then are being read
+        if number + threads < len(batches):
             ahead = batches[number + threads]
             images.read_ahead(samples.rows[ahead], crops[ahead], size)
         images.read(samples.rows[batches[number]], crops[batches[number]], batch.numpy())
@@ -149,8 +137,7 @@ def crops_from_map(
     return map_ahead(ThreadPoolExecutor(threads, "batches"), read, enumerate(empty), MAP_PREFETCH)
 
 
-CropTask = tuple[SourceSplit, Crops, int, int]
-"""The samples of a batch, their crops, the side of the decoded squares and the size of the crops."""
+CropTask = tuple[SourceSplit, Crops, int, int]  # the samples, the side of their squares, the size of the crops
 
 
 def crops_from_files(tasks: Iterable[CropTask], workers: int, pinned: bool) -> Iterator[Tensor]:
@@ -190,53 +177,44 @@ def decode_ahead(
 ) -> Iterator[DecodedBatch]:
     """Yields all images in their order, `batch_size` at a time: the readable ones decoded, the others named.
 
-    A thousand images are decoded by threads, a batch when it is asked for; more by worker processes, ahead.
-
-    Args:
-        images: files, or the samples of a split.
-        squares: (side, size) in pixels, of a decoded square and its centre crop; each file is read once for all.
-        workers: threads or processes; one for each core by default.
-        required_side: the height and width that every file must have; None: any.
+    Of each of the squares, (side, size) in pixels, it gives the centre crop. Files must have `required_side`. A
+    thousand images are decoded by threads, more by worker processes.
     """
     if isinstance(images, SourceSplit):
         split = images
     else:
         names = list(map(str, images))
         split = SourceSplit("val", names, np.zeros(len(names), np.int64), FileReader(Path(), names))
-    starts, count = range(0, len(split), batch_size), workers or available_cores()
-    batches = (split.take(np.arange(start, min(start + batch_size, len(split)))) for start in starts)
-    decode_all = partial(decode_samples, squares=tuple(squares), required_side=required_side)
-    with ThreadPoolExecutor(count, "decoding") as pool:
-        if len(split) > FEW_IMAGES and count > 1:
-            decoded = map_in_workers(decode_all, batches, count, PREFETCH * count)
-        else:
-            one_each = ([samples.take(np.array([i])) for i in range(len(samples))] for samples in batches)
-            decoded = ([each for (each,) in pool.map(decode_all, samples)] for samples in one_each)
-        for start, batch in zip(starts, decoded, strict=True):
-            good = [(index, each) for index, each in enumerate(batch, start) if isinstance(each, list)]
-            bad = [(index, each) for index, each in enumerate(batch, start) if isinstance(each, UnreadableImage)]
-            crops = [np.empty((len(good), size, size, 3), np.uint8) for _, size in squares]
-            for row, (_, each) in enumerate(good):
-                for out, crop in zip(crops, each, strict=True):
-                    out[row] = crop
-            yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), tuple(bad))
+    samples = (split.take(np.array([i])) for i in range(len(split)))
+    decode = partial(decode_sample, squares=tuple(squares), required_side=required_side)
+    count = workers or available_cores()
+    in_flight = PREFETCH * max(batch_size, count)
+    if len(split) > FEW_IMAGES and count > 1:
+        decoded = map_in_workers(decode, samples, count, in_flight)
+    else:
+        decoded = map_ahead(ThreadPoolExecutor(count, "decoding"), decode, samples, in_flight)
+    for start in range(0, len(split), batch_size):
+        batch = list(enumerate(islice(decoded, batch_size), start))
+        good = [(index, each) for index, each in batch if isinstance(each, list)]
+        bad = [(index, each) for index, each in batch if isinstance(each, UnreadableImage)]
+        crops = [
+            np.array([each[k] for _, each in good], np.uint8).reshape(-1, size, size, 3)
+            for k, (_, size) in enumerate(squares)
+        ]
+        yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), tuple(bad))
 
 
-def decode_samples(
-    split: SourceSplit, squares: Sequence[tuple[int, int]], required_side: int | None
-) -> list[list[np.ndarray] | UnreadableImage]:
-    """Returns each sample's crop of each of the squares, or why it cannot be read."""
-    decoded: list[list[np.ndarray] | UnreadableImage] = []
-    for index in range(len(split)):
-        try:
-            content, name = split.read(index), split.reader.location(index)
-            size, side = image_size(content) if required_side else None, required_side
-            if size not in (None, (side, side)):  # None: decoding says why
-                reason = f"has {size[0]}x{size[1]} pixels, not {side}x{side} as the others of the set"
-                raise UnreadableImage(name, reason)
-            images = [decode_bytes(content, side, name) for side, _ in squares]
-            centres = [centre_slice(*square) for square in squares]
-            decoded.append([image[centre, centre] for image, centre in zip(images, centres, strict=True)])
-        except UnreadableImage as error:
-            decoded.append(error)
-    return decoded
+def decode_sample(
+    sample: SourceSplit, squares: Sequence[tuple[int, int]], required_side: int | None
+) -> list[np.ndarray] | UnreadableImage:
+    """Returns the crop of each of the squares of a single sample, or why it cannot be read."""
+    try:
+        content, name = sample.read(0), sample.reader.location(0)
+        size = image_size(content) if required_side else None  # None: decoding says why
+        if size and size != (required_side, required_side):
+            reason = f"has {size[0]}x{size[1]} pixels, not {required_side}x{required_side} as the others of the set"
+            return UnreadableImage(name, reason)
+        centres = [(side, centre_slice(side, size)) for side, size in squares]
+        return [decode_bytes(content, side, name)[centre, centre] for side, centre in centres]
+    except UnreadableImage as error:
+        return error

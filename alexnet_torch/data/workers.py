@@ -31,8 +31,7 @@ Result = TypeVar("Result")
 
 def available_cores(processes: int = 1) -> int:
     """Returns how many CPU cores each of several processes of this machine may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes)
+    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def map_ahead(
@@ -53,10 +52,7 @@ def map_ahead(
 def map_in_workers(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, in_flight: int
 ) -> Iterator[Result]:
-    """Yields a picklable function's result for each task in order, from worker processes.
-
-    Raises a UserError if a worker was killed, and the one in its place too.
-    """
+    """Yields a picklable function's result for each task in order, from worker processes; a killed one is replaced."""
     own, connections, closed = threading.local(), list[socket.socket](), threading.Event()
 
     def call(task: Task) -> Result:  # in a thread for each worker
@@ -121,7 +117,7 @@ def _start_worker() -> socket.socket:
 
 def serve() -> None:
     """Forks a worker for each connection that arrives, until the process that sends them ends."""
-    import alexnet_torch.data.cache_build  # noqa: F401 - and with it torch, once for all workers
+    import alexnet_torch.data.decode_pass  # noqa: F401 - and with it torch, once for all workers
 
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_folder, cache_prefix
+from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_prefix
 from alexnet_torch.data.cache_build import open_map
 from alexnet_torch.data.loader import Loader, decode_ahead
 from alexnet_torch.data.sources.classes import WNID
@@ -111,15 +111,15 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
     """Returns a test set's decoded images of each side, if --cache has all, complete and of the files of today."""
     if test_set.source.map_side is not None:
         return [open_map(test_set.source, side) for side in sides]
-    home, prefix, stored = cache_folder(cache), cache_prefix(test_set.source.root), []
+    prefix, stored = cache_prefix(test_set.source.root, cache), []
     source = test_set.source if len(test_set.source.splits) > 1 else None
     for side in sides:
         # looked for without listing train/, which takes seconds for a million images
-        if cache == "none" or not any(home.glob(f"{glob.escape(prefix)}*-{side}/{MANIFEST}")):
+        if cache == "none" or not any(prefix.parent.glob(f"{glob.escape(prefix.name)}*-{side}/{MANIFEST}")):
             return None
         try:
             source = source or open_source(test_set.source.root)
-            stored.append(CacheFolder(home / f"{prefix}{source.variant}-{side}", source, side).load(skip_bad=True))
+            stored.append(CacheFolder(Path(f"{prefix}{source.variant}-{side}"), source, side).load(skip_bad=True))
         except (Stale, UserError):  # files have changed since; perhaps it is no data set for training any more
             return None
     return stored if all(each.val.keys == test_set.split.keys for each in stored) else None

@@ -51,9 +51,3 @@ def test_unreadable_images_are_named_and_the_others_decoded(root: Path) -> None:
     assert str(small.bad[0][1]).endswith("has 40x30 pixels, not 40x40 as the others of the set")
     (none,) = decode_ahead([root / "train/class0/001.png"], [(24, 20)])
     assert none.crops[0].shape == (0, 20, 20, 3)
-
-
-def test_closing_the_iterator_ends_the_workers(root: Path) -> None:
-    batches = decode_ahead(sorted(root.rglob("*.png")), [(73, 64)], 1, 2)
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]

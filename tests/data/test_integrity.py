@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_torch.data import cache_build
+from alexnet_torch.data import decode_pass
 from alexnet_torch.data.cache import MANIFEST, SAMPLES, PreparedImages
 from alexnet_torch.data.cache_build import prepare, prepare_ahead
 from alexnet_torch.data.decode import UnreadableImage
@@ -18,13 +18,7 @@ from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.errors import UserError
 from tests.support.commands import run_cli, run_train
-from tests.support.folders import make_images
 from tests.support.logged import logged
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_images(tmp_path / "images")
 
 
 def build(root: Path, lines: list[str] | None = None) -> PreparedImages:
@@ -91,18 +85,18 @@ def test_a_folder_that_cannot_be_marked_is_named(root: Path, monkeypatch: pytest
 
 def interrupt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begins to build, and is interrupted after three chunks."""
-    decode_chunk, calls = cache_build.decode_chunk, list[cache_build.Chunk]()
+    decode_chunk, calls = decode_pass.decode_chunk, list[decode_pass.Chunk]()
 
-    def decode_some(chunk: cache_build.Chunk) -> object:
+    def decode_some(chunk: decode_pass.Chunk) -> object:
         calls.append(chunk)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return decode_chunk(chunk)
 
-    monkeypatch.setattr(cache_build, "CHUNK", 3)
-    monkeypatch.setattr(cache_build, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(decode_pass, "CHUNK", 3)
+    monkeypatch.setattr(decode_pass, "SAVE_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(cache_build, "decode_chunk", decode_some)
+        patch.setattr(decode_pass, "decode_chunk", decode_some)
         with pytest.raises(KeyboardInterrupt):
             build(root)
 

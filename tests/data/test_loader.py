@@ -9,12 +9,6 @@ from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.errors import UserError
-from tests.support.folders import make_images
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> PreparedImages:
-    return prepare(make_images(tmp_path / "images", train=9, val=5), 24)
 
 
 def test_an_epoch_has_every_sample_once_and_a_smaller_last_batch(prepared: PreparedImages) -> None:
@@ -50,9 +44,7 @@ def test_an_epoch_starts_at_any_batch(prepared: PreparedImages) -> None:
     loader = Loader(prepared, "train", 20, 8, seed=1)
     full_epoch = list(loader.epoch(5))
     for first in range(5):
-        rest = list(loader.epoch(5, first))
-        assert len(rest) == 4 - first
-        for a, b in zip(rest, full_epoch[first:], strict=True):
+        for a, b in zip(loader.epoch(5, first), full_epoch[first:], strict=True):
             assert a.images.equal(b.images)
 
 
@@ -83,8 +75,7 @@ def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> 
         list(loader.epoch(0))
 
 
-def test_a_file_removed_during_a_run_without_a_map_is_named(tmp_path: Path) -> None:
-    root = make_images(tmp_path / "images")
+def test_a_file_removed_during_a_run_without_a_map_is_named(root: Path) -> None:
     prepared = prepare(root, 24, "none")
     (root / "train/class1/002.png").unlink()
     with pytest.raises(UserError, match=r"class1/002\.png: .*No such file.*restore it") as error:

@@ -1,21 +1,11 @@
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
-import torch
 
-from alexnet_torch.data.augment import centre_crops, subtract_mean
 from alexnet_torch.data.cache import PreparedImages
-from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
 from alexnet_torch.data.pca_noise import Convention, PCANoise
-from tests.support.folders import make_images
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> PreparedImages:
-    return prepare(make_images(tmp_path / "images", train=9, val=5), 24)
 
 
 def covariance() -> np.ndarray:
@@ -82,19 +72,6 @@ def test_the_loader_gives_each_image_its_own_noise_only_in_training(prepared: Pr
     ):
         assert all(batch.pca_noise is None and batch.scale == 1 for batch in without_noise)
     assert all(b.scale == 1 for b in Loader(prepared, "train", 20, 8, colour=PCANoise("paper")).epoch(0))
-
-
-def test_noise_is_added_before_the_scale() -> None:
-    random = np.random.default_rng(0)
-    images, mean = random.integers(0, 256, (4, 9, 9, 3), np.uint8), random.uniform(0, 255, (9, 9, 3))
-    noise = random.normal(0, 20, (4, 3))
-    batch = subtract_mean(
-        torch.from_numpy(images), centre_crops(4, 9, 9), torch.from_numpy(mean), torch.from_numpy(noise), 1 / 1.1
-    )
-    for i in range(4):
-        for channel in range(3):
-            expected = (images[i, :, :, channel] - mean[:, :, channel] + noise[i, channel]) / 1.1
-            np.testing.assert_allclose(batch[i, channel].numpy(), expected, rtol=1e-12)
 
 
 def test_errors_name_the_wrong_setting() -> None:

@@ -7,20 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_torch.data import cache_build
-from alexnet_torch.data.cache import PreparedImages
+from alexnet_torch.data import cache_build, decode_pass
+from alexnet_torch.data.cache import PreparedImages, Samples
 from alexnet_torch.data.cache_build import prepare
+from alexnet_torch.data.decode import decode_bytes
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import ValSplit
 from tests.support.commands import run_cli, run_train
-from tests.support.folders import make_images, make_run
+from tests.support.folders import make_run
 from tests.support.logged import logged
 from tests.support.test_sets import evaluate_json
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_images(tmp_path / "images")
 
 
 def make_map(root: Path, output: Path, *options: str) -> str:
@@ -29,26 +25,35 @@ def make_map(root: Path, output: Path, *options: str) -> str:
     return done.stderr
 
 
+def pixels_of(samples: Samples) -> np.ndarray:
+    assert samples.images is not None
+    return samples.images.pixels
+
+
 def load(root: Path, cache: Path) -> PreparedImages:
     return prepare(root, 73, str(cache))
 
 
 def test_the_map_is_the_same_data_set_without_the_originals_and_elsewhere(root: Path, tmp_path: Path) -> None:
     expected = load(root, tmp_path / "cache")
-    pixels = [np.array(split.images) for split in (expected.train, expected.val)]
+    pixels = [pixels_of(split).copy() for split in (expected.train, expected.val)]
     make_map(root, tmp_path / "map")
     root.rename(tmp_path / "gone")
     shutil.move(tmp_path / "map", tmp_path / "moved")
     loaded = load(tmp_path / "moved", tmp_path / "none")
     assert not (tmp_path / "none").exists()
     for split, before, images in zip((loaded.train, loaded.val), (expected.train, expected.val), pixels, strict=True):
-        assert np.array_equal(np.array(split.images), images)
+        assert np.array_equal(pixels_of(split), images)
         assert np.array_equal(split.labels, before.labels)
         assert list(split.keys) == list(before.keys)
     assert (loaded.classes, loaded.names) == (expected.classes, expected.names)
     assert loaded.fingerprint == expected.fingerprint
     assert np.array_equal(loaded.mean, expected.mean)
     assert np.array_equal(loaded.covariance, expected.covariance)
+    split = open_source(tmp_path / "moved").split("val").take(np.array([4, 1]))
+    for index, row in enumerate((4, 1)):  # squares read as image files
+        assert np.array_equal(decode_bytes(split.read(index), 73, "square"), pixels[1][row])
+    assert split.reader.location(0) == f"{tmp_path / 'moved/val.u8'}: image 4"
 
 
 @pytest.mark.usefixtures("narrow_demo_recipe")
@@ -66,24 +71,11 @@ def test_training_and_testing_on_the_map_equals_that_on_the_originals(root: Path
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_squares_read_as_image_files_have_the_same_pixels(root: Path, tmp_path: Path) -> None:
-    from alexnet_torch.data.decode import decode_bytes
-
-    expected = load(root, tmp_path / "cache")
-    make_map(root, tmp_path / "map")
-    split = open_source(tmp_path / "map").split("val").take(np.array([4, 1]))
-    assert expected.val.images is not None
-    for index, row in enumerate((4, 1)):
-        assert np.array_equal(decode_bytes(split.read(index), 73, "square"), expected.val.images.pixels[row])
-    assert split.reader.location(0) == f"{tmp_path / 'map/val.u8'}: image 4"
-
-
 def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_build, "CHUNK", 2)
-    monkeypatch.setattr(cache_build, "MEASURED", 8)
+    monkeypatch.setattr(decode_pass, "CHUNK", 2)
+    monkeypatch.setattr(decode_pass, "MEASURED", 8)
     times = iter(np.arange(100) * 0.5)  # half a second for each chunk of 2 images
-    monkeypatch.setattr(cache_build, "monotonic", lambda: float(next(times)))
-    monkeypatch.setattr(cache_build, "map_in_workers", lambda function, tasks, *_: map(function, tasks))
+    monkeypatch.setattr(decode_pass, "monotonic", lambda: float(next(times)))
     lines = make_map(root, tmp_path / "map", "--workers", "1").splitlines()
     assert lines[0].startswith(f"--data {root}: ImageFolder, 3 classes, 24 training and 12 validation images")
     assert re.fullmatch(
@@ -97,34 +89,28 @@ def test_disk_images_and_time_are_told_first(root: Path, tmp_path: Path, monkeyp
 
 def test_an_interrupted_command_continues(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = load(root, tmp_path / "cache")
-    monkeypatch.setattr(cache_build, "CHUNK", 2)
-    monkeypatch.setattr(cache_build, "SAVE_SECONDS", 0)
-    monkeypatch.setattr(cache_build, "SERIAL_CHUNKS", 100)
-    inner = cache_build.decode_chunk
-    decoded: list[int] = []
+    monkeypatch.setattr(decode_pass, "CHUNK", 2)
+    monkeypatch.setattr(decode_pass, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(decode_pass, "SERIAL_CHUNKS", 100)
+    inner, decoded, stop_after = decode_pass.decode_chunk, list[int](), 7
 
-    def interrupted(chunk: cache_build.Chunk) -> object:
-        if len(decoded) == 7:
+    def decode_some(chunk: decode_pass.Chunk) -> object:
+        if len(decoded) == stop_after:
             raise KeyboardInterrupt
         decoded.append(chunk.number)
         return inner(chunk)
 
-    monkeypatch.setattr(cache_build, "decode_chunk", interrupted)
+    monkeypatch.setattr(decode_pass, "decode_chunk", decode_some)
     done = run_cli("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
     assert done.returncode == 130
     assert "interrupted: the same command continues" in done.stderr
     assert not (tmp_path / "map").exists()
     decoded.clear()
-
-    def counted(chunk: cache_build.Chunk) -> object:
-        decoded.append(chunk.number)
-        return inner(chunk)
-
-    monkeypatch.setattr(cache_build, "decode_chunk", counted)
+    stop_after = 100
     assert "continuing the interrupted" in make_map(root, tmp_path / "map")
     assert decoded == list(range(7, 18))
     loaded = load(tmp_path / "map", tmp_path / "none")
-    assert np.array_equal(np.array(loaded.train.images), np.array(expected.train.images))
+    assert np.array_equal(pixels_of(loaded.train), pixels_of(expected.train))
     assert loaded.fingerprint == expected.fingerprint
     decoded.clear()
     assert "is complete, nothing to do" in make_map(root, tmp_path / "map")

@@ -105,9 +105,12 @@ class SourceFiles:
     def digest(self) -> str:
         """Returns a digest of all that is known."""
         digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape") + self.begin)
-        for part in (self.sizes, self.times):
-            digest.update(part.astype("<i8").tobytes())
+        digest.update(self.states().T.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def states(self) -> np.ndarray:
+        """Returns the sizes and times, (files, 2) int64."""
+        return np.stack([self.sizes, self.times], axis=1)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The same image files give the same prepared images, whatever form holds them."""
 
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_torch.data.cache import PreparedImages
-from alexnet_torch.data.cache_build import prepare, prepare_ahead
+from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.errors import UserError
@@ -89,19 +88,6 @@ def test_sets_of_pixels_give_the_map_of_their_images(name: str, tmp_path: Path) 
         assert ours.images is not None
         assert theirs.images is not None
         assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
-
-
-def test_a_prepared_map_gives_itself(expected: PreparedImages, tmp_path: Path) -> None:
-    folder = write_image_folder(tmp_path / "images", small_set())
-    prepare_ahead(folder, tmp_path / "map", SIDE, workers=1)
-    shutil.rmtree(folder)
-    images = prepared(tmp_path / "map", tmp_path / "cache")
-    assert (images.classes, images.names) == (expected.classes, expected.names)
-    assert images.fingerprint == expected.fingerprint
-    np.testing.assert_array_equal(images.train.labels, expected.train.labels)
-    assert images.train.images is not None
-    assert expected.train.images is not None
-    assert images.train.images.path.read_bytes() == expected.train.images.path.read_bytes()
 
 
 @pytest.mark.parametrize("form", ["official tars", "shards with cls", "parquet"])
