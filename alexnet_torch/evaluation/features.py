@@ -44,7 +44,6 @@ class FeatureRequest:
     per_tower: bool = False  # an array for each tower, instead of one with tower 0's channels first
     skip_bad: bool = False  # leave out unreadable files and print them, instead of an error
     batch_size: int = 64
-    workers: int | None = None  # that decode; None: one for each core
 
 
 @torch.no_grad()
@@ -181,19 +180,17 @@ def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> 
     """Computes the rows (N, ...) of each array by name: "features" alone, else such as "conv5" or "conv5.tower0"."""
     arrays = stage_outputs(model, request.stages, crops)
     if request.per_tower:
-        towers = model.net.architecture.towers
         arrays = {
             f"{stage}.tower{tower}": part
             for stage, rows in arrays.items()
-            for tower, part in enumerate(np.array_split(rows, towers, axis=1))
+            for tower, part in enumerate(np.array_split(rows, model.net.architecture.towers, axis=1))
         }
     return {"features": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
 def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path]) -> dict[str, Any]:
     """Returns how the features are made, as JSON values."""
-    net, side = model.net, model.mean.shape[0]
-    last = net.architecture.stage_names[-1]
+    net = model.net
     return {
         "stages": list(request.stages),
         "per_tower": request.per_tower,
@@ -205,7 +202,7 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
         "model_files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files},
         "preprocessing": {
             "orientation": "as EXIF says",
-            "square": f"central, scaled to {side} pixels, bicubic with antialiasing",
+            "square": f"central, scaled to {len(model.mean)} pixels, bicubic with antialiasing",
             "crop": f"central {net.image_size} pixels",
             "values": "RGB, 0..255, minus the mean image",
             "mean_rgb": model.mean.mean((0, 1), dtype=np.float64).tolist(),
@@ -215,7 +212,9 @@ def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[
         "batch_size": request.batch_size,
         "devices": [str(device) for device in net.devices],
         "versions": {**library_versions(), "python": platform.python_version()},
-        **({"logits": list(model.classes)} if last in request.stages else {}),  # the class of each column
+        **(
+            {"logits": list(model.classes)} if net.architecture.stage_names[-1] in request.stages else {}
+        ),  # the class of each column
     }
 
 
@@ -235,7 +234,7 @@ def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str],
     start, files = partial.done, [request.folder / name for name in names]
     squares, unreadable = [(model.mean.shape[0], model.net.image_size)], list(partial.bad)
     with tqdm(total=len(files), initial=start, unit="image", disable=None, dynamic_ncols=True) as bar:
-        for batch in decode_ahead(files[start:], squares, request.batch_size, request.workers):
+        for batch in decode_ahead(files[start:], squares, request.batch_size):
             bad = [(start + index, str(error)) for index, error in batch.bad]
             unreadable += bad
             # after the first bad file there will be no output: the other files are only decoded, to list all bad ones

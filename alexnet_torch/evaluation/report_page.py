@@ -23,7 +23,6 @@ from alexnet_torch.recipes.settings import flag, resolve
 from alexnet_torch.run_folder import REPORT, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel
 
-_EVENTS = "report"  # a folder beside the run's events: TensorBoard follows only the newest file of a folder
 _DRAWN, _LISTED = 2000, 1000  # most classes of a picture, and of a table
 
 
@@ -68,25 +67,17 @@ def write_report(
         values["images"] = len(tested.predictions.labels)
         values["worst"] = [(image, _source(image.pixels)) for image in worst]
     if history and history.test:
-        test = history.test
-        values["errors"].append((test["crops"], (test["top1_error"], test["top5_error"])))
+        values["errors"].append((history.test["crops"], (history.test["top1_error"], history.test["top5_error"])))
     if config:
         values |= _settings(run, config)
-    html = (
-        jinja2.Environment(autoescape=True)
-        .from_string(Path(__file__).with_suffix(".html").read_text())
-        .render(
-            **values,
-            name=name,
-            net=net,
-            parameters=sum(value.numel() for value in net.parameters()),
-            config=config,
-            interval=wilson_interval,
-            note=grey_note(model.mean),
-            pictures={picture: _source(pixels) for picture, pixels in pictures.items() if "worst" not in picture},
-        )
-    )
-    path, events = output or run / REPORT, run / TENSORBOARD / _EVENTS
+    values |= {"name": name, "net": net, "config": config, "interval": wilson_interval, "note": grey_note(model.mean)}
+    values["parameters"] = sum(value.numel() for value in net.parameters())
+    values["pictures"] = {picture: _source(pixels) for picture, pixels in pictures.items() if "worst" not in picture}
+    template = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text())
+    html = template.render(values)
+    path = output or run / REPORT
+    # beside the run's own events: TensorBoard follows only the newest file of a folder
+    events = run / TENSORBOARD / "report"
     atomic_write(path, lambda file: file.write(html.encode(errors="replace")))  # names of files may not be UTF-8
     if tested:
         for file in events.glob("events.out.tfevents.*"):

@@ -85,8 +85,8 @@ def list_corruptions(
         raise UserError(f"--data {root}: {names[0]} has no images in class folders; unpack it again")
     split = SourceSplit("val", paths, np.array(labels), FileReader(root, paths))
     cropped = CROPPED_SIDE if image_size(split.read(0)) == (CROPPED_SIDE, CROPPED_SIDE) else None
-    form = f"ImageNet-C, {len(corruptions)} of corruption and severity"
-    form += f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""
+    crops = f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""
+    form = f"ImageNet-C, {len(corruptions)} of corruption and severity{crops}"
     no_files = SourceFiles([], *np.empty((2, 0), np.int64))
     source = Source(form, root, tuple(map(class_of, classes)), (split,), no_files, listing.skipped)
     return source, tuple(names), np.array(groups), cropped

@@ -33,8 +33,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def read_settings(run: Path) -> dict[str, Any]:
     """Returns a run's settings by option; nothing if they are unknown."""
-    settings: dict[str, Any] = read_config(run).get("settings", {})
-    return settings
+    return dict(read_config(run).get("settings", {}))
 
 
 def read_records(run: Path) -> list[dict[str, Any]] | None:
@@ -215,8 +214,6 @@ def percent(value: float | None, digits: int = 2) -> str:
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Returns a table whose first `left` columns are aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = []
-    for row in [headings, *rows]:
-        cells = [f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    columns = ["<"] * left + [">"] * (len(widths) - left)
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(columns, widths, strict=True))
+    return "\n".join(form.format(*row).rstrip() for row in [headings, *rows])

@@ -110,10 +110,7 @@ def score(
 
 
 def evaluate(
-    net: AlexNet,
-    loader: Loader,
-    should_stop: ShouldStop = lambda: False,
-    sum_counts: SumCounts = lambda counts: counts,
+    net: AlexNet, loader: Loader, should_stop: ShouldStop = lambda: False, sum_counts: SumCounts = lambda counts: counts
 ) -> EvalResult | None:
     """Returns the loss and errors of a network in training on the validation images, with the centre crop."""
     model, training = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean), net.training

@@ -378,11 +378,9 @@ def test_memory_does_not_grow_with_the_features(tmp_path: Path) -> None:
     assert peak < 2e6
 
 
-def test_worker_processes_decode_real_photographs(
-    run_folder: Path, tmp_path: Path, shared_data: Callable[[str], Path]
-) -> None:
+def test_features_of_real_photographs(run_folder: Path, tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
     model, images = load_model(run_folder), shared_data("hymenoptera") / "val"
-    save_features(model, FeatureRequest(images, tmp_path / "f.npy", batch_size=20, workers=2))
+    save_features(model, FeatureRequest(images, tmp_path / "f.npy", batch_size=20))
     metadata = json.loads((tmp_path / "f.json").read_text())
     assert metadata["classes"] == ["ants", "bees"]
     sample = [0, 77, len(metadata["files"]) - 1]

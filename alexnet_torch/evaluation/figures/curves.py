@@ -52,12 +52,11 @@ def read_history(run: Path) -> History | None:
     if (records := read_records(run)) is None:
         return None
     tests = [record for record in records if record.get("crops", 1) != 1]
-    points = [record for record in records if record.get("crops", 1) == 1]
-    names = ("epoch", "step", "loss", "top1_error")
-    train, val = (
-        Curve(*np.array([[record[name] for record in points if record["split"] == split] for name in names], float))
-        for split in ("train", "val")
-    )
+    points: dict[str, list[list[float]]] = {"train": [], "val": []}
+    for record in records:
+        if record.get("crops", 1) == 1:
+            points[record["split"]].append([record[name] for name in ("epoch", "step", "loss", "top1_error")])
+    train, val = (Curve(*np.array(rows, float).reshape(-1, 4).T) for rows in points.values())
     return History(train, val, tests[-1] if tests else None)
 
 
@@ -83,10 +82,8 @@ def curves_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
         seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
         figure.gca().plot([], [], **marker, label=printable_name(name, 34) + seeds)
     figure.legend(loc="outside lower center", ncols=min(3, len(histories)))
-    left.set_title("Loss (cross-entropy, nats)")
-    right.set_title("Top-1 error (%)")
-    for axes in (left, right):
-        axes.set(xlabel="epoch", xlim=(0, None), ylim=(0, None), axisbelow=True)
+    for axes, title in ((left, "Loss (cross-entropy, nats)"), (right, "Top-1 error (%)")):
+        axes.set(title=title, xlabel="epoch", xlim=(0, None), ylim=(0, None), axisbelow=True)
         axes.grid(color="0.9", linewidth=0.7)
     if [len(runs) for runs in histories.values()] == [1]:
         val = next(iter(histories.values()))[0].val

@@ -1,6 +1,6 @@
 """The paper's Figure 4: images with their most probable labels, and their nearest training images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -64,8 +64,11 @@ def find_examples(
     if prepared:
         stage = model.net.architecture.stage_names[-2]
         queries = torch.from_numpy(stage_outputs(model, [stage], crops)[stage])
-        blocks = _training_features(model, prepared, stage, batch_size)
-        nearest = nearest_vectors(queries, blocks, NUM_NEIGHBOURS)
+        # as a validation split, since the loader then reads images in order and cuts the centre
+        loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
+        shown = tqdm(loader.epoch(0), f"{stage} of training images", loader.batches_per_epoch, disable=None)
+        outputs = (stage_outputs(model, [stage], batch.images.numpy())[stage] for batch in shown)
+        nearest = nearest_vectors(queries, (torch.from_numpy(block).flatten(1) for block in outputs), NUM_NEIGHBOURS)
         for picture, indices, distances in zip(pictures, *nearest, strict=True):
             _, found = _samples(model, prepared.train, indices.tolist())
             picture.neighbours = [replace(p, distance=d) for p, d in zip(found, distances.tolist(), strict=True)]
@@ -97,15 +100,6 @@ def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
         of_class = labels[order] == label
         earlier[of_class] = np.arange(of_class.sum())
     return [int(index) for index in order[earlier.argsort(kind="stable")][:count]]
-
-
-def _training_features(model: TrainedModel, prepared: PreparedImages, stage: str, batch_size: int) -> Iterator[Tensor]:
-    """Yields (n, d) features of the centre crops of each batch of training images, in their order."""
-    # as a validation split, since the loader then reads images in order and cuts the centre
-    loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
-    described = f"{stage} of training images"
-    for batch in tqdm(loader.epoch(0), described, loader.batches_per_epoch, unit="batch", disable=None):
-        yield torch.from_numpy(stage_outputs(model, [stage], batch.images.numpy())[stage]).flatten(1)
 
 
 def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:

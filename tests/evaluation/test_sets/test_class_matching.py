@@ -41,15 +41,28 @@ def test_a_subset_is_matched_by_wnid_whatever_the_models_names(model: list[str])
     assert match.how == "WordNet ID"
 
 
-def test_numbered_folders_are_standard_indices_for_a_model_of_imagenet() -> None:
-    assert indices(NAMES, ["0", "9", "10", "999"]) == [0, 9, 10, 999]
-    imagenette = ["n01440764", "n02102040", "n02979186"]
-    assert indices(imagenette, ["217", "0"]) == [1, 0]  # standard index 217 is n02102040
+@pytest.mark.parametrize(
+    ("model", "test", "expected"),
+    [
+        (NAMES, ["0", "9", "10", "999"], [0, 9, 10, 999]),  # numbered folders are standard indices
+        (["n01440764", "n02102040", "n02979186"], ["217", "0"], [1, 0]),  # standard index 217 is n02102040
+        ([*"9876543210"], [*"0123456789"], [*range(9, -1, -1)]),  # of a model without WordNet IDs they are names
+        (["ants", "bees", "cats"], ["cats", "ants"], [2, 0]),
+        (["Ame\u0301lie", "great_white shark"], ["Great White Shark", "am\u00e9lie"], [1, 0]),
+        (["tench", "goldfish", "hen"], ["n01443537", "n01440764"], [1, 0]),  # not all of ImageNet's names
+        (["n01443537", "n01440764"], ["tench"], [1]),  # the first synonym
+    ],
+)
+def test_classes_are_matched_by_number_or_name(model: list[str], test: list[str], expected: list[int]) -> None:
+    assert indices(model, test) == expected
 
 
-def test_numbers_of_a_model_without_wnids_are_names() -> None:
-    digits = list("9876543210")
-    assert indices(digits, list("0123456789")) == list(range(9, -1, -1))
+def test_names_that_model_json_keeps_and_first_synonyms_are_known() -> None:
+    test = [SourceClass("Bienen", "Bienen"), SourceClass("ants", "ants")]
+    match = match_classes(["a", "b"], "m", test, "s", names=["Ants", "bienen"])
+    assert match.indices.tolist() == [1, 0]
+    test = [SourceClass("0", "goldfish, Carassius auratus"), SourceClass("1", "tench")]
+    assert match_classes(["tench", "goldfish", "hen"], "m", test, "s").indices.tolist() == [1, 0]
 
 
 def test_equal_numbers_of_other_names_are_other_classes() -> None:
@@ -61,25 +74,6 @@ def test_equal_numbers_of_other_names_are_other_classes() -> None:
     same = [SourceClass("1", "one"), SourceClass("0", "zero")]
     assert match_classes(["0", "1"], "m", same, "s", digits).indices.tolist() == [1, 0]
     assert match_classes(["0", "1"], "m", [class_of("1"), class_of("0")], "s", digits).indices.tolist() == [1, 0]
-
-
-def test_classes_in_another_order_are_matched_by_name() -> None:
-    assert indices(["ants", "bees", "cats"], ["cats", "ants"]) == [2, 0]
-
-
-def test_names_match_without_case_in_nfc_and_by_the_first_synonym() -> None:
-    assert indices(["Ame\u0301lie", "great_white shark"], ["Great White Shark", "am\u00e9lie"]) == [1, 0]
-    model = ["tench", "goldfish", "hen"]  # no ImageNet model of all 1,000: the names are its classes
-    assert indices(model, ["n01443537", "n01440764"]) == [1, 0]
-    assert indices(["n01443537", "n01440764"], ["tench"]) == [1]
-    test = [SourceClass("0", "goldfish, Carassius auratus"), SourceClass("1", "tench")]
-    assert match_classes(model, "m", test, "s").indices.tolist() == [1, 0]
-
-
-def test_names_that_model_json_keeps_are_known() -> None:
-    test = [SourceClass("Bienen", "Bienen"), SourceClass("ants", "ants")]
-    match = match_classes(["a", "b"], "m", test, "s", names=["Ants", "bienen"])
-    assert match.indices.tolist() == [1, 0]
 
 
 def test_an_ambiguous_name_is_refused() -> None:
