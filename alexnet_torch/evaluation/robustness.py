@@ -93,10 +93,7 @@ def list_corruptions(
 
 
 def corruption_errors(errors: Mapping[str, float]) -> dict[str, Any]:
-    """Returns JSON values from top-1 errors by group, as "snow/3": the means of corruptions with five severities; mCE.
-
-    mCE is the mean over the 15 corruptions of error / AlexNet's error, 1 for AlexNet; None if a group is missing.
-    """
+    """Returns JSON values of top-1 errors by group, as "snow/3": means over five severities; mCE, 1 for AlexNet."""
     corruptions: dict[str, dict[str, float | None]] = {}
     for group, error in errors.items():
         name, severity = group.split("/")

@@ -143,9 +143,8 @@ def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
     elif end.exists():
         with reading(end, "mend it or move it elsewhere"):
             state = json.loads(end.read_text())["state"]
-    test_error = tests[-1]["top1_error"] if tests else None
     seconds = training_seconds(records, settings.get("batch_size", 1))
-    errors = best.get("top1_error"), best.get("epoch"), test_error
+    errors = best.get("top1_error"), best.get("epoch"), tests[-1]["top1_error"] if tests else None
     return RunSummary(name, settings, state, last.get("epoch", 0.0), *errors, seconds)
 
 

@@ -85,8 +85,7 @@ def score(
 ) -> dict[int, list[Scores]] | None:
     """Scores models of the same classes, and the average of several, with the centre crop and with `num_crops`.
 
-    The result is None if `should_stop`, which is called before each batch, returns True. `watch` is called with each
-    batch and what the models predict. `classes` as for `Scores`.
+    `watch` is called with each batch and what the models predict; the result is None if `should_stop()` is once True.
     """
     count = len(models) + (len(models) > 1)
     scores = {n: [Scores(classes) for _ in range(count)] for n in sorted({1, num_crops})}

@@ -11,7 +11,6 @@ import weakref
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -52,26 +51,19 @@ def _small_figures() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A run whose figures were drawn, and the printed text."""
-
-    run: Path
-    printed: str
-
-
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run whose figures were drawn, and the printed text."""
     run, printed = make_run(tmp_path_factory.mktemp("drawn")), StringIO()
     before = dict(matplotlib.rcParams)
     with redirect_stdout(printed):
         assert run_figures(run) == 0
     assert dict(matplotlib.rcParams) == before, "matplotlib's settings were changed"
-    return Drawn(run, printed.getvalue())
+    return run, printed.getvalue()
 
 
-def test_all_figures_are_written_as_png_svg_and_to_tensorboard(drawn: Drawn) -> None:
-    run_folder = drawn.run
+def test_all_figures_are_written_as_png_svg_and_to_tensorboard(drawn: tuple[Path, str]) -> None:
+    run_folder, printed = drawn
     events = EventAccumulator(str(run_folder / "tensorboard/figures"), size_guidance={"images": 0})
     events.Reload()
     assert events.Tags()["images"] == [f"figures/{name}" for name in FIGURE_NAMES]
@@ -84,9 +76,9 @@ def test_all_figures_are_written_as_png_svg_and_to_tensorboard(drawn: Drawn) -> 
             assert len(np.unique(np.asarray(image))) > 20
         svg = ElementTree.parse(run_folder / f"figures/{name}.svg").getroot()
         assert svg.tag.endswith("svg")
-    assert "tower 0" in drawn.printed
-    assert "two-sided permutation test" in drawn.printed
-    assert "filters.png, filters.svg, labels.png" in drawn.printed
+    assert "tower 0" in printed
+    assert "two-sided permutation test" in printed
+    assert "filters.png, filters.svg, labels.png" in printed
 
 
 def test_pyplot_which_has_global_state_is_not_used() -> None:
@@ -117,9 +109,10 @@ def test_a_second_command_writes_the_same_files_and_removes_those_that_are_not_d
     assert len(list((run_folder / "tensorboard/figures").iterdir())) == 1
 
 
-def test_the_numbers_equal_those_of_the_network(drawn: Drawn) -> None:
-    measured = json.loads((drawn.run / "figures/figures.json").read_text())
-    model, root = load_model(drawn.run), drawn.run.parent / "images"
+def test_the_numbers_equal_those_of_the_network(drawn: tuple[Path, str]) -> None:
+    run, _ = drawn
+    measured = json.loads((run / "figures/figures.json").read_text())
+    model, root = load_model(run), run.parent / "images"
     train = sorted((root / "train").rglob("*.png"))
     fc7 = expected_features(model, train, "fc7").astype(np.float64)
     assert measured["neighbours_stage"] == "fc7"

@@ -72,9 +72,9 @@ def test_of_photographs_a_loaded_jpeg_differs_by_a_few_grey_levels(shared_data: 
     assert 0 < np.mean(differences) < 3  # measured 1.9
 
 
-def test_it_works_in_a_data_loader_and_in_a_pipeline_of_v2(run_images: Path) -> None:
+def test_it_works_in_a_data_loader_and_in_a_pipeline_of_v2(run_folder: Path) -> None:
     model = make_model(64, 73)
-    dataset = ImageFolder(str(run_images), transforms(model), loader=Image.open)
+    dataset = ImageFolder(str(run_folder.parent / "images/val"), transforms(model), loader=Image.open)
     images, labels = next(iter(DataLoader(dataset, 5, num_workers=1)))
     files = [Path(file) for file, _ in dataset.samples[:5]]
     assert torch.equal(images, torch.stack([input_of_predict(model, file) for file in files]))
@@ -83,11 +83,6 @@ def test_it_works_in_a_data_loader_and_in_a_pipeline_of_v2(run_images: Path) -> 
     mirrored, label = pipeline((Image.open(files[0]), 7))
     assert torch.equal(mirrored, images[0].flip(-1))
     assert label == 7
-
-
-@pytest.fixture
-def run_images(run_folder: Path) -> Path:
-    return run_folder.parent / "images/val"
 
 
 def test_other_inputs_are_refused() -> None:

@@ -147,7 +147,7 @@ def labels_figure(run: str, examples: Sequence[Picture]) -> Figure:
 @styled
 def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figure:
     """Draws a row for each image: the image and its nearest training images in a stage's features: Figure 4, right."""
-    columns = 1 + max(len(example.neighbours) for example in examples)
+    columns = 1 + len(examples[0].neighbours)
     figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
     title = (
         f"Nearest training images by Euclidean distance in {stage} of {printable_name(run)}\n"
@@ -156,10 +156,9 @@ def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figu
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(examples), columns, squeeze=False, width_ratios=[1.12] + [1] * (columns - 1))
     for row, example in zip(grid, examples, strict=True):
-        label = example.label
-        name = printable_name(label or Path(example.file).name, 16)
+        label, name = example.label, printable_name(example.label or Path(example.file).name, 16)
         _show_picture(row[0], example).set_title(name, loc="center", weight="bold", fontsize=8)
-        for axes, picture in zip(row[1:], example.neighbours, strict=False):
+        for axes, picture in zip(row[1:], example.neighbours, strict=True):
             same = picture.label == label
             title = f"{CHECK_MARK if same else ''} {printable_name(str(picture.label), 14)}".strip()
             _show_picture(axes, picture).set_title(title, loc="center", fontsize=8)
@@ -167,8 +166,6 @@ def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figu
             if label is not None:
                 style = {"color": BLUE, "linestyle": "-"} if same else {"color": VERMILLION, "linestyle": (0, (3, 2))}
                 axes.spines[:].set(linewidth=1.8, **style)
-        for unused in row[1 + len(example.neighbours) :]:
-            unused.set_axis_off()
     return figure
 
 
