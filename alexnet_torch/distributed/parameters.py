@@ -1,4 +1,4 @@
-"""The parameters of ranks: whose gradients are added up, and the full state of a run that rank 0 saves."""
+"""The parameters of ranks: whose gradients are added up, and the full state that rank 0 saves."""
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,7 @@ ParameterStates = dict[str, dict[str, Tensor]]
 
 
 def wrap_data_parallel(net: AlexNet, ranks: Ranks) -> nn.Module:
-    """Returns the network, wrapped so that the backward pass adds up gradients as the placement says.
-
-    Only those of `summed_parameters`: neither towers nor shards of linear stages are added together.
-    """
+    """Returns the network, whose backward pass then adds up the gradients of `summed_parameters`."""
     group = ranks.gradient_group
     if group is None:
         return net
@@ -36,7 +33,7 @@ def wrap_data_parallel(net: AlexNet, ranks: Ranks) -> nn.Module:
 
 
 def _sum_gradients(group: dist.ProcessGroup, bucket: GradBucket) -> Future[Tensor]:
-    """Adds up gradients, without dividing by the number of ranks: each rank's loss is its rows' part of the mean."""
+    """Adds up gradients, undivided: each rank's loss is its rows' part of the mean."""
     work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])
@@ -45,22 +42,19 @@ def _sum_gradients(group: dist.ProcessGroup, bucket: GradBucket) -> Future[Tenso
 def gather_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None
 ) -> ParameterStates:
-    """Returns CPU copies of the full state, or of one stage's, on rank 0, and nothing elsewhere; all ranks call it."""
+    """Returns CPU copies of the full state, or of a stage's, on rank 0, else nothing; all ranks call it."""
     saved = ranks.placement.saved_parameters(net)
-    parameters = {n: p for n, p in net.named_parameters() if n in saved and stage in (None, stage_of(n))}
 
     def own_shard() -> ParameterStates:
         return {
             name: {"value": parameter.detach().cpu()}
-            | {k: v.cpu() for k, v in optimizer.state.get(parameter, {}).items()}
-            for name, parameter in parameters.items()
+            | {key: value.cpu() for key, value in optimizer.state.get(parameter, {}).items()}
+            for name, parameter in net.named_parameters()
+            if name in saved and stage in (None, stage_of(name))
         }
 
-    received = ranks.collectives.gather_to_main(own_shard)
-    if not ranks.world.is_main:
-        return {}
     shards: dict[str, list[dict[str, Tensor]]] = {}  # by parameter, in the ranks' order
-    for state in (own_shard(), *received):
+    for state in ranks.gather_to_main(own_shard):
         for name, tensors in state.items():
             shards.setdefault(name, []).append(tensors)
     return {name: {key: _concatenate([shard[key] for shard in s]) for key in s[0]} for name, s in shards.items()}
@@ -86,7 +80,7 @@ def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
 def load_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], optimizer_tensors: ParameterStates
 ) -> None:
-    """Copies this rank's shard of the full parameters and optimizer tensors into its network and optimizer."""
+    """Copies this rank's shard of full parameters and optimizer tensors into its network and optimizer."""
     net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in optimizer_tensors.get(name, {}).items():

@@ -1,4 +1,4 @@
-"""Placements: which shard of the network a rank has, what it loads, scores, adds up and saves, and their choice."""
+"""Placements: what of the network a rank has, loads, scores, adds up and saves; and their choice."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,17 +21,18 @@ class Placement:
     """Where the towers of a run live, seen from one of its ranks."""
 
     split: str  # its name, a value of `--split`
-    devices: list[torch.device]  # the devices of this rank's towers
-    world: World  # this rank and the number of ranks
+    devices: list[torch.device]  # of this rank's towers
+    world: World
     towers: int  # the architecture's number of towers
     reason: str  # why it was chosen, for the user
     each_holds: str  # what each rank holds, for the user
-    networks: list[range]  # the ranks that hold one network together, in its towers' or shards' order, for each network
-    gradient_groups: list[range]  # the ranks that add up their gradients and their slices' losses, for each such group
-    slice_of_rank: list[int]  # which slice of each batch a rank loads, by rank
-    # makes the exchange with the other ranks of a network; not used where each has all towers
+    networks: list[range]  # the ranks of each network, in the order of its towers or shards
+    gradient_groups: list[range]  # the ranks that add up their gradients and losses
+    slice_of_rank: list[int]  # which slice of each batch a rank loads
+    # makes the exchange with a network's other ranks; unused where each has all towers
     exchange_with: Callable[[PeerGroup], Exchange] | None = None
-    shards_linear_stages: bool = False  # whether a rank holds a shard of each linear stage, for all rows of a batch
+    # whether a rank has a shard of each linear stage, and computes the logits of all rows of a batch
+    shards_linear_stages: bool = False
 
     @property
     def slices(self) -> tuple[int, int]:
@@ -40,17 +41,12 @@ class Placement:
 
     @property
     def partners(self) -> tuple[int, int]:
-        """This rank's index among the ranks of its network if these share the decoding of a slice, and their number."""
+        """This rank's index among the ranks of its network that load its slice, and their number."""
         ranks = [r for r in self.network_of(self.world.rank) if self.slice_of_rank[r] == self.slices[0]]
         return ranks.index(self.world.rank), len(ranks)
 
-    @property
-    def scores_all_rows(self) -> bool:
-        """Whether this rank computes the logits of all rows of a batch, not only of its slice."""
-        return self.shards_linear_stages
-
     def summed_parameters(self, net: AlexNet) -> set[str]:
-        """Returns the names of the parameters that all ranks of a gradient group hold: never shards."""
+        """Returns the names of the parameters that a whole gradient group holds: no shards."""
         convs = {conv.name for conv in net.architecture.convs}
         return {n for n, _ in net.named_parameters() if stage_of(n) in convs or not self.shards_linear_stages}
 
@@ -69,20 +65,20 @@ class Placement:
         return next(ranks for ranks in self.networks if rank in ranks)
 
     def exchange(self, peers: PeerGroup | None) -> Exchange:
-        """Makes this rank's exchange; `peers` are the ranks of its network, None if there are no others."""
+        """Makes this rank's exchange with the other ranks of its network, if there are any."""
         return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.towers)
 
     @property
     def divides_network(self) -> bool:
-        """Whether the ranks of one network exchange activations, which --compile and --amp fp16 exclude."""
+        """Whether ranks exchange activations, which --compile and --amp fp16 exclude."""
         return self.exchange_with is not None
 
     def describe(self) -> str:
         """Returns a line about the placement and the reason for it."""
         if self.world.size == 1:
             return f"{self.towers} tower(s) on {_names(self.devices)} ({self.reason})"
-        size, slices = self.world.size, self.slices[1]
-        return f"{size} processes, {self.each_holds} in each, {slices} slice(s) of each batch ({self.reason})"
+        slices = f"{self.slices[1]} slice(s) of each batch ({self.reason})"
+        return f"{self.world.size} processes, {self.each_holds} in each, {slices}"
 
     def describe_rank(self, rank: int) -> str:
         """Returns a rank with what is its own, for messages."""
@@ -91,7 +87,7 @@ class Placement:
 
 
 def all_towers(devices: list[torch.device], world: World, reason: str) -> Placement:
-    """Returns the placement with all towers in every rank, each of which loads a slice of its own."""
+    """Returns the placement with all towers in every rank, each with a slice of its own."""
     ranks, split, holds = range(world.size), "none", "all towers"
     if len(set(devices)) > 1:
         split, holds = "devices", f"{len(devices)} towers on {_names(devices)}"
@@ -100,7 +96,7 @@ def all_towers(devices: list[torch.device], world: World, reason: str) -> Placem
 
 
 def tower_ranks(device: torch.device, world: World, towers: int, reason: str) -> Placement:
-    """Returns the placement with one tower in each rank; consecutive ranks hold a network and load the same slice."""
+    """Returns the placement with one tower a rank; consecutive ranks share a network and a slice."""
     ranks, holds = range(world.size), "one tower"
     networks = [ranks[first : first + towers] for first in ranks[::towers]]
     same_tower = [ranks[tower::towers] for tower in range(towers)]
@@ -109,10 +105,10 @@ def tower_ranks(device: torch.device, world: World, towers: int, reason: str) ->
 
 
 def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Placement:
-    """Returns the placement of `HybridExchange`: one network, to which each rank adds a slice's convolutions."""
-    ranks, devices, holds = range(world.size), [device] * towers, "all convolutions and a shard of each linear stage"
-    exchange = partial(HybridExchange, towers=towers)
-    return Placement("hybrid", devices, world, towers, reason, holds, [ranks], [ranks], list(ranks), exchange, True)
+    """Returns the placement of `HybridExchange`: all ranks hold one network."""
+    ranks, holds = range(world.size), "all convolutions and a shard of each linear stage"
+    own = "hybrid", [device] * towers, world, towers, reason, holds
+    return Placement(*own, [ranks], [ranks], list(ranks), partial(HybridExchange, towers=towers), True)
 
 
 def _names(devices: list[torch.device]) -> str:
@@ -122,33 +118,23 @@ def _names(devices: list[torch.device]) -> str:
 def choose_placement(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
     """Returns the placement of a run of an architecture with so many towers, seen from this rank.
 
-    Args:
-        named: the devices of `--devices`, or None to choose them.
-        towers: the architecture's number of towers.
-        split: the value of `--split`.
-
-    Raises:
-        UserError: the number of processes does not fit `split`, or the machine lacks a device.
+    `named` are the devices of `--devices`, None to choose them; `split` is the value of `--split`.
+    Raises UserError if the processes do not fit `split`, or the machine lacks a device.
     """
-    shown = f"--devices {','.join(named or ())}"
-    divided = split in ("ranks", "hybrid")
+    shown, divided = f"--devices {','.join(named or ())}", split in ("ranks", "hybrid")
     if divided:
         _check_size(towers, split, world)
     if named and world.local_size > 1 and any(name != "cpu" for name in named):
-        raise UserError(
-            f"{shown}: {world.local_size} processes of this machine would all use it; leave the "
-            "option out, so that each takes the GPUs of its rank, or use --devices cpu"
-        )
+        shared = f"{world.local_size} processes of this machine would all use it"
+        raise UserError(f"{shown}: {shared}; leave it out, so that each takes its own GPUs, or use --devices cpu")
     if divided and named and len(named) > 1:
         raise UserError(f"{shown}: with --split {split} a process uses one device; name only one")
     devices, reason = choose_devices(named, 1 if divided else towers, split, world)
     if divided:
         return (tower_ranks if split == "ranks" else hybrid)(devices[0], world, towers, reason)
     if world.size > 1 and len({device.type for device in devices}) > 1:  # DistributedDataParallel refuses them
-        raise UserError(
-            f"{shown}: processes that add up gradients need devices of one kind; name {devices[0]} alone, or start "
-            "one process"
-        )
+        fix = f"name {devices[0]} alone, or start one process"
+        raise UserError(f"{shown}: processes that add up gradients need devices of one kind; {fix}")
     return all_towers(devices, world, reason)
 
 
@@ -157,15 +143,11 @@ def _check_size(towers: int, split: str, world: World) -> None:
     if split == "ranks" and towers == 1:
         raise UserError("--split ranks: this architecture has only one tower; use --split none")
     if world.size == 1:
-        raise UserError(
-            f"--split {split}: needs several processes, not one; start torchrun --nproc_per_node=N train.py, with N "
-            f"{max(2, towers)} or more, or choose another --split"
-        )
+        fix = f"start torchrun --nproc_per_node=N train.py, with N {max(2, towers)} or more"
+        raise UserError(f"--split {split}: needs several processes, not one; {fix}, or choose another --split")
     if world.size % towers:
-        raise UserError(
-            f"--split {split}: {world.size} processes are not a multiple of {towers} towers; start {towers}, "
-            f"{2 * towers}, {3 * towers}, ... processes"
-        )
+        fix = f"start {towers}, {2 * towers}, {3 * towers}, ... processes"
+        raise UserError(f"--split {split}: {world.size} processes are not a multiple of {towers} towers; {fix}")
 
 
 def choose_devices(
@@ -173,8 +155,8 @@ def choose_devices(
 ) -> tuple[list[torch.device], str]:
     """Returns the devices of the towers in one process, and why they were chosen.
 
-    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one on each if this
-    process has as many GPUs: the processes of a machine divide them. Arguments and errors as of `choose_placement`.
+    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one
+    on each if this process has as many GPUs: the processes of a machine divide them.
     """
     gpus, processes, rank = torch.cuda.device_count(), world.local_size, world.local_rank
     if gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ:  # each process sees a GPU of its own
@@ -187,10 +169,8 @@ def choose_devices(
         reason = f"{gpus} GPUs are visible{per_process}"
     elif gpus and split != "devices":
         if gpus < processes:
-            raise UserError(
-                f"torchrun: {processes} processes on this machine, but only {gpus} GPU(s) are visible; use "
-                f"--nproc_per_node={gpus}, or --devices cpu"
-            )
+            found = f"{processes} processes on this machine, but only {gpus} GPU(s) are visible"
+            raise UserError(f"torchrun: {found}; use --nproc_per_node={gpus}, or --devices cpu")
         devices = working([torch.device("cuda", rank)] * towers)
         reason = f"{gpus} GPU(s) visible{per_process}, --split {split}"
     else:

@@ -18,7 +18,7 @@ from alexnet_torch.model.dropout import DropoutKey, MaskPosition, dropout
 from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to
 from alexnet_torch.model.presets import preset
 from alexnet_torch.model.stage_operations import operations_after, relu_follows
-from alexnet_torch.model.tower import Tower, pad_asymmetric, stage_of, tower_of
+from alexnet_torch.model.tower import Tower, allocate, pad_asymmetric, stage_of, tower_of
 from alexnet_torch.randomness import random_key
 
 
@@ -26,23 +26,16 @@ class AlexNet(nn.Module):
     """AlexNet in towers.
 
     Args:
-        architecture: the network's architecture, or a preset's name, such as "caffe"; PAPER by default.
+        architecture: the network's architecture, or a preset's name, such as "caffe".
         num_classes: number of outputs, at least one for each tower.
-        image_size: height and width of the images in pixels, which decide the inputs of the first
-            linear stage.
-        devices: one device for all towers, or a sequence with one for each; the first takes the images' labels
-            and returns logits. torch's default device by default. Later the parameters decide: `net.to(device)`
-            moves all towers to one device.
+        image_size: height and width of the images in pixels.
+        devices: one device for all towers, or one for each; the first takes the labels and returns
+            logits. torch's default by default. Later the parameters decide: see `net.to(device)`.
         seed: seed of the initial weights; without one they are drawn from torch's generator.
         exchange: the exchange between the towers; by default one that has all towers.
 
-    Parameters are contiguous. Convolutions compute channels_last, which is faster on CPUs and on GPUs, for images in
-    any memory format.
-
-    Raises:
-        ValueError: no preset or device has this name, the number of devices does not fit the towers, or `image_size`
-            or `num_classes` is too small; the message names what works.
-        TypeError: `architecture` or a device is of another type.
+    Parameters are contiguous; convolutions compute channels_last, which is faster. Arguments that do
+    not fit raise ValueError or TypeError, whose messages name what works.
     """
 
     def __init__(
@@ -62,8 +55,7 @@ class AlexNet(nn.Module):
             raise ValueError(f"num_classes must be at least {architecture.towers}, one a tower, not {num_classes}")
         self.architecture, self.num_classes, self.image_size = architecture, num_classes, image_size
         self.exchange = exchange or Exchange(architecture.towers)
-        self.towers = nn.ModuleDict()
-        shards = self.exchange.shards
+        self.towers, shards = nn.ModuleDict(), self.exchange.shards
         for shard, device in zip(shards, tower_devices(devices, len(shards)), strict=True):
             self.towers[str(shard.tower)] = Tower(architecture, shard, device, num_classes, image_size)
         self._stages_compiled = False
@@ -72,38 +64,32 @@ class AlexNet(nn.Module):
 
     @property
     def devices(self) -> list[torch.device]:
-        """The device of each local tower, which is that of its parameters."""
+        """The device of each local tower."""
         return [tower.device for tower in self._local_towers()]
 
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Draws all weights and biases again, by the architecture's `Init`s.
-
-        Args:
-            seed: each layer's values are a function of (seed, tower, stage), and a shard takes its rows of them; None
-                draws from torch's generator.
-        """
+        """Draws all weights and biases again, as functions of (seed, tower, stage) if there is a seed."""
         for tower in self._local_towers():
             tower.reset_parameters(self.architecture, seed)
 
     def load_full_parameters(self, parameters: Mapping[str, Tensor]) -> None:
-        """Copies the local rows of full parameters, given by name; other parameters do not change."""
+        """Copies the local rows of full parameters, given by name, and leaves others as they are."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name in parameters:
                     parameter.copy_(parameters[name][self.local_rows(name)])
 
     def local_rows(self, name: str) -> slice:
-        """Returns which rows of a tower's full parameter, such as `towers.1.fc7.bias`, are local."""
-        tower = self.towers[str(tower_of(name))]
-        assert isinstance(tower, Tower)
-        return tower.local_rows[stage_of(name)]
+        """Returns which rows of a full parameter, such as `towers.1.fc7.bias`, are local."""
+        rows: slice = self.towers[str(tower_of(name))].local_rows[stage_of(name)]  # type: ignore[index,assignment]
+        return rows
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Returns logits (N, classes) on the first device.
 
         Args:
             images: (N, 3, H, W) floating-point, values of 0..255 less the mean image.
-            dropout: in training mode, the step's key; without it masks come from torch's generator.
+            dropout: the step's key; without it masks come from torch's generator.
         """
         keys = self._keys_by_tower(dropout) if dropout and self.training and self.architecture.dropout else None
         last = self.architecture.stage_names[-1]
@@ -112,77 +98,60 @@ class AlexNet(nn.Module):
     def features(self, images: Tensor, stage: str) -> Tensor:
         """Returns one stage's output of all towers together, on the first device.
 
-        Args:
-            images: as for `forward`.
-            stage: such as "conv5" (N, 256, 6, 6), after its pooling, or "fc7" (N, 4096), after its
-                ReLU; the last stage's output is the logits.
-
-        Raises:
-            ValueError: there is no such stage; the message lists the stages.
+        Such as "conv5" (N, 256, 6, 6), after its pooling, or "fc7" (N, 4096), after its ReLU; the
+        last stage's are the logits. Raises ValueError if there is no such stage.
         """
         return self.stage_outputs(images, (stage,))[stage]
 
     def stage_outputs(self, images: Tensor, stages: Sequence[str]) -> dict[str, Tensor]:
-        """Returns the outputs of several stages, by name, from one pass; each is that of `features`, before dropout.
-
-        Args:
-            images: as for `forward`.
-            stages: names of stages, such as "conv5" and "fc7".
-
-        Raises:
-            ValueError: no stage is named, or one that does not exist; the message lists the stages.
-        """
+        """Returns the `features` of several stages, by name, from one pass, before dropout."""
         names = self.architecture.stage_names
         if not stages or not set(stages) <= set(names):
             raise ValueError(f"stages must be among {', '.join(names)}, not {', '.join(stages) or 'none'}")
         return self._walk(images, tuple(stages), None, 0)
 
     def stage_weights(self, stage: str) -> list[Tensor]:
-        """Returns a stage's local weights, one tensor for each tower, on its tower's device."""
+        """Returns a stage's local weights, one tensor for each tower."""
         return [tower.layer(stage).weight for tower in self._local_towers(stage)]
 
     def compile_stages(self) -> None:
-        """Makes torch compile the walk over the stages; parameter names and results stay the same.
-
-        Copies and pickled networks are compiled again when they are used.
-        """
+        """Makes torch compile the walk over the stages; names and results stay the same."""
         self._stages_compiled = True
 
     def dropout_keys(self, seed: int, step: int) -> Tensor:
-        """Returns the keys of a step's masks, (local towers, stages with dropout) int64, on the CPU."""
+        """Returns a step's keys, (local towers, stages with dropout) int64, on the CPU."""
         net, towers = self.architecture, self._local_towers()
         positions = [(tower.shard.tower, net.stage_names.index(stage)) for tower in towers for stage in net.dropout]
         keys = [random_key(seed, "dropout", step, *position) for position in positions]
         return torch.tensor(keys, dtype=torch.int64).view(len(towers), len(net.dropout))
 
     def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
-        """Returns for each local tower its keys (stages with dropout,) int64, on its device."""
+        """Returns each local tower's keys (stages with dropout,), on its device."""
         keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
         sent = {device: copied_to(device, keys) for device in dict.fromkeys(self.devices)}
         return [sent[device][row] for row, device in enumerate(self.devices)]
 
     def _local_towers(self, stage: str | None = None) -> list[Tower]:
-        """Returns the local towers, or those of them that have anything of a stage."""
+        """Returns the local towers, or those that have rows of a stage."""
         towers = [tower for tower in self.towers.values() if isinstance(tower, Tower)]
         return [tower for tower in towers if stage is None or stage in tower.local_rows]
 
     def _walk(
         self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
     ) -> dict[str, Tensor]:
-        """As `_run_stages`, compiled if asked for."""
         run_stages = _compiled_run_stages() if self._stages_compiled else AlexNet._run_stages
         return run_stages(self, images, stages, keys, first_row)
 
     def _run_stages(
         self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
     ) -> dict[str, Tensor]:
-        """Returns the outputs of `stages` before dropout, each of all towers together, on the first device."""
+        """Returns the outputs of `stages` before dropout, of all towers, on the first device."""
         size, net, exchange, outputs = self.image_size, self.architecture, self.exchange, dict[str, Tensor]()
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
         images = images * net.input_scale if net.input_scale != 1 else images
         if not torch.compiler.is_exporting():  # an exported graph is not for this machine
-            # channels_last, whatever format the weights have; transposed, because vmap supports no memory formats
+            # channels_last; transposed, because vmap supports no memory formats
             images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         xs = exchange.scatter(images, self.devices)
         channels = 3  # of all towers together
@@ -208,7 +177,7 @@ class AlexNet(nn.Module):
         return outputs
 
     def _run_stage(self, stage: Conv | Linear, inputs: TowerTensors, activate: bool = True) -> TowerTensors:
-        """Returns the towers' outputs of a stage: its layer, then the operations after it if `activate`."""
+        """Returns the towers' outputs of a stage's layer, and if `activate` of what follows it."""
         if isinstance(stage, Conv):
             shared = all(x is inputs[0] for x in inputs)  # then towers also share one padded copy
             padded = [pad_asymmetric(x, stage) for x in (inputs[:1] if shared else inputs)]
@@ -220,39 +189,34 @@ class AlexNet(nn.Module):
         return xs
 
     def _apply_dropout(
-        self, stage: str, xs: TowerTensors, keys: list[Tensor] | None, first_row: int, relu: bool = False
+        self, stage: str, xs: TowerTensors, keys: list[Tensor] | None, first_row: int, relu: bool
     ) -> TowerTensors:
-        net = self.architecture
+        index, rate = self.architecture.dropout.index(stage), self.architecture.dropout_rate
         if keys is None:
-            return [F.dropout(x, net.dropout_rate) for x in xs]
-        index, rate = net.dropout.index(stage), net.dropout_rate
-        rows = [tower.local_rows.get(stage) for tower in self._local_towers()]
-        # hybrid ranks have only a shard of a linear stage, in one of the towers
-        local = [(key[index], own.start) for key, own in zip(keys, rows, strict=True) if own is not None]
-        positions = [MaskPosition(rate, key, first_row, first_element) for key, first_element in local]
+            return [F.dropout(x, rate) for x in xs]
+        positions = [
+            MaskPosition(rate, key[index], first_row, tower.local_rows[stage].start)
+            for key, tower in zip(keys, self._local_towers(), strict=True)
+            if stage in tower.local_rows  # hybrid ranks have a shard of a linear stage in one tower
+        ]
         return [dropout(x, position, relu) for x, position in zip(xs, positions, strict=True)]
 
     def _replicate_for_data_parallel(self) -> NoReturn:
-        """Refuses nn.DataParallel: its replicas would use the first slice's dropout masks for every slice."""
+        """Refuses nn.DataParallel: all its slices would use the first one's dropout masks."""
         raise RuntimeError("AlexNet does not support nn.DataParallel; use DistributedDataParallel or torchrun train.py")
 
 
 @functools.cache
 def _compiled_run_stages() -> Callable[..., dict[str, Tensor]]:
-    """Returns the compiled walk, the same for all networks: stored in a network, copies would use its weights."""
+    """Returns the compiled walk of all networks: stored in one, copies would use its weights."""
     return torch.compile(AlexNet._run_stages)
 
 
 def empty_network(
     architecture: Architecture, num_classes: int, image_size: int, devices: Sequence[torch.device]
 ) -> AlexNet:
-    """Returns a network of any weights, all of which must be loaded; drawing 61 million takes half a second."""
+    """Returns a network of any weights: drawing 61 million takes half a second."""
     net = AlexNet(architecture, num_classes, image_size, torch.device("meta"))
-    for tower, device in zip(net.towers, devices, strict=True):
-        for module in net.towers[tower].modules():
-            for name, value in module.named_parameters(recurse=False):
-                # not to_empty, which imports sympy: a third of a second
-                module.register_parameter(
-                    name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype, device=device))
-                )
+    for tower, device in zip(net.towers.values(), devices, strict=True):
+        allocate(tower, device)
     return net

@@ -1,9 +1,9 @@
 """What a network computes: frozen dataclasses, and the paper's net (Krizhevsky, Sutskever, Hinton, 2012).
 
-An architecture says nothing about where towers are or how they are trained. Other nets are in presets.py.
+It says nothing about where towers are or how they are trained. Other nets are in presets.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal, get_args
@@ -15,10 +15,14 @@ Operation = Literal["relu", "tanh", "norm", "spatial_norm", "pool"]
 Distribution = Literal["normal", "truncated_normal", "uniform"]
 
 
-def _require(holds: bool, owner: object, field: str, must: str) -> None:
-    if not holds:
-        value = getattr(owner, field)
-        raise ValueError(f"{type(owner).__name__}.{field} must be {must}, not {value!r}")
+def _require(owner: object, must: str, holds: Callable[[Any], bool], *fields: str) -> None:
+    for field in fields:
+        if not holds(value := getattr(owner, field)):
+            raise ValueError(f"{type(owner).__name__}.{field} must be {must}, not {value!r}")
+
+
+_POSITIVE: tuple[str, Callable[[float], bool]] = ("positive", lambda value: value > 0)
+_COUNT: tuple[str, Callable[[int], bool]] = ("at least 1", lambda value: value >= 1)
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,11 @@ class Init:
     """A layer's weights and biases before the first step.
 
     Attributes:
-        std: standard deviation of the weights; for "truncated_normal" before truncation (values beyond two of
-            them are drawn again, as in TensorFlow); for "uniform" the half-width of the interval.
-        bias: initial value of the biases; None, only for "uniform", draws them like the weights.
-        distribution: distribution of the weights.
-        by_fan_in: whether `std` is in units of 1 / sqrt(number of the layer's inputs): then 1 is LeCun's rule,
-            sqrt(2) He's, and 1 with "uniform" torch's default.
+        std: standard deviation of the weights; for "truncated_normal" before values beyond two of
+            them are drawn again, as in TensorFlow; for "uniform" the half-width.
+        bias: value of the biases; None, only for "uniform", draws them like the weights.
+        by_fan_in: whether `std` is in units of 1 / sqrt(the layer's inputs): then 1 is LeCun's
+            rule, sqrt(2) He's, and 1 with "uniform" torch's default.
     """
 
     std: float = 0.01
@@ -40,10 +43,11 @@ class Init:
     by_fan_in: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.std > 0, self, "std", "positive")
+        _require(self, *_POSITIVE, "std")
         known = get_args(Distribution)
-        _require(self.distribution in known, self, "distribution", f"one of {known}")
-        _require(self.bias is not None or self.distribution == "uniform", self, "bias", "a number")
+        _require(self, f"one of {known}", known.__contains__, "distribution")
+        if self.distribution != "uniform":
+            _require(self, "a number", lambda bias: bias is not None, "bias")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ class Norm:
     alpha is in PyTorch's convention, divided by the window: the paper's 1e-4 is 5e-4 here.
 
     Attributes:
-        window: number of neighbouring channels in the sum, odd, clipped at the first and last channel; for
+        window: number of neighbouring channels in the sum, odd, clipped at the first and last; for
             the spatial norm, the side of a square in one channel, clipped at the borders.
-        across_towers: whether neighbours are among the channels of all towers, not only of the same tower.
+        across_towers: whether neighbours are among the channels of all towers.
     """
 
     window: int = 5
@@ -65,10 +69,9 @@ class Norm:
     across_towers: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.window >= 1 and self.window % 2 == 1, self, "window", "odd and at least 1")
-        _require(self.alpha >= 0, self, "alpha", "0 or more")
-        _require(self.beta > 0, self, "beta", "positive")
-        _require(self.k > 0, self, "k", "positive")
+        _require(self, "odd and at least 1", lambda window: window >= 1 and window % 2 == 1, "window")
+        _require(self, "0 or more", lambda alpha: alpha >= 0, "alpha")
+        _require(self, *_POSITIVE, "beta", "k")
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,12 @@ class Conv:
     init: Init = Init()
 
     def __post_init__(self) -> None:
-        _require(self.channels >= 1, self, "channels", "at least 1")
-        _require(self.kernel >= 1, self, "kernel", "at least 1")
-        _require(self.stride >= 1, self, "stride", "at least 1")
-        _require(len(self.padding) == 4 and min(self.padding) >= 0, self, "padding", "four numbers of 0 or more")
-        if sum(self.padding[:2]) != sum(self.padding[2:]):
-            _require(False, self, "padding", "as much across as down, so that maps stay square")
-        _require(set(self.after) <= set(get_args(Operation)), self, "after", f"among {get_args(Operation)}")
+        _require(self, *_COUNT, "channels", "kernel", "stride")
+        _require(self, "four numbers of 0 or more", lambda p: len(p) == 4 and min(p) >= 0, "padding")
+        square = "as much across as down, so that maps stay square"
+        _require(self, square, lambda p: sum(p[:2]) == sum(p[2:]), "padding")
+        known = get_args(Operation)
+        _require(self, f"among {known}", set(known).issuperset, "after")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Linear:
     init: Init = Init()
 
     def __post_init__(self) -> None:
-        _require(self.width is None or self.width >= 1, self, "width", "at least 1, or None for the classes")
+        if self.width is not None:
+            _require(self, *_COUNT, "width")
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,13 @@ class Architecture:
 
     Attributes:
         towers: number of towers, each with its part of every stage's output channels.
-        norm: normalisation by "norm" in a stage's `after`.
-        spatial_norm: normalisation by "spatial_norm": its window is a square within one channel.
-        pool_size, pool_stride, pool_ceil: max-pooling by "pool"; `pool_ceil` keeps windows that reach past
-            the right and bottom edge, in all stages or in those named.
+        norm, spatial_norm: what "norm" and "spatial_norm" in a stage's `after` compute.
+        pool_size, pool_stride, pool_ceil: max-pooling by "pool"; `pool_ceil` keeps windows that
+            reach past the right and bottom edge, in all stages or in those named.
         dropout: stages with dropout at `dropout_rate` after them in training.
-        adaptive_pool: side to which the last convolution stage is average-pooled for any image size, as in
-            torchvision; None for no such pooling.
+        adaptive_pool: side to which the last convolution stage is average-pooled, as in torchvision.
         input_scale: factor for the images (0..255 less the mean image) before conv1.
-        linear_activation: activation after each linear stage but the last; convolutions have theirs in `after`.
+        linear_activation: activation after each linear stage but the last.
     """
 
     name: str
@@ -146,22 +147,21 @@ class Architecture:
     linear_activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        for field in ("towers", "pool_size", "pool_stride"):
-            _require(getattr(self, field) >= 1, self, field, "at least 1")
-        _require(bool(self.convs and self.linears), self, "convs" if self.linears else "linears", "at least one stage")
-        _require(0 <= self.dropout_rate < 1, self, "dropout_rate", "in [0, 1)")
-        names = self.stage_names
-        for field, named in (("dropout", self.dropout), ("pool_ceil", self.pool_ceil)):
-            _require(isinstance(named, bool) or set(named) <= set(names), self, field, f"among {names}")
-        _require(self.input_scale > 0, self, "input_scale", "positive")
-        _require(self.adaptive_pool is None or self.adaptive_pool >= 1, self, "adaptive_pool", "at least 1")
-        known = get_args(Activation)
-        _require(self.linear_activation in known, self, "linear_activation", f"one of {known}")
+        _require(self, *_COUNT, "towers", "pool_size", "pool_stride")
+        _require(self, "at least one stage", bool, "convs", "linears")
+        _require(self, "in [0, 1)", lambda rate: 0 <= rate < 1, "dropout_rate")
+        names, known = self.stage_names, get_args(Activation)
+        named = ["dropout"] if isinstance(self.pool_ceil, bool) else ["dropout", "pool_ceil"]
+        _require(self, f"among {names}", set(names).issuperset, *named)
+        _require(self, *_POSITIVE, "input_scale")
+        if self.adaptive_pool is not None:
+            _require(self, *_COUNT, "adaptive_pool")
+        _require(self, f"one of {known}", known.__contains__, "linear_activation")
         if len(set(names)) != len(names):
             raise ValueError(f"Architecture: stage names must differ, not {names!r}")
         *hidden, last = self.linears
-        widths = [(f"{conv.name}.channels", conv.channels) for conv in self.convs]
-        for field, width in (*widths, *((f"{linear.name}.width", linear.width) for linear in hidden)):
+        widths: dict[str, int | None] = {f"{conv.name}.channels": conv.channels for conv in self.convs}
+        for field, width in (widths | {f"{linear.name}.width": linear.width for linear in hidden}).items():
             if width is None or width % self.towers:
                 raise ValueError(f"{field} must be a multiple of {self.towers}, the number of towers, not {width}")
         if last.width is not None:
@@ -178,25 +178,22 @@ class Architecture:
         return tuple(stage.name for stage in self.stages)
 
     def stage_sides(self, image_size: int) -> Iterator[tuple[str, int]]:
-        """Yields the name and side of the output of each convolution and pooling; below 1 for too small an image."""
+        """Yields name and side of each convolution's and pooling's output; too small if below 1."""
         side = image_size
         for conv in self.convs:
             side = (side + sum(conv.padding[:2]) - conv.kernel) // conv.stride + 1
             yield conv.name, side
             for operation in conv.after:
                 if operation == "pool":
-                    side = self.pooled(side, self.pools_up(conv.name))
+                    steps, rest = divmod(side - self.pool_size, self.pool_stride)
+                    # torch drops a last window that would start past the edge
+                    has_last = rest > 0 and (steps + 1) * self.pool_stride < side
+                    side = steps + 1 + (self.pools_up(conv.name) and has_last)
                     yield f"{conv.name}'s pooling", side
 
     def pools_up(self, stage: str) -> bool:
-        """Returns whether a stage's max-pooling keeps windows that reach past the right and bottom edge."""
+        """Returns whether a stage's max-pooling keeps windows that reach past the edge."""
         return self.pool_ceil if isinstance(self.pool_ceil, bool) else stage in self.pool_ceil
-
-    def pooled(self, side: int, ceil: bool) -> int:
-        """Returns the side of a map after max-pooling, without or with the windows that reach past the edge."""
-        steps, rest = divmod(side - self.pool_size, self.pool_stride)
-        # torch drops a last window that would start past the edge
-        return steps + 1 + (ceil and rest > 0 and (steps + 1) * self.pool_stride < side)
 
     def fits(self, image_size: int) -> bool:
         """Returns whether every stage's output is at least 1x1 for images of this size."""
@@ -207,15 +204,15 @@ class Architecture:
         return next(size for size in count(1) if self.fits(size))
 
     def final_side(self, image_size: int) -> int:
-        """Returns the side of the map that the first linear stage reads; ValueError names the smallest image."""
+        """Returns the side of the map that the first linear stage reads; ValueError if too small."""
         for name, side in self.stage_sides(image_size):
             if side < 1:
-                reason = f"image_size {image_size} is too small for {name} in {self.name}"
-                raise ValueError(f"{reason}; the smallest that works is {self.smallest_image()}")
+                fix = f"the smallest that works is {self.smallest_image()}"
+                raise ValueError(f"image_size {image_size} is too small for {name} in {self.name}; {fix}")
         return self.adaptive_pool or side
 
     def with_init(self, **inits: Init) -> "Architecture":
-        """Returns this architecture with other initialisations for some stages, given by stage name."""
+        """Returns this architecture with other initialisations, given by stage name."""
         if unknown := set(inits) - set(self.stage_names):
             raise ValueError(f"{self.name} has no stage {sorted(unknown)}, only {self.stage_names}")
         convs = tuple(replace(conv, init=inits.get(conv.name, conv.init)) for conv in self.convs)
@@ -223,7 +220,7 @@ class Architecture:
         return replace(self, convs=convs, linears=linears)
 
     def computation_only(self) -> "Architecture":
-        """Returns this architecture with only what decides the output for given weights of any scale in conv1."""
+        """Returns only what decides the output for given weights, of any scale in conv1."""
         used = {operation for conv in self.convs for operation in conv.after}
         return replace(
             self.with_init(**dict.fromkeys(self.stage_names, Init())),
@@ -237,33 +234,31 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> "Architecture":
-        """Returns the architecture of a description by `dataclasses.asdict`, which may have been JSON since.
-
-        Raises:
-            ValueError: a field is unknown or its value is invalid.
-        """
+        """Returns the architecture of a description by `asdict`, or JSON of it; else ValueError."""
         values = dict(description)
         try:
             values["convs"] = tuple(_stage(Conv, conv) for conv in values["convs"])
             values["linears"] = tuple(_stage(Linear, linear) for linear in values["linears"])
-            values["norm"] = Norm(**values["norm"])
-            values["spatial_norm"] = Norm(**values["spatial_norm"])
-            values["dropout"] = tuple(values["dropout"])
-            values["pool_ceil"] = tuple(ceil) if isinstance(ceil := values.get("pool_ceil", False), list) else ceil
-            return cls(**values)
+            for norm in ("norm", "spatial_norm"):
+                values[norm] = Norm(**values[norm])
+            return cls(**_with_tuples(values))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture: {error}") from error
 
 
 def _stage(stage_type: Any, description: dict[str, Any]) -> Any:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    values = _with_tuples(description)
     if "meet" in values:  # the name in models saved before version 1
         values["reads_all_towers"] = values.pop("meet")
     return stage_type(**values | {"init": Init(**description["init"])})
 
 
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:  # JSON has lists
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[str, ...] | None:
-    """Returns the stages that an option names, such as "conv1,conv2" or "conv1..conv5", in the order of `names`."""
+    """Returns the stages of `names` that an option names: "conv1,conv2" or "conv1..conv5"."""
     if text is None:
         return None
     chosen: set[str] = set()
@@ -279,22 +274,23 @@ def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[s
     return tuple(name for name in names if name in chosen)
 
 
+_LEARNS = Init(0.7, 0.1, by_fan_in=True)
 PAPER = Architecture(
     name="paper",
     convs=(
-        # "224 or 227?" The 2012 source reads 224 pixels without padding on the left and top; the last of its
-        # 1 + ceil((224 - 11) / 4) = 55 windows reaches 3 pixels past the right and bottom edge.
+        # "224 or 227?" The 2012 source reads 224 pixels without padding on the left and top; the last
+        # of its 1 + ceil((224 - 11) / 4) = 55 windows reaches 3 pixels past the other edges.
         Conv("conv1", 96, 11, 4, (0, 3, 0, 3), after=("relu", "norm", "pool"), init=Init(0.01, 0.0)),
-        Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
+        Conv("conv2", 256, 5, 1, (2, 2, 2, 2), after=("relu", "norm", "pool"), init=_LEARNS),
         Conv("conv3", 384, 3, 1, (1, 1, 1, 1), reads_all_towers=True, init=Init(0.7, 0.0, by_fan_in=True)),
-        Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=Init(0.7, 0.1, by_fan_in=True)),
-        Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=Init(0.7, 0.1, by_fan_in=True)),
+        Conv("conv4", 384, 3, 1, (1, 1, 1, 1), init=_LEARNS),
+        Conv("conv5", 256, 3, 1, (1, 1, 1, 1), after=("relu", "pool"), init=_LEARNS),
     ),
     linears=(
-        Linear("fc6", 4096, init=Init(0.7, 0.1, by_fan_in=True)),
-        Linear("fc7", 4096, init=Init(0.7, 0.1, by_fan_in=True)),
+        Linear("fc6", 4096, init=_LEARNS),
+        Linear("fc7", 4096, init=_LEARNS),
         Linear("fc8", None, init=Init(0.01, 0.0)),
     ),
 )
-"""The paper's net with initial weights that learn (recipes.catalogue.paper says why; presets.PAPER_LITERAL has the
-text's), and with conv1's padding, which the text leaves open, from the 2012 source."""
+"""The paper's net, with initial weights that learn (recipes.catalogue.paper says why; the text's are
+in presets.PAPER_LITERAL), and conv1's padding, which the text leaves open, from the 2012 source."""

@@ -1,4 +1,4 @@
-"""Our kernels for CPUs, in C++: compiled for this machine on first use, and loaded from the cache from then on."""
+"""Our kernels for CPUs, in C++: compiled for this machine on first use, then loaded from the cache."""
 
 import ctypes
 import functools
@@ -15,10 +15,7 @@ _FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 
 
 def available() -> bool:
-    """Returns whether `torch.ops.alexnet_torch` and `dropout` have their kernels; the first call builds and loads them.
-
-    The build takes some ten seconds, once for each machine and version of torch.
-    """
+    """Returns whether the kernels can be used; the first call builds them, for some ten seconds."""
     return _load() is not None
 
 
@@ -28,7 +25,7 @@ available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _load() -> ctypes.CDLL | None:
-    """Returns the library of `dropout`, after loading both; None, after a line, where they cannot be built."""
+    """Loads both; returns dropout's library, or None, after a line, where they cannot be built."""
     building = "compiling response normalisation and dropout for this machine, once"
     what, of_torch = "response normalisation and dropout are", (torch.__version__, _torch_options)
     norm = load_compiled(_NORM, what, _FLAGS, *of_torch, building)  # registers torch.ops.alexnet_torch
@@ -52,7 +49,7 @@ def _torch_options() -> LinkOptions:
 def dropout(
     x: Tensor, key: Tensor, row: int, element: int, threshold: int, scale: float, relu: bool, gate: Tensor | None
 ) -> Tensor:
-    """Returns dropout of x (n, ...) of float32 or float64, contiguous as `gate` is; arguments as in `_compute`."""
+    """Returns dropout of x (n, ...) of float32 or float64, contiguous as `gate` is."""
     library, out = _load(), torch.empty_like(x)
     assert library is not None
     assert gate is None or (gate.shape, gate.dtype) == (x.shape, x.dtype)

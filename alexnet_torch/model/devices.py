@@ -10,18 +10,13 @@ from alexnet_torch.errors import UserError
 logger = logging.getLogger(__name__)
 
 Devices = str | torch.device | Sequence[str | torch.device]
-"""One device for all towers, or a sequence with one for each, or with one for all."""
+"""One device for all towers, or a sequence of one for all, or of one for each."""
 
 
 def tower_devices(devices: Devices | None, towers: int) -> list[torch.device]:
-    """Returns one device for each tower, torch's default device for None; the machine may lack it.
-
-    Raises:
-        ValueError: the number of devices does not fit the towers, or a name is not that of a device.
-        TypeError: a device is neither a name nor a torch.device.
-    """
+    """Returns one device for each tower, which the machine may lack; torch's default for None."""
     if devices is None:
-        return [torch.get_default_device()] * towers
+        devices = torch.get_default_device()
     parsed = [_device(device) for device in ([devices] if isinstance(devices, str | torch.device) else devices)]
     if len(parsed) not in (1, towers):
         raise ValueError(f"devices: {len(parsed)} devices for {towers} tower(s); name one device, or one for each")
@@ -39,7 +34,7 @@ def _device(name: object) -> torch.device:
 
 
 def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
-    """As `tower_devices`, for `--devices`; raises UserError also if a device is missing here or is not supported."""
+    """As `tower_devices`, for `--devices`; UserError also if this machine lacks a device."""
     try:
         devices = tower_devices(names, towers)
     except ValueError as error:
@@ -54,19 +49,19 @@ def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
 
 
 def devices_or_default(names: Sequence[str] | None, towers: int) -> list[torch.device]:
-    """As `checked_devices`; without names, the first GPU for all towers, or the CPU where there is no GPU."""
+    """As `checked_devices`; without names, the first GPU for all towers, else the CPU."""
     if names:
         return checked_devices(names, towers)
     return working([torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers)
 
 
 def working(devices: list[torch.device]) -> list[torch.device]:
-    """Returns the devices; or CPUs, with a line, if a GPU does not compute: its driver or itself may be too old."""
+    """Returns the devices; or CPUs, with a line, if a GPU, perhaps too old, does not compute."""
     try:
         for device in dict.fromkeys(devices):
             torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
-        reason, built = str(error).partition("\n")[0], f"torch {torch.__version__}, built for CUDA {torch.version.cuda}"
-        logger.warning("no GPU is used: %s, cannot (%s)", built, reason)
+        reason, built = str(error).partition("\n")[0], f"{torch.__version__}, built for CUDA {torch.version.cuda}"
+        logger.warning("no GPU is used: torch %s, cannot (%s)", built, reason)
         return [torch.device("cpu")] * len(devices)
     return devices

@@ -1,7 +1,7 @@
 """Dropout, with masks as a function of (key, row, element).
 
-The mask's formula, `dropout_mask` below, is some sixty of torch's operations. Our kernels for CPUs (cpu_kernels.py) and
-GPUs (triton_kernels.py) compute it in one, together with the ReLU before it, and keep no mask for the backward pass.
+`dropout_mask` is some sixty of torch's operations. Our kernels (cpu_kernels.py, triton_kernels.py)
+compute it in one, with the ReLU before it, and keep no mask for the backward pass.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,8 @@ class DropoutKey:
 
     Attributes:
         seed, step: of the run.
-        first_row: the images of a call are rows `first_row` and on of the global batch.
-        values: of `AlexNet.dropout_keys(seed, step)`, on the network's first device, for a caller who sends them there
-            with the images; without them each call makes and sends them.
+        first_row: position of the first image of a call in the global batch.
+        values: `AlexNet.dropout_keys(seed, step)` on the first device, if they were sent already.
     """
 
     seed: int
@@ -33,7 +32,7 @@ class DropoutKey:
 
 
 class MaskPosition(NamedTuple):
-    """Identifies the mask of a slice of a batch's activations; see `dropout_mask` for the values."""
+    """The arguments of `dropout_mask` but the shape."""
 
     rate: float
     key: Tensor
@@ -42,17 +41,14 @@ class MaskPosition(NamedTuple):
 
 
 def dropout(x: Tensor, position: MaskPosition, relu: bool = False) -> Tensor:
-    """Returns x (n, ...), or ReLU(x), with dropped elements 0 and the others multiplied by 1 / (1 - rate).
-
-    The position's key is on the device of x. With ReLU there is no other pass, and no other saved tensor.
-    """
+    """Returns x (n, ...), or ReLU(x), with dropped elements 0 and others times 1 / (1 - rate)."""
     if torch.compiler.is_compiling() or needs_plain_operations(x):
         return _formula(x, position, relu)
     return _Dropout.apply(x, position, relu)  # type: ignore[no-any-return]
 
 
 class _Dropout(torch.autograd.Function):
-    """Keeps for the backward pass its result if there is a ReLU, else nothing: the mask is computed again."""
+    """Keeps its result if there is a ReLU, else nothing: the mask is computed again."""
 
     @staticmethod
     def forward(x: Tensor, position: MaskPosition, relu: bool) -> Tensor:
@@ -74,13 +70,12 @@ class _Dropout(torch.autograd.Function):
 
 
 def _compute(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None = None) -> Tensor:
-    """Computes dropout by the fastest implementation for x; the result is 0 where `gate` is 0 or less."""
+    """Computes dropout by the fastest implementation; the result is 0 where `gate` is 0 or less."""
     chosen = choose_kernel(x, cpu_kernels.available)
     if chosen == "formula":
         return _formula(x, position, relu, gate)
-    # the threshold is the hash, 0..2^32 - 1, below which an element is dropped; the scale multiplies the others
     numbers = *position[1:], _threshold(position.rate), 1 / (1 - position.rate), relu
-    if chosen == "C++":  # an element is rounded once from 32 bits, as in torch's operations
+    if chosen == "C++":
         return cpu_kernels.dropout(_widen(x), *numbers, None if gate is None else _widen(gate)).to(x.dtype)
     from alexnet_torch.model import triton_kernels  # here, because it imports Triton
 
@@ -93,7 +88,6 @@ def _formula(x: Tensor, position: MaskPosition, relu: bool, gate: Tensor | None 
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
-    """Returns x, with 0 where `gate` is 0 or less: where an element was dropped, it is so already."""
     return x if gate is None else torch.ops.aten.threshold_backward(x, gate, 0)
 
 
@@ -101,16 +95,12 @@ def _widen(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
-def _threshold(rate: float) -> int:
+def _threshold(rate: float) -> int:  # the hash, 0..2^32 - 1, below which an element is dropped
     return int(rate * 2**32)
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """Maps 32-bit values (in int64) one to one, so that every input bit changes every output bit.
-
-    The constants are those of Chris Wellons' lowbias32. Products of 32-bit values wrap around in int64,
-    which leaves the low 32 bits right.
-    """
+    """Chris Wellons' lowbias32, one to one, of 32-bit values in int64, where products wrap around."""
     low = 0xFFFFFFFF
     bits = ((bits ^ (bits >> 16)) * 0x7FEB352D) & low
     bits = ((bits ^ (bits >> 15)) * 0x846CA68B) & low
@@ -118,18 +108,11 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 def dropout_mask(shape: torch.Size, rate: float, key: Tensor, first_row: int, first_element: int = 0) -> Tensor:
-    """Returns which elements of a batch's activations to keep: True with probability 1 - rate.
+    """Returns which elements (n, ...) of activations to keep: True with probability 1 - rate.
 
-    The mask is a hash of (key, row in the global batch, element). So a slice of the batch takes its rows of
-    the same mask, on any device, and other rows are never drawn.
-
-    Args:
-        shape: (n, ...), the shape of the activations and of the mask.
-        rate: probability of dropping an element.
-        key: 0-d int64, non-negative, below 2^62: one for each step, tower and stage. A tensor, on the
-            device of the mask, so that a compiled network is not compiled again at each step.
-        first_row: index of the first of these rows in the global batch.
-        first_element: index of the first of these elements in the tower's row.
+    A hash of (key, row in the global batch, element of the tower's row): a slice of the batch takes
+    its rows of the same mask, on any device. The key, 0-d int64 below 2^62, is of a step, tower and
+    stage; it is a tensor, so that a compiled network is not compiled again at each step.
     """
     rows = torch.arange(first_row, first_row + shape[0], device=key.device)
     elements = torch.arange(first_element, first_element + shape[1:].numel(), device=key.device)

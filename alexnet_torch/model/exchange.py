@@ -14,87 +14,67 @@ TowerTensors = list[Tensor]
 
 @dataclass(frozen=True)
 class Shard:
-    """The shard of a tower that a process has: all its convolutions; all, one shard or none of its linear stages.
+    """What a process has of a tower: all convolutions; all, one shard or none of each linear stage."""
 
-    Attributes:
-        tower: the tower's index, from 0.
-        index: the index of the shard of each linear stage, cut along its outputs; None without linear stages.
-        count: the number of shards; `shard_sizes` gives their sizes.
-    """
-
-    tower: int
-    index: int | None = 0
-    count: int = 1
+    tower: int  # from 0
+    index: int | None = 0  # of the shard, cut along the outputs; None without linear stages
+    count: int = 1  # of shards
 
 
 def shard_sizes(total: int, shards: int) -> list[int]:
-    """Returns the sizes of `shards` shards of `total`; the first ones are larger by one, as with torch.tensor_split."""
+    """Returns the sizes of shards of `total`, the first larger by one, as with torch.tensor_split."""
     return [total // shards + (shard < total % shards) for shard in range(shards)]
 
 
 class Exchange:
-    """Moves activations between the towers of one process; with all of them on one device each move is a concatenation.
+    """Moves activations between the towers of one process: on one device by concatenation.
 
-    It remembers no device: a tensor is on its tower's device, which is that of the tower's parameters. In all methods
-    `channels` counts those of all towers together, and `stage` is the stage that reads the result, for messages.
-
-    Args:
-        towers: the architecture's number of towers.
-
-    Attributes:
-        shards: the shards of towers in this process.
+    A tensor is on its tower's device. In all methods `channels` counts those of all towers
+    together, and `stage` is the stage that reads the result, for messages.
     """
 
     def __init__(self, towers: int) -> None:
-        self.shards = [Shard(tower) for tower in range(towers)]
+        self.shards = [Shard(tower) for tower in range(towers)]  # in this process
 
     def scatter(self, images: Tensor, devices: Sequence[torch.device]) -> TowerTensors:
         """Copies the images (N, 3, H, W) to the device of every shard."""
         return [copied_to(device, images) for device in devices]
 
     def stage_inputs(self, xs: TowerTensors, channels: int, stage: Conv | Linear) -> TowerTensors:
-        """Gives each tower what a stage reads: all towers' channels, or only its own; (N, C, H, W) or (N, C) each."""
+        """Gives each tower what a stage reads: all towers' channels, or its own; (N, C, ...)."""
         move = self.concat_towers if stage.reads_all_towers else self.keep_own_channels
         return move(xs, channels, stage.name)
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
         """Gives each tower the outputs of all towers, concatenated along channels."""
-        del channels, stage
         if len(xs) == 1:
             return xs
         joined = {device: _concatenate(xs, device) for device in dict.fromkeys(x.device for x in xs)}
         return [joined[x.device] for x in xs]  # towers on one device use one copy
 
     def keep_own_channels(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Gives each tower its own output, for a stage that reads no other tower."""
-        del channels, stage
+        """Gives each tower its own output."""
         return xs
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
-        """Returns the rows (N, C) that the linear stages compute, and the position of the first in the global batch."""
-        del stage
+        """Returns the rows (N, C) of the linear stages, and the first's position in the global batch."""
         return xs, first_row
 
     def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
         """Concatenates all outputs along channels, on the first device."""
-        del channels, stage
         return xs[0] if len(xs) == 1 else _concatenate(xs, xs[0].device)
 
     def channel_halo(self, xs: TowerTensors, width: int, stage: str) -> list[tuple[Tensor, int]]:
-        """Adds to each tower's channels the nearest `width` channels of the towers before and after it.
+        """Adds to each tower's channels the nearest `width` of the towers before and after it.
 
-        Normalisation across towers needs them: its window reaches past a tower's last channel.
-
-        Returns:
-            for each tower, (N, before + C + after, H, W), and `before`.
+        Returns for each, for normalisation across towers, (N, before + C + after, H, W) and `before`.
         """
-        del stage
         before, after = [None, *xs[:-1]], [*xs[1:], None]
         return [add_halo(*neighbours, width) for neighbours in zip(before, xs, after, strict=True)]
 
 
 def add_halo(before: Tensor | None, x: Tensor, after: Tensor | None, width: int) -> tuple[Tensor, int]:
-    """Returns x between the nearest `width` channels of its neighbours, and how many come before it."""
+    """Returns x between its neighbours' nearest `width` channels, and how many come before it."""
     left = [before[:, -width:]] if before is not None and width else []
     right = [after[:, :width]] if after is not None and width else []
     return _concatenate([*left, x, *right], x.device), sum(channels.shape[1] for channels in left)
@@ -105,5 +85,5 @@ def _concatenate(xs: TowerTensors, device: torch.device) -> Tensor:
 
 
 def copied_to(device: torch.device, x: Tensor) -> Tensor:
-    """Returns a tensor on a device; the CPU waits only for a copy to itself, which it would else read unfinished."""
+    """Returns a tensor on a device; the CPU waits only for a copy to itself."""
     return x.to(device, non_blocking=device.type != "cpu")

@@ -1,4 +1,4 @@
-"""The table of a network's layers: shapes, parameters and multiply-adds, from the architecture alone, without torch."""
+"""The table of a network's layers: shapes, parameters and multiply-adds, without torch."""
 
 from dataclasses import astuple, dataclass, fields
 
@@ -7,33 +7,21 @@ from alexnet_torch.model.architecture import Architecture
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A stage of the full network, both towers together.
-
-    Attributes:
-        output: (channels, height, width) of a convolution, (width,) of a linear stage.
-        pooled: the shape after the stage's pooling, which the next stage reads.
-        padding: zeros at the left, right, top and bottom.
-        groups: parts of the input channels that are read apart: towers, or 1 where each reads all of them.
-        multiply_adds: of one image's forward pass in the convolution or product, without the biases.
-    """
+    """A stage of the full network, both towers together."""
 
     stage: str
-    output: tuple[int, ...]
-    pooled: tuple[int, ...]
+    output: tuple[int, ...]  # (channels, height, width), or (width,) of a linear stage
+    pooled: tuple[int, ...]  # the same after pooling, as the next stage reads it
     kernel: int
     stride: int
-    padding: tuple[int, ...]
-    groups: int
+    padding: tuple[int, ...]  # at the left, right, top and bottom
+    groups: int  # of input channels that are read apart: towers, or 1 where each reads all
     parameters: int
-    multiply_adds: int
+    multiply_adds: int  # of one image's forward pass, without the biases
 
 
 def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 224) -> list[LayerRow]:
-    """Returns a row for each stage, in order.
-
-    Raises:
-        ValueError: the images are too small for the network.
-    """
+    """Returns a row for each stage, in order; ValueError if the images are too small."""
     final_side, channels, rows = net.final_side(image_size), 3, list[LayerRow]()
     sides = dict(net.stage_sides(image_size))
     for conv in net.convs:
@@ -56,19 +44,17 @@ def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 22
 
 
 def table_text(rows: list[LayerRow], as_csv: bool = False) -> str:
-    """Returns the rows below their column names, with the sums of parameters and multiply-adds: for people, or CSV."""
+    """Returns the rows below their column names: with sums for people, or as CSV."""
     names = [field.name for field in fields(LayerRow)]
-    sums = [sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)]
-    cells = [[_cell(value) for value in astuple(row)] for row in rows]
+    number = str if as_csv else "{:,}".format
+    cells = [
+        [number(v) if isinstance(v, int) else v if isinstance(v, str) else "x".join(map(str, v)) for v in astuple(row)]
+        for row in rows
+    ]
     if as_csv:
         return "\n".join(",".join(row) for row in [names, *cells])
-    for row in cells:
-        row[-2:] = [f"{int(number):,}" for number in row[-2:]]
-    table = [names, *cells, ["all", *[""] * 6, *(f"{number:,}" for number in sums)]]
+    sums = (sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows))
+    table = [names, *cells, ["all", *[""] * 6, *map(number, sums)]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
     return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

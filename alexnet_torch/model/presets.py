@@ -1,37 +1,36 @@
-"""Other versions of the network: the 2012 source, Caffe's bvlc_alexnet and CaffeNet, the TensorFlow post, torchvision.
-
-The paper's own net is architecture.PAPER; the dataclasses there have its norm and pooling as defaults.
-"""
+"""Other versions of the network than architecture.PAPER, whose norm and pooling are the defaults."""
 
 from dataclasses import replace
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Init, Linear, Norm, Operation
 
-_ONE_AROUND = (1, 1, 1, 1)
-_TWO_AROUND = (2, 2, 2, 2)
+After = dict[str, tuple[Operation, ...]]  # by a convolution's name
+_ONE_AROUND, _TWO_AROUND = (1, 1, 1, 1), (2, 2, 2, 2)
 _RELU_NORM_POOL: tuple[Operation, ...] = ("relu", "norm", "pool")
+
+
+def _with_after(net: Architecture, after: After) -> tuple[Conv, ...]:
+    return tuple(replace(conv, after=after.get(conv.name, conv.after)) for conv in net.convs)
+
 
 _TEXT = Init(0.01, 1.0)
 PAPER_LITERAL = PAPER.with_init(conv2=_TEXT, conv3=Init(0.01, 0.0), conv4=_TEXT, conv5=_TEXT, fc6=_TEXT, fc7=_TEXT)
-"""The paper's text with its own initial weights, with which small data sets stay at chance. It computes what PAPER
-does, and has its name."""
+"""The paper's text with its own initial weights, with which small data sets stay at chance."""
 
 
-def _source_2012() -> Architecture:
-    after: dict[str, tuple[Operation, ...]] = {
-        "conv1": ("norm", "pool", "relu"),
-        "conv2": ("relu", "norm", "spatial_norm", "pool"),
-        "conv5": ("pool", "relu"),
-    }
-    convs = tuple(replace(conv, after=after.get(conv.name, conv.after)) for conv in PAPER_LITERAL.convs)
-    # the source divides its scale 1e-4 by the window, as PyTorch does
-    net = replace(PAPER_LITERAL, name="source_2012", convs=convs, norm=Norm(alpha=1e-4), pool_ceil=True)
-    return net.with_init(conv3=Init(0.03, 0.0), conv4=Init(0.03, 1.0), conv5=Init(0.03, 1.0))
-
-
-SOURCE_2012 = _source_2012()
-"""Net 145 of the 2012 source: the paper's net as it was run. Sides are rounded up in pooling, which
-makes no difference at 224 pixels."""
+_SOURCE_AFTER: After = {
+    "conv1": ("norm", "pool", "relu"),
+    "conv2": ("relu", "norm", "spatial_norm", "pool"),
+    "conv5": ("pool", "relu"),
+}
+SOURCE_2012 = replace(
+    PAPER_LITERAL,
+    name="source_2012",
+    convs=_with_after(PAPER_LITERAL, _SOURCE_AFTER),
+    norm=Norm(alpha=1e-4),  # the source divides its scale by the window, as PyTorch does
+    pool_ceil=True,
+).with_init(conv3=Init(0.03, 0.0), conv4=Init(0.03, 1.0), conv5=Init(0.03, 1.0))
+"""Net 145 of the 2012 source: the paper's net as it was run."""
 
 
 def _caffe_inits(bias: float) -> dict[str, Init]:
@@ -47,15 +46,11 @@ CAFFE = replace(
     pool_ceil=True,
 ).with_init(**_caffe_inits(0.1))
 """Caffe's bvlc_alexnet (2 groups as towers), meant for 227-pixel crops; biases of 0.1 where the paper
-has 1 ("found necessary"). Sides are rounded up in pooling, which makes no difference at 227 pixels."""
+has 1 ("found necessary")."""
 
-_CAFFENET_AFTER: dict[str, tuple[Operation, ...]] = dict.fromkeys(("conv1", "conv2"), ("relu", "pool", "norm"))
-CAFFENET = replace(
-    CAFFE,
-    name="caffenet",
-    convs=tuple(replace(conv, after=_CAFFENET_AFTER.get(conv.name, conv.after)) for conv in CAFFE.convs),
-).with_init(**_caffe_inits(1.0))
-"""Caffe's bvlc_reference_caffenet: bvlc_alexnet with pooling before normalisation, and the paper's biases of 1."""
+_CAFFENET_AFTER: After = dict.fromkeys(("conv1", "conv2"), ("relu", "pool", "norm"))
+CAFFENET = replace(CAFFE, name="caffenet", convs=_with_after(CAFFE, _CAFFENET_AFTER)).with_init(**_caffe_inits(1.0))
+"""Caffe's bvlc_reference_caffenet: pooling before normalisation, and the paper's biases of 1."""
 
 
 def _truncated(inputs: int) -> Init:
@@ -77,13 +72,11 @@ TENSORFLOW_POST = Architecture(
         Linear("fc8", None, init=_truncated(4096)),
     ),
     towers=1,
-    # the defaults of tf.nn.local_response_normalization: radius 5, bias 1, beta 0.5, and alpha 1, which is not
-    # divided by the 11 channels: 11 in PyTorch's convention
+    # the defaults of tf.nn.local_response_normalization, whose alpha is not divided by the window
     norm=Norm(window=11, alpha=11.0, beta=0.5, k=1.0),
     pool_ceil=True,
 )
-"""The TensorFlow post's net: one tower, SAME padding (sides of 56, 28, 14, 7 at 224 pixels; exact for image
-sizes that are multiples of 32), TensorFlow's normalisation defaults."""
+"""The TensorFlow post's net: one tower, SAME padding (exact for multiples of 32 pixels)."""
 
 TORCHVISION = Architecture(
     name="torchvision",
@@ -99,14 +92,14 @@ TORCHVISION = Architecture(
     dropout=("conv5", "fc6"),
     adaptive_pool=6,
 ).with_init(**dict.fromkeys(PAPER.stage_names, Init(1.0, None, "uniform", by_fan_in=True)))
-"""torchvision.models.alexnet: the one-tower net of "One weird trick" (Krizhevsky, 2014), without norm."""
+"""torchvision.models.alexnet: the net of "One weird trick" (Krizhevsky, 2014), without norm."""
 
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSORFLOW_POST, TORCHVISION)}
 """All networks of this package, by name."""
 
 
 def preset(name: str) -> Architecture:
-    """Returns an architecture of this package by its name, a key of PRESETS or "paper_literal"; else ValueError."""
+    """Returns an architecture by its name, a key of PRESETS or "paper_literal"; else ValueError."""
     named = {**PRESETS, "paper_literal": PAPER_LITERAL}
     if name not in named:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(named)}")

@@ -1,12 +1,12 @@
-"""Response normalisation (paper, section 3.3), forward and backward; for the backward pass only its input is saved.
+"""Response normalisation (paper, section 3.3), forward and backward, which saves only its input.
 
     b_i = a_i s_i^-beta,   s_i = k + c sum_j a_j^2,   c = alpha / window, j over the window of i
     grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
 
-Memory traffic limits it: torch's own function makes many passes over the map where one each way is enough, and takes
-half of a training step. Three implementations give the same numbers: our native kernels for CPUs (cpu_kernels.py) and
-GPUs (triton_kernels.py), and the formulas below in eager mode where there is no compiler. They have a first
-derivative; where more is needed (kernel_choice.py) torch's own function is used.
+Memory traffic limits it: torch's own function makes many passes over the map, and takes half of a
+training step. Three implementations give the same numbers: our kernels for CPUs (cpu_kernels.py) and
+GPUs (triton_kernels.py), and the formulas below. They have a first derivative; where more is needed
+(kernel_choice.py) torch's own function is used.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,15 @@ from alexnet_torch.model.architecture import Norm
 
 Pooling = tuple[int, int, bool]  # size, stride, ceil
 
-# elements of a map that are processed together on a CPU, by the formulas and before a pooling: the formulas are
-# twice as fast on what is in cache, and a normalised map that is pooled in cache never goes to memory
+# elements that a CPU processes together, by the formulas and before a pooling, to stay in its cache
 _FORMULA_ELEMENTS, _POOLED_ELEMENTS = 400_000, 1_000_000
 
 
 def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
     """Normalises x or ReLU(x) over neighbouring channels; the caller handles `across_towers`.
 
-    x is (N, C, H, W), floating-point, in any memory format, which the result has too. With less than 32 bits, it is
-    computed in 32 and rounded once. With ReLU there is no other pass, and no other saved map.
+    x is (N, C, H, W) in any memory format, which the result has too; fewer than 32 bits are rounded
+    once.
     """
     if needs_plain_operations(x):
         return _plain_norm(x, norm, relu)
@@ -40,32 +39,28 @@ def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
 
 
 def response_norm_pool(x: Tensor, norm: Norm, relu: bool, size: int, stride: int, ceil: bool) -> Tensor:
-    """Normalises, then max-pools, without saving the normalised map for either backward pass."""
+    """Normalises, then max-pools, without saving the normalised map."""
     if needs_plain_operations(x):
         return F.max_pool2d(_plain_norm(x, norm, relu), size, stride, ceil_mode=ceil)
-    if not (x.requires_grad and torch.is_grad_enabled()):  # only the backward pass needs the maxima's positions
-        chunks = _dense(x).split(_chunk_images(x, _POOLED_ELEMENTS))
-        return _joined([F.max_pool2d(_normalise(chunk, norm, relu), size, stride, ceil_mode=ceil) for chunk in chunks])
     return _ResponseNormPool.apply(_dense(x), norm, relu, (size, stride, ceil))[0]  # type: ignore[no-any-return]
 
 
 def spatial_response_norm(x: Tensor, norm: Norm) -> Tensor:
-    """Normalises each channel over a square, by whose window^2 alpha is divided: the 2012 source's second norm."""
+    """Normalises each channel over a square: the 2012 source's second norm."""
     # count_include_pad: the window is clipped at the borders, its divisor stays window^2
     mean = F.avg_pool2d(x * x, norm.window, stride=1, padding=norm.window // 2)
     return x * (norm.k + norm.alpha * mean) ** -norm.beta
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """Saves only its input: computing the sums over neighbours again costs less than saving them."""
+    """Saves only its input: computing the sums again costs less than saving them."""
 
     @staticmethod
     def forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-        return _normalise(x, norm, relu)
+        return _compute(_forward, "norm", (x,), norm, relu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Norm, bool], output: Tensor) -> None:
-        del output
         x, ctx.norm, ctx.relu = inputs
         ctx.save_for_backward(x)
 
@@ -81,23 +76,22 @@ class _ResponseNorm(torch.autograd.Function):
 class _ResponseNormPool(torch.autograd.Function):
     """Saves its input, and the position of the maximum of each pooling window.
 
-    On a CPU it processes a few images at a time: their normalised map is still in cache when it is pooled,
-    and memory never holds more of it or of its gradient.
+    A CPU takes a few images at a time, whose normalised map is still in cache when it is pooled.
     """
 
     @staticmethod
     def forward(x: Tensor, norm: Norm, relu: bool, pool: Pooling) -> tuple[Tensor, Tensor]:
         """Returns the pooled maps, and the position of each of their elements in its map of x."""
         size, stride, ceil = pool
-        # positions below 2^15 take a quarter of the bytes of torch's own int64; on a GPU that costs a launch more
+        # a quarter of the bytes of torch's own int64; on a GPU that costs a launch more
         is_small = x.is_cpu and x.shape[2] * x.shape[3] < 1 << 15
         pooled, positions = [], []
         for chunk in x.split(_chunk_images(x, _POOLED_ELEMENTS)):
-            y = _normalise(chunk, norm, relu)
+            y = _compute(_forward, "norm", (chunk,), norm, relu)
             maxima, indices = F.max_pool2d(y, size, stride, ceil_mode=ceil, return_indices=True)
             pooled.append(maxima)
             positions.append(indices.to(torch.int16 if is_small else torch.int64))
-        return _joined(pooled), _joined(positions)
+        return (pooled[0], positions[0]) if len(pooled) == 1 else (torch.cat(pooled), torch.cat(positions))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Norm, bool, Pooling], output: tuple[Tensor, Tensor]) -> None:
@@ -117,7 +111,7 @@ class _ResponseNormPool(torch.autograd.Function):
         size, stride, ceil = ctx.pool
 
         def gradient(grad: Tensor, positions: Tensor, x: Tensor) -> Tensor:
-            # this reads only the shape and format of the map that was pooled, which are those of x
+            # of the map that was pooled this reads only the shape and format, which x has too
             map_grad = torch.ops.aten.max_pool2d_with_indices_backward(
                 grad, x, [size, size], [stride, stride], [0, 0], [1, 1], ceil, positions.long()
             )
@@ -127,14 +121,13 @@ class _ResponseNormPool(torch.autograd.Function):
 
 
 def _differentiated_again(*tensors: Tensor) -> bool:
-    """Returns whether a backward pass must be differentiable itself, as with create_graph=True."""
-    # torch.compile has no second derivatives: it refuses them with an error of its own
+    """Returns whether a backward pass must be differentiable, which torch.compile refuses itself."""
     again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     return again or needs_plain_operations(*tensors)
 
 
 def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    """Computes the norm in torch's own operations, differentiable any number of times."""
+    """Computes the norm in torch's own operations, differentiable at will."""
     a, settings = F.relu(x) if relu else x, (norm.window, norm.alpha, norm.beta, norm.k)
     if x.dtype in (torch.float32, torch.float64):  # an exported graph keeps conversions that change nothing
         return F.local_response_norm(a, *settings)
@@ -142,7 +135,7 @@ def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:
 
 
 def _plain_norm_at(x: Tensor, norm: Norm, relu: bool, positions: Tensor) -> Tensor:
-    """Returns the elements of the normalised maps at positions (N, C, h, w) of int64: those of the maxima."""
+    """Returns the elements of the normalised maps at positions (N, C, h, w)."""
     return _plain_norm(x, norm, relu).flatten(2).gather(2, positions.flatten(2)).view(positions.shape)
 
 
@@ -154,18 +147,14 @@ def _widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _joined(chunks: list[Tensor]) -> Tensor:
-    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
-
-
 def _chunk_images(x: Tensor, elements: int) -> int:
-    """Returns how many images to process together: on a CPU so few that their temporaries stay in its cache."""
+    """Returns how many images to process together."""
     all_together = not x.is_cpu or torch.compiler.is_compiling()
     return max(1, len(x) if all_together else elements // max(1, x[:1].numel()))
 
 
 def _by_chunks(function: Callable[..., Tensor], elements: int, *batches: Tensor) -> Tensor:
-    """Calls a function on a few images at a time; its result has the shape and format of the last batch."""
+    """Calls a function on a few images at a time; its result is like the last batch."""
     x = batches[-1]
     images = _chunk_images(x, elements)
     if len(x) <= images:
@@ -176,12 +165,8 @@ def _by_chunks(function: Callable[..., Tensor], elements: int, *batches: Tensor)
     return out
 
 
-def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    return _compute(_forward, "norm", (x,), norm, relu)
-
-
 def _compute(formula: Callable[..., Tensor], kernel: str, maps: tuple[Tensor, ...], norm: Norm, relu: bool) -> Tensor:
-    """Computes a formula of maps (N, C, H, W), the last of which is x, by the fastest implementation for x."""
+    """Computes a formula of maps, the last of which is x, by the fastest implementation for x."""
     x = maps[-1]
     chosen = choose_kernel(x, cpu_kernels.available)
     if chosen == "C++":
@@ -197,7 +182,7 @@ def _compute(formula: Callable[..., Tensor], kernel: str, maps: tuple[Tensor, ..
 
 
 def _window_sum(x: Tensor, window: int) -> Tensor:
-    """Returns sums over `window` neighbouring channels of (N, C, ...), clipped at the first and last channel."""
+    """Returns sums over `window` neighbouring channels of (N, C, ...), clipped at the ends."""
     total = x.clone()
     for offset in range(1, min(window // 2 + 1, x.shape[1])):
         total[:, offset:] += x[:, :-offset]
@@ -213,17 +198,20 @@ def _negative_power(scale: Tensor, beta: float) -> Tensor:
     return root if beta == 0.5 else scale.pow(-beta)
 
 
-def _forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+def _terms(x: Tensor, norm: Norm, relu: bool) -> tuple[Tensor, Tensor]:
+    """Returns a and s of the formulas above."""
     a = F.relu(_widen(x)) if relu else _widen(x)
-    scale = _window_sum(a * a, norm.window).mul_(norm.alpha / norm.window).add_(norm.k)
+    return a, _window_sum(a * a, norm.window).mul_(norm.alpha / norm.window).add_(norm.k)
+
+
+def _forward(x: Tensor, norm: Norm, relu: bool) -> Tensor:
+    a, scale = _terms(x, norm, relu)
     return _negative_power(scale, norm.beta).mul_(a).to(x.dtype)
 
 
 def _backward(grad: Tensor, x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    a = F.relu(_widen(x)) if relu else _widen(x)
-    c = norm.alpha / norm.window
-    scale = _window_sum(a * a, norm.window).mul_(c).add_(norm.k)
+    a, scale = _terms(x, norm, relu)
     direct = _negative_power(scale, norm.beta).mul_(grad)  # g s^-beta
     inner = _window_sum((direct * a).div_(scale), norm.window)
-    out = direct.addcmul_(a, inner, value=-2 * c * norm.beta)
+    out = direct.addcmul_(a, inner, value=-2 * (norm.alpha / norm.window) * norm.beta)
     return (out.mul_(x > 0) if relu else out).to(x.dtype)

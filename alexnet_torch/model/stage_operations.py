@@ -1,4 +1,4 @@
-"""What follows a stage's layer: activation, normalisation and pooling, in one pass where one function has several."""
+"""What follows a stage's layer: activation, normalisation and pooling, several in a pass if possible."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +18,7 @@ def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOpera
     """Returns the functions to call in order on the outputs of a stage's layer."""
     names: tuple[Operation, ...] = stage.after if isinstance(stage, Conv) else (net.linear_activation,)
     functions, operations = _functions(net, stage.name), []
-    names = () if stage is net.linears[-1] else names
-    while names:
+    while names and stage is not net.linears[-1]:
         count = max(count for count in range(1, len(names) + 1) if names[:count] in functions)
         operations.append(functions[names[:count]])
         names = names[count:]
@@ -32,11 +31,11 @@ def relu_follows(stage: Conv | Linear, net: Architecture) -> bool:
 
 
 def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
-    """Returns a function for each operation, and for each sequence of operations that one function computes faster."""
+    """Returns a function for each operation, and for each sequence that one function computes."""
     norm, ceil = net.norm, net.pools_up(stage)
     pool = {"size": net.pool_size, "stride": net.pool_stride, "ceil": ceil}
     functions: dict[tuple[Operation, ...], StageOperation] = {
-        ("relu",): _by_tower(F.relu),  # not in place: that would change what hooks on the layers have seen
+        ("relu",): _by_tower(F.relu),  # not in place: hooks on the layers have seen the input
         ("tanh",): _by_tower(torch.tanh),
         ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=ceil)),
         ("spatial_norm",): _by_tower(spatial_response_norm, norm=net.spatial_norm),
@@ -54,8 +53,7 @@ def _by_tower(function: Callable[..., Tensor], **settings: object) -> StageOpera
     return partial(_call_by_tower, partial(function, **settings))  # no lambda: networks are pickled
 
 
-def _call_by_tower(function: Callable[[Tensor], Tensor], xs: TowerTensors, exchange: Exchange) -> TowerTensors:
-    del exchange
+def _call_by_tower(function: Callable[[Tensor], Tensor], xs: TowerTensors, _: Exchange) -> TowerTensors:
     return [function(x) for x in xs]
 
 

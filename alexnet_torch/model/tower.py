@@ -21,7 +21,7 @@ from alexnet_torch.randomness import random_key
 class Tower(nn.Module):
     """A shard of one tower: its layers by stage name, with any weights.
 
-    `local_rows` says by stage which of the tower's output channels, so which rows of its parameters, are local.
+    `local_rows` says by stage which of the tower's output channels, the rows of its parameters, are local.
     """
 
     def __init__(
@@ -30,32 +30,27 @@ class Tower(nn.Module):
         super().__init__()
         self.shard, self.local_rows = shard, dict[str, slice]()
         self._outputs: dict[str, int] = {}  # of all shards of the tower together
-        towers, channels, own_channels = architecture.towers, 3, 3  # of all towers' input; of this one's: all images
+        # of all towers' input, and of this one's: every tower reads all images
+        channels, own_channels = 3, 3
         for conv in architecture.convs:
             inputs = channels if conv.reads_all_towers else own_channels
-            channels, own_channels = conv.channels, conv.channels // towers
+            channels, own_channels = conv.channels, conv.channels // architecture.towers
             padding = _symmetric_padding(conv)
             layer = nn.Conv2d(inputs, own_channels, conv.kernel, conv.stride, padding, device="meta")
-            self._add(conv.name, layer, device, own_channels, 0)
-        if shard.index is None:
-            return
+            self.add_module(conv.name, layer)
+            self._outputs[conv.name], self.local_rows[conv.name] = own_channels, slice(0, own_channels)
         places = architecture.final_side(image_size) ** 2
         channels, own_channels = channels * places, own_channels * places
-        for linear in architecture.linears:
+        for linear in architecture.linears if shard.index is not None else ():
+            assert shard.index is not None
             inputs = channels if linear.reads_all_towers else own_channels
             channels = linear.width or num_classes
-            own_channels = shard_sizes(channels, towers)[shard.tower]
+            own_channels = shard_sizes(channels, architecture.towers)[shard.tower]
             sizes = shard_sizes(own_channels, shard.count)
-            fully_connected = nn.Linear(inputs, sizes[shard.index], device="meta")
-            self._add(linear.name, fully_connected, device, own_channels, sum(sizes[: shard.index]))
-
-    def _add(self, stage: str, layer: nn.Module, device: torch.device, outputs: int, first_row: int) -> None:
-        """Adds a layer made on "meta", now with memory on a device, but without torch's initial weights."""
-        for name, parameter in list(layer.named_parameters()):
-            setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, device=device)))
-        self.add_module(stage, layer)
-        self._outputs[stage] = outputs
-        self.local_rows[stage] = slice(first_row, first_row + len(self.layer(stage).weight))
+            rows = slice(sum(sizes[: shard.index]), sum(sizes[: shard.index + 1]))
+            self.add_module(linear.name, nn.Linear(inputs, sizes[shard.index], device="meta"))
+            self._outputs[linear.name], self.local_rows[linear.name] = own_channels, rows
+        allocate(self, device)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +64,7 @@ class Tower(nn.Module):
         return layer
 
     def reset_parameters(self, architecture: Architecture, seed: int | None) -> None:
-        """Draws the weights and biases, by (seed, tower, stage), or from torch's generator without a seed."""
+        """Draws the weights and biases by (seed, tower, stage); from torch's generator without a seed."""
         for index, stage in enumerate(architecture.stages):
             if (rows := self.local_rows.get(stage.name)) is not None:
                 key = None if seed is None else random_key(seed, "init", self.shard.tower, index)
@@ -77,11 +72,18 @@ class Tower(nn.Module):
                 initialise(self.layer(stage.name), stage.init, generator, self._outputs[stage.name], rows)
 
     def run_layer(self, stage: str, x: Tensor) -> Tensor:
-        """Returns the output of a stage's layer, which a tool may have replaced, for example by a quantised one."""
+        """Returns the output of a stage's layer, which a tool may have replaced by a quantised one."""
         on_cpu = x.ndim == 2 and x.is_cpu and not torch.compiler.is_compiling()
         with FasterLinear() if on_cpu else nullcontext():
             output: Tensor = self.get_submodule(stage)(x)
         return output
+
+
+def allocate(net: nn.Module, device: torch.device) -> None:
+    """Gives parameters on "meta" memory, with any values. `to_empty` imports sympy: a third of a second."""
+    for module in net.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(value.shape, dtype=value.dtype, device=device)))
 
 
 def pad_asymmetric(x: Tensor, conv: Conv) -> Tensor:
@@ -93,7 +95,7 @@ def pad_asymmetric(x: Tensor, conv: Conv) -> Tensor:
 
 
 def _symmetric_padding(conv: Conv) -> tuple[int, int]:
-    """Returns the padding that nn.Conv2d can add, the same on both sides: vertical, horizontal."""
+    """Returns the padding that nn.Conv2d adds, the same on both sides: vertical, horizontal."""
     left, right, top, bottom = conv.padding
     return min(top, bottom), min(left, right)
 
@@ -101,8 +103,8 @@ def _symmetric_padding(conv: Conv) -> tuple[int, int]:
 def initialise(
     layer: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator | None, outputs: int, rows: slice
 ) -> None:
-    """Draws weights and biases of a layer with `outputs` outputs, on the CPU; the given one has `rows` of them."""
-    if layer.weight.is_meta:  # a shape without memory: there is nothing to draw
+    """Draws a layer with `outputs` outputs on the CPU, for a shard that has `rows` of them."""
+    if layer.weight.is_meta:
         return
     std = init.std * (layer.weight.shape[1:].numel() ** -0.5 if init.by_fan_in else 1.0)
     values = torch.empty((outputs, *layer.weight.shape[1:]), dtype=layer.weight.dtype, device="cpu")
@@ -122,15 +124,15 @@ def initialise(
 
 
 class _Linear(torch.autograd.Function):
-    """A fully connected layer on a CPU, by oneDNN where that is faster than torch's MKL: on AMD's processors.
+    """A fully connected layer by oneDNN, which is faster than torch's MKL on AMD's processors.
 
-    The gradient of the weights, whose inner dimension is the batch, would be no faster by oneDNN.
-    The derivatives of every order are products of matrices again, so each is this function or torch's.
+    Not the gradient of the weights, whose inner dimension is the batch. Derivatives are products of
+    matrices again, so each is this function or torch's.
     """
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # below 32 rows, inputs or outputs, converting the weights to oneDNN's layout costs more than it saves
+        # below 32 rows, inputs or outputs, converting the weights to oneDNN's layout costs more
         if min(len(x), *weight.shape) < 32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
             return F.linear(x, weight, bias)
         # called as torch's compiler calls it
@@ -139,7 +141,6 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        del output
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
@@ -152,20 +153,19 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns x weight^T + bias as `F.linear`, of x (N, inputs) in float32 by oneDNN; differentiable at will."""
+    """Returns x weight^T + bias as `F.linear`; of x (N, inputs) in float32 by oneDNN."""
     tensors = (x, weight) if bias is None else (x, weight, bias)
     own = all(t.is_cpu and t.dtype == torch.float32 and type(t) in (Tensor, nn.Parameter) for t in tensors)
     if not own or x.ndim != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    # more than first derivatives, or torch records the operations
     return F.linear(x, weight, bias) if needs_plain_operations(*tensors) else _Linear.apply(x, weight, bias)
 
 
 class FasterLinear(TorchFunctionMode):
-    """A context in which nn.Linear computes by `linear`: it stays nn.Linear, which tools find by its exact type."""
+    """A context in which nn.Linear, which tools find by its exact type, computes by `linear`."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Replaces `torch.nn.functional.linear` as nn.Linear calls it."""
+        """Replaces `F.linear` as nn.Linear calls it."""
         del types
         if func is F.linear and len(args) == 3 and not kwargs:
             return linear(*args)
@@ -173,37 +173,35 @@ class FasterLinear(TorchFunctionMode):
 
 
 def tower_of(name: str) -> int:
-    """Returns the tower of a parameter, from 0: 1 for `towers.1.fc7.bias`."""
+    """Returns 1 for `towers.1.fc7.bias`."""
     return int(name.split(".")[1])
 
 
 def stage_of(name: str) -> str:
-    """Returns the stage of a parameter: `fc7` for `towers.1.fc7.bias` and for `fc7.bias`."""
+    """Returns `fc7` for `towers.1.fc7.bias` and for `fc7.bias`."""
     return name.split(".")[-2]
 
 
 def kind_of(name: str) -> str:
-    """Returns the kind of a parameter, "weight" or "bias"."""
+    """Returns "weight" or "bias"."""
     return name.split(".")[-1]
 
 
 def has_tower(name: str) -> bool:
-    """Returns whether the name contains a tower: true for `towers.1.fc7.bias`, false for `fc7.bias`."""
+    """Returns whether the name contains a tower, as `towers.1.fc7.bias`."""
     return re.fullmatch(r"towers\.\d+\..+", name) is not None
 
 
 def grouped_name(name: str) -> str:
-    """Returns the name without its tower, which it must have: `fc7.bias` for `towers.1.fc7.bias`."""
-    if not has_tower(name):
-        raise ValueError(f"{name} contains no tower")
+    """Returns `fc7.bias` for `towers.1.fc7.bias`."""
     return name.split(".", 2)[2]
 
 
 def tower_name(tower: int, grouped: str) -> str:
-    """Returns the name of one tower's parameter: `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
+    """Returns `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
     return f"towers.{tower}.{grouped}"
 
 
 def parameter_name(stage: str, kind: str) -> str:
-    """Returns the name in the grouped layout: `fc7.bias` for stage "fc7" and kind "bias"."""
+    """Returns `fc7.bias` for stage "fc7" and kind "bias"."""
     return f"{stage}.{kind}"

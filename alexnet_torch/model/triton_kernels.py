@@ -1,9 +1,9 @@
 """Our kernels for GPUs, in Triton: response normalisation and dropout. Imported only where a GPU computes.
 
-The formulas are in response_norm.py and dropout.py. Normalisation reads a map as a flat sequence of elements, in which
-the next channel of a pixel is `stride` elements further on: 1 in channels_last maps, H * W in contiguous ones. The
-neighbours of an element come from the first-level cache: memory is read once and written once. In the backward pass
-each element computes the sums of its neighbours again: this costs less than exchanging them between threads.
+The formulas are in response_norm.py and dropout.py. Normalisation reads a map as a flat sequence, in
+which the next channel is `stride` elements further on: 1 in channels_last maps, else H * W. Neighbours
+come from the first-level cache. In the backward pass each element computes the sums of its neighbours
+again, which costs less than exchanging them between threads.
 """
 
 import torch
@@ -92,14 +92,14 @@ def norm_backward_kernel(
 
 
 def norm(x: Tensor, settings: Norm, relu: bool) -> Tensor:
-    """Returns the normalised map of x (N, C, H, W), contiguous or channels_last; see `response_norm`."""
+    """Returns the normalised map of x (N, C, H, W), contiguous or channels_last."""
     y = torch.empty_like(x)
     _launch(norm_kernel, (x, y), settings, relu)
     return y
 
 
 def norm_backward(grad: Tensor, x: Tensor, settings: Norm, relu: bool) -> Tensor:
-    """Returns the gradient with respect to x, from that with respect to the result; both (N, C, H, W)."""
+    """Returns the gradient with respect to x, from that with respect to the result."""
     out = torch.empty_like(x)
     like_x = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
     _launch(norm_backward_kernel, (like_x, x, out), settings, relu)
@@ -156,7 +156,7 @@ def dropout_kernel(
 def dropout(
     x: Tensor, key: Tensor, row: int, element: int, threshold: int, scale: float, relu: bool, gate: Tensor | None
 ) -> Tensor:
-    """Returns dropout of x (n, ...), contiguous as `gate` is; arguments as in `_compute` of dropout.py."""
+    """Returns dropout of x (n, ...), contiguous as `gate` is."""
     out, width = torch.empty_like(x), x.shape[1:].numel()
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
     constants = {"THRESHOLD": threshold, "SCALE": scale, "RELU": relu, "GATED": gate is not None, "WIDE": wide}

@@ -27,7 +27,7 @@ def test_best(trainer: "Trainer") -> Tested | None:
     full_net.load_state_dict(ranks.read_on_main(lambda: read_model_files(trainer.output)[1]))
     model, world = replace(trainer.model, net=full_net), ranks.world
     slices, workers, crops = (world.rank, world.size), available_cores(world.local_size), default_num_crops([model])
-    sum_counts, should_stop = ranks.collectives.sum_over_ranks, trainer.stop_requested
+    sum_counts, should_stop = ranks.sum_over_ranks, trainer.stop_requested
     return score_validation_images(model, trainer.prepared, crops, should_stop, slices, sum_counts, workers)
 
 

@@ -193,8 +193,8 @@ def _loaders(
     """Returns the loaders of the training and validation images, for this rank's slice of each batch."""
     workers, pinned = available_cores(placement.world.local_size), placement.devices[0].type == "cuda"
     loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
-    loader = partial(loader, all_labels=placement.scores_all_rows)
-    streamed = ranks.collectives.max_over_ranks(int(prepared.train.images is None))  # on any machine
+    loader = partial(loader, all_labels=placement.shards_linear_stages)
+    streamed = ranks.max_over_ranks(int(prepared.train.images is None))  # on any machine
     if streamed and ranks.peers and placement.partners[1] > 1:
         merge = partial(ranks.peers.all_gather_rows, what="the exchange of decoded images")
         loader = partial(loader, partners=placement.partners, merge=merge)

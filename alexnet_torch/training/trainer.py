@@ -101,7 +101,7 @@ class Trainer:
             saves, minutes = self.checkpoints.saves, (time.monotonic() - self.checkpoints.last_save) / 60
             save_due = self.ranks.world.is_main and minutes > self.settings.save_every
             flags = self.stop.signal or 0, saves + 1 if save_due else 0
-            self.stopped_by, save = self.ranks.collectives.max_over_ranks_delayed(*flags)
+            self.stopped_by, save = self.ranks.max_over_ranks_delayed(*flags)
             if self.stopped_by:
                 break
             if save > saves:  # the answer is one step old: it may ask for the save that is already done
@@ -118,7 +118,7 @@ class Trainer:
             run_step = self.captured_step or train_step
             loss, wrong = run_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
-        self.metrics.add(self.ranks.collectives.sum_over_slices(sums), rows)
+        self.metrics.add(self.ranks.sum_over_slices(sums), rows)
         if step == 0:
             self.run_log.log_samples(batch.images)
         self.state.step += 1
@@ -159,7 +159,7 @@ class Trainer:
 
     def stop_requested(self) -> bool:
         """Returns whether any rank has received a signal. All ranks call it together."""
-        self.stopped_by = max(self.stopped_by, self.ranks.collectives.max_over_ranks(self.stop.signal or 0))
+        self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
         return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
@@ -180,7 +180,7 @@ class Trainer:
         if state.step == 0 or state.validated == state.step or not due:
             return True
         self._check_weights()
-        sum_counts = self.ranks.collectives.sum_over_slices
+        sum_counts = self.ranks.sum_over_slices
         with self.precision.autocast():
             errors = evaluate(self.net, self.val_loader, self.stop_requested, sum_counts)
         if errors is None:
@@ -239,7 +239,7 @@ class Trainer:
 
     def _require_finite(self, is_finite: bool, cause: str) -> None:
         """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
-        if self.ranks.collectives.max_over_ranks(int(not is_finite)):
+        if self.ranks.max_over_ranks(int(not is_finite)):
             raise self._diverged(cause)
 
     def _loss_cause(self, loss: float, steps: int) -> str:

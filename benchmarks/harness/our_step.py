@@ -69,12 +69,12 @@ def our_rank_step(split: str, batch: int) -> Callable[[], Tensor]:
     index, count = placement.slices
     rows = np.array_split(np.arange(batch), count)[index]
     pixels = torch.randint(0, 256, (len(rows), 224, 224, 3), dtype=torch.uint8)
-    labels = torch.arange(batch) if placement.scores_all_rows else torch.from_numpy(rows)
+    labels = torch.arange(batch) if placement.shards_linear_stages else torch.from_numpy(rows)
 
     def step() -> Tensor:
         images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
         loss, _ = train_step(parallel_net, optimizer, images, labels, key, precision, batch)
-        return ranks.collectives.sum_over_slices(loss)
+        return ranks.sum_over_slices(loss)
 
     return step

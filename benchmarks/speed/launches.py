@@ -26,7 +26,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from alexnet_torch.distributed.exchanges import PeerGroup
 from alexnet_torch.distributed.placement import Placement, all_towers, tower_ranks
-from alexnet_torch.distributed.ranks import Collectives, Ranks
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.model.exchange import Exchange
 from benchmarks.harness.our_step import our_trainer
@@ -122,7 +122,7 @@ class OneOfTwo(Ranks):
         """As `Ranks.connect`."""
         del timeout
         dist.init_process_group("cpu:fake,pretend:fake", store=FakeStore(), rank=0, world_size=2)
-        self.placement, self.collectives = placement, Collectives(placement, None, None)
+        self.placement = placement
         assert dist.group.WORLD is not None
         self.peers = PeerGroup(dist.group.WORLD, dist.default_pg_timeout)
         return placement.exchange(self.peers)

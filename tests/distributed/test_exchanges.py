@@ -68,7 +68,7 @@ def compare_with_one_process(architecture: Architecture, size: int, classes: int
     with connected(architecture.towers, split) as (ranks, exchange):
         index, slices = ranks.placement.slices
         loaded = torch.arange(rows).tensor_split(slices)[index]
-        scored = torch.arange(rows) if ranks.placement.scores_all_rows else loaded
+        scored = torch.arange(rows) if ranks.placement.shards_linear_stages else loaded
         net = AlexNet(architecture, classes, size, seed=3, exchange=exchange)
         first_row = int(loaded[0]) if len(loaded) else rows
         parallel_net = wrap_data_parallel(net, ranks)

@@ -41,7 +41,7 @@ def test_answers_of_a_mirrored_placement() -> None:
     assert placement.slices == (0, 1)
     assert placement.partners == (0, 1)
     assert placement.shard_ranks == range(1)
-    assert not placement.scores_all_rows
+    assert not placement.shards_linear_stages
     assert not placement.divides_network
     assert placement.describe() == "2 processes, all towers in each, 1 slice(s) of each batch (a test)"
     assert placement.describe_rank(1) == "rank 1 (batch slice 0)"

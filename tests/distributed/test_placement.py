@@ -2,7 +2,6 @@
 devices, and mixing them raises."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,17 @@ TWO = ["cuda:0", "cuda:1"]
 @pytest.fixture(autouse=True)
 def _pretended_gpus_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "working", lambda devices: devices)
+
+
+def placement_of(
+    gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None
+) -> Placement:
+    patch.setattr(torch.cuda, "device_count", lambda: gpus)
+    return choose_placement(named, 2, split, world)
+
+
+ON_ONE = World(1, 4, 1, 4)  # the second of four ranks on one machine
+ON_TWO = World(5, 8, 1, 4)  # the same on the second of two machines
 
 
 class CountCopies(TorchDispatchMode):
@@ -138,28 +148,6 @@ def test_devices_by_name() -> None:
         checked_devices(["cpu"] * 3, 2)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "named", "split", "expected"),
-    [
-        (0, None, "auto", ["cpu", "cpu"]),
-        (1, None, "auto", ["cuda:0", "cuda:0"]),
-        (2, None, "auto", ["cuda:0", "cuda:1"]),
-        (8, None, "auto", ["cuda:0", "cuda:1"]),
-        (2, None, "none", ["cuda:0", "cuda:0"]),
-        (2, None, "devices", ["cuda:0", "cuda:1"]),
-        (2, ["cpu"], "auto", ["cpu", "cpu"]),
-        (2, ["cuda:1", "cuda:0"], "auto", ["cuda:1", "cuda:0"]),
-    ],
-)
-def test_choice_of_devices(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, expected: list[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    devices, why = choose_devices(named, 2, split)
-    assert [str(d) for d in devices] == expected
-    assert why
-
-
 def test_a_gpu_that_does_not_compute_is_left_out_with_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,40 +157,6 @@ def test_a_gpu_that_does_not_compute_is_left_out_with_a_line(
     if not torch.cuda.is_available():
         assert choose_devices(None, 2, "auto")[0] == [torch.device("cpu")] * 2
         assert "no GPU is used" in caplog.text
-
-
-def test_each_task_of_slurm_may_have_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
-    assert choose_devices(None, 2, "auto", World(3, 4, 3, 4))[0] == [torch.device("cuda", 0)] * 2
-
-
-def test_one_tower_stays_on_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_devices(None, TORCHVISION.towers, "auto")[0] == [torch.device("cuda:0")]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "named", "split", "message"),
-    [
-        (1, ["cuda:0", "cuda:1"], "auto", "--devices cuda:1: this machine shows 1 GPU"),
-        (0, ["cuda"], "auto", "--devices cuda:0: this machine shows 0 GPU"),
-        (0, ["meta"], "auto", "--devices meta: only cpu and cuda"),
-        (1, None, "devices", "--split devices: needs 2 devices for 2 towers"),
-        (2, ["cuda:0", "cuda:1"], "none", "--split none: puts all towers on one device, but --devices names 2"),
-    ],
-)
-def test_devices_that_do_not_fit(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, named: list[str] | None, split: str, message: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    with pytest.raises(UserError, match=message):
-        choose_devices(named, 2, split)
-
-
-def test_four_towers_on_one_device() -> None:
-    net = AlexNet(replace(PAPER, towers=4), 10, 64, seed=0).eval()
-    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 10)
 
 
 def test_world_from_environment() -> None:
@@ -221,47 +175,57 @@ def test_world_from_environment() -> None:
     assert World.from_environment({"SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}) == World()
 
 
-def placement_of(
-    gpus: int, split: str, world: World, patch: pytest.MonkeyPatch, named: list[str] | None = None
-) -> Placement:
-    patch.setattr(torch.cuda, "device_count", lambda: gpus)
-    return choose_placement(named, 2, split, world)
-
-
-ON_ONE = World(1, 4, 1, 4)  # the second of four ranks on one machine
-ON_TWO = World(5, 8, 1, 4)  # the same on the second of two machines
-
-
 @pytest.mark.parametrize(
-    ("gpus", "split", "world", "devices", "expected_split", "slices"),
+    ("gpus", "named", "split", "world", "devices", "expected_split", "slices"),
     [
-        (0, "auto", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
-        (4, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),
-        (4, "auto", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
-        (7, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # fewer than two for each process
-        (8, "auto", ON_ONE, ["cuda:2", "cuda:3"], "devices", (1, 4)),
-        (8, "devices", ON_TWO, ["cuda:2", "cuda:3"], "devices", (5, 8)),
-        (8, "none", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
-        (2, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # one process on each machine
-        (1, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:0"], "none", (3, 4)),
-        (0, "ranks", ON_TWO, ["cpu"], "ranks", (2, 4)),
-        (4, "ranks", ON_TWO, ["cuda:1"], "ranks", (2, 4)),
-        (8, "ranks", World(0, 2, 0, 2), ["cuda:0"], "ranks", (0, 1)),
-        (4, "hybrid", ON_TWO, ["cuda:1", "cuda:1"], "hybrid", (5, 8)),
+        (0, None, "auto", SINGLE_PROCESS, ["cpu", "cpu"], "none", (0, 1)),
+        (1, None, "auto", SINGLE_PROCESS, ["cuda:0", "cuda:0"], "none", (0, 1)),
+        (2, None, "auto", SINGLE_PROCESS, ["cuda:0", "cuda:1"], "devices", (0, 1)),
+        (8, None, "auto", SINGLE_PROCESS, ["cuda:0", "cuda:1"], "devices", (0, 1)),
+        (2, None, "none", SINGLE_PROCESS, ["cuda:0", "cuda:0"], "none", (0, 1)),
+        (2, None, "devices", SINGLE_PROCESS, ["cuda:0", "cuda:1"], "devices", (0, 1)),
+        (2, ["cpu"], "auto", SINGLE_PROCESS, ["cpu", "cpu"], "none", (0, 1)),
+        (2, ["cuda:1", "cuda:0"], "auto", SINGLE_PROCESS, ["cuda:1", "cuda:0"], "devices", (0, 1)),
+        (0, None, "auto", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
+        (4, None, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),
+        (4, None, "auto", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (7, None, "auto", ON_ONE, ["cuda:1", "cuda:1"], "none", (1, 4)),  # fewer than two for each process
+        (8, None, "auto", ON_ONE, ["cuda:2", "cuda:3"], "devices", (1, 4)),
+        (8, None, "devices", ON_TWO, ["cuda:2", "cuda:3"], "devices", (5, 8)),
+        (8, None, "none", ON_TWO, ["cuda:1", "cuda:1"], "none", (5, 8)),
+        (2, None, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:1"], "devices", (3, 4)),  # one on each machine
+        (1, None, "auto", World(3, 4, 0, 1), ["cuda:0", "cuda:0"], "none", (3, 4)),
+        (0, None, "ranks", ON_TWO, ["cpu"], "ranks", (2, 4)),
+        (4, None, "ranks", ON_TWO, ["cuda:1"], "ranks", (2, 4)),
+        (8, None, "ranks", World(0, 2, 0, 2), ["cuda:0"], "ranks", (0, 1)),
+        (4, None, "hybrid", ON_TWO, ["cuda:1", "cuda:1"], "hybrid", (5, 8)),
+        # processes on a machine with GPUs can use the CPU
+        (2, ["cpu"], "none", ON_ONE, ["cpu", "cpu"], "none", (1, 4)),
+        (2, ["cpu"], "ranks", ON_ONE, ["cpu"], "ranks", (0, 2)),
+        (2, ["cpu"], "hybrid", ON_ONE, ["cpu", "cpu"], "hybrid", (1, 4)),
     ],
 )
 def test_each_process_takes_its_own_devices_and_slice(
     monkeypatch: pytest.MonkeyPatch,
     gpus: int,
+    named: list[str] | None,
     split: str,
     world: World,
     devices: list[str],
     expected_split: str,
     slices: tuple[int, int],
 ) -> None:
-    found = placement_of(gpus, split, world, monkeypatch)
+    found = placement_of(gpus, split, world, monkeypatch, named)
     assert [str(device) for device in found.devices] == devices
     assert (found.split, found.slices) == (expected_split, slices)
+
+
+def test_one_tower_and_slurms_tasks_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_devices(None, TORCHVISION.towers, "auto")[0] == [torch.device("cuda:0")]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    assert choose_devices(None, 2, "auto", World(3, 4, 3, 4))[0] == [torch.device("cuda", 0)] * 2
 
 
 def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,55 +234,50 @@ def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPat
         assert len(set.union(*taken)) == sum(map(len, taken))
 
 
-def test_processes_on_a_machine_with_gpus_can_use_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for split in ("auto", "none", "ranks", "hybrid"):
-        assert {str(device) for device in placement_of(2, split, ON_ONE, monkeypatch, ["cpu"]).devices} == {"cpu"}
+FOUR = "4 processes on this machine, but only"
 
 
 @pytest.mark.parametrize(
-    ("gpus", "split", "named", "message"),
+    ("towers", "gpus", "split", "processes", "named", "message"),
     [
+        (2, 1, "auto", 1, ["cuda:0", "cuda:1"], "--devices cuda:1: this machine shows 1 GPU"),
+        (2, 0, "auto", 1, ["cuda"], "--devices cuda:0: this machine shows 0 GPU"),
+        (2, 0, "auto", 1, ["meta"], "--devices meta: only cpu and cuda"),
+        (2, 1, "devices", 1, None, "--split devices: needs 2 devices for 2 towers"),
+        (2, 2, "none", 1, ["cuda:0", "cuda:1"], "--split none: puts all towers on one device, but --devices names 2"),
+        (2, 2, "auto", 4, None, f"torchrun: {FOUR} 2 GPU.*use --nproc_per_node=2, or --devices cpu"),
+        (2, 3, "ranks", 4, None, f"torchrun: {FOUR} 3 GPU"),
+        (2, 1, "hybrid", 4, None, f"torchrun: {FOUR} 1 GPU"),
+        (2, 7, "devices", 4, None, "--split devices: needs 2 devices for 2 towers"),
+        (2, 8, "auto", 4, ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would all use"),
         (
             2,
-            "auto",
-            None,
-            "torchrun: 4 processes on this machine, but only 2 GPU.*use --nproc_per_node=2, or --devices cpu",
-        ),
-        (3, "ranks", None, "torchrun: 4 processes on this machine, but only 3 GPU"),
-        (1, "hybrid", None, "torchrun: 4 processes on this machine, but only 1 GPU"),
-        (7, "devices", None, "--split devices: needs 2 devices for 2 towers"),
-        (8, "auto", ["cuda:0", "cuda:1"], "--devices cuda:0,cuda:1: 4 processes of this machine would all use it"),
-        (8, "ranks", ["cpu", "cpu"], "--devices cpu,cpu: with --split ranks a process uses one device; name only one"),
-    ],
-)
-def test_processes_without_devices(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, split: str, named: list[str] | None, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        placement_of(gpus, split, ON_ONE, monkeypatch, named)
-
-
-@pytest.mark.parametrize(
-    ("towers", "split", "size", "message"),
-    [
-        (
-            2,
+            8,
             "ranks",
-            1,
-            "several processes, not one; start torchrun --nproc_per_node=N train.py, with N 2 or more",
+            4,
+            ["cpu", "cpu"],
+            "--devices cpu,cpu: with --split ranks a process uses one device; name",
         ),
-        (4, "hybrid", 1, "with N 4 or more"),
-        (1, "hybrid", 1, "with N 2 or more"),
-        (2, "ranks", 3, "3 processes are not a multiple of 2 towers; start 2, 4, 6, ... processes"),
-        (4, "ranks", 6, "6 processes are not a multiple of 4 towers; start 4, 8, 12, ... processes"),
-        (1, "ranks", 2, "this architecture has only one tower; use --split none"),
+        (2, 0, "ranks", 1, None, "--split ranks: .*not one; start torchrun --nproc_per_node=N .*, with N 2 or more"),
+        (4, 0, "hybrid", 1, None, "--split hybrid: .*with N 4 or more"),
+        (1, 0, "hybrid", 1, None, "--split hybrid: .*with N 2 or more"),
+        (2, 0, "ranks", 3, None, "--split ranks: 3 processes are not a multiple of 2 towers; start 2, 4, 6, ... proc"),
+        (4, 0, "ranks", 6, None, "--split ranks: 6 processes are not a multiple of 4 towers; start 4, 8, 12, ... proc"),
+        (1, 0, "ranks", 2, None, "--split ranks: this architecture has only one tower; use --split none"),
     ],
 )
-def test_a_wrong_number_of_processes_is_refused_with_those_that_fit(
-    towers: int, split: str, size: int, message: str
+def test_what_does_not_fit_is_refused_with_what_does(
+    monkeypatch: pytest.MonkeyPatch,
+    towers: int,
+    gpus: int,
+    split: str,
+    processes: int,
+    named: list[str] | None,
+    message: str,
 ) -> None:
-    with pytest.raises(UserError, match=f"^--split {split}: .*{message}"):
-        choose_placement(None, towers, split, World(0, size, 0, size))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UserError, match=f"^{message}"):
+        choose_placement(named, towers, split, World(1 % processes, processes, 1 % processes, processes))
 
 
 def test_a_placement_describes_itself(monkeypatch: pytest.MonkeyPatch) -> None:

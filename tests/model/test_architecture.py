@@ -14,19 +14,21 @@ def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
 
 
-def test_sides_equal_the_papers() -> None:
-    assert sides(PAPER, 224) == [55, 27, 27, 13, 13, 13, 13, 6]
-    assert sides(CAFFE, 227) == [55, 27, 27, 13, 13, 13, 13, 6]
-
-
-def test_caffe_and_the_2012_source_round_sides_up_in_pooling() -> None:
-    assert sides(CAFFE, 64) == [14, 7, 7, 3, 3, 3, 3, 1]  # 6 and 2 if rounded down, and 0 in the end
-    assert sides(SOURCE_2012, 224) == sides(PAPER, 224)
-    assert sides(SOURCE_2012, 100) == [24, 12, 12, 6, 6, 6, 6, 3]
-
-
-def test_sides_of_the_tensorflow_post_are_56_28_14_7() -> None:
-    assert sides(TENSORFLOW_POST, 224) == [56, 28, 28, 14, 14, 14, 14, 7]
+@pytest.mark.parametrize(
+    ("net", "size", "expected"),
+    [
+        (PAPER, 224, [55, 27, 27, 13, 13, 13, 13, 6]),
+        (CAFFE, 227, [55, 27, 27, 13, 13, 13, 13, 6]),
+        (CAFFE, 64, [14, 7, 7, 3, 3, 3, 3, 1]),  # 6 and 2 if rounded down, and 0 in the end
+        (replace(CAFFE, pool_ceil=("conv5",)), 224, [54, 26, 26, 12, 12, 12, 12, 6]),
+        (SOURCE_2012, 224, [55, 27, 27, 13, 13, 13, 13, 6]),
+        (SOURCE_2012, 100, [24, 12, 12, 6, 6, 6, 6, 3]),
+        (TENSORFLOW_POST, 224, [56, 28, 28, 14, 14, 14, 14, 7]),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_sides_of_convolutions_and_poolings(net: Architecture, size: int, expected: list[int]) -> None:
+    assert sides(net, size) == expected
 
 
 @pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
@@ -52,7 +54,7 @@ def test_computed_sides_equal_those_of_torchs_layers(net: Architecture, size: in
     assert side == sides(net, size)[-1]
 
 
-@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("net", [*PRESETS.values(), replace(CAFFE, pool_ceil=("conv5",))], ids=lambda net: net.name)
 def test_an_architecture_survives_json(net: Architecture) -> None:
     assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
 
@@ -93,6 +95,7 @@ def test_the_2012_source_differs_from_the_paper_as_documented() -> None:
         (lambda: replace(PAPER, towers=0), "Architecture.towers must be at least 1, not 0"),
         (lambda: replace(PAPER, towers=5), "conv1.channels must be a multiple of 5, the number of towers, not 96"),
         (lambda: replace(PAPER, dropout=("fc9",)), "Architecture.dropout must be among .*fc9"),
+        (lambda: replace(CAFFE, pool_ceil=("conv9",)), "Architecture.pool_ceil must be among .*conv9"),
         (lambda: replace(PAPER, dropout_rate=1.0), "Architecture.dropout_rate must be in"),
         (lambda: replace(PAPER, linears=PAPER.linears[:2]), "fc7.width must be None"),
         (lambda: replace(PAPER, convs=PAPER.convs * 2), "stage names must differ"),
@@ -110,14 +113,6 @@ def test_a_sixth_convolution_as_in_the_papers_larger_net() -> None:
     net = AlexNet(replace(PAPER, convs=(*PAPER.convs, sixth)), 4, 64)
     assert net.features(torch.zeros(1, 3, 64, 64), "conv6").shape == (1, 256, 1, 1)
     assert net.stage_weights("conv6")[0].shape == (128, 256, 3, 3)
-
-
-def test_pooling_may_round_up_in_some_stages_only() -> None:
-    net = replace(CAFFE, pool_ceil=("conv5",))
-    assert sides(net, 224) == [54, 26, 26, 12, 12, 12, 12, 6]  # 54, 27, 27, 13, 13, 13, 13, 6 if all round up
-    assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
-    with pytest.raises(ValueError, match="pool_ceil must be among"):
-        replace(CAFFE, pool_ceil=("conv9",))
 
 
 def test_descriptions_saved_before_version_1_are_read() -> None:

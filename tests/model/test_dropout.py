@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.dropout import MaskPosition, dropout, dropout_mask
+from tests.model.conftest import saved_tensors
 
 KEY = 123456789012345678
 
@@ -19,15 +19,6 @@ def mask(rows: int = 512, width: int = 2048, rate: float = 0.5, key: int = KEY, 
 
 def position(rate: float = 0.5, first_row: int = 0, first_element: int = 0) -> MaskPosition:
     return MaskPosition(rate, torch.tensor(KEY), first_row, first_element)
-
-
-@pytest.fixture(params=["native", "eager"])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not cpu_kernels.available():
-        pytest.skip("there is no C++ compiler here")
-    if request.param == "eager":
-        monkeypatch.setattr(cpu_kernels, "available", lambda: False)
-    return str(request.param)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
@@ -97,14 +88,8 @@ def test_second_derivatives_and_transforms(relu: bool) -> None:
 
 
 def test_it_keeps_nothing_but_its_result() -> None:
-    saved: list[Tensor] = []
-
-    def save(tensor: Tensor) -> Tensor:
-        saved.append(tensor)
-        return tensor
-
     x = torch.randn(4, 6, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda t: t):
+    with saved_tensors() as saved:
         y = dropout(x, position(), relu=True)
         assert [t.data_ptr() for t in saved] == [y.data_ptr()]
         dropout(x, position())
