@@ -65,7 +65,7 @@ class Placement:
         return next(ranks for ranks in self.networks if rank in ranks)
 
     def exchange(self, peers: PeerGroup | None) -> Exchange:
-        """Makes this rank's exchange with the other ranks of its network, if there are any."""
+        """Makes this rank's exchange with the other ranks of its network."""
         return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.towers)
 
     @property
@@ -139,7 +139,6 @@ def choose_placement(named: Sequence[str] | None, towers: int, split: str, world
 
 
 def _check_size(towers: int, split: str, world: World) -> None:
-    """Refuses numbers of processes that do not fit towers in several processes."""
     if split == "ranks" and towers == 1:
         raise UserError("--split ranks: this architecture has only one tower; use --split none")
     if world.size == 1:

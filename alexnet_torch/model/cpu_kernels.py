@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet_torch.native import LinkOptions, load_compiled
 
 _NORM, _DROPOUT = (Path(__file__).parent / "native" / name for name in ("response_norm.cpp", "dropout.cpp"))
-# without -ffast-math, which would lose the NaNs by which a run sees that it diverged
+# without -ffast-math, which would lose NaNs
 _FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 
 
@@ -19,7 +19,7 @@ def available() -> bool:
     return _load() is not None
 
 
-# as torch.compiler.assume_constant_result does, which imports all of torch.compile: 1.3 s
+# as torch.compiler.assume_constant_result, which imports all of torch.compile: 1.3 s
 available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -42,9 +42,9 @@ def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
     gpus = torch.cuda.device_count()
     for device in devices:
         if device.type == "cuda" and (device.index or 0) >= gpus:
-            raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one of them, or cpu")
+            raise UserError(f"--devices {device}: this machine shows {gpus} GPU(s); name one, or cpu")
         if device.type not in ("cpu", "cuda"):
-            raise UserError(f"--devices {device}: only cpu and cuda devices are supported; name one of these")
+            raise UserError(f"--devices {device}: only cpu and cuda devices are supported; name one")
     return devices
 
 

@@ -1,7 +1,7 @@
 """Dropout, with masks as a function of (key, row, element).
 
-`dropout_mask` is some sixty of torch's operations. Our kernels (cpu_kernels.py, triton_kernels.py)
-compute it in one, with the ReLU before it, and keep no mask for the backward pass.
+`dropout_mask` is some sixty of torch's operations; our kernels compute it in one, with the ReLU
+before it, and keep no mask for the backward pass.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""One tower's layers, their initial weights, and the names of their parameters: `towers.0.conv1.weight`.
+"""One tower's layers, their initial weights, and the names of their parameters.
 
-In the grouped layout of Caffe and torchvision, which has all towers in one tensor, the name is `conv1.weight`.
+`towers.0.conv1.weight`; in the grouped layout, which has all towers in one tensor, `conv1.weight`.
 """
 
 import re
@@ -19,19 +19,16 @@ from alexnet_torch.randomness import random_key
 
 
 class Tower(nn.Module):
-    """A shard of one tower: its layers by stage name, with any weights.
-
-    `local_rows` says by stage which of the tower's output channels, the rows of its parameters, are local.
-    """
+    """A shard of one tower: its layers by stage name, with any weights."""
 
     def __init__(
         self, architecture: Architecture, shard: Shard, device: torch.device, num_classes: int, image_size: int
     ) -> None:
         super().__init__()
-        self.shard, self.local_rows = shard, dict[str, slice]()
+        self.shard = shard
+        self.local_rows: dict[str, slice] = {}  # by stage: which rows of the tower's parameters are local
         self._outputs: dict[str, int] = {}  # of all shards of the tower together
-        # of all towers' input, and of this one's: every tower reads all images
-        channels, own_channels = 3, 3
+        channels = own_channels = 3  # of all towers' input, and of this one's
         for conv in architecture.convs:
             inputs = channels if conv.reads_all_towers else own_channels
             channels, own_channels = conv.channels, conv.channels // architecture.towers

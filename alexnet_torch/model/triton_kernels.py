@@ -13,8 +13,7 @@ from torch import Tensor
 
 from alexnet_torch.model.architecture import Norm
 
-# elements of a program, two for each thread: with more, the registers of fewer programs fit a processor
-NORM_BLOCK = 256
+NORM_BLOCK, DROPOUT_BLOCK = 256, 1024  # elements that a program computes; more take too many registers
 
 
 @triton.jit
@@ -42,11 +41,11 @@ def norm_kernel(
     x_ptr, y_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes BLOCK elements of the normalised map."""
+    """Computes the normalised map."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < n - first
-    # the division by 64-bit numbers, which is slow, is done once for all elements
+    # dividing by 64-bit numbers is slow: once for all elements
     channel = ((first % (channels * stride)).to(tl.int32) + at) // stride % channels
     total = tl.zeros((BLOCK,), WIDE)
     for o in tl.static_range(-HALF, HALF + 1):
@@ -63,7 +62,7 @@ def norm_backward_kernel(
     grad_ptr, x_ptr, out_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes BLOCK elements of the gradient with respect to x."""
+    """Computes the gradient with respect to x."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < n - first
@@ -110,7 +109,7 @@ def _launch(kernel: triton.JITFunction, maps: tuple[Tensor, ...], settings: Norm
     x = maps[-2]
     channels, n = x.shape[1], x.numel()
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
-    # constants when the kernel is compiled: as other arguments, floats have 32 bits
+    # compiled as constants: as other arguments, floats have 32 bits
     numbers = {"SCALE": settings.alpha / settings.window, "BETA": settings.beta, "K": settings.k, "RELU": relu}
     constants = {"HALF": settings.window // 2, **numbers, "WIDE": wide, "BLOCK": NORM_BLOCK}
     stride = x.shape[2] * x.shape[3] if x.is_contiguous() else 1
@@ -119,12 +118,8 @@ def _launch(kernel: triton.JITFunction, maps: tuple[Tensor, ...], settings: Norm
             kernel[(triton.cdiv(n, NORM_BLOCK),)](*maps, n, channels, stride, **constants)
 
 
-DROPOUT_BLOCK = 1024  # elements of a row that a program computes
-
-
 @triton.jit
-def _mix(bits):
-    """Chris Wellons' lowbias32, of unsigned 32-bit values."""
+def _mix(bits):  # Chris Wellons' lowbias32
     bits = (bits ^ (bits >> 16)) * 0x7FEB352D
     bits = (bits ^ (bits >> 15)) * 0x846CA68B
     return bits ^ (bits >> 16)
@@ -136,7 +131,7 @@ def dropout_kernel(
     THRESHOLD: tl.constexpr, SCALE: tl.constexpr, RELU: tl.constexpr, GATED: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes BLOCK elements of a row of the batch."""
+    """Computes elements of a row of the batch."""
     key, row = tl.load(key_ptr), tl.program_id(0)
     row_bits = _mix(_mix((first_row + row).to(tl.uint32) ^ key.to(tl.uint32)) + (key >> 32).to(tl.uint32))
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from alexnet_torch import AlexNet, DropoutKey
 from alexnet_torch.distributed.parameters import wrap_data_parallel
@@ -82,6 +83,21 @@ def compare_with_one_process(architecture: Architecture, size: int, classes: int
             torch.testing.assert_close(net.eval()(images[loaded]), single_net.eval()(images)[scored])
 
 
+def differentiate_twice() -> None:
+    """Refused on every rank before one sends anything, so that none waits."""
+    with connected(2, "ranks") as (_, exchange):
+        part = torch.ones(1, 2).requires_grad_()
+        (joined,) = exchange.concat_towers([part], 4, "fc6")
+        with pytest.raises(NotImplementedError, match="second derivatives, as by create_graph=True, are not supported"):
+            torch.autograd.grad(joined.sum(), part, create_graph=True)
+        with pytest.raises(
+            NotImplementedError, match=r"torch.func's transforms .* are not supported between processes"
+        ):
+            torch.func.grad(lambda x: exchange.concat_towers([x], 4, "fc6")[0].sum())(torch.ones(1, 2))
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode derivatives are not"):
+            exchange.concat_towers([forward_ad.make_dual(part.detach(), part.detach())], 4, "fc6")
+
+
 # the tests
 
 
@@ -89,45 +105,45 @@ def run_on_ranks(rank_pool: RankPool, ranks: int, function: Callable[..., Any], 
     return returned_values(rank_pool.run(function, *arguments, ranks=ranks, double=True))
 
 
+NET = narrow().architecture
 NETS = {
-    "paper": (narrow().architecture, 64),
+    "paper": (NET, 64),
     "Caffe's norm across towers": (narrow_caffe(CAFFE), SIZE),
-    "towers that never meet": (never_meet(narrow().architecture), 64),
+    "towers that never meet": (never_meet(NET), 64),
 }
+OTHERS = {
+    "small fc8": (NET.with_init(fc8=Init(0.01, 0.0)), 64),
+    "uniform fc8": (NET.with_init(fc8=Init(1.0, None, "uniform", by_fan_in=True)), 64),
+    "one tower": (one_tower(NET), 64),
+    "four towers": (
+        replace(NET, towers=4, linears=(*(replace(fc, width=56) for fc in NET.linears[:-1]), NET.linears[-1])),
+        64,
+    ),
+}
+FIVE = [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")]
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize(("ranks", "split"), [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")])
-def test_several_ranks_compute_what_one_process_does(rank_pool: RankPool, name: str, ranks: int, split: str) -> None:
-    architecture, size = NETS[name]
-    run_on_ranks(rank_pool, ranks, compare_with_one_process, architecture, size, 5, 6, split)
+CASES = [(name, ranks, split, 5, 6) for name in NETS for ranks, split in FIVE]
+CASES += [
+    ("paper", ranks, split, 5, rows) for ranks, split, rows in ((4, "ranks", 1), (4, "hybrid", 3), (4, "none", 2))
+]
+CASES += [(name, 4, "hybrid", classes, 5) for name in ("small fc8", "uniform fc8") for classes in (2, 3)]
+CASES += [("one tower", 3, "hybrid", 5, 7), ("four towers", 4, "ranks", 5, 3)]
 
 
-@pytest.mark.parametrize(
-    ("ranks", "split", "classes", "rows"), [(4, "ranks", 5, 1), (4, "hybrid", 5, 3), (4, "none", 5, 2)]
-)
-def test_ranks_without_a_row_take_part(rank_pool: RankPool, ranks: int, split: str, classes: int, rows: int) -> None:
-    run_on_ranks(rank_pool, ranks, compare_with_one_process, narrow().architecture, 64, classes, rows, split)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("init", [Init(0.01, 0.0), Init(1.0, None, "uniform", by_fan_in=True)])
-def test_ranks_without_a_class_take_part(rank_pool: RankPool, classes: int, init: Init) -> None:
-    net = narrow().architecture.with_init(fc8=init)
-    run_on_ranks(rank_pool, 4, compare_with_one_process, net, 64, classes, 5, "hybrid")
-
-
-def test_hybrid_cuts_one_tower_into_any_number_of_pieces(rank_pool: RankPool) -> None:
-    run_on_ranks(rank_pool, 3, compare_with_one_process, one_tower(narrow().architecture), 64, 5, 7, "hybrid")
-
-
-def test_four_towers_in_four_ranks(rank_pool: RankPool) -> None:
-    *hidden, last = narrow().architecture.linears
-    wider = (*(replace(linear, width=56) for linear in hidden), last)
-    four = replace(narrow().architecture, towers=4, linears=wider)
-    run_on_ranks(rank_pool, 4, compare_with_one_process, four, 64, 5, 3, "ranks")
+@pytest.mark.parametrize(("name", "ranks", "split", "classes", "rows"), CASES)
+def test_several_ranks_compute_what_one_process_does(
+    rank_pool: RankPool, name: str, ranks: int, split: str, classes: int, rows: int
+) -> None:
+    """Also ranks without a row or without a class, and any number of shards."""
+    architecture, size = (NETS | OTHERS)[name]
+    run_on_ranks(rank_pool, ranks, compare_with_one_process, architecture, size, classes, rows, split)
 
 
 def test_a_lost_rank_names_the_exchange(rank_pool: RankPool) -> None:
     what, _ = run_on_ranks(rank_pool, 2, wait_for_a_missing_partner)
     assert what == "the exchange before fc6, forward"
+
+
+def test_second_derivatives_between_ranks_are_refused(rank_pool: RankPool) -> None:
+    run_on_ranks(rank_pool, 2, differentiate_twice)

@@ -36,23 +36,13 @@ def train_mirrored(arguments: list[str]) -> int:
         return train(arguments)
 
 
-def test_answers_of_a_mirrored_placement() -> None:
-    placement = mirrored(World(rank=1, size=2), towers=2)
-    assert placement.slices == (0, 1)
-    assert placement.partners == (0, 1)
-    assert placement.shard_ranks == range(1)
-    assert not placement.shards_linear_stages
-    assert not placement.divides_network
-    assert placement.describe() == "2 processes, all towers in each, 1 slice(s) of each batch (a test)"
-    assert placement.describe_rank(1) == "rank 1 (batch slice 0)"
-
-
 def test_a_mirrored_run_equals_a_run_of_one_process(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     """To the bit, but for the test of the best weights, which divides the images among all ranks."""
     single, both = (options(images, tmp_path / name, "--max-steps", "7") for name in ("single", "both"))
     trained(rank_pool.run(train, single, ranks=1))
     first, second = trained(rank_pool.run(train_mirrored, both, ranks=2))
     assert "2 processes, all towers in each, 1 slice(s) of each batch (a test)" in first.stdout
+    assert mirrored(World(rank=1, size=2), towers=2).describe_rank(1) == "rank 1 (batch slice 0)"
     assert second.stdout + second.stderr == ""
     runs = [Run.of(tmp_path / name) for name in ("both", "single")]
     assert [run.reports.pop()["crops"] for run in runs] == [10, 10]

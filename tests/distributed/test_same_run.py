@@ -10,10 +10,10 @@ from tests.support.rank_pool import RankPool, returned_values
 
 EVERY_PLACEMENT = pytest.mark.parametrize("placement", PLACEMENTS)
 
-# tolerances, relative: sums over rows in another order differ in a number's last bits, 1e-16 or 6e-8 of it, which
-# some steps make a few times as large; a wrong mask, crop or weight of a gradient differs in the second digit
-IN_DOUBLE, IN_SINGLE = 1e-12, 1e-5
-LONG, SHORT = ("--max-steps", "30"), ("--max-steps", "10")
+# relative: sums over rows in another order differ in a number's last bits, 1e-16 of it, which some steps make a few
+# times as large; a wrong mask, crop or weight of a gradient differs in the second digit
+IN_DOUBLE = 1e-12
+LONG = ("--max-steps", "30")
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,6 @@ def in_double(images: Path, rank_pool: RankPool) -> Run:
     return run
 
 
-@pytest.fixture(scope="module")
-def in_single(images: Path, rank_pool: RankPool) -> Run:
-    """10 steps in one process."""
-    output = images.parent / "single"
-    trained(rank_pool.run(train, options(images, output, *SHORT), ranks=1))
-    return Run.of(output)
-
-
 @EVERY_PLACEMENT
 def test_thirty_steps_in_float64_equal_those_of_one_process(
     placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
@@ -47,15 +39,6 @@ def test_thirty_steps_in_float64_equal_those_of_one_process(
     Run.of(tmp_path / "run").require_close(in_double, IN_DOUBLE)
     assert first.stdout.count("starting from") == 1
     assert [other.stdout + other.stderr for other in others] == [""] * (ranks - 1)  # only rank 0 prints
-
-
-@EVERY_PLACEMENT
-def test_ten_steps_in_float32_are_close_to_those_of_one_process(
-    placement: str, images: Path, in_single: Run, rank_pool: RankPool, tmp_path: Path
-) -> None:
-    ranks, split = PLACEMENTS[placement]
-    trained(rank_pool.run(train, options(images, tmp_path / "run", *SHORT, "--split", split), ranks=ranks))
-    Run.of(tmp_path / "run").require_close(in_single, IN_SINGLE)
 
 
 @EVERY_PLACEMENT

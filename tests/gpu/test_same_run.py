@@ -104,11 +104,7 @@ def test_thirty_steps_are_those_of_the_cpu(name: str, images: Path, on_cpu: Call
 
 @every_placement
 def test_a_killed_run_resumes(
-    name: str,
-    images: Path,
-    on_cpu: Callable[..., Run],
-    tmp_path: Path,
-    record_property: Callable[[str, object], None],
+    name: str, images: Path, on_cpu: Callable[..., Run], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """Killed after the checkpoint of step 10; whether the weights are the same bits is recorded, not required."""
     case = CASES[name]

@@ -15,39 +15,23 @@ from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TOR
 from tests.support.nets import count_parameters, with_random_weights
 
 
-class GroupedNet(nn.Module):
-    """The paper's net as it is usually written: groups of 2 on one device, torch's own norm.
+def grouped_logits(w: dict[str, Tensor], x: Tensor, padding: tuple[int, ...], alpha: float, k: float) -> Tensor:
+    """The paper's net as it is usually written: groups of 2 on one device, torch's own norm."""
 
-    The norm within towers is torch's norm of each half of the channels.
-    """
+    def conv(stage: str, x: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+        return F.relu(F.conv2d(x, w[f"{stage}.weight"], w[f"{stage}.bias"], stride, padding, groups=groups))
 
-    def __init__(self, classes: int, side: int, padding: tuple[int, int, int, int], alpha: float, k: float) -> None:
-        super().__init__()
-        self.pad = nn.ZeroPad2d(padding)
-        self.conv1 = nn.Conv2d(3, 96, 11, 4)
-        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
-        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
-        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
-        self.fc6 = nn.Linear(256 * side * side, 4096)
-        self.fc7 = nn.Linear(4096, 4096)
-        self.fc8 = nn.Linear(4096, classes)
-        self.norm = nn.LocalResponseNorm(5, alpha, 0.75, k)
-        self.norm_within_towers = k == 2
+    def norm_pool(x: Tensor) -> Tensor:
+        parts = x.chunk(2, dim=1) if k == 2 else (x,)  # within towers: the norm of each half of the channels
+        return F.max_pool2d(torch.cat([F.local_response_norm(part, 5, alpha, 0.75, k) for part in parts], 1), 3, 2)
 
-    def normalise(self, x: Tensor) -> Tensor:
-        if self.norm_within_towers:
-            return torch.cat([self.norm(half) for half in x.chunk(2, dim=1)], dim=1)
-        out: Tensor = self.norm(x)
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.normalise(F.relu(self.conv1(self.pad(x)))), 3, 2)
-        x = F.max_pool2d(self.normalise(F.relu(self.conv2(x))), 3, 2)
-        x = F.relu(self.conv4(F.relu(self.conv3(x))))
-        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2).flatten(1)
-        logits: Tensor = self.fc8(F.relu(self.fc7(F.relu(self.fc6(x)))))
-        return logits
+    x = norm_pool(conv("conv1", F.pad(x, padding), 4))
+    x = conv("conv3", norm_pool(conv("conv2", x, padding=2, groups=2)), padding=1)
+    x = conv("conv5", conv("conv4", x, padding=1, groups=2), padding=1, groups=2)
+    x = F.max_pool2d(x, 3, 2).flatten(1)
+    for stage in ("fc6", "fc7"):
+        x = F.relu(F.linear(x, w[f"{stage}.weight"], w[f"{stage}.bias"]))
+    return F.linear(x, w["fc8.weight"], w["fc8.bias"])
 
 
 def grouped_weights(net: AlexNet) -> dict[str, Tensor]:
@@ -67,16 +51,15 @@ def test_towers_equal_the_grouped_net_in_logits_and_every_gradient(
     architecture: Architecture, padding: tuple[int, int, int, int], alpha: float, k: float, size: int
 ) -> None:
     net = with_random_weights(AlexNet(architecture, 11, size).double())
-    plain = GroupedNet(11, architecture.final_side(size), padding, alpha, k).double()
-    plain.load_state_dict(grouped_weights(net))
+    weights = {name: weight.requires_grad_() for name, weight in grouped_weights(net).items()}
     images = 60 * torch.randn(3, 3, size, size, dtype=torch.float64)
     labels = torch.tensor([0, 10, 5])
     net.eval()
-    ours, theirs = net(images), plain(images)
+    ours, theirs = net(images), grouped_logits(weights, images, padding, alpha, k)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     F.cross_entropy(ours, labels).backward()
     F.cross_entropy(theirs, labels).backward()
-    for name, parameter in plain.named_parameters():
+    for name, parameter in weights.items():
         parts = [dict(net.named_parameters())[f"towers.{t}.{name}"].grad for t in (0, 1)]
         gradient = torch.cat([p for p in parts if p is not None])
         assert parameter.grad is not None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from alexnet_torch import CAFFE, PAPER_LITERAL, AlexNet, DropoutKey
-from alexnet_torch.model.architecture import PAPER, Architecture
+from alexnet_torch.model.architecture import PAPER, Architecture, Init
 from alexnet_torch.model.presets import TORCHVISION
 from tests.support.nets import narrow, narrow_net, with_random_weights
 
@@ -20,7 +20,9 @@ def random_images(rows: int = 2, size: int = 64) -> Tensor:
 
 def test_an_architecture_can_be_named() -> None:
     with torch.device("meta"):
-        assert AlexNet("caffe").architecture is CAFFE
+        for name, architecture in (("caffe", CAFFE), ("paper", PAPER), ("paper_literal", PAPER_LITERAL)):
+            assert AlexNet(name).architecture is architecture
+        assert AlexNet().architecture is PAPER
         with pytest.raises(ValueError, match=r"^no architecture 'vgg'; there are paper, .*caffe.*paper_literal$"):
             AlexNet("vgg")
         with pytest.raises(TypeError, match=r"^architecture must be an Architecture or a name, not int$"):
@@ -119,9 +121,6 @@ def test_the_default_learns_in_a_plain_loop_and_the_papers_literal_weights_do_no
     """The loss of guessing is ln(10) = 2.30; the last five steps' mean is 0.6 with the default."""
     assert sum(losses_of_a_plain_loop(PAPER)[-5:]) / 5 < 1.2
     assert min(losses_of_a_plain_loop(PAPER_LITERAL)) > 2.1
-    with torch.device("meta"):
-        assert AlexNet().architecture is PAPER
-        assert AlexNet("paper_literal").architecture is PAPER_LITERAL
 
 
 def test_the_literal_weights_are_the_papers() -> None:
@@ -129,3 +128,26 @@ def test_the_literal_weights_are_the_papers() -> None:
     ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     assert inits == {stage: (0.01, float(stage in ones), False) for stage in PAPER.stage_names}
     assert PAPER_LITERAL.computation_only() == PAPER.computation_only()
+
+
+@pytest.mark.parametrize(
+    ("init", "std", "bias"),
+    [
+        (Init(0.03, 1.0), 0.03, 1.0),
+        (Init(1.0, 0.1, by_fan_in=True), 2304**-0.5, 0.1),
+        (Init(0.05, 0.0, "truncated_normal"), 0.05 * 0.8796, 0.0),  # a normal cut at two sigma
+        (Init(1.0, None, "uniform", by_fan_in=True), (3 * 2304) ** -0.5, None),
+    ],
+    ids=str,
+)
+def test_initialisation_has_the_given_deviation_and_bias(init: Init, std: float, bias: float | None) -> None:
+    net = AlexNet(PAPER.with_init(conv3=init), 4, 64, seed=3)
+    weight, biases = (net.get_parameter(f"towers.1.conv3.{kind}") for kind in ("weight", "bias"))  # of 256 * 9 inputs
+    assert weight.std().item() == pytest.approx(std, rel=0.01)
+    assert abs(weight.mean().item()) < 0.02 * std
+    if bias is None:
+        assert 0.01 < biases.std() < biases.abs().max() <= 1 / 48
+    else:
+        assert (biases == bias).all()
+    if init.distribution == "truncated_normal":
+        assert weight.abs().max() <= 2 * init.std
