@@ -43,8 +43,11 @@ class Control:
         self.timeout = _LONG  # how long a rank waits for another
         self._launch_store: Store | None = None
         if world.size > 1 or world.torchrun:
-            store, self._launch_store = _open_stores(world)
-            self.store = store if world.size > 1 else None
+            store, _, _ = next(rendezvous("env://", world.rank, world.size))
+            self._launch_store = PrefixStore("all", store)  # torchrun keeps it for all its starts
+            if world.size > 1:
+                name = _choose_name(store, world) if world.is_main else _receive_name(store, world)
+                self.store = PrefixStore(name, store)
 
     @property
     def is_restart(self) -> bool:
@@ -122,18 +125,8 @@ def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
         time.sleep(_POLL)
 
 
-def _open_stores(world: World) -> tuple[Store, Store]:
-    """Returns the store of this start, and that of all starts: torchrun keeps one for all.
-
-    Its restart count tells starts apart on one machine, but several machines count differently.
-    """
-    store, _, _ = next(rendezvous("env://", world.rank, world.size))
-    find_name = _choose_name if world.is_main else _receive_name
-    name = "single" if world.size == 1 else find_name(store, world)
-    return PrefixStore(name, store), PrefixStore("all", store)
-
-
 def _choose_name(store: Store, world: World) -> str:
+    """Names this start: torchrun's count of restarts differs between machines."""
     name, others, tell_at = uuid.uuid4().hex, range(1, world.size), time.monotonic() + _SILENT
     while not store.check([f"here/{rank}" for rank in others]):
         time.sleep(_POLL)

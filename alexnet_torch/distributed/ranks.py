@@ -71,7 +71,7 @@ class Ranks:
 
     def read_on_main(self, read: Callable[[], Any]) -> Any:
         """Returns on all ranks what `read` returns on rank 0. Raises as `main_only`."""
-        values = [None]
+        values: list[Any] = [None]
         with self.control.main_only() as is_main:
             if is_main:
                 values = [read()]

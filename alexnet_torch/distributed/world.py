@@ -1,4 +1,4 @@
-"""This process's rank among a run's processes, as torchrun or Slurm sets it. Imports no torch."""
+"""This process's rank, as torchrun or Slurm sets it. Imports no torch."""
 
 import os
 from collections.abc import Mapping

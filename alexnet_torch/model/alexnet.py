@@ -81,8 +81,9 @@ class AlexNet(nn.Module):
 
     def local_rows(self, name: str) -> slice:
         """Returns which rows of a full parameter, such as `towers.1.fc7.bias`, are local."""
-        rows: slice = self.towers[str(tower_of(name))].local_rows[stage_of(name)]  # type: ignore[index,assignment]
-        return rows
+        tower = self.towers[str(tower_of(name))]
+        assert isinstance(tower, Tower)
+        return tower.local_rows[stage_of(name)]
 
     def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
         """Returns logits (N, classes) on the first device.

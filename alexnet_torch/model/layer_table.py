@@ -1,5 +1,6 @@
 """The table of a network's layers: shapes, parameters and multiply-adds, without torch."""
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 
 from alexnet_torch.model.architecture import Architecture
@@ -46,7 +47,7 @@ def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 22
 def table_text(rows: list[LayerRow], as_csv: bool = False) -> str:
     """Returns the rows below their column names: with sums for people, or as CSV."""
     names = [field.name for field in fields(LayerRow)]
-    number = str if as_csv else "{:,}".format
+    number: Callable[[int], str] = str if as_csv else "{:,}".format
     cells = [
         [number(v) if isinstance(v, int) else v if isinstance(v, str) else "x".join(map(str, v)) for v in astuple(row)]
         for row in rows
