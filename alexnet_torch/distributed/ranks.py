@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from alexnet_torch.distributed.control import Control, waiting_for
 from alexnet_torch.distributed.exchanges import PeerGroup
@@ -49,7 +49,7 @@ class Ranks:
             self._init_process_groups(self.control.store, timedelta(seconds=timeout))
         return placement.exchange(self.peers)
 
-    def _init_process_groups(self, store: dist.Store, timeout: timedelta) -> None:
+    def _init_process_groups(self, store: Store, timeout: timedelta) -> None:
         self.control.timeout = group_timeout = timeout
         device, backend = self.placement.devices[0], "gloo"
         if device.type == "cuda":
@@ -64,7 +64,9 @@ class Ranks:
             world_size=self.world.size,
             timeout=group_timeout,
         )
-        self._all = dist.new_group(backend="gloo", timeout=timeout)
+        all_ranks = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(all_ranks, dist.ProcessGroup)
+        self._all = all_ranks
         self.gradient_group = _own_group(self.placement.gradient_groups, group_timeout)
         if network := _own_group(self.placement.networks, group_timeout):
             self.peers = PeerGroup(network, timeout)
@@ -168,6 +170,6 @@ def _own_group(groups: list[range], timeout: timedelta) -> dist.ProcessGroup | N
     """Forms groups that divide all ranks; returns this rank's; None if each has one rank."""
     if all(len(ranks) == 1 for ranks in groups):
         return None
-    group: dist.ProcessGroup
     group, _ = dist.new_subgroups_by_enumeration([list(ranks) for ranks in groups], timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
     return group
