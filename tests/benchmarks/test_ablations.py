@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,11 +28,10 @@ def test_every_ablation_is_compared_with_a_schedule_in_proportion() -> None:
 
 
 def test_the_table_has_means_deviations_paired_differences_and_diverged_nets() -> None:
-    errors = {"full": [0.18, 0.20, 0.22], "no-norm": [None], "one-tower": [0.20, 0.24, 0.22], "tanh": [0.3, None]}
-    given = [
-        Result("photos", 8, net, seed, e, e and 0.1, 1.0) for net, es in errors.items() for seed, e in enumerate(es)
-    ]
-    assert table(given).splitlines()[2:] == [
+    errors: dict[str, list[float | None]] = {"full": [0.18, 0.20, 0.22], "no-norm": [None], "tanh": [0.3, None]}
+    errors["one-tower"] = [0.20, 0.24, 0.22]
+    runs = [(net, seed, error) for net, of_seeds in errors.items() for seed, error in enumerate(of_seeds)]
+    assert table([Result("photos", 8, *run, run[2] and 0.1, 1.0) for run in runs]).splitlines()[2:] == [
         "| full | 3 | 20.0 ± 2.0 | 10.0 ± 0.0 |  | 40.7% |",
         "| no-norm | 0 of 1 | diverged |  |  | +1.4 |",
         # 2, 4 and 0 points: their standard deviation is 2, its mean's error 2 / sqrt(3)
@@ -40,35 +40,7 @@ def test_the_table_has_means_deviations_paired_differences_and_diverged_nets() -
     ]
 
 
-def test_saved_results_are_not_trained_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(ablations, "demo", narrow_demo)
-    data, output = make_images(tmp_path / "images"), tmp_path / "out"
-    options = Options(str(data), 1, (0, 1), (FULL,), 1, output)
-    there = Result(str(data), 1, FULL, 1, 0.5, 0.5, 1.0)
-    output.mkdir()
-    (output / "results.jsonl").write_text(json.dumps(asdict(there)) + "\n")
-    (output / "full-0").mkdir()
-    (output / "full-0/metrics.jsonl").write_text("half a line")
-    assert ablations.main(options) == 0
-    first, trained = results = saved_results(options)
-    assert first == there
-    assert (trained.net, trained.seed) == (FULL, 0)
-    assert trained.top1_error is not None
-    assert 0 <= trained.top1_error <= 1
-    assert (output / "full-0/model.pt").exists()
-    assert not (output / "full-0/checkpoints").exists()
-    assert "| full | 2 |" in capsys.readouterr().out
-    assert ablations.main(replace(options, jobs=2)) == 0
-    assert saved_results(options) == results
-    assert ablations.main(replace(options, epochs=2)) == 2
-    assert f"--output {output}: has results of data {data}, epochs 1; name another folder" in capsys.readouterr().err
-    assert ablations.main(replace(options, nets=("no-nrm",))) == 2
-    assert "--nets: ['no-nrm'] do not exist; choose from full, no-norm" in capsys.readouterr().err
-
-
-def test_a_net_that_continues_another_starts_with_its_convolutions(
+def test_saved_results_are_not_trained_again_and_nets_continue_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     starts: list[dict[str, Tensor]] = []
@@ -82,16 +54,32 @@ def test_a_net_that_continues_another_starts_with_its_convolutions(
     monkeypatch.setattr(Trainer, "fit", watched_fit)
     data, output = make_images(tmp_path / "images"), tmp_path / "out"
     options = Options(str(data), 1, (0,), ("full-init", "sixth-conv-init", FULL), 1, output)
+    there = Result(str(data), 1, FULL, 1, 0.5, 0.5, 1.0)
+    (output / "full-0").mkdir(parents=True)
+    (output / "results.jsonl").write_text(json.dumps(asdict(there)) + "\n")
+    (output / "full-0/metrics.jsonl").write_text("half a line")
     assert ablations.main(options) == 0
-    assert [result.net for result in saved_results(options)] == [FULL, "full-init", "sixth-conv-init"]
+    first, *trained = results = saved_results(options)
+    assert first == there
+    assert [(result.net, result.seed) for result in trained] == [(FULL, 0), ("full-init", 0), ("sixth-conv-init", 0)]
+    assert all(result.top1_error is not None and 0 <= result.top1_error <= 1 for result in trained)
+    assert not (output / "full-0/checkpoints").exists()
+    assert "| full | 2 |" in capsys.readouterr().out
     full = torch.load(output / "full-0/model.pt", weights_only=True)
     for start in starts[1:]:
         same = {name.split(".")[2] for name, value in start.items() if torch.equal(value, full.get(name, value + 1))}
         assert same == {"conv1", "conv2", "conv3", "conv4", "conv5"}
     assert "towers.1.conv6.weight" in starts[2]
-    assert not (output / "full-init-0").exists()
-    assert ablations.main(replace(options, seeds=(0, 1), nets=("full-init",))) == 2
-    assert "full-1: no such file" in capsys.readouterr().err
+    assert ablations.main(replace(options, jobs=2)) == 0
+    assert saved_results(options) == results
+    wrongs: list[tuple[dict[str, Any], str]] = [
+        ({"epochs": 2}, f"--output {output}: has results of data {data}, epochs 1; name another folder"),
+        ({"nets": ("no-nrm",)}, "--nets: ['no-nrm'] do not exist; choose from full, no-norm"),
+        ({"seeds": (2,), "nets": ("full-init",)}, "full-2: no such file"),
+    ]
+    for wrong, message in wrongs:
+        assert ablations.main(replace(options, **wrong)) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("why", [Diverged("the loss is nan"), TrainingError("cannot write the run")])
