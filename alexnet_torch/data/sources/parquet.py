@@ -41,14 +41,9 @@ class ParquetReader(ArchiveReader):
         return bytes(image["bytes"])
 
 
-def is_parquet_set(root: Path) -> bool:
-    """Returns whether a path is a parquet file, or a folder with such files of a split in it or in its data/."""
-    return bool(_parts(root))
-
-
 def open_parquet_set(root: Path) -> Source:
     """Lists the samples of the parquet files in a folder; a file alone is a test set, a test split may validate."""
-    parts, skipped = _parts(root), Skipped()
+    parts, skipped = parquet_files(root), Skipped()
     check_complete(file for files in parts.values() for file in files)
     for file in parts.pop("test", ()) if "val" in parts else ():
         skipped.add("of the test split", file.name)
@@ -60,8 +55,8 @@ def open_parquet_set(root: Path) -> Source:
     return kept_source(root, files, lambda: _list(root, archives, files, skipped))
 
 
-def _parts(root: Path) -> dict[str, list[Path]]:
-    """Returns the files of each of the splits train, val and test."""
+def parquet_files(root: Path) -> dict[str, list[Path]]:
+    """Returns the files of the splits train, val and test in a folder or its data/; {} if it is no such data set."""
     if root.is_file():
         return {"val": [root]} if root.suffix == ".parquet" else {}
     found: dict[str, list[Path]] = {}

@@ -7,11 +7,11 @@ from alexnet_torch.data.sources.archives import list_files
 from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.data.sources.layouts import find_layout, missing_split, open_folder_set
 from alexnet_torch.data.sources.listing import Listing
-from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.parquet import open_parquet_set, parquet_files
 from alexnet_torch.data.sources.prepared_map import is_prepared_map, open_prepared_map
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.tar_sets import is_tar_set, open_tar_set
-from alexnet_torch.data.sources.torchvision_sets import is_torchvision_set, open_torchvision_set
+from alexnet_torch.data.sources.torchvision_sets import find_sets, open_torchvision_set
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_os_error
 
@@ -47,15 +47,15 @@ def open_source(root: Path, test: bool = False) -> Source:
 
 def _forms(root: Path, test: bool) -> list[tuple[str, Callable[[Path], Source]]]:
     """Returns the name of each form that a path has, and how to open it: by a few names, without reading data."""
-    is_folders = find_layout(Listing(root), test) if root.is_dir() else root.suffix.lower() == ".zip"
-    forms: list[tuple[bool, str, Callable[[Path], Source]]] = [
-        (bool(is_folders), "folders of images", lambda root: open_folder_set(root, test))
+    layout = find_layout(Listing(root), test) if root.is_dir() else root.suffix.lower() == ".zip"
+    forms: list[tuple[object, str, Callable[[Path], Source]]] = [
+        (layout, "folders of images", lambda root: open_folder_set(root, test))
     ]
     if not ((root / "train").is_dir() and (root / "val").is_dir()):  # archives beside them were unpacked to those
         forms += [
             (is_tar_set(root), "tars", open_tar_set),
-            (is_parquet_set(root), "parquet files", open_parquet_set),
-            (is_torchvision_set(root), "CIFAR's or MNIST's files", open_torchvision_set),
+            (parquet_files(root), "parquet files", open_parquet_set),
+            (find_sets(root), "CIFAR's or MNIST's files", open_torchvision_set),
             (is_prepared_map(root), "a prepared map", open_prepared_map),
         ]
     return [(name, opened) for is_one, name, opened in forms if is_one]

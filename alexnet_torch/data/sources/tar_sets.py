@@ -87,7 +87,7 @@ def list_tar(path: Path, start: int = 0, size: int | None = None) -> Generator[t
         yield from _members(path, region)
     except (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError, EOFError) as error:
         cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: is damaged: it has no valid header ({cause}); download or copy it again") from error
+        raise UserError(f"{path}: is damaged: it has no valid header ({cause}); download it again") from error
     finally:
         os.close(descriptor)
 
@@ -97,7 +97,7 @@ def _members(path: Path, region: Region) -> Generator[tarfile.TarInfo]:
     while (info := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # it would keep an object for each of a million files
         if info.offset_data + info.size > region.size:
-            raise UserError(f"{path}: is truncated: {info.name} continues beyond its end; download or copy it again")
+            raise UserError(f"{path}: is truncated: {info.name} continues beyond its end; download it again")
         if info.size < 0 or archive.offset <= end:
             raise tarfile.ReadError(f"a member of {info.size} bytes, {info.name}")
         end = archive.offset
@@ -106,13 +106,13 @@ def _members(path: Path, region: Region) -> Generator[tarfile.TarInfo]:
             yield info
         elif not info.isdir():
             raise UserError(
-                f"{path}: the member {info.name} is neither a file nor a folder; pack the files themselves "
+                f"{path}: the member {info.name} is neither a file nor a folder; pack files themselves "
                 "(tar --dereference --hard-dereference)"
             )
     region.seek(archive.offset)
     mark = region.read(tarfile.BLOCKSIZE)
     if len(mark) < tarfile.BLOCKSIZE:
-        raise UserError(f"{path}: is truncated: it has no end mark; download or copy it again")
+        raise UserError(f"{path}: is truncated: it has no end mark; download it again")
     if any(mark) or any(any(block) for block in iter(lambda: region.read(LONGEST_READ), b"")):
         raise tarfile.ReadError(f"at byte {archive.offset}")  # or zeros over a header, or a second archive behind
 

@@ -34,12 +34,7 @@ class PixelReader(ArchiveReader):
         return header + bytes(pixels.tobytes())
 
 
-def is_torchvision_set(root: Path) -> bool:
-    """Returns whether a folder holds a set, or is a set's own."""
-    return bool(_find(root))
-
-
-def _find(root: Path) -> list[Path]:
+def find_sets(root: Path) -> list[Path]:
     """Returns the folder of each set that is in a folder, or that it is, or is in."""
     bases = {root: "", root.parent: root.name, root.parent.parent: f"{root.parent.name}/{root.name}"}
     return [
@@ -52,7 +47,7 @@ def _find(root: Path) -> list[Path]:
 
 def open_torchvision_set(root: Path) -> Source:
     """Lists the images of a set; its test images are the validation split."""
-    folder, *others = _find(root)
+    folder, *others = find_sets(root)
     if others:
         raise UserError(f"--data {root}: holds two sets, {folder} and {others[0]}; name the folder of one")
     _opened.cache_clear()

@@ -88,7 +88,7 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
 
 
 def digest_files(split: SourceSplit) -> np.ndarray:
-    """Returns the digest of each sample's file, (n, DIGEST_BYTES) uint8; of its key if it cannot be read."""
+    """Returns digests (n, DIGEST_BYTES) uint8 of the samples' files, or keys if they cannot be read."""
     digests = np.zeros((len(split), DIGEST_BYTES), np.uint8)
 
     def read(first: int) -> int:

@@ -53,6 +53,18 @@ def prepared(root: Path, cache: Path) -> PreparedImages:
     return prepare(root, SIDE, str(cache), workers=1)
 
 
+def assert_same_map(images: PreparedImages, expected: PreparedImages) -> None:
+    assert images.classes == expected.classes
+    assert images.fingerprint == expected.fingerprint
+    np.testing.assert_array_equal(images.mean, expected.mean)
+    np.testing.assert_array_equal(images.covariance, expected.covariance)
+    for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert ours.images is not None
+        assert theirs.images is not None
+        assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> PreparedImages:
     folder = tmp_path_factory.mktemp("folder")
@@ -61,18 +73,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> PreparedImages:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_map(form: str, expected: PreparedImages, tmp_path: Path) -> None:
+    assert expected.classes == ("n01484850", "n02012849", "n03126707")
     images = prepared(FORMS[form](tmp_path / "set", small_set()), tmp_path / "cache")
-    assert images.classes == expected.classes == ("n01484850", "n02012849", "n03126707")
     assert images.names == expected.names
-    for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
-        assert ours.images is not None
-        assert theirs.images is not None
-        assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
-    np.testing.assert_array_equal(images.mean, expected.mean)
-    np.testing.assert_array_equal(images.covariance, expected.covariance)
-    assert images.fingerprint == expected.fingerprint
-    assert images.fingerprint == expected.fingerprint
+    assert_same_map(images, expected)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -81,13 +85,7 @@ def test_sets_of_pixels_give_the_map_of_their_images(name: str, tmp_path: Path) 
     source, folder = open_source(root), tmp_path / "images"
     for split in source.splits:
         write_files(folder, ((split.keys[i], split.read(i)) for i in range(len(split))))
-    images, expected = prepared(root, tmp_path / "cache"), prepared(folder, tmp_path / "cache")
-    assert images.classes == expected.classes
-    assert images.fingerprint == expected.fingerprint
-    for ours, theirs in ((images.train, expected.train), (images.val, expected.val)):
-        assert ours.images is not None
-        assert theirs.images is not None
-        assert ours.images.path.read_bytes() == theirs.images.path.read_bytes()
+    assert_same_map(prepared(root, tmp_path / "cache"), prepared(folder, tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("form", ["official tars", "shards with cls", "parquet"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alexnet_torch.data.sources.classes import imagenet_classes
-from alexnet_torch.data.sources.parquet import is_parquet_set, open_parquet_set
+from alexnet_torch.data.sources.parquet import open_parquet_set, parquet_files
 from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.tar_sets import open_tar_set
 from alexnet_torch.errors import UserError
@@ -23,7 +23,7 @@ Write = Callable[[Path, list[Sample]], Path]
 
 
 def open_archives(root: Path) -> Source:
-    return open_parquet_set(root) if is_parquet_set(root) else open_tar_set(root)
+    return open_parquet_set(root) if parquet_files(root) else open_tar_set(root)
 
 
 def shorten(name: str, keep: float) -> Spoil:

@@ -11,6 +11,11 @@ from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 
 
+def a_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.touch()
+
+
 def flatten(split: Path) -> None:
     for image in list(split.rglob("*.png")):
         image.rename(split / f"{image.parent.name}-{image.name}")
@@ -36,7 +41,7 @@ def unlink(images: str) -> Callable[[Path], None]:
 
 
 WRONG_LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file": (lambda r: (shutil.rmtree(r), r.touch()), "is a file; name the folder"),
+    "a file": (a_file, "is a file; name the folder"),
     "missing": (remove("."), "there is no such file or folder"),
     "no train": (remove("train"), "has no folder train/; put the training images into"),
     "no val": (

@@ -179,13 +179,6 @@ def zip_of_folder(tmp_path: Path) -> Path:
     return write_zip(tmp_path, ((each.key, each.content) for each in small_set()), zipfile.ZIP_STORED)
 
 
-def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:
-    file = zip_of_folder(tmp_path)
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"set.zip: is damaged .*; download it again"):
-        open_source(file)
-
-
 def test_a_damaged_image_in_a_zip_is_reported(tmp_path: Path) -> None:
     file = zip_of_folder(tmp_path)
     content, sample = bytearray(file.read_bytes()), small_set()[0]
@@ -196,13 +189,22 @@ def test_a_damaged_image_in_a_zip_is_reported(tmp_path: Path) -> None:
         source.splits[0].read(list(source.splits[0].keys).index(sample.key))
 
 
-def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+def encrypted(content: bytes) -> bytes:
+    place = content.index(b"PK\1\2") + 8  # a flag of the first member, in the list at the end
+    return content[:place] + bytes([content[place] | 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda content: content[:-100], r"set.zip: is damaged .*; download it again"),
+        (encrypted, r"is encrypted, .*; unpack it"),
+    ],
+)
+def test_a_zip_that_cannot_be_read_is_refused(spoil: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
     file = zip_of_folder(tmp_path)
-    content = bytearray(file.read_bytes())
-    place = content.index(b"PK\1\2")
-    content[place + 8] |= 1  # a flag of the first member, in the list at the end
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=r"is encrypted, .*; unpack it"):
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(UserError, match=message):
         open_source(file)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_torch.data.decode import decode_bytes
-from alexnet_torch.data.sources.torchvision_sets import is_torchvision_set, open_torchvision_set
+from alexnet_torch.data.sources.torchvision_sets import find_sets, open_torchvision_set
 from alexnet_torch.errors import UserError
 from tests.support.pixel_sets import SETS, idx, write_pickle, write_pixel_set
 
@@ -28,7 +28,7 @@ def as_torchvision_reads(name: str, root: Path, train: bool) -> tuple[np.ndarray
 @pytest.mark.parametrize("name", SETS)
 def test_pixels_labels_and_classes_are_torchvisions(name: str, tmp_path: Path) -> None:
     folder = write_pixel_set(tmp_path, name)
-    assert is_torchvision_set(tmp_path)
+    assert find_sets(tmp_path)
     source = open_torchvision_set(tmp_path)
     assert source.form == name
     assert open_torchvision_set(folder).classes == source.classes
