@@ -39,12 +39,9 @@ class TarReader(ArchiveReader):
     """Places are (file, offset, size) in bytes."""
 
     def read(self, index: int) -> bytes:
-        file, offset, size = self.places[index].tolist()
-        descriptor = os.open(self.files[file], os.O_RDONLY)
-        try:
-            content = os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        number, offset, size = self.places[index].tolist()
+        with self.files[number].open("rb") as file:
+            content = os.pread(file.fileno(), size, offset)
         if len(content) < size:
             raise OSError("the archive is truncated")
         return content
@@ -76,20 +73,18 @@ def list_tar(path: Path, start: int = 0, size: int | None = None) -> Generator[t
 
     Only headers are read. With `start` and `size` in bytes, the archive is a member of another.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        region = Region(descriptor, start, os.fstat(descriptor).st_size - start if size is None else size)
+    with path.open("rb") as file:
+        region = Region(file.fileno(), start, os.fstat(file.fileno()).st_size - start if size is None else size)
         if region.read(6).startswith(COMPRESSED):
             raise UserError(
                 f"{path}: is compressed, so that single images cannot be read; decompress it (gzip -dk), or unpack it"
             )
         region.seek(0)
-        yield from _members(path, region)
-    except (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError, EOFError) as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: is damaged: it has no valid header ({cause}); download it again") from error
-    finally:
-        os.close(descriptor)
+        try:
+            yield from _members(path, region)
+        except (tarfile.TarError, ValueError, OverflowError, LookupError, RecursionError, EOFError) as error:
+            cause = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{path}: is damaged: it has no valid header ({cause}); download it again") from error
 
 
 def _members(path: Path, region: Region) -> Generator[tarfile.TarInfo]:
