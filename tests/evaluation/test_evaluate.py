@@ -57,23 +57,16 @@ def models(images: dict[int, PreparedImages]) -> list[TrainedModel]:
     ]
 
 
-def expected_crops(square: np.ndarray, mean: np.ndarray, size: int) -> list[np.ndarray]:
-    """An image's ten crops, each minus the mean's same crop: the centre, the corners; then their mirror images."""
-    last = square.shape[0] - size
-    crops = []
-    for top, left in ((last // 2, last // 2), (0, 0), (0, last), (last, 0), (last, last)):
-        crop = square[top : top + size, left : left + size].astype(np.float64)
-        crops.append(crop - mean[top : top + size, left : left + size])
-    return crops + [crop[:, ::-1] for crop in crops]
-
-
 def expected_probabilities(model: TrainedModel, prepared: PreparedImages, num_crops: int) -> np.ndarray:
-    """(images, classes), image by image and crop by crop."""
+    """(images, classes), image by image and crop by crop: the centre, the corners; then their mirror images."""
     net, size, means = deepcopy(model.net).double(), model.net.image_size, []
+    last = prepared.side - size
     assert prepared.val.images is not None
     for row in prepared.val.rows:
-        probabilities = []
-        for crop in expected_crops(prepared.val.images.pixels[row], model.mean, size)[:num_crops]:
+        square, probabilities = prepared.val.images.pixels[row] - model.mean.astype(np.float64), []
+        places = [(last // 2, last // 2), (0, 0), (0, last), (last, 0), (last, last)]
+        crops = [square[top : top + size, left : left + size] for top, left in places]
+        for crop in [*crops, *(crop[:, ::-1] for crop in crops)][:num_crops]:
             with torch.no_grad():
                 logits = net(torch.from_numpy(crop.transpose(2, 0, 1)[None].copy()))[0].numpy()
             powers = np.exp(logits - logits.max())
