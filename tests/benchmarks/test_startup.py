@@ -24,7 +24,7 @@ WORK = {
 def test_commands_start_without_what_they_do_not_use(command: str, run_folder: Path, tmp_path: Path) -> None:
     images = run_folder.parent / "images"
     given: dict[str, tuple[str | Path, ...]] = {
-        "train": ("--data", images, "--recipe", "demo", "--batch-size", "4", "--output", tmp_path / "run"),
+        "train": ("--data", images, "--recipe", "demo", "--batch-size", "4", "--output", tmp_path / "new"),
         "predict": (run_folder, images / "val/class0/000.png"),
         "evaluate": (run_folder, "--data", images),
     }
