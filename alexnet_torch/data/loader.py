@@ -189,19 +189,23 @@ def decode_ahead(
     decode = partial(decode_sample, squares=tuple(squares), required_side=required_side)
     count = workers or available_cores()
     in_flight = PREFETCH * max(batch_size, count)
+    pool = ThreadPoolExecutor(count, "decoding")
     if len(split) > FEW_IMAGES and count > 1:
         decoded = map_in_workers(decode, samples, count, in_flight)
     else:
-        decoded = map_ahead(ThreadPoolExecutor(count, "decoding"), decode, samples, in_flight)
-    for start in range(0, len(split), batch_size):
-        batch = list(enumerate(islice(decoded, batch_size), start))
-        good = [(index, each) for index, each in batch if isinstance(each, list)]
-        bad = [(index, each) for index, each in batch if isinstance(each, UnreadableImage)]
-        crops = [
-            np.array([each[k] for _, each in good], np.uint8).reshape(-1, size, size, 3)
-            for k, (_, size) in enumerate(squares)
-        ]
-        yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), tuple(bad))
+        decoded = map_ahead(pool, decode, samples, in_flight)
+    try:
+        for start in range(0, len(split), batch_size):
+            batch = list(enumerate(islice(decoded, batch_size), start))
+            good = [(index, each) for index, each in batch if isinstance(each, list)]
+            bad = [(index, each) for index, each in batch if isinstance(each, UnreadableImage)]
+            crops = [
+                np.array([each[k] for _, each in good], np.uint8).reshape(-1, size, size, 3)
+                for k, (_, size) in enumerate(squares)
+            ]
+            yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), tuple(bad))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def decode_sample(
