@@ -40,7 +40,8 @@ def median_times(contenders: Mapping[Name, Callable[[], Time]], rounds: int) -> 
     round is run first to warm up.
     """
     times = [{name: contender() for name, contender in contenders.items()} for _ in range(rounds + 1)][1:]
-    return {name: np.median([measured[name] for measured in times], axis=0) for name in contenders}
+    medians: dict[Name, Any] = {n: np.median([measured[n] for measured in times], axis=0) for n in contenders}
+    return medians
 
 
 def peak_memory() -> float:

@@ -55,7 +55,8 @@ def main(data: str | None = None, images: int = 2000, rounds: int = 3) -> None:
         def first_pass(root: Path) -> np.ndarray:
             began = both_clocks()
             prepare(root, 256, next(caches), workers=1)
-            return both_clocks() - began
+            seconds: np.ndarray = both_clocks() - began
+            return seconds
 
         roots = {form: write(folder / f"set{number}", repeated) for number, (form, write) in enumerate(FORMS.items())}
         seconds = median_times({form: partial(first_pass, root) for form, root in roots.items()}, rounds)

@@ -50,10 +50,10 @@ def test_the_map_is_the_same_data_set_without_the_originals_and_elsewhere(root: 
     assert loaded.fingerprint == expected.fingerprint
     assert np.array_equal(loaded.mean, expected.mean)
     assert np.array_equal(loaded.covariance, expected.covariance)
-    split = open_source(tmp_path / "moved").split("val").take(np.array([4, 1]))
+    taken = open_source(tmp_path / "moved").split("val").take(np.array([4, 1]))
     for index, row in enumerate((4, 1)):  # squares read as image files
-        assert np.array_equal(decode_bytes(split.read(index), 73, "square"), pixels[1][row])
-    assert split.reader.location(0) == f"{tmp_path / 'moved/val.u8'}: image 4"
+        assert np.array_equal(decode_bytes(taken.read(index), 73, "square"), pixels[1][row])
+    assert taken.reader.location(0) == f"{tmp_path / 'moved/val.u8'}: image 4"
 
 
 @pytest.mark.usefixtures("narrow_demo_recipe")

@@ -201,7 +201,7 @@ def two_outputs(model: onnx.ModelProto) -> str:
 
 
 def narrower(model: onnx.ModelProto) -> str:
-    kept = {"fc7_w_0": np.s_[:-1], "fc7_b_0": np.s_[:-1], "fc8_w_0": np.s_[:, :-1]}
+    kept: dict[str, Any] = {"fc7_w_0": np.s_[:-1], "fc7_b_0": np.s_[:-1], "fc8_w_0": np.s_[:, :-1]}
     for tensor in model.graph.initializer:
         if tensor.name in kept:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[kept[tensor.name]], tensor.name))
