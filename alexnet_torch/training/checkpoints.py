@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.sources.classes import same_names
@@ -60,7 +59,7 @@ class RunState:
 
 
 def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
-    """Returns what must be the same to resume a run: with another value, it would be a run that no command makes."""
+    """Returns what must be the same to resume a run."""
     return {
         "architecture": repr(recipe.architecture),
         "optimizer": recipe.optimizer,
@@ -71,7 +70,7 @@ def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dic
 
 
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raises a UserError if a checkpoint's key differs from the current run's; it names the first difference."""
+    """Refuses a checkpoint whose key differs from the current run's, naming the first difference."""
     differences = {
         "architecture": "is of another architecture than --recipe and --ablation name",
         "optimizer": "is of another optimizer than --recipe names",
@@ -81,8 +80,7 @@ def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
     for name, value in current.items():
         if not (same_names(saved[name], value) if name == "classes" else saved.get(name) == value):
             difference = differences.get(name, f"has {name} {saved.get(name)}, not {value}")
-            fix = "resume with the run's own settings, or start a new run in another folder"
-            raise UserError(f"--resume: the run {difference}; {fix}")
+            raise UserError(f"--resume: the run {difference}; use its own settings, or start a run in another folder")
 
 
 @dataclass
@@ -107,13 +105,14 @@ class Checkpoints:
         """Saves all that resuming needs, with the parameters from `gather`, and a copy of the run's metrics."""
         with self.ranks.control.main_only() as is_main:
             if is_main:
+                metrics = (self.output / METRICS).read_bytes()[: state.metrics_size]
                 content = {
                     "key": self.key,
                     "state": asdict(state),
                     "weights": weights_of(gathered),
                     "optimizer": optimizer_tensors_of(gathered),
                     "scaler": self.scaler.state_dict(),
-                    "metrics": _compressed(self.output / METRICS, state.metrics_size),
+                    "metrics": torch.frombuffer(bytearray(zlib.compress(metrics, 1)), dtype=torch.uint8),
                 }
                 started = time.monotonic()
                 path = save_checkpoint(self.output / CHECKPOINTS, state.step, content, state.best_step)
@@ -121,10 +120,7 @@ class Checkpoints:
         self.saved_step, self.saves, self.last_save = state.step, self.saves + 1, time.monotonic()
 
     def load(self, model: TrainedModel) -> tuple[RunState, str] | None:
-        """Loads the newest intact checkpoint, and writes damaged files of the run anew; `model` is for model.json.
-
-        Returns the run's state and the checkpoint's path; None if there is no checkpoint yet.
-        """
+        """Loads the newest intact checkpoint, if any, and mends the run's files; returns the state and its path."""
         loaded = self.ranks.read_on_main(lambda: self._read(model))
         if loaded is None:
             return None
@@ -143,28 +139,27 @@ class Checkpoints:
             raise UserError(f"--resume: no checkpoint in {folder} is intact; start a new run in another --output")
         path, content = newest
         require_same_run(content["key"], self.key)
-        _restore_metrics(self.output / METRICS, content)
+        metrics, copy = self.output / METRICS, zlib.decompress(content["metrics"].numpy().tobytes())
+        if not metrics.exists() or not metrics.read_bytes().startswith(copy):
+            atomic_write(metrics, lambda file: file.write(copy))
+            logger.warning("%s was damaged: written anew from the checkpoint", metrics)
         _restore_model(self.output, content["state"]["best_step"], model)
         return str(path), content
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step: int | None) -> Path:
-    """Saves a checkpoint and removes those that are neither among the newest two nor of the best step.
-
-    The content has tensors and plain Python values only, so that `weights_only` loads it. Returns the file, named by
-    step and checksum: one rename makes both appear together.
-    """
+    """Saves a checkpoint; removes all but the newest two and the best. One rename makes it and its checksum appear."""
     folder.mkdir(exist_ok=True)  # not its parent, which may have been removed
     unnamed = folder / f"step-{step:08d}.unchecked"
     atomic_write(unnamed, lambda file: torch.save(content, file))
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
     sync_folder(folder)
-    others = [other for other in list_checkpoints(folder) if other != path]
-    replaced = [other for other in others if _step(other) == step]  # saved again after its validation
-    old = [other for other in others if other not in replaced][1:]
-    for other in [*replaced, *(other for other in old if _step(other) != best_step)]:
-        other.unlink()
+    others = [other for other in list_checkpoints(folder) if _step(other) != step]
+    kept = {path, *others[:1], *(other for other in others if _step(other) == best_step)}
+    for other in list_checkpoints(folder):
+        if other not in kept:  # also one of this step, before its validation
+            other.unlink()
     for pattern in (".*.tmp", "*.unchecked"):  # of steps that were not reached again
         remove_leftovers(folder, pattern)
     return path
@@ -177,7 +172,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the newest checkpoint whose checksum is right, or that of a step, and its content on the CPU, or None."""
+    """Returns the newest checkpoint whose checksum is right, or that of a step, with its content on the CPU."""
     for path in list_checkpoints(folder):
         if step not in (None, _step(path)):
             continue
@@ -189,20 +184,6 @@ def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dic
                 return path, content
         logger.warning("%s is damaged (wrong checksum): skipped", path)
     return None
-
-
-def _compressed(path: Path, size: int) -> Tensor:
-    """Returns the first `size` bytes of a file, compressed, (n,) uint8."""
-    with path.open("rb") as file:
-        return torch.frombuffer(bytearray(zlib.compress(file.read(size), 1)), dtype=torch.uint8)
-
-
-def _restore_metrics(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Writes metrics.jsonl anew if it does not begin with the checkpoint's copy."""
-    expected = zlib.decompress(checkpoint["metrics"].numpy().tobytes())
-    if not path.exists() or path.read_bytes()[: len(expected)] != expected:
-        atomic_write(path, lambda file: file.write(expected))
-        logger.warning("%s was damaged: written anew from the checkpoint", path)
 
 
 def _restore_model(output: Path, best_step: int | None, model: TrainedModel) -> None:

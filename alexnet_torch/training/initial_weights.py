@@ -45,20 +45,10 @@ def load_initial_weights(model: TrainedModel, settings: Settings) -> str:
 def copy_weights(
     net: AlexNet, source: str, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
 ) -> str:
-    """Copies weights into a network.
+    """Copies weights of a run or file into a network with random weights, and returns a line about them.
 
-    Args:
-        net: with random weights.
-        source: a run's folder, or a file that `read_weight_file` reads.
-        stages: the stages to copy, which must fit; None for all, except the last one if it is for other classes.
-        classes: the identities of the network's; None to compare only the number of classes.
-
-    Returns:
-        a line for the user: the stages copied, those still random, and what the source's network, if known, computes
-        differently, for example normalisation across towers in Caffe's.
-
-    Raises:
-        UserError: a tensor does not fit, or it is unknown which images the file's weights read.
+    Copies the given stages, which must fit, or all, without the last one if it is for other classes; `classes` None
+    compares only their number. The line says what the source's network computes differently.
     """
     file, names = read_weight_file(Path(source), image_size=net.image_size), net.architecture.stage_names
     in_file, first_weight, last = {stage_of(name) for name in file.weights}, f"{names[0]}.weight", names[-1]
@@ -78,10 +68,8 @@ def copy_weights(
         raise UserError(f"--init: {mismatches[0]}; name other weights, or with --init-stages the stages that fit")
     if first_weight in copied:
         if file.inputs is None:
-            raise UserError(
-                f"--init {source}: does not say which images its weights read; make a run of it with "
-                "python -m alexnet_torch import, and name that run"
-            )
+            fix = "make a run of it with python -m alexnet_torch import, and name that run"
+            raise UserError(f"--init {source}: does not say which images its weights read; {fix}")
         scale = (file.architecture.input_scale if file.architecture else 1.0) / net.architecture.input_scale
         copied[first_weight] = INPUT_CONVENTIONS[file.inputs].to_ours(copied[first_weight]) * scale
     net.load_full_parameters(grouped_to_towers(copied, net.architecture.towers))

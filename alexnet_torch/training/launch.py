@@ -46,20 +46,11 @@ def launch(
     placement: Placement | None = None,
     fit: bool = True,
 ) -> Trainer:
-    """Trains as the options say, as one of several processes or as the only one.
+    """Trains as the options given, by name, say; raises the errors of errors.py.
 
-    Args:
-        given: the options given, by name.
-        ranks: the run's processes.
-        stop: installed before the first step.
-        recipe, placement: in place of those that the options name, for experiments.
-        fit: whether to train; else the trainer is returned as it is before its first step.
-
-    Raises:
-        UserError: the options are wrong on this rank; OtherRankFailed if on another.
-        TrainingError, Interrupted: as for `Trainer.fit`.
+    Experiments give a recipe and a placement of their own, or leave out `fit` for a trainer before its first step.
     """
-    control, is_main = ranks.control, ranks.world.is_main
+    control = ranks.control
     with ExitStack() as claim:
         # 1. settings and 2. claim of the run's folder: by the main rank for all, which may not see its disk
         chosen = control.broadcast_from_main(lambda: _claim_run(given, control.is_restart, claim))
@@ -68,7 +59,8 @@ def launch(
 
         # 3. placement: where the towers are, and which part of a batch this rank has
         placement = control.run_on_all(lambda: _place(settings, recipe, placement, ranks))
-        print(placement.describe(), flush=True) if is_main else None
+        if ranks.world.is_main:
+            print(placement.describe(), flush=True)
         exchange = ranks.connect(placement, settings.timeout)
 
         # 4. images: decoded to one size, in which training cuts its crops
@@ -92,15 +84,13 @@ def launch(
         checkpoints = Checkpoints(output, key, net, optimizer, precision.scaler, ranks)
         with writing(f"--output {output}"):
             loaded = checkpoints.load(model) if settings.resume else None
-            state, source = loaded or (
-                RunState(),
-                control.run_on_all(lambda: load_initial_weights(model, settings)),
-            )
+            state, source = loaded or (RunState(), control.run_on_all(lambda: load_initial_weights(model, settings)))
             last_step = control.run_on_all(lambda: _last_step(settings, state, train_loader.batches_per_epoch))
 
             # 8. log
-            config = describe_run(settings, recipe, prepared, placement)
-            run_log = RunLog(output, ranks, state, last_step, settings, net, config)
+            run_log = RunLog(
+                ranks, state, last_step, settings, net, describe_run(settings, recipe, prepared, placement)
+            )
         run_log.print(f"starting from {source}{frozen}")
 
         # 9. trainer
@@ -111,17 +101,14 @@ def launch(
         if fit:
             stop.install()
             control.mark_started()
-            with record_end(output, is_main):
+            with record_end(output, ranks.world.is_main):
                 trainer.fit()
             write_page(trainer)
     return trainer
 
 
 def _claim_run(given: dict[str, Any], is_restart: bool, claim: ExitStack) -> dict[str, Any]:
-    """Claims the run's folder; returns the options with the settings of the run that they continue or repeat.
-
-    A rank that torchrun restarts resumes its run without being asked.
-    """
+    """Claims the run's folder; returns the options with those of the run that they, or torchrun's restart, continue."""
     given = with_homes(given)
     if "output" in given:
         output = Path(given["output"])
@@ -178,7 +165,7 @@ def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> Prepared
     prepared = control.run_on_all(lambda: first or images())
     main = control.broadcast_from_main(lambda: {"data set": prepared.fingerprint})
 
-    def require_same() -> None:  # else orders and crops would belong to different runs
+    def require_same() -> None:
         if prepared.fingerprint != main["data set"]:
             folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
             raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")

@@ -29,7 +29,7 @@ from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CONFIG, END, METRICS, TENSORBOARD, library_versions
 from alexnet_torch.training.checkpoints import RunState
 from alexnet_torch.training.tensorboard import TensorBoardWriter, write_scalars
-from alexnet_torch.training.tracking import Tracker
+from alexnet_torch.training.tracking import Tracker, is_test
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,7 @@ Method = Callable[Concatenate["RunLog", P], T]
 
 
 def _on_main(method: Method[P, T]) -> Method[P, T | None]:
-    """Makes a method, which all ranks call together, work on the main rank; it is None on the others.
-
-    An OSError on the main rank is `OtherRankFailed` on the others.
-    """
+    """Makes a method, which all ranks call together, work on the main rank; it returns None on the others."""
 
     @wraps(method)
     def call(self: "RunLog", /, *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -54,22 +51,12 @@ def _on_main(method: Method[P, T]) -> Method[P, T | None]:
 
 
 class RunLog:
-    """Writes a run's metrics and pictures into its folder, and prints its progress.
-
-    All ranks call its methods together, except `advance`, `print` and `close`; `config` is that of `describe_run`.
-    """
+    """Writes a run's metrics and pictures, prints its progress. All ranks call the methods of `_on_main` together."""
 
     def __init__(
-        self,
-        output: Path,
-        ranks: Ranks,
-        state: RunState,
-        last_step: int,
-        settings: Settings,
-        net: AlexNet,
-        config: dict[str, Any],
+        self, ranks: Ranks, state: RunState, last_step: int, settings: Settings, net: AlexNet, config: dict[str, Any]
     ) -> None:
-        self.output, self.ranks, self._net, self._is_open = output, ranks, net, False
+        self.output, self.ranks, self._net, self._is_open = Path(settings.output), ranks, net, False
         self._open(state, last_step, settings, config)
 
     @_on_main
@@ -141,15 +128,15 @@ class RunLog:
     @_on_main
     def log_test(self, record: dict[str, Any], text: str) -> None:
         """Writes the metrics of the best weights' test, and prints them as `text`."""
-        self._write(record, is_test=True)
+        self._write(record)
         self.print(text)
 
-    def _write(self, record: dict[str, Any], is_test: bool = False) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         with naming(self.output / METRICS):
             (self.output / METRICS).stat()  # writing to an open file succeeds even after its folder was removed
             self._metrics.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             self._metrics.flush()
-        if is_test:
+        if is_test(record):
             self._board.write_test(record)
         else:
             write_scalars(self._board, record)
@@ -174,10 +161,7 @@ class RunLog:
 
 @contextmanager
 def record_end(folder: Path, is_main: bool) -> Iterator[None]:
-    """Writes how the block ended into the run's folder, for the list of runs: done, stopped, diverged or failed.
-
-    While the block runs, and after it was killed, there is no such file; a full or removed disk is told otherwise.
-    """
+    """Writes how the block ended into end.json, for the list of runs: done, stopped, diverged or failed."""
     end = None
     if is_main:
         (folder / END).unlink(missing_ok=True)

@@ -45,17 +45,10 @@ def train_step(
     precision: Precision,
     batch_size: int,
 ) -> StepResult:
-    """One step of the paper's training. Never waits for a GPU.
+    """One step of the paper's training, at the optimizer's present rates. Never waits for a GPU.
 
-    Args:
-        net: an AlexNet in training mode, or the result of `wrap_data_parallel`.
-        optimizer: with this step's learning rates.
-        images: (n, 3, H, W) float, mean image subtracted, on the network's first device.
-        labels: (n,) int64, on the same device.
-        batch_size: images of the global batch, whose mean loss is minimised: n, or more if other ranks have the rest.
-
-    Returns:
-        the n images' part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
+    Of images (n, 3, H, W) less the mean, with labels (n,), from a global batch of `batch_size`. Returns their part of
+    the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
     with precision.autocast():
         logits = net(images, dropout)  # (n, classes)
@@ -71,9 +64,8 @@ def train_step(
 class CapturedStep:
     """`train_step`, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
 
-    A graph has the learning rates in it: each new rate, three or four times in a run, is captured again, and with a
-    rate that always changes no step is. Batches of another size than `rows`, as the last of an epoch, run without the
-    graph. The results are in memory that the next step overwrites.
+    Learning rates are part of the graph: each new one is captured again, and a rate that always changes never is.
+    Batches of another size than `rows` run without the graph. The next step overwrites the results.
     """
 
     def __init__(self, rows: int) -> None:

@@ -27,6 +27,11 @@ def require_tracker(name: str | None) -> None:
         raise UserError(f"--track {name}: needs the package {name}; run pip install {name}, or leave out --track")
 
 
+def is_test(record: Mapping[str, Any]) -> bool:
+    """Returns whether a metrics record is that of the final test, with several crops."""
+    return int(record.get("crops", 1)) > 1
+
+
 class Tracker:
     """Sends a run's records to the tracker `name`, in one tracked run however often the run is resumed.
 
@@ -46,10 +51,11 @@ class Tracker:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Sends all floats of a metrics record, as <split>/<name>; as test/<name> for the final test."""
-        is_test = record.get("crops", 1) != 1
-        split = "test" if is_test else record["split"]
+        split = "test" if is_test(record) else record["split"]
         metrics = {f"{split}/{name}": value for name, value in record.items() if isinstance(value, float)}
-        if is_test and self._name == "wandb":  # which drops steps before those that it has, as that of the best weights
+        if (
+            split == "test" and self._name == "wandb"
+        ):  # which drops steps before those that it has, as that of the best weights
             self._call("summary.update", metrics)
         else:
             self._call("log", metrics, step=int(record["step"]))

@@ -130,24 +130,19 @@ class Trainer:
         """Logs the network before its first step; compiles it and wraps it for data parallel training."""
         if self.state.step == 0:
             self.run_log.log_start(weights_of(self.checkpoints.gather(self.recipe.architecture.convs[0].name)))
-        if (
-            self.settings.compile
-            and len(set(self.net.devices)) == 1
-            and self.mean.is_cuda
-            and self.ranks.world.size == 1
-        ):
-            self.captured_step = CapturedStep(self.settings.batch_size)
-        elif self.settings.compile:
-            self.net.compile_stages()
+        if self.settings.compile:
+            if self.mean.is_cuda and len(set(self.net.devices)) == self.ranks.world.size == 1:
+                self.captured_step = CapturedStep(self.settings.batch_size)
+            else:
+                self.net.compile_stages()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)
         if self.parallel_net is not self.net:
             self._warm_up()
 
     def _warm_up(self) -> None:
-        """Runs a step without an update: after its first step DistributedDataParallel rebuilds its buckets.
+        """Runs a step without an update, after which DistributedDataParallel has its final buckets.
 
-        Sums over three ranks or more depend on the buckets in their last bits, and a resumed run must add up
-        in the same order as the uninterrupted one.
+        Sums over three ranks or more depend on them in their last bits, and a resumed run must add up as any other.
         """
         size, (index, count) = self.net.image_size, self.ranks.placement.slices
         rows = shard_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
@@ -166,7 +161,7 @@ class Trainer:
         was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):  # the same on all ranks
-            raise self._diverged(self._loss_cause(record["loss"], steps))
+            self._require_finite(False, self._loss_cause(record["loss"], steps))
         if (message := self.metrics.stuck_message()) and not was_stuck:
             self.run_log.print(message)
         self.run_log.log_train(record)
@@ -240,12 +235,9 @@ class Trainer:
     def _require_finite(self, is_finite: bool, cause: str) -> None:
         """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
         if self.ranks.max_over_ranks(int(not is_finite)):
-            raise self._diverged(cause)
+            saved = list_checkpoints(self.output / CHECKPOINTS)
+            last = f"the last good checkpoint is {saved[0]}" if saved else "there was no checkpoint yet"
+            raise Diverged(f"{cause}: training diverged; {last}; lower --lr (now {self.settings.lr:g})")
 
     def _loss_cause(self, loss: float, steps: int) -> str:
         return f"the mean loss of the {steps} step(s) up to step {self.state.step} is {loss}"
-
-    def _diverged(self, cause: str) -> Diverged:
-        saved = list_checkpoints(self.output / CHECKPOINTS)
-        last = f"the last good checkpoint is {saved[0]}" if saved else "there was no checkpoint yet"
-        return Diverged(f"{cause}: training diverged; {last}; lower --lr (now {self.settings.lr:g})")
