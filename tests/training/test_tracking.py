@@ -4,7 +4,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,14 @@ def end_run(): record("finish")
 }
 
 
-@pytest.fixture(params=FAKES)
-def fake(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], object]]:
+    """A function that makes a module of a name and a text, to be imported in this test."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / f"modules/{request.param}.py").write_text(RECORDER + FAKES[request.param])
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    yield request.param
-    sys.modules.pop(request.param, None)
+    yield lambda name, text: (tmp_path / f"modules/{name}.py").write_text(RECORDER + text)
+    for name in FAKES:
+        sys.modules.pop(name, None)
 
 
 def calls(tmp_path: Path) -> list[Any]:
@@ -72,7 +73,11 @@ def given(tmp_path: Path, tool: str) -> list[str]:
     return [*options, "--epochs", "2", "--log-every", "2", "--track", tool]
 
 
-def test_a_tracker_gets_every_record_and_a_resumed_run_is_the_same_one(fake: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fake", FAKES)
+def test_a_tracker_gets_every_record_and_a_resumed_run_is_the_same_one(
+    fake: str, install: Callable[[str, str], object], tmp_path: Path
+) -> None:
+    install(fake, FAKES[fake])
     with before_step(4, send_sigterm):
         assert run_train(*given(tmp_path, fake)).returncode == 143
     resumed = run_train("--output", str(tmp_path / "run"), "--resume")
@@ -101,28 +106,21 @@ def test_a_tracker_gets_every_record_and_a_resumed_run_is_the_same_one(fake: str
     assert "train/images_per_second" in sent[0][0]
 
 
-def test_a_tracker_that_fails_does_not_stop_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "modules").mkdir()
-    failing = FAKES["wandb"].replace('record("log", metrics, step)', 'raise ConnectionError("no\\nnetwork")')
-    (tmp_path / "modules/wandb.py").write_text(RECORDER + failing)
-    monkeypatch.syspath_prepend(tmp_path / "modules")
+def test_a_tracker_that_fails_does_not_stop_training(install: Callable[[str, str], object], tmp_path: Path) -> None:
+    failing = 'raise ConnectionError("no\\nnetwork")'
+    install("wandb", FAKES["wandb"].replace('record("log", metrics, step)', failing))
     done = run_train(*given(tmp_path, "wandb"))
-    sys.modules.pop("wandb", None)
     assert done.returncode == 0
     assert done.stderr.count("--track wandb: failed (no network); training goes on without it") == 1
     assert done.stderr.count("--track") == 1
 
 
-def test_a_tracker_that_does_not_start_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules/wandb.py").write_text("def init(**_): raise RuntimeError('not logged in')")
-    monkeypatch.syspath_prepend(tmp_path / "modules")
+def test_a_tracker_that_does_not_start_is_one_line(install: Callable[[str, str], object], tmp_path: Path) -> None:
+    install("wandb", "def init(**_): raise RuntimeError('not logged in')")
     done = run_train(*given(tmp_path, "wandb"))
-    sys.modules.pop("wandb", None)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "train.py: --track wandb: does not start (not logged in); fix it, or leave out --track"
-    )
+    told = "train.py: --track wandb: does not start (not logged in); fix it, or leave out --track"
+    assert done.stderr.splitlines()[-1] == told
 
 
 @pytest.mark.parametrize("tool", FAKES)
