@@ -4,10 +4,11 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from contextlib import ExitStack
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from alexnet_torch import __version__
-from alexnet_torch.commands import COMMANDS, Shown
+from alexnet_torch.commands import COMMANDS, SHARED_ARGUMENTS
 from alexnet_torch.console import console
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error
@@ -51,12 +52,15 @@ def train_main(arguments: list[str] | None = None, program: str = "train.py") ->
 
 
 def _run(
-    arguments: list[str], program: str, work: Callable[[list[str], str, World], None], is_training: bool = False
+    arguments: list[str],
+    program: str,
+    work: Callable[[list[str], str, World, ExitStack], None],
+    is_training: bool = False,
 ) -> int:
     """Runs a command line; returns its exit status. The one place that prints why it ended early."""
     world, speaks = SINGLE_PROCESS, True
     reuse_freed_memory()
-    with console(arguments, output_is_result=not is_training):
+    with console(arguments, output_is_result=not is_training), ExitStack() as after_message:
         try:
             try:
                 if "--quiet" in arguments and "--verbose" in arguments:
@@ -65,7 +69,7 @@ def _run(
                     print(f"alexnet_torch {__version__}")
                     return 0
                 world = World.from_environment() if is_training else SINGLE_PROCESS
-                work(arguments, program, world)
+                work(arguments, program, world, after_message)
                 return 0
             finally:
                 sys.stdout.flush()
@@ -87,7 +91,7 @@ def _run(
         return status
 
 
-def _run_command(arguments: list[str], program: str, _: World) -> None:
+def _run_command(arguments: list[str], program: str, *_: object) -> None:
     words = [word for word in arguments if word not in ("--quiet", "--verbose")]  # of every command: see `console`
     top = Parser(program, description=_DESCRIPTION)
     listed = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
@@ -101,34 +105,34 @@ def _run_command(arguments: list[str], program: str, _: World) -> None:
 
 def _parser_of(command: Callable[..., None], program: str) -> Parser:
     """Returns the parser of a command's options: its parameters, with their annotations and its docstring."""
-    described, _, listed = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:\n")
-    texts = dict(re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.M))
+    described, _, listed = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")
+    lines = re.findall(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n     +.*)*)", SHARED_ARGUMENTS + listed, re.M)
+    documented = {name: (values or None, " ".join(text.split())) for name, values, text in lines}
     parser = Parser(program, description=described, allow_abbrev=False)
-    hints = get_type_hints(command, include_extras=True)
+    hints = get_type_hints(command)
     for name, parameter in inspect.signature(command).parameters.items():
-        (shown,), kind = getattr(hints[name], "__metadata__", (Shown(),)), hints[name]
-        kind = kind.__origin__ if get_origin(kind) is Annotated else kind
-        kind = next((each for each in get_args(kind) if type(None) in get_args(kind)), kind)  # X of X | None
-        is_required = parameter.default is parameter.empty
-        has_default = not is_required and parameter.default not in (None, False, ())
-        hint = shown.hint or (f"default: {parameter.default}" if has_default else "")
-        text = " ".join((shown.help or texts.get(name, "")).split()) + (f" ({hint})" if hint else "")
-        settings: dict[str, Any] = {} if shown.is_positional or not is_required else {"required": True}
+        kind = next((each for each in get_args(hints[name]) if type(None) in get_args(hints[name])), hints[name])
+        is_option, is_required = parameter.kind is parameter.KEYWORD_ONLY, parameter.default is parameter.empty
+        values, text = documented[name]
+        settings: dict[str, Any] = {"metavar": values, "type": kind}
         if kind is bool:
-            settings["action"] = "store_true"
+            settings = {"action": "store_true"}
         elif get_origin(kind) is Literal:
-            settings |= {"metavar": shown.values, "type": int, "choices": get_args(kind)}
-        else:
-            several = get_origin(kind) is tuple
-            settings |= {"metavar": shown.values, "type": get_args(kind)[0] if several else kind}
-            settings |= {"nargs": "+" if several else "?" if shown.is_positional and has_default else None}
+            settings |= {"type": int, "choices": get_args(kind)}
+        elif get_origin(kind) is tuple:
+            settings |= {"type": get_args(kind)[0], "nargs": "+"}
         if not is_required:
             settings["default"] = parameter.default
-        parser.add_argument(name if shown.is_positional else flag(name), help=text, **settings)
+            text += f" (default: {parameter.default})" if parameter.default not in (None, False, ()) else ""
+        if is_option:
+            settings["required"] = is_required
+        elif not is_required:
+            settings["nargs"] = "?"
+        parser.add_argument(flag(name) if is_option else name, help=text, **settings)
     return parser
 
 
-def _train(arguments: list[str], program: str, world: World) -> None:
+def _train(arguments: list[str], program: str, world: World, after_message: ExitStack) -> None:
     # a rank that waits in torch could not act on a signal: only the one that builds, and says so, handles it
     with StopSignal(raise_early=world.local_rank == 0) as stop:
         try:
@@ -144,10 +148,15 @@ def _train(arguments: list[str], program: str, world: World) -> None:
         from alexnet_torch.training.launch import launch
 
         ranks = Ranks(world)
+
+        def close(kind: object, *_: object) -> None:
+            if kind is None:  # a traceback is printed when the process ends
+                ranks.close(failed=True)
+
+        after_message.push(close)  # because NCCL may wait for a lost rank
         try:
             launch(given, ranks, stop)
         except RankLost as lost:
             message = ranks.describe_missing(lost)  # on one of the ranks that are left
             raise (RunError(message) if message else OtherRankFailed(lost.exit_status)) from lost
-        finally:
-            ranks.close()
+        ranks.close()

@@ -1,14 +1,14 @@
 """The commands of python -m alexnet_torch: what a trained run can be used for.
 
 Each imports what it calls when it runs: torch takes seconds to import, which --help and a wrong command line do not
-need. Docstrings and annotations are what --help shows.
+need. --help shows the docstrings, with an argument's values in brackets; what follows the * in a signature are options.
 """
 
 import json as json_format
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import writing
@@ -19,29 +19,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Shown(NamedTuple):
-    """How --help shows an option: its values, a hint, and its help if the docstring has none."""
-
-    values: str | None = None
-    hint: str | None = None
-    help: str | None = None
-    is_positional: bool = False
-
-
-def _argument(values: str, hint: str | None = None, help: str | None = None) -> Shown:
-    return Shown(values, hint, help, is_positional=True)
-
-
-Run = Annotated[Path, _argument("RUN", help="A run's folder, with model.pt and model.json.")]
-Runs = Annotated[tuple[Path, ...], _argument("RUN")]
-Input = Annotated[Path, _argument("FILE")]
-RunData = Annotated[str | None, Shown("DIR|digits|none", "default: the run's")]
-Devices = Annotated[
-    str | None,
-    Shown("NAME[,NAME]", "default: best", "One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1."),
-]
-SkipBad = Annotated[bool, Shown(help="Leave out files that cannot be read, instead of stopping with a list of them.")]
-Seed = Annotated[int, Shown("N")]
+# of several commands
+SHARED_ARGUMENTS = """
+    run (RUN): A run's folder, with model.pt and model.json.
+    devices (NAME[,NAME]): One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1. (default: best)
+    skip_bad: Leave out files that cannot be read, instead of stopping with a list of them.
+"""
 
 
 def _load_run(run: Path, devices: str | None) -> "TrainedModel":
@@ -65,23 +48,25 @@ def train_command() -> None:
 
 
 def prepare_command(
-    source: Annotated[str, _argument("SOURCE")],
-    output: Annotated[Path, Shown("DIR")],
-    image_size: Annotated[int, Shown("N")] = 224,
-    skip_bad: SkipBad = False,
-    val_split: Annotated[float | None, Shown("FRACTION", "default: none")] = None,
-    seed: Seed = 0,
-    workers: Annotated[int | None, Shown("N", "default: one for each core")] = None,
+    source: str,
+    *,
+    output: Path,
+    image_size: int = 224,
+    skip_bad: bool = False,
+    val_split: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> None:
     """Decode a data set into a folder that --data takes, also on another machine, without the original images.
 
     Args:
-        source: A data set in any form that --data takes, or "digits".
-        output: The folder to make. If the command is interrupted, the same command continues.
-        image_size: The network's image size: 224 for most recipes, 64 for demo.
-        val_split: Part of each class's training images to validate with, where there are no validation images.
-        seed: Decides, with the images' content, which images these are.
-        workers: Processes that decode.
+        source (SOURCE): A data set in any form that --data takes, or "digits".
+        output (DIR): The folder to make. If the command is interrupted, the same command continues.
+        image_size (N): The network's image size: 224 for most recipes, 64 for demo.
+        val_split (FRACTION): Part of each class's training images to validate with, where there are no validation
+            images. (default: none)
+        seed (N): Decides, with the images' content, which images these are.
+        workers (N): Processes that decode. (default: one for each core)
     """
     _require_at_least(1, image_size=image_size, workers=workers)
     _require_at_least(0, seed=seed)
@@ -100,16 +85,11 @@ def prepare_command(
         raise
 
 
-def predict_command(
-    run: Run,
-    images: Annotated[tuple[Path, ...], _argument("FILE")],
-    json: bool = False,
-    devices: Devices = None,
-) -> None:
+def predict_command(run: Path, images: tuple[Path, ...], *, json: bool = False, devices: str | None = None) -> None:
     """Print the five most probable classes of image files.
 
     Args:
-        images: Image files, or folders of them.
+        images (FILE): Image files, or folders of them.
         json: Print one line of JSON for each image.
     """
     from alexnet_torch.evaluation.predict import predict
@@ -124,26 +104,29 @@ def predict_command(
 
 
 def evaluate_command(
-    runs: Runs,
-    data: Annotated[str | None, Shown("SET|digits", "default: the run's")] = None,
-    crops: Annotated[Literal[1, 5, 10] | None, Shown("1|5|10", "default: 1 and 10; 5 for --no-mirror runs")] = None,
-    real: Annotated[Path | None, Shown("FILE", "default: none")] = None,
-    csv: Annotated[Path | None, Shown("FILE", "default: none")] = None,
+    runs: tuple[Path, ...],
+    *,
+    data: str | None = None,
+    crops: Literal[1, 5, 10] | None = None,
+    real: Path | None = None,
+    csv: Path | None = None,
     json: bool = False,
-    devices: Devices = None,
-    cache: Annotated[str, Shown("DIR|auto|none")] = "auto",
-    skip_bad: SkipBad = False,
+    devices: str | None = None,
+    cache: str = "auto",
+    skip_bad: bool = False,
 ) -> None:
     """Test runs on a set of images: each run, and the average of several.
 
     Args:
-        runs: Runs' folders, with model.pt and model.json, of the same classes.
-        data: Class folders, a folder with val/, any data set for training, ImageNet-V2, -A, -R, -Sketch or -C, or
-            "digits"; with the model's classes or some of them.
-        crops: 1, the centre crop; 5, with the corners; or 10, with mirror images, as in the paper.
-        real: Test on ImageNet's validation images by ReaL labels, too: their real.json.
-        csv: Write a row for each image: file, label, five guesses, probabilities.
-        cache: Where training may have stored the decoded images, as in training: a folder, auto or none.
+        runs (RUN): Runs' folders, with model.pt and model.json, of the same classes.
+        data (SET|digits): Class folders, a folder with val/, any data set for training, ImageNet-V2, -A, -R, -Sketch or
+            -C, or "digits"; with the model's classes or some of them. (default: the run's)
+        crops (1|5|10): 1, the centre crop; 5, with the corners; or 10, with mirror images, as in the paper.
+            (default: 1 and 10; 5 for --no-mirror runs)
+        real (FILE): Test on ImageNet's validation images by ReaL labels, too: their real.json. (default: none)
+        csv (FILE): Write a row for each image: file, label, five guesses, probabilities. (default: none)
+        cache (DIR|auto|none): Where training may have stored the decoded images, as in training: a folder, auto or
+            none.
         json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
     """
     if len({run.resolve() for run in runs}) < len(runs):
@@ -174,26 +157,29 @@ def evaluate_command(
 
 
 def import_command(
-    file: Input,
-    output: Annotated[Path, Shown("RUN")],
-    classes: Annotated[Path | None, Shown("FILE", "default: detected")] = None,
-    architecture: Annotated[str | None, Shown("NAME", "default: detected")] = None,
-    inputs: Annotated[str | None, Shown("rgb|caffe|imagenet", "default: detected")] = None,
-    mean: Annotated[str | None, Shown("R,G,B|FILE", "default: ImageNet's; required for rgb")] = None,
-    image_size: Annotated[int | None, Shown("N", "default: detected")] = None,
-    key: Annotated[str | None, Shown("NAME", "default: the only one")] = None,
+    file: Path,
+    *,
+    output: Path,
+    classes: Path | None = None,
+    architecture: str | None = None,
+    inputs: str | None = None,
+    mean: str | None = None,
+    image_size: int | None = None,
+    key: str | None = None,
 ) -> None:
     """Make a run's folder from a file of weights: of Caffe, ONNX, torchvision, another state dict, or safetensors.
 
     Args:
-        file: A .caffemodel, .onnx or .safetensors file, or one that torch.load reads without unpickling.
-        output: The folder to make, with model.pt and model.json.
-        classes: A file with one class name on each line.
-        architecture: paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
-        inputs: The images that the weights expect: RGB of 0..255 less the mean, the same in BGR, or torchvision's.
-        mean: The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file.
-        image_size: Height and width of the network's images, in pixels.
-        key: Which network of a checkpoint with several, such as model or ema.
+        file (FILE): A .caffemodel, .onnx or .safetensors file, or one that torch.load reads without unpickling.
+        output (RUN): The folder to make, with model.pt and model.json.
+        classes (FILE): A file with one class name on each line. (default: detected)
+        architecture (NAME): paper, source_2012, caffe, caffenet, tensorflow_post or torchvision. (default: detected)
+        inputs (rgb|caffe|imagenet): The images that the weights expect: RGB of 0..255 less the mean, the same in
+            BGR, or torchvision's. (default: detected)
+        mean (R,G,B|FILE): The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file. (default:
+            ImageNet's; required for rgb)
+        image_size (N): Height and width of the network's images, in pixels. (default: detected)
+        key (NAME): Which network of a checkpoint with several, such as model or ema. (default: the only one)
     """
     from alexnet_torch.weights.import_model import import_model
     from alexnet_torch.weights.model_file import save_new_model
@@ -203,16 +189,12 @@ def import_command(
     print("\n".join([*messages, f"the model is in {output}"]))
 
 
-def export_command(
-    run: Run,
-    file: Input,
-    format: Annotated[str | None, Shown("safetensors|grouped|torchvision|onnx|pt2", "default: from suffix")] = None,
-) -> None:
+def export_command(run: Path, file: Path, *, format: str | None = None) -> None:
     """Write a run's model to a file for other programs.
 
     Args:
-        file: .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
-        format: The file's format.
+        file (FILE): .safetensors; .pt, a state dict with both towers in each tensor; .onnx; .pt2 of torch.export.
+        format (safetensors|grouped|torchvision|onnx|pt2): The file's format. (default: from suffix)
     """
     from alexnet_torch.weights.export import export_model
     from alexnet_torch.weights.model_file import load_model
@@ -221,21 +203,23 @@ def export_command(
 
 
 def figures_command(
-    runs: Runs,
-    output: Annotated[Path | None, Shown("DIR", "default: RUN/figures")] = None,
-    data: RunData = None,
-    image: Annotated[tuple[Path, ...], Shown("FILE", "default: none")] = (),
-    seed: Seed = 0,
-    devices: Devices = None,
+    runs: tuple[Path, ...],
+    *,
+    output: Path | None = None,
+    data: str | None = None,
+    image: tuple[Path, ...] = (),
+    seed: int = 0,
+    devices: str | None = None,
 ) -> None:
     """Draw the paper's figures for runs: filters, labels, neighbours, and curves; measure filters' colourfulness.
 
     Args:
-        runs: Runs' folders; their curves are drawn in one figure.
-        output: Where to write PNG and SVG files.
-        data: The images that the run was trained on; none: draw only the figures that need no images.
-        image: Image files to show instead of eight validation images.
-        seed: Seed of the choice of validation images.
+        runs (RUN): Runs' folders; their curves are drawn in one figure.
+        output (DIR): Where to write PNG and SVG files. (default: RUN/figures)
+        data (DIR|digits|none): The images that the run was trained on; none: draw only the figures that need no
+            images. (default: the run's)
+        image (FILE): Image files to show instead of eight validation images. (default: none)
+        seed (N): Seed of the choice of validation images.
     """
     _require_at_least(0, seed=seed)
     from alexnet_torch.evaluation.figures.draw import draw_figures
@@ -244,16 +228,14 @@ def figures_command(
 
 
 def report_command(
-    run: Run,
-    output: Annotated[Path | None, Shown("FILE.html", "default: RUN/report.html")] = None,
-    data: RunData = None,
-    devices: Devices = None,
+    run: Path, *, output: Path | None = None, data: str | None = None, devices: str | None = None
 ) -> None:
     """Write a page about a run for a browser, in one file: errors, curves, what it gets wrong, settings, machine.
 
     Args:
-        output: The file to write.
-        data: The images that the run was trained on; none: write what needs no images.
+        output (FILE.html): The file to write. (default: RUN/report.html)
+        data (DIR|digits|none): The images that the run was trained on; none: write what needs no images. (default:
+            the run's)
     """
     from alexnet_torch.evaluation.report_page import write_report
     from alexnet_torch.evaluation.runs import images_of_run
@@ -263,11 +245,11 @@ def report_command(
         print(f"the page is {write_report(run, model, images_of_run(run, model, data), output)}")
 
 
-def runs_command(folder: Annotated[Path, _argument("DIR")] = Path("runs"), compare: bool = False) -> None:
+def runs_command(folder: Path = Path("runs"), *, compare: bool = False) -> None:
     """List runs: the settings that differ, state, best error, time; or compare them over seeds.
 
     Args:
-        folder: The folder of the runs.
+        folder (DIR): The folder of the runs.
         compare: Print mean and spread over the runs that differ only in their seed.
     """
     from alexnet_torch.evaluation.runs import comparison_table, find_runs, run_table
@@ -279,17 +261,14 @@ def runs_command(folder: Annotated[Path, _argument("DIR")] = Path("runs"), compa
 
 
 def layers_command(
-    architecture: Annotated[str, _argument("NAME")] = "paper",
-    image_size: Annotated[int, Shown("N")] = 224,
-    num_classes: Annotated[int, Shown("N")] = 1000,
-    csv: bool = False,
+    architecture: str = "paper", *, image_size: int = 224, num_classes: int = 1000, csv: bool = False
 ) -> None:
     """Print the table of a network's layers: shapes, kernels, groups, parameters, multiply-adds of an image.
 
     Args:
-        architecture: paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
-        image_size: Height and width of the images, in pixels.
-        num_classes: Outputs of the last layer.
+        architecture (NAME): paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
+        image_size (N): Height and width of the images, in pixels.
+        num_classes (N): Outputs of the last layer.
         csv: Print comma-separated values.
     """
     from alexnet_torch.model.layer_table import layer_table, table_text
@@ -303,25 +282,27 @@ def layers_command(
 
 
 def features_command(
-    run: Run,
-    folder: Annotated[Path, _argument("DIR")],
-    output: Annotated[Path, Shown("FILE.npy|FILE.h5")],
-    stage: Annotated[str, Shown("NAME[,NAME]")] = "fc7",
-    files: Annotated[Path | None, Shown("LIST.txt", "default: all, sorted")] = None,
+    run: Path,
+    folder: Path,
+    *,
+    output: Path,
+    stage: str = "fc7",
+    files: Path | None = None,
     per_tower: bool = False,
-    skip_bad: SkipBad = False,
-    batch_size: Annotated[int, Shown("N")] = 64,
-    devices: Devices = None,
+    skip_bad: bool = False,
+    batch_size: int = 64,
+    devices: str | None = None,
 ) -> None:
     """Write stages' outputs for all images of a folder, or for a list of them, into one file.
 
     Args:
-        folder: A folder of images, nested in any way.
-        output: The file to write; a .npy file gets a .json with file and class names beside it.
-        stage: Stages, from conv1 to fc8 in the paper's network, for example conv5,fc7 or conv1..conv5.
-        files: A text file with the path of an image in DIR on each line, in the order that the rows get.
+        folder (DIR): A folder of images, nested in any way.
+        output (FILE.npy|FILE.h5): The file to write; a .npy file gets a .json with file and class names beside it.
+        stage (NAME[,NAME]): Stages, from conv1 to fc8 in the paper's network, for example conv5,fc7 or conv1..conv5.
+        files (LIST.txt): A text file with the path of an image in DIR on each line, in the order that the rows get.
+            (default: all, sorted)
         per_tower: Write an array for each tower, instead of one with the channels of both.
-        batch_size: Images in a batch.
+        batch_size (N): Images in a batch.
     """
     _require_at_least(1, batch_size=batch_size)
     from alexnet_torch.evaluation.features import FeatureRequest, save_features

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
-from alexnet_torch.errors import UserError
+from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.errors import RunError, UserError
+from alexnet_torch.training import launch
 from alexnet_torch.weights.inputs import mean_from_option
 from tests.support.caffe_files import field, packed_data
 from tests.support.commands import run_cli, run_train
@@ -122,3 +125,19 @@ def test_a_file_of_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"x")
     done = run_cli("predict", tmp_path / "weights.pt", "x.png")
     assert done.stderr.endswith("weights.pt: is a file; name the folder of a run\n")
+
+
+def test_an_error_is_printed_before_the_process_groups_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL may wait for a lost rank."""
+
+    def fail(*_: object) -> None:
+        raise RunError("rank 1 did not reach the sum of gradients")
+
+    def close(_: Ranks, failed: bool = False) -> None:
+        closed.append((failed, getattr(sys.stderr, "getvalue")()))  # noqa: B009 - the guard's stream has it
+
+    closed: list[tuple[bool, str]] = []
+    monkeypatch.setattr(launch, "launch", fail)
+    monkeypatch.setattr(Ranks, "close", close)
+    assert run_train("--data", "images").returncode == 1
+    assert closed == [(True, "train.py: rank 1 did not reach the sum of gradients\n")]

@@ -1,6 +1,5 @@
 """The ranks of a run: their process groups, what they add up and send, and who of them is missing."""
 
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -159,11 +158,11 @@ class Ranks:
         where = f"{names} did not reach {what}, where rank {witness} waited"
         return f"{where}; torch.distributed reports: {lost.why}"
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Ends the process groups; NCCL's at once after an error: its kernels wait for a lost rank."""
         if dist.is_initialized():
-            failed = sys.exc_info()[0] is not None and self.placement.devices[0].type == "cuda"
-            (dist.distributed_c10d._abort_process_group if failed else dist.destroy_process_group)()
+            at_once = failed and self.placement.devices[0].type == "cuda"
+            (dist.distributed_c10d._abort_process_group if at_once else dist.destroy_process_group)()
 
 
 def _own_group(groups: list[range], timeout: timedelta) -> dist.ProcessGroup | None:
