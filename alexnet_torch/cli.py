@@ -18,7 +18,7 @@ from alexnet_torch.recipes.command_line import Parser, parse
 from alexnet_torch.recipes.settings import flag
 from alexnet_torch.signals import StopSignal
 
-PROGRAM, INSTALLED_PROGRAM = "python -m alexnet_torch", "alexnet-torch"
+Work = Callable[[list[str], str, World, ExitStack], None]
 _DESCRIPTION = (
     "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, --verbose, for the "
     "warnings of libraries, and --version."
@@ -32,14 +32,11 @@ _MORE_MEMORY = (
 
 def installed_main() -> int:
     """Runs the program that pip installs."""
-    return main(program=INSTALLED_PROGRAM)
+    return main(program="alexnet-torch")
 
 
-def main(arguments: list[str] | None = None, program: str = PROGRAM) -> int:
-    """Runs the command that the arguments (by default sys.argv) name; returns the exit status.
-
-    Messages and the help begin with the program's name.
-    """
+def main(arguments: list[str] | None = None, program: str = "python -m alexnet_torch") -> int:
+    """Runs the command that the arguments (by default sys.argv) name, as `program`; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:], f"{program} train")
@@ -51,12 +48,7 @@ def train_main(arguments: list[str] | None = None, program: str = "train.py") ->
     return _run(sys.argv[1:] if arguments is None else arguments, program, _train, is_training=True)
 
 
-def _run(
-    arguments: list[str],
-    program: str,
-    work: Callable[[list[str], str, World, ExitStack], None],
-    is_training: bool = False,
-) -> int:
+def _run(arguments: list[str], program: str, work: Work, is_training: bool = False) -> int:
     """Runs a command line; returns its exit status. The one place that prints why it ended early."""
     world, speaks = SINGLE_PROCESS, True
     reuse_freed_memory()
@@ -67,9 +59,9 @@ def _run(
                     raise UserError("--quiet: contradicts --verbose; give one of the two")
                 if "--version" in arguments:
                     print(f"alexnet_torch {__version__}")
-                    return 0
-                world = World.from_environment() if is_training else SINGLE_PROCESS
-                work(arguments, program, world, after_message)
+                else:
+                    world = World.from_environment() if is_training else SINGLE_PROCESS
+                    work(arguments, program, world, after_message)
                 return 0
             finally:
                 sys.stdout.flush()
@@ -124,10 +116,7 @@ def _parser_of(command: Callable[..., None], program: str) -> Parser:
         if not is_required:
             settings["default"] = parameter.default
             text += f" (default: {parameter.default})" if parameter.default not in (None, False, ()) else ""
-        if is_option:
-            settings["required"] = is_required
-        elif not is_required:
-            settings["nargs"] = "?"
+        settings |= {"required": is_required} if is_option else {} if is_required else {"nargs": "?"}
         parser.add_argument(flag(name) if is_option else name, help=text, **settings)
     return parser
 

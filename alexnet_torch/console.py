@@ -1,11 +1,12 @@
 """What reaches the user, on streams that never stop or corrupt a run; --quiet and --verbose."""
 
 import errno
+import functools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -27,11 +28,9 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
     """
     quiet, verbose = "--quiet" in options, "--verbose" in options
     os.environ["MPLBACKEND"] = "agg"  # Jupyter names one that may not be installed, and figures are files
-    for descriptor in range(3):  # where one is closed, a file opened later would get what C libraries print
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    while (null := os.open(os.devnull, os.O_RDWR)) < 3:  # a closed one: a file would get what C libraries print
+        pass
+    os.close(null)
     streams, torch_level = (sys.stdout, sys.stderr), logging.getLogger("torch").level
     output = _Stream(sys.stdout, raises=output_is_result, dropped=quiet and not output_is_result)
     sys.stdout = cast(TextIO, output)
@@ -60,12 +59,8 @@ class _Lines(logging.Handler):
     """Prints each record as a line on stderr, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "tqdm" in sys.modules:
-            from tqdm import tqdm
-
-            tqdm.write(record.getMessage(), file=sys.stderr)
-        else:
-            print(record.getMessage(), file=sys.stderr, flush=True)
+        write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else functools.partial(print, flush=True)
+        write(record.getMessage(), file=sys.stderr)
 
 
 class _Stream:
@@ -83,23 +78,19 @@ class _Stream:
     def write(self, text: str) -> int:
         if self._is_closed and self._raises:
             raise OutputLost("it is closed")
-        if not self._dropped:
-            with self._guarded():
-                self._stream.write(text)
+        self._guard(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        if not self._dropped:
-            with self._guarded():
-                self._stream.flush()
+        self._guard(self._stream.flush)
 
     def isatty(self) -> bool:
         return self._is_terminal and self._stream.isatty()  # no progress bar is drawn where there is no terminal
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guard(self, call: Callable[..., object], *given: str) -> None:
         try:
-            yield
+            if not self._dropped:
+                call(*given)
         except OSError as error:
             self._dropped = True
             with suppress(OSError), open(os.devnull, "w") as null:  # noqa: PTH123

@@ -40,14 +40,6 @@ def cache_home() -> Path:
         ) from error
 
 
-def remembered_file(*parts: str) -> Path | None:
-    """Returns a file of `cache_home` that only saves time; None for a user without one, who has no such files."""
-    try:
-        return cache_home().joinpath(*parts)
-    except UserError:
-        return None
-
-
 def describe_os_error(error: OSError) -> str:
     """Returns the file that failed and its own reason, or only the reason where the system names no file."""
     reason = error.strerror or str(error) or type(error).__name__

@@ -1,6 +1,7 @@
 """Compiled code: C++ sources compiled for this machine on first use, and C's allocator."""
 
 import ctypes
+import functools
 import hashlib
 import logging
 import os
@@ -53,52 +54,38 @@ def _library(
     source: Path, flags: Sequence[str], version: str, options: Callable[[], LinkOptions], announcement: str
 ) -> Path:
     """Returns the file of the library: that in this machine's cache, or, if none is intact there, a new one."""
-    folder, name = cache_home() / "native", f"{source.stem}-{_key(source, flags, version)}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    # machines that differ may share a home folder
+    key = _digest("\n".join([source.read_text(), *_FLAGS, *flags, version, platform.machine(), cpu]).encode())
+    folder, name = cache_home() / "native", f"{source.stem}-{key}"
     for library in folder.glob(f"{name}-*.so"):
         if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
             return library
-    compiler = _compiler()
+    named = shlex.split(os.environ.get("CXX", ""))  # maybe with arguments, as "ccache g++"
+    compiler = named or ["c++" if shutil.which("c++") else "g++"]
+    if shutil.which(compiler[0]) is None:
+        wrong = f"CXX names {named[0]}, which is no command here; correct or unset it" if named else ""
+        raise OSError(wrong or "there is no C++ compiler; install one, or name it in CXX")
     if announcement:
         logger.warning(announcement)
     folder.mkdir(parents=True, exist_ok=True)
     compile_options, link_options = options()
+    run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         object_file, linked = Path(temporary) / "kernels.o", Path(temporary) / "kernels.so"
-        _run([*compiler, *_FLAGS, *flags, *compile_options, "-c", str(source), "-o", str(object_file)])
-        # linked without -fopenmp, so that the threads are those of torch's own OpenMP: a second thread
-        # pool would compete with it for the cores
-        _run([*compiler, "-shared", str(object_file), "-o", str(linked), *link_options])
+        run([*compiler, *_FLAGS, *flags, *compile_options, "-c", str(source), "-o", str(object_file)])
+        # without -fopenmp: the threads are those of torch's OpenMP, and no second pool competes for the cores
+        run([*compiler, "-shared", str(object_file), "-o", str(linked), *link_options])
         content = linked.read_bytes()
     library = folder / f"{name}-{_digest(content)}.so"
     atomic_write(library, lambda file: file.write(content))
     return library
 
 
-def _key(source: Path, flags: Sequence[str], version: str) -> str:
-    """Identifies a library's source, flags, version and CPU: machines that differ may share a home folder."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return _digest("\n".join([source.read_text(), *_FLAGS, *flags, version, platform.machine(), cpu]).encode())
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _compiler() -> list[str]:
-    """Returns the C++ compiler's command, which CXX may give with arguments, as "ccache g++"."""
-    command = shlex.split(os.environ.get("CXX", ""))
-    if command and shutil.which(command[0]) is None:
-        raise OSError(f"CXX names {command[0]}, which is no command here; correct or unset it")
-    found = shutil.which("c++") or shutil.which("g++")
-    if not command and found is None:
-        raise OSError("there is no C++ compiler; install one, or name it in CXX")
-    return command or [str(found)]
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def reuse_freed_memory() -> None:

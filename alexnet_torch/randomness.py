@@ -10,13 +10,7 @@ import numpy as np
 
 
 def random_generator(seed: int, purpose: str, *position: int) -> np.random.Generator:
-    """Returns a new generator for one purpose at one position of the run.
-
-    Args:
-        seed: the run's seed, 0 or more.
-        purpose: the use of the numbers, such as "order" or "crop".
-        position: the place in the run, such as the epoch; each 0 or more.
-    """
+    """Returns a new generator for a purpose, such as "crop", at a position, such as an epoch; all from 0 on."""
     return np.random.default_rng([seed, crc32(purpose.encode()), *position])
 
 

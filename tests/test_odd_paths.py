@@ -66,15 +66,10 @@ COMMANDS: dict[str, Callable[[Path], CompletedProcess[str]]] = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_run_that_may_not_be_read(command: str, folder: Path) -> None:
-    with permissions(folder / "run", 0):
-        require_one_line(COMMANDS[command](folder), r"run/[\w.]+: Permission denied; change its permissions, or name")
-
-
 @pytest.mark.parametrize(
     ("name", "command"),
     [
+        *(("run", command) for command in COMMANDS),
         ("run/config.json", "resume"),
         ("run/config.json", "repeat"),
         ("run/metrics.jsonl", "resume"),
@@ -84,23 +79,30 @@ def test_a_run_that_may_not_be_read(command: str, folder: Path) -> None:
         ("images/train/class0", "train"),
     ],
 )
-def test_a_part_that_may_not_be_read(name: str, command: str, folder: Path) -> None:
-    if command == "train":
+def test_what_may_not_be_read(name: str, command: str, folder: Path) -> None:
+    if name.startswith("images"):
         shutil.rmtree(folder / "run")
+    what = r"run/[\w.]+: Permission denied" if name == "run" else rf"(no permission to .*|{name}.*: Permission denied)"
     with permissions(folder / name, 0):
-        require_one_line(
-            COMMANDS[command](folder), rf"(no permission to read .*|{name}.*: Permission denied); change its"
-        )
+        require_one_line(COMMANDS[command](folder), f"{what}; change its permissions, or name")
 
 
-@pytest.mark.parametrize("path", [LONG, LONG_PATH], ids=["name", "path"])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (LONG, "File name too long; choose a shorter name"),
+        (LONG_PATH, "File name too long; choose a shorter name"),
+        ("link", r"link(/[\w-]+)?: "),
+    ],
+    ids=["name", "path", "link"],
+)
 @pytest.mark.parametrize("option", ["--data", "--output", "--cache", "--init", "--config"])
-def test_a_path_that_is_too_long(option: str, path: str, made: Path) -> None:
-    given = {"--data": made / "images", "--output": made / "new", "--cache": made / "cache", option: path}
+def test_a_path_that_is_too_long_or_a_link_to_nothing(option: str, path: str, message: str, folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "nowhere/else")
+    path = str(folder / "link") if path == "link" else path
+    given = {"--data": folder / "images", "--output": folder / "new", "--cache": folder / "cache", option: path}
     words = [str(word) for pair in given.items() for word in pair]
-    require_one_line(
-        run_train(*words, "--recipe", "demo", "--max-steps", "1"), "File name too long; choose a shorter name"
-    )
+    require_one_line(run_train(*words, "--recipe", "demo", "--max-steps", "1"), message)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +123,6 @@ def test_a_path_that_is_too_long(option: str, path: str, made: Path) -> None:
 def test_a_name_that_is_too_long_for_a_command(command: str, made: Path) -> None:
     line = command.replace("LONG", LONG).replace("RUN", f"{made}/run").replace("IMAGES", f"{made}/images")
     require_one_line(run_cli(*line.split()), "File name too long|there is no such")
-
-
-@pytest.mark.parametrize("option", ["--data", "--output", "--cache", "--init", "--config"])
-def test_a_link_to_nothing(option: str, folder: Path) -> None:
-    (folder / "link").symlink_to(folder / "nowhere/else")
-    given = {"--data": folder / "images", "--output": folder / "new", option: folder / "link"}
-    words = [str(word) for pair in given.items() for word in pair]
-    require_one_line(run_train(*words, "--recipe", "demo", "--max-steps", "1"), r"link(/[\w-]+)?: ")
 
 
 @pytest.mark.parametrize("content", [None, b"[1]\n", b"\0\xff"], ids=["link", "list", "binary"])

@@ -75,8 +75,7 @@ def test_the_model_and_its_files_need_no_processes(module: str, libraries: str) 
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; import alexnet_torch.cli; assert 'torch' not in sys.modules, 'torch'"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+    assert "torch" not in modules_after("alexnet_torch.cli")
 
 
 def test_public_names_exist() -> None:

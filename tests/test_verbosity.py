@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,8 @@ def test_a_log_in_a_file_has_no_remains_of_a_bar_and_a_terminal_has_one(tmp_path
         done = subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, env=first, check=False)
     assert done.returncode == 0
     text = log.read_text()
-    assert "\r" not in text
-    assert "\x1b" not in text
-    assert "it/s" not in text
+    assert not re.search("\r|\x1b|it/s|CUDA runtime|Warning", text)
     assert "compiling" in text
-    assert "CUDA runtime" not in text
-    assert "Warning" not in text
     assert "step 6: loss" in text
     shown = on_a_terminal([*line[:-2], "--output", str(tmp_path / "other"), *line[-2:]])
     assert "step/s" in shown or "s/step" in shown
@@ -110,14 +107,9 @@ def on_a_terminal(line: list[str]) -> str:
     process = subprocess.Popen(line, stdout=its, stderr=its)
     os.close(its)
     shown = b""
-    while True:
-        try:
-            received = os.read(ours, 4096)
-        except OSError:  # Linux's way to say that the terminal has no program
-            break
-        if not received:
-            break
-        shown += received
+    with suppress(OSError):  # Linux's way to say that the terminal has no program
+        while received := os.read(ours, 4096):
+            shown += received
     os.close(ours)
     assert process.wait() == 0, shown.decode()
     return shown.decode()

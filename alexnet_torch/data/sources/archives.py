@@ -24,7 +24,7 @@ from alexnet_torch.data.sources.source import (
     make_source,
 )
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, remembered_file
+from alexnet_torch.files import atomic_write, cache_home
 
 Samples = dict[str, ClassSamples]  # of a split by class; places begin with the index of the file among all archives
 T = TypeVar("T")
@@ -59,8 +59,9 @@ def list_files(root: Path, files: Sequence[Path]) -> SourceFiles:
 
 def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[T], bool]) -> T:
     """Returns what `build` returns; what is large is kept under the key in the user's cache folder."""
-    path = remembered_file(kind, hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32])
-    if path is None:
+    try:
+        path = cache_home() / kind / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    except UserError:  # without a home folder
         return build()
     with suppress(OSError):
         saved = path.read_bytes()

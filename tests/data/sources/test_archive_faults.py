@@ -100,8 +100,11 @@ SHARD_FAULTS: dict[str, tuple[Spoil, str]] = {
     "json without label": (put(SHARD, *sample("a", json=b"{}", jpg=b"x")), "a.json contains b'{}', not a class's"),
     "json of a list": (put(SHARD, *sample("a", json=b"[1]", jpg=b"x")), "a.json contains"),
     "long label": (put(SHARD, *sample("a", cls=bytes(2**20 + 1), jpg=b"x")), "not a class's number"),
-    "twice": (put(SHARD, *sample("a", cls=b"0", jpg=b"x"), ("a.jpg", b"x")), "contains a.jpg twice"),
-    "another form": (put(SHARD, ("n01440764.tar", b"")), "are of different kinds: archives of classes, webd"),
+    "twice": (put(SHARD, *sample("a", cls=b"0", jpg=b"x"), ("a.jpg", b"x")), "a.jpg twice; make the shard again"),
+    "another form": (
+        put(SHARD, ("n01440764.tar", b"")),
+        "are of different kinds: archives of classes, webd.*; move those of one kind elsewhere",
+    ),
 }
 
 
