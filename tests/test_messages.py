@@ -93,9 +93,9 @@ def test_an_image_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        ("predict RUN/model.pt x.png", "its run, RUN"),
-        ("export RUN/model.json x.onnx", "its run, RUN"),
-        ("evaluate RUN/model.pt --data images", "its run, RUN"),
+        ("predict RUN/model.pt x.png", "RUN"),
+        ("export RUN/model.json x.onnx", "RUN"),
+        ("evaluate RUN/model.pt --data images", "RUN"),
         ("predict RUN/../weights.pt x.png", "the folder of a run"),
     ],
 )

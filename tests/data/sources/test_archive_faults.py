@@ -103,7 +103,7 @@ SHARD_FAULTS: dict[str, tuple[Spoil, str]] = {
     "twice": (put(SHARD, *sample("a", cls=b"0", jpg=b"x"), ("a.jpg", b"x")), "a.jpg twice; make the shard again"),
     "another form": (
         put(SHARD, ("n01440764.tar", b"")),
-        "are of different kinds: archives of classes, webd.*; move those of one kind elsewhere",
+        "are of different kinds: archives of classes, webd.*; move one kind elsewhere",
     ),
 }
 
