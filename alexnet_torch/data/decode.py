@@ -161,9 +161,16 @@ def _rgb_square(image: Image.Image, side: int) -> Image.Image:
     if image.format in ("BMP", "TGA") and image.mode == "RGBA" and not image.getchannel(3).getbbox():
         image = image.convert("RGB")  # the fourth byte is not used
     negative = is_wide and tags.get(PHOTOMETRIC_INTERPRETATION) == 0  # Pillow inverts those of 8 bits itself
-    # cut out before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000
+    # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
+        orientation = 1
+    # cut out before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000; and before it is turned: the
+    # halves are rounded so that it is the square of the upright image
     short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
+    left = (image.width - short + (orientation in (2, 3, 7, 8))) // 2  # turning reverses the columns
+    top = (image.height - short + (orientation in (3, 4, 6, 7))) // 2
     # of a large image, means over squares of pixels, a band of four million at a time; at least twice `side` pixels are
     # left, so that the resize that follows decides the result. reduce() is exact for powers of two up to 16
     factors = (1, 2, 4, 8, 16) if image.width * image.height > LARGE_PIXELS else (1,)
@@ -173,11 +180,7 @@ def _rgb_square(image: Image.Image, side: int) -> Image.Image:
     for y in range(0, size, rows):
         box = (left, top + y * factor, left + size * factor, top + min(y + rows, size) * factor)
         result.paste(_to_rgb(image.crop(box), negative).reduce(factor), (0, y))
-    # ImageOps.exif_transpose rewrites all tags, and fails if any other tag is broken
-    try:
-        method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
-        return result
+    method = UPRIGHT.get(orientation)
     return result.transpose(Image.Transpose[method]) if method else result
 
 

@@ -132,6 +132,19 @@ def test_every_orientation_matches_pillow(orientation: int, tmp_path: Path) -> N
     assert np.array_equal(decode_file(tmp_path / "x.jpg", 32), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(37, 32), (32, 37)])
+def test_the_square_is_that_of_the_upright_image(orientation: int, size: tuple[int, int], tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    noise.save(
+        tmp_path / "x.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0%c\0\0\0\0\0\0\0" % orientation
+    )
+    with Image.open(tmp_path / "x.png") as image:
+        upright = ImageOps.exif_transpose(image)
+    left, top = (upright.width - 32) // 2, (upright.height - 32) // 2
+    assert np.array_equal(decode_file(tmp_path / "x.png", 32), np.asarray(upright)[top : top + 32, left : left + 32])
+
+
 def test_a_huge_image_is_decoded(tmp_path: Path) -> None:
     # 190 million pixels: over twice Pillow's limit, at which it refuses
     Image.new("L", (14000, 13600), 60).save(tmp_path / "x.png", compress_level=1)
