@@ -28,8 +28,8 @@ CLASSES = ("a", "b", "c", "d", "e")
 def save_random_model(run: Path, architecture: Architecture, size: int = 67) -> TrainedModel:
     """Saves a model with weights with which every unit affects the logits, and a mean image of noise."""
     net = with_random_weights(AlexNet(architecture, len(CLASSES), size), gain=2**0.5, bias_std=0.5**0.5).eval()
-    for tower in net.towers.values():
-        nn.init.zeros_(tower.get_parameter("conv4.bias"))  # equal in both, as in an untrained network: ONNX's exporter merges them
+    for tower in net.towers.values():  # equal in both, as in an untrained network: ONNX's exporter merges them
+        nn.init.zeros_(tower.get_parameter("conv4.bias"))
     mean = np.random.default_rng(0).uniform(0, 255, (size + 9, size + 9, 3)).astype(np.float32)
     run.mkdir()
     save_model(run, TrainedModel(net, CLASSES, mean))
