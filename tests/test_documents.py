@@ -115,9 +115,19 @@ def test_every_command_and_example_runs(
 
 
 def test_options_exist() -> None:
-    programs = [["train.py"], *(["-m", "alexnet_torch", command] for command in COMMANDS)]
+    programs = [["train.py"], ["-m", "alexnet_torch"], *(["-m", "alexnet_torch", command] for command in COMMANDS)]
     options = {"--logdir", "--batch-sizes", "--first", "--write-table", "--device"}
     options |= {"--nproc", "--nnodes", "--max-restarts", "--rdzv"}  # torchrun's, as far as the pattern reads
+    options |= {
+        "--requeue",
+        "--gpus",
+        "--gpus-per-task",
+        "--nodes",
+        "--ntasks",
+        "--ntasks-per-node",
+        "--time",
+        "--signal",
+    }  # Slurm's
     for program in programs:
         line = [sys.executable, *program, "--help"]
         shown = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=True)
