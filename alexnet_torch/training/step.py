@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,43 +63,36 @@ def train_step(
 
 
 class CapturedStep:
-    """`train_step`, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
+    """A step, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
 
-    Learning rates are part of the graph: each new one is captured again, and a rate that always changes never is.
-    Batches of another size than `rows` run without the graph. The next step overwrites the results.
+    `step` is `train_step` with all but images, labels, dropout and batch size, and updates by `optimizer`. Learning
+    rates are part of the graph: each new one is captured again, and a rate that always changes never is. Batches of
+    another size than `rows` run without the graph. The next step overwrites the results.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows, self._rates, self._steps = rows, list[float](), 0
+    def __init__(self, step: Callable[..., StepResult], optimizer: torch.optim.Optimizer, rows: int) -> None:
+        self._step, self._optimizer, self._rows = step, optimizer, rows
+        self._rates, self._steps = list[float](), 0
         self._replay: Callable[[], object] | None = None
         self._inputs: list[Tensor]
         self._results: StepResult
 
-    def __call__(
-        self,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        images: Tensor,
-        labels: Tensor,
-        dropout: DropoutKey,
-        precision: Precision,
-        batch_size: int,
-    ) -> StepResult:
-        """As `train_step`, always with the same network, optimizer and precision, and with `dropout.values`."""
+    def __call__(self, images: Tensor, labels: Tensor, dropout: DropoutKey, batch_size: int) -> StepResult:
+        """As `train_step`, with `dropout.values`."""
         assert dropout.values is not None
-        rates = [group["lr"] for group in optimizer.param_groups]
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         if rates != self._rates:
             self._rates, self._steps, self._replay = rates, 0, None
         if len(images) != self._rows or self._steps < WARM_UP:  # the first steps compile kernels and allocate
             self._steps += len(images) == self._rows
-            return train_step(net, optimizer, images, labels, dropout, precision, batch_size)
+            return self._step(images, labels, dropout, batch_size=batch_size)
         if self._replay is None:
             own = self._inputs = [tensor.clone() for tensor in (images, labels, dropout.values)]
-            for group in optimizer.param_groups:
+            for group in self._optimizer.param_groups:
                 group["capturable"] = True  # Adam asks for it
             key = DropoutKey(0, 0, 0, own[2])
-            step = lambda: train_step(net, optimizer, own[0], own[1], key, precision, batch_size)  # noqa: E731
-            self._replay, self._results = capture(step)
+            recorded = partial(self._step, own[0], own[1], key, batch_size=batch_size)
+            self._replay, self._results = capture(recorded)
         for own_tensor, tensor in zip(self._inputs, (images, labels, dropout.values), strict=True):
             own_tensor.copy_(tensor)
         self._replay()

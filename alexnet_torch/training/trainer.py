@@ -4,6 +4,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,11 @@ class Trainer:
         set_rates(self.optimizer, rates)
         dropout = DropoutKey(seed, step, batch.first_row, keys)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
-            run_step = self.captured_step or train_step
-            loss, wrong = run_step(self.parallel_net, self.optimizer, images, labels, dropout, self.precision, rows)
+            if self.captured_step:
+                loss, wrong = self.captured_step(images, labels, dropout, rows)
+            else:
+                net, optimizer = self.parallel_net, self.optimizer
+                loss, wrong = train_step(net, optimizer, images, labels, dropout, self.precision, rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.sum_over_slices(sums), rows)
         if step == 0:
@@ -132,7 +136,8 @@ class Trainer:
             self.run_log.log_start(weights_of(self.checkpoints.gather(self.recipe.architecture.convs[0].name)))
         if self.settings.compile:
             if self.mean.is_cuda and len(set(self.net.devices)) == self.ranks.world.size == 1:
-                self.captured_step = CapturedStep(self.settings.batch_size)
+                step = partial(train_step, self.net, self.optimizer, precision=self.precision)
+                self.captured_step = CapturedStep(step, self.optimizer, self.settings.batch_size)
             else:
                 self.net.compile_stages()
         self.parallel_net = wrap_data_parallel(self.net, self.ranks)

@@ -1,6 +1,7 @@
 """A captured step: the same training as without it, in whatever order rates and sizes of batches change."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -23,15 +24,17 @@ def batch(number: int, rows: int) -> tuple[Tensor, Tensor]:
     return 60 * torch.randn(rows, 3, 64, 64, generator=random), torch.arange(rows) % 3
 
 
-def train(run_step: Callable[..., StepResult], optimizer_name: OptimizerName) -> dict[str, Tensor]:
+def train(optimizer_name: OptimizerName, captured: bool) -> dict[str, Tensor]:
     """Returns weights, the optimizer's tensors, losses and errors of steps in which rates and sizes change."""
     net: AlexNet = with_random_weights(narrow_net()).train()
     optimizer = build_optimizer(optimizer_name, parameter_groups(net, 0.0, 5e-4), 0.9)
+    run_step: Callable[..., StepResult] = partial(train_step, net, optimizer, precision=PRECISION)
+    run_step = CapturedStep(run_step, optimizer, 4) if captured else run_step
     found: dict[str, Tensor] = {}
     for number, (rate, rows) in enumerate(zip(RATES, ROWS, strict=True)):
         set_rates(optimizer, LearningRates(rate, 2 * rate, {"fc6": 0.5 * rate}))
         key = DropoutKey(0, number, 0, net.dropout_keys(0, number))
-        loss, wrong = run_step(net, optimizer, *batch(number, rows), key, PRECISION, rows)
+        loss, wrong = run_step(*batch(number, rows), key, batch_size=rows)
         found |= {f"loss {number}": loss.clone(), f"wrong {number}": wrong.clone()}
     for name, parameter in net.named_parameters():
         found |= {name: parameter.detach()}
@@ -58,7 +61,7 @@ def test_captured_steps_train_as_the_others(optimizer: OptimizerName, monkeypatc
         return replay, results
 
     monkeypatch.setattr(step, "capture", capture)
-    expected, found = train(train_step, optimizer), train(CapturedStep(4), optimizer)
+    expected, found = train(optimizer, captured=False), train(optimizer, captured=True)
     assert set(found) == set(expected)
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
     assert (captures, replays) == (2, 3), "of the steps 4 to 6 at the first rate, and 12 to 13 at the last"

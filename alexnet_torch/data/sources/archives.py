@@ -63,7 +63,7 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
         path = cache_home() / kind / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     except UserError:  # without a home folder
         return build()
-    with suppress(OSError):
+    with suppress(OSError, AttributeError, ImportError):  # none there; or written by other code: built again
         saved = path.read_bytes()
         if hashlib.sha256(saved[32:]).digest() == saved[:32]:  # else it is damaged, and written again
             value: T = pickle.loads(saved[32:])
