@@ -152,7 +152,6 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
 def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> PreparedImages:
     """Returns the decoded images; the first rank of each machine compiles kernels and decodes for its machine."""
     control, is_first = ranks.control, ranks.world.local_rank == 0
-    logging.getLogger("alexnet_torch.data").setLevel(logging.NOTSET if is_first else logging.ERROR)  # said once
 
     def images() -> PreparedImages:
         if is_first and ranks.world.local_size > 1 and placement.devices[0].type == "cpu":
@@ -162,7 +161,12 @@ def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> Prepared
         return prepare(data_folder(settings.data), side, settings.cache, settings.skip_bad, None, val_split)
 
     first = control.run_on_all(lambda: images() if is_first else None)
-    prepared = control.run_on_all(lambda: first or images())
+    said_once = logging.getLogger("alexnet_torch.data")
+    said_once.setLevel(logging.NOTSET if is_first else logging.ERROR)
+    try:
+        prepared = control.run_on_all(lambda: first or images())
+    finally:
+        said_once.setLevel(logging.NOTSET)  # what a rank notices later is its own
     main = control.broadcast_from_main(lambda: {"data set": prepared.fingerprint})
 
     def require_same() -> None:
