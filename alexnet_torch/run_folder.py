@@ -20,6 +20,7 @@ MODEL_WEIGHTS = "model.pt"  # the best weights: a plain state dict
 MODEL_DESCRIPTION = "model.json"  # what a prediction needs besides the weights
 PRETRAINED_WEIGHTS = "model.safetensors"  # the full model, as save_pretrained writes it
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_PARTS = {"key", "state", "weights", "optimizer", "scaler", "metrics"}  # of each file in it
 TENSORBOARD = "tensorboard"
 FIGURES = "figures"
 REPORT = "report.html"  # a page about the run

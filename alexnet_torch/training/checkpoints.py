@@ -26,7 +26,7 @@ from alexnet_torch.files import atomic_write, reading, remove_leftovers, sync_fo
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.run_folder import CHECKPOINTS, METRICS
+from alexnet_torch.run_folder import CHECKPOINT_PARTS, CHECKPOINTS, METRICS
 from alexnet_torch.weights.model_file import TrainedModel, read_model_files, save_model
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dic
         if _digest(path) == path.stem.rpartition("-")[2]:
             with reading(f"--resume: {path}", "no code of it was run; move it elsewhere"):  # another program's
                 content = torch.load(path, map_location="cpu", weights_only=True)
-                if set(content) != {"key", "state", "weights", "optimizer", "scaler", "metrics"}:
+                if set(content) != CHECKPOINT_PARTS:
                     raise ValueError("it is no checkpoint of this version")
                 return path, content
         logger.warning("%s is damaged (wrong checksum): skipped", path)

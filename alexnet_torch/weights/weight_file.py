@@ -12,7 +12,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_missing_package, reading
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import TORCHVISION
-from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
+from alexnet_torch.run_folder import CHECKPOINT_PARTS, MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights import caffe
 from alexnet_torch.weights.grouped import CONV1, grouped_shapes, layers_by_stage, towers_to_grouped, without_wrappers
 from alexnet_torch.weights.model_file import read_model_files, read_safetensors, require_finite
@@ -85,7 +85,7 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
     else:
         with reading(path, "copy it again, or name a weight file"):
             content = load_torch(path)
-    if isinstance(content, dict) and "identity" in content:
+    if isinstance(content, dict) and set(content) == CHECKPOINT_PARTS:
         raise UserError(f"{path}: is a run's checkpoint, which has no mean image or class names; name the run's folder")
     found_key, state, others = find_network(path, content, key)
     note = f"read {found_key or 'the network'}"

@@ -240,12 +240,6 @@ def test_nets_with_and_without_input_scale_compute_the_same(tmp_path: Path) -> N
             torch.testing.assert_close(net(images), source(images), rtol=1e-5, atol=1e-6)
 
 
-def test_a_checkpoint_is_refused_as_a_weight_file(tmp_path: Path) -> None:
-    torch.save({"identity": {}, "weights": {}}, tmp_path / "step.pt")
-    with pytest.raises(UserError, match=r"is a run's checkpoint, .*; name the run's folder"):
-        copy_weights(AlexNet(narrow(PAPER), 5, 64), str(tmp_path / "step.pt"))
-
-
 def test_caffes_weights_are_converted_to_our_images(tmp_path: Path) -> None:
     weights, file = caffe_files.random_caffe_weights(), tmp_path / "bvlc_alexnet.caffemodel"
     file.write_bytes(caffe_files.caffemodel(weights))

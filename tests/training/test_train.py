@@ -132,6 +132,14 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
     assert {p: p.read_bytes() for p in before} == before
 
 
+def test_a_checkpoint_is_refused_as_a_weight_file(finished: Path, tmp_path: Path) -> None:
+    """It has no mean image: another one would be guessed."""
+    newest = list_checkpoints(finished / "checkpoints")[0]
+    done = run_cli("import", str(newest), "--output", str(tmp_path / "imported"))
+    one_line(done, r"is a run's checkpoint, which has no mean image or class names; name the run's folder")
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_damaged_checkpoint_is_skipped(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     newest, before = list_checkpoints(run / "checkpoints")[:2]
