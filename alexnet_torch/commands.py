@@ -152,7 +152,7 @@ def evaluate_command(
         raise UserError(f"--crops {crops}: the images of {root} are centre crops already; use --crops 1")
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
     tested = [crops] if crops else [1] if test_set.cropped_side else [1, default_num_crops(list(models.values()))]
-    scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache)
+    scores = score_test_set(models, test_set, match, tested, real_labels, csv, skip_bad, cache, with_confusion=json)
     print(json_format.dumps(scores, allow_nan=False) if json else tables(scores))
 
 

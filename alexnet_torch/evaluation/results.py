@@ -32,11 +32,13 @@ def score_test_set(
     csv_file: Path | None = None,
     skip_bad: bool = False,
     cache: str = "auto",
+    with_confusion: bool = True,
 ) -> dict[str, Any]:
     """Scores models, by name, of the same classes and their average on a test set; returns values for JSON.
 
     Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`. The CSV
-    file has a row for each image: predictions of the average, if there are several models, over the most crops.
+    file has a row for each image: predictions of the average, if there are several models, over the most crops. The
+    matrix of a thousand classes takes tables nothing: without `with_confusion`, and for very many classes, it is None.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
     indices, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
@@ -77,7 +79,7 @@ def score_test_set(
             "class_images": confusion.images.tolist(),
             "class_errors": [None if np.isnan(error) else error for error in errors.tolist()],
             "most_confused": [{"class": classes[i], "taken_for": labels[j], "images": n} for i, j, n in pairs],
-            "confusion": confusion.counts.tolist() if cells <= MOST_CELLS else None,
+            "confusion": confusion.counts.tolist() if with_confusion and cells <= MOST_CELLS else None,
         }
 
     rows = [*names, f"average of {len(names)}"] if len(names) > 1 else names

@@ -39,7 +39,7 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
     """Returns images (n, H, W, 3) uint8, squares or their centre crops, minus the mean: (n, 3, H, W) on its device."""
-    mean = torch.from_numpy(model.mean).to(model.net.devices[0], torch.get_default_dtype())
+    mean = model.device_mean()
     return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
 
 
@@ -112,7 +112,8 @@ def evaluate(
     net: AlexNet, loader: Loader, should_stop: ShouldStop = lambda: False, sum_counts: SumCounts = lambda counts: counts
 ) -> EvalResult | None:
     """Returns the loss and errors of a network in training on the validation images, with the centre crop."""
-    model, training = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean), net.training
+    training = net.training
+    model = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean)
     batches = (ImageBatch({loader.image_size: b.images}, b.labels, None) for b in loader.epoch(0))
     try:
         scores = score([model], batches, should_stop=should_stop, dtype=torch.float32)

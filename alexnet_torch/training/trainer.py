@@ -62,8 +62,7 @@ class Trainer:
         self.tested: Tested | None = None  # the best weights, at the end
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
-        # (S, S, 3) mean image, on the network's first device
-        self.mean = torch.from_numpy(self.prepared.mean).to(self.net.devices[0], torch.get_default_dtype())
+        self.mean = self.model.device_mean()  # (S, S, 3)
         self.metrics = TrainMetrics(self.state, self.mean.device, self.net.num_classes, self.steps_per_epoch)
 
     def fit(self) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ class TrainedModel:
         """What predictions call the classes: two classes of one name, as the two cranes, have their identities, too."""
         pairs, count = zip(self.classes, self.names, strict=False), Counter(self.names)
         return tuple(n if count[n] == 1 else f"{n} ({identity})" for identity, n in pairs) or self.classes
+
+    @cached_property
+    def _means(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def device_mean(self) -> Tensor:
+        """Returns the mean image (S, S, 3) on the network's first device, where it is copied once."""
+        place = self.net.devices[0], torch.get_default_dtype()
+        if place not in self._means:
+            self._means[place] = torch.from_numpy(self.mean).to(*place)
+        return self._means[place]
 
     def centre_mean(self) -> Tensor:
         """Returns the mean image of a centre crop, (3, H, W) float32, contiguous, in memory of its own."""
