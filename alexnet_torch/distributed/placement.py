@@ -161,19 +161,22 @@ def choose_devices(
     if gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ:  # each process sees a GPU of its own
         processes, rank = 1, 0
     per_process = f", {gpus // processes} for each process" if processes > 1 else ""
+    in_all = world.size > 1  # one rank on a CPU would wait for the others' GPUs for ever
     if named:
-        devices, reason = checked_devices(named, towers), "named by --devices"
+        devices, reason = working(checked_devices(named, towers), required=True), "named by --devices"
     elif gpus // processes >= towers > 1 and split != "none":
-        devices = working([torch.device("cuda", rank * towers + i) for i in range(towers)])
+        devices = working([torch.device("cuda", rank * towers + i) for i in range(towers)], in_all)
         reason = f"{gpus} GPUs are visible{per_process}"
     elif gpus and split != "devices":
         if gpus < processes:
             found = f"{processes} processes on this machine, but only {gpus} GPU(s) are visible"
             raise UserError(f"torchrun: {found}; use --nproc_per_node={gpus}, or --devices cpu")
-        devices = working([torch.device("cuda", rank)] * towers)
+        devices = working([torch.device("cuda", rank)] * towers, in_all)
         reason = f"{gpus} GPU(s) visible{per_process}, --split {split}"
     else:
         devices, reason = [torch.device("cpu")] * towers, "no GPU is visible"
+    if gpus and not named and devices[0].type == "cpu":
+        reason = "no visible GPU computes"
     count = len(set(devices))
     if split == "devices" and count != towers:
         raise UserError(f"--split devices: needs {towers} devices for {towers} towers, not {count}; see --devices")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from alexnet_torch.errors import UserError
+from alexnet_torch.errors import UserError, describe_memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +51,21 @@ def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
 def devices_or_default(names: Sequence[str] | None, towers: int) -> list[torch.device]:
     """As `checked_devices`; without names, the first GPU for all towers, else the CPU."""
     if names:
-        return checked_devices(names, towers)
+        return working(checked_devices(names, towers), required=True)
     return working([torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers)
 
 
-def working(devices: list[torch.device]) -> list[torch.device]:
-    """Returns the devices; or CPUs, with a line, if a GPU, perhaps too old, does not compute."""
+def working(devices: list[torch.device], required: bool = False) -> list[torch.device]:
+    """Returns the devices; if a GPU, perhaps too old, does not compute, CPUs, with a line; an error if `required`."""
     try:
         for device in dict.fromkeys(devices):
             torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
+        if describe_memory_error(error):  # it computes, but other programs fill it
+            raise
         reason, built = str(error).partition("\n")[0], f"{torch.__version__}, built for CUDA {torch.version.cuda}"
+        if required:
+            raise UserError(f"{device}: torch {built}, cannot compute on it ({reason}); use --devices cpu") from error
         logger.warning("no GPU is used: torch %s, cannot (%s)", built, reason)
         return [torch.device("cpu")] * len(devices)
     return devices

@@ -26,7 +26,7 @@ TWO = ["cuda:0", "cuda:1"]
 
 @pytest.fixture(autouse=True)
 def _pretended_gpus_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "working", lambda devices: devices)
+    monkeypatch.setattr(placement, "working", lambda devices, *_, **__: devices)
 
 
 def placement_of(
@@ -155,8 +155,21 @@ def test_a_gpu_that_does_not_compute_is_left_out_with_a_line(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(placement, "working", working)
     if not torch.cuda.is_available():
-        assert choose_devices(None, 2, "auto")[0] == [torch.device("cpu")] * 2
+        assert choose_devices(None, 2, "auto") == ([torch.device("cpu")] * 2, "no visible GPU computes")
         assert "no GPU is used" in caplog.text
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        for named, world in (["cuda:0"], SINGLE_PROCESS), (None, ON_ONE):  # nobody waits for a rank without one
+            with pytest.raises(UserError, match=r"^cuda:\d: torch .* cannot compute on it .*; use --devices cpu$"):
+                choose_devices(named, 2, "auto", world)
+
+
+def test_a_gpu_that_others_fill_is_told_as_missing_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(torch.OutOfMemoryError):  # in one line by cli.py, not days on a CPU
+        working([torch.device("cuda", 0)])
 
 
 def test_world_from_environment() -> None:
