@@ -33,7 +33,9 @@ LogProbs = dict[int, list[Tensor]]  # by the number of crops, (n, classes) of ea
 
 
 def default_num_crops(models: Sequence[TrainedModel]) -> int:
-    """Returns the paper's 10, or 5 if a model was trained without mirror images, as on digits."""
+    """Returns the paper's 10; 5 if a model was trained without mirror images, as on digits, 1 if without crops."""
+    if any(len(model.mean) == model.net.image_size for model in models):
+        return 1
     return 10 if all(model.mirror for model in models) else 5
 
 

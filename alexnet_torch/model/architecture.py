@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 from alexnet_torch.errors import UserError
 
 Activation = Literal["relu", "tanh"]
-Operation = Literal["relu", "tanh", "norm", "spatial_norm", "pool"]
+Operation = Literal["relu", "tanh", "norm", "spatial_norm", "pool", "avg_pool"]
+POOLS = ("pool", "avg_pool")
 Distribution = Literal["normal", "truncated_normal", "uniform"]
 
 
@@ -123,8 +124,9 @@ class Architecture:
     Attributes:
         towers: number of towers, each with its part of every stage's output channels.
         norm, spatial_norm: what "norm" and "spatial_norm" in a stage's `after` compute.
-        pool_size, pool_stride, pool_ceil: max-pooling by "pool"; `pool_ceil` keeps windows that
-            reach past the right and bottom edge, in all stages or in those named.
+        pool_size, pool_stride, pool_ceil: windows of "pool", which takes the maximum, and "avg_pool", the mean of
+            what lies inside the map; `pool_ceil` keeps windows that reach past the right and bottom edge, in all
+            stages or in those named.
         dropout: stages with dropout at `dropout_rate` after them in training.
         adaptive_pool: side to which the last convolution stage is average-pooled, as in torchvision.
         input_scale: factor for the images (0..255 less the mean image) before conv1.
@@ -184,7 +186,7 @@ class Architecture:
             side = (side + sum(conv.padding[:2]) - conv.kernel) // conv.stride + 1
             yield conv.name, side
             for operation in conv.after:
-                if operation == "pool":
+                if operation in POOLS:
                     steps, rest = divmod(side - self.pool_size, self.pool_stride)
                     # torch drops a last window that would start past the edge
                     has_last = rest > 0 and (steps + 1) * self.pool_stride < side
@@ -192,7 +194,7 @@ class Architecture:
                     yield f"{conv.name}'s pooling", side
 
     def pools_up(self, stage: str) -> bool:
-        """Returns whether a stage's max-pooling keeps windows that reach past the edge."""
+        """Returns whether a stage's pooling keeps windows that reach past the edge."""
         return self.pool_ceil if isinstance(self.pool_ceil, bool) else stage in self.pool_ceil
 
     def fits(self, image_size: int) -> bool:

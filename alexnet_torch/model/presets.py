@@ -94,13 +94,34 @@ TORCHVISION = Architecture(
 ).with_init(**dict.fromkeys(PAPER.stage_names, Init(1.0, None, "uniform", by_fan_in=True)))
 """torchvision.models.alexnet: the net of "One weird trick" (Krizhevsky, 2014), without norm."""
 
+CIFAR_26 = Architecture(
+    name="cifar_26",
+    convs=(
+        Conv("conv1", 32, 5, 1, _TWO_AROUND, after=("pool", "relu"), init=Init(0.0001)),
+        Conv("conv2", 32, 5, 1, _TWO_AROUND, after=("relu", "avg_pool")),
+        Conv("conv3", 64, 5, 1, _TWO_AROUND, after=("relu", "avg_pool")),
+    ),
+    linears=(Linear("fc4", 64, init=Init(0.1)), Linear("fc5", None, init=Init(0.1))),
+    towers=1,
+    spatial_norm=Norm(window=3, alpha=5e-5, k=1.0),  # the source divides its scale by the window's 9 pixels
+    pool_ceil=True,
+    dropout=(),
+)
+"""cuda-convnet's net "80sec" for CIFAR-10's 32 pixels, by AlexNet's authors, with 26% error."""
+
+_NORM_AFTER: After = {"conv1": ("pool", "relu", "spatial_norm"), "conv2": ("relu", "avg_pool", "spatial_norm")}
+CIFAR_18 = replace(
+    CIFAR_26, name="cifar_18", convs=_with_after(CIFAR_26, _NORM_AFTER), linears=(Linear("fc4", None, init=Init(0.01)),)
+)
+"""cuda-convnet's net "18pct": with a norm after the first two pools, and a single linear stage."""
+
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSORFLOW_POST, TORCHVISION)}
-"""All networks of this package, by name."""
+"""All networks for ImageNet, by name: those that `import` recognises."""
 
 
 def preset(name: str) -> Architecture:
-    """Returns an architecture by its name, a key of PRESETS or "paper_literal"; else ValueError."""
-    named = {**PRESETS, "paper_literal": PAPER_LITERAL}
+    """Returns an architecture by its name, a key of PRESETS, "paper_literal", "cifar_26" or "cifar_18"; else ValueError."""
+    named = {**PRESETS, "paper_literal": PAPER_LITERAL, "cifar_26": CIFAR_26, "cifar_18": CIFAR_18}
     if name not in named:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(named)}")
     return named[name]

@@ -38,6 +38,7 @@ def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], Sta
         ("relu",): _by_tower(F.relu),  # not in place: hooks on the layers have seen the input
         ("tanh",): _by_tower(torch.tanh),
         ("pool",): _by_tower(nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=ceil)),
+        ("avg_pool",): _by_tower(nn.AvgPool2d(net.pool_size, net.pool_stride, ceil_mode=ceil, count_include_pad=False)),
         ("spatial_norm",): _by_tower(spatial_response_norm, norm=net.spatial_norm),
     }
     for before, relu in (((), False), (("relu",), True)):

@@ -8,8 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from alexnet_torch.data.pca_noise import PCANoise
-from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.model.presets import CAFFE, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+from alexnet_torch.model.architecture import PAPER, Architecture
+from alexnet_torch.model.presets import (
+    CAFFE,
+    CIFAR_18,
+    CIFAR_26,
+    PAPER_LITERAL,
+    SOURCE_2012,
+    TENSORFLOW_POST,
+    TORCHVISION,
+)
 from alexnet_torch.recipes.recipe import EpochSchedule, PlateauSchedule, Recipe
 
 
@@ -115,6 +123,35 @@ def torchvision() -> Recipe:
     return Recipe(net, rates, batch_size=256, weight_decay=1e-4, bias_decay=1e-4)
 
 
+def cifar_26() -> Recipe:
+    """CIFAR-10 as AlexNet's authors first trained it: a small net of one tower, whole images, average pooling.
+
+    Source: cuda-convnet's example layers-80sec.cfg and its layer-params; epochs count from 0.
+    Command: `python train.py --data cifar-10.zip --recipe cifar-26`
+    Cost: 6 minutes on 2 CPU cores.
+    Expected: 26% error of the whole test images, as published.
+    """
+    rates, decay = EpochSchedule(factors=((8, 0.1),)), {"fc4": 0.03, "fc5": 0.03}
+    return _cifar(CIFAR_26, rates, epochs=10, stage_decay=decay)
+
+
+def cifar_18() -> Recipe:
+    """`cifar-26` with a norm within each channel, a single linear stage, and 140 epochs.
+
+    Source: cuda-convnet's example layers-18pct.cfg and its layer-params.
+    Command: `python train.py --data cifar-10.zip --recipe cifar-18`
+    Cost: about an hour on 2 CPU cores.
+    Expected: 18% error of the whole test images, as published.
+    """
+    rates = EpochSchedule(factors=((120, 0.1), (130, 0.01)))
+    return _cifar(CIFAR_18, rates, epochs=140, stage_decay={"fc4": 1.0})
+
+
+def _cifar(net: Architecture, rates: EpochSchedule, epochs: int, stage_decay: dict[str, float]) -> Recipe:
+    fixed = {"image_size": 32, "crop": False, "mirror": False, "lr": 0.001, "weight_decay": 0.004}
+    return Recipe(net, rates, epochs, stage_decay=stage_decay, bias_lr_factor=2.0, bias_decay=0.0, **fixed)
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "paper-literal": paper_literal,
@@ -123,4 +160,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "tensorflow-post": tensorflow_post,
     "torchvision": torchvision,
     "demo": demo,
+    "cifar-26": cifar_26,
+    "cifar-18": cifar_18,
 }

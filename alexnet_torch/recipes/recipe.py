@@ -6,7 +6,7 @@ benchmarks/experiments/ablations.py compares them.
 # ruff: noqa: ARG002 - a schedule need not depend on all that it is given
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from alexnet_torch.data.pca_noise import Convention, PCANoise
@@ -92,9 +92,11 @@ class Recipe:
     optimizer: OptimizerName = "paper"  # the paper's update rule, or Adam
     momentum: float = 0.9
     weight_decay: float = 5e-4  # of the weights
+    stage_decay: Mapping[str, float] = field(default_factory=dict)  # of the weights of stages that differ, by name
     bias_lr_factor: float = 1.0  # the ratio of the biases' learning rate to the weights'
     bias_lr_scheduled: bool = True  # whether the schedule changes the biases' rate; else it is bias_lr_factor * lr
     bias_decay: float = 5e-4  # the weight decay of the biases
+    crop: bool = True  # whether images are crops of larger squares, at random in training; else the squares
     mirror: bool = True  # whether training images are mirrored at random
     colour: PCANoise | None = None  # of training images
 

@@ -64,7 +64,7 @@ def launch(
         exchange = ranks.connect(placement, settings.timeout)
 
         # 4. images: decoded to one size, in which training cuts its crops
-        prepared = _prepare(settings, placement, ranks)
+        prepared = _prepare(settings, recipe, placement, ranks)
         train_loader, val_loader = _loaders(settings, recipe, prepared, placement, ranks)
 
         # 5. network; channels_last is the convolutions' format: else each step converts weights and gradients
@@ -74,7 +74,7 @@ def launch(
         frozen = control.run_on_all(lambda: freeze_stages(net, settings.freeze))
 
         # 6. optimizer
-        groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
+        groups = parameter_groups(net, recipe)
         optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
         precision = Precision(settings.amp, *placement.devices)
 
@@ -149,7 +149,7 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
     return placement
 
 
-def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> PreparedImages:
+def _prepare(settings: Settings, recipe: Recipe, placement: Placement, ranks: Ranks) -> PreparedImages:
     """Returns the decoded images; the first rank of each machine compiles kernels and decodes for its machine."""
     control, is_first = ranks.control, ranks.world.local_rank == 0
 
@@ -157,7 +157,7 @@ def _prepare(settings: Settings, placement: Placement, ranks: Ranks) -> Prepared
         if is_first and ranks.world.local_size > 1 and placement.devices[0].type == "cpu":
             cpu_kernels.available()
         val_split = None if settings.val_split is None else ValSplit(settings.val_split, settings.seed)
-        side = decoded_side(settings.image_size)
+        side = decoded_side(settings.image_size) if recipe.crop else settings.image_size
         return prepare(data_folder(settings.data), side, settings.cache, settings.skip_bad, None, val_split)
 
     first = control.run_on_all(lambda: images() if is_first else None)

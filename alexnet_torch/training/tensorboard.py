@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from alexnet_torch.evaluation.figures import filter_grid
 from alexnet_torch.files import utf8_text
-from alexnet_torch.model.architecture import Architecture
+from alexnet_torch.model.architecture import POOLS, Architecture
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.model.tower import stage_of, tower_of
 from alexnet_torch.recipes.settings import deciding
@@ -129,7 +129,7 @@ def network_graph(architecture: Architecture, num_classes: int, image_size: int)
         side = sides[conv.name]
         add(conv.name, "convolution", conv.reads_all_towers, [(conv.channels // towers, side, side)] * towers)
         for operation in conv.after:
-            side = sides[f"{conv.name}'s pooling"] if operation == "pool" else side
+            side = sides[f"{conv.name}'s pooling"] if operation in POOLS else side
             reads_all = operation == "norm" and architecture.norm.across_towers
             add(conv.name, operation, reads_all, [(conv.channels // towers, side, side)] * towers)
     for linear in architecture.linears:

@@ -226,7 +226,8 @@ class Trainer:
         self.run_log.log_test(
             self._val_record(step, asdict(averaged), crops),
             f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
-            f"top-5 {centre.top5_error:.2%}; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}",
+            f"top-5 {centre.top5_error:.2%}"
+            + (f"; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}" if crops > 1 else ""),
         )
 
     def _check_weights(self) -> None:

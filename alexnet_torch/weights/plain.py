@@ -93,6 +93,8 @@ def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module
     norm, spatial = net.norm, net.spatial_norm
     if operation == "pool":
         return nn.MaxPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pools_up(stage))
+    if operation == "avg_pool":
+        return nn.AvgPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pools_up(stage), count_include_pad=False)
     if operation == "norm":
         if norm.across_towers or net.towers == 1:
             return nn.LocalResponseNorm(norm.window, norm.alpha, norm.beta, norm.k)
