@@ -28,7 +28,7 @@ def test_ten_steps_are_those_of_the_package() -> None:
     simple, net = example.AlexNet(CLASSES, SIZE).double(), AlexNet(PAPER, CLASSES, SIZE).double()
     net.load_state_dict(simple.state_dict())
     simple_sgd = example.PaperSGD(list(simple.parameters()), recipe.lr)
-    groups = parameter_groups(net, recipe)
+    groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay)
     sgd = build_optimizer(recipe.optimizer, groups, recipe.momentum)
     set_rates(sgd, recipe.rates(recipe.lr, 0, []))
     for step in range(10):

@@ -74,7 +74,7 @@ def launch(
         frozen = control.run_on_all(lambda: freeze_stages(net, settings.freeze))
 
         # 6. optimizer
-        groups = parameter_groups(net, recipe)
+        groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay, recipe.stage_decay)
         optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
         precision = Precision(settings.amp, *placement.devices)
 

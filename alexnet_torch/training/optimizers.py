@@ -1,7 +1,7 @@
 """The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind; how far they move weights."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim.sgd import sgd
 
 from alexnet_torch.distributed.parameters import ParameterStates
 from alexnet_torch.model.tower import kind_of, stage_of
-from alexnet_torch.recipes.recipe import LearningRates, OptimizerName, Recipe
+from alexnet_torch.recipes.recipe import LearningRates, OptimizerName
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -75,17 +75,17 @@ class PaperSGD(torch.optim.Optimizer):
             )
 
 
-def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: nn.Module, bias_decay: float, weight_decay: float, stage_decay: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Returns a group for each `stage` and `kind` ("weight", "bias") of all towers; `set_rates` sets its `lr`."""
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         groups.setdefault((stage_of(name), kind_of(name)), []).append(parameter)
-
-    def decay(stage: str, kind: str) -> float:
-        return recipe.bias_decay if kind == "bias" else recipe.stage_decay.get(stage, recipe.weight_decay)
-
+    decays = {(stage, "weight"): decay for stage, decay in (stage_decay or {}).items()}
+    by_kind = {"weight": weight_decay, "bias": bias_decay}
     return [
-        {"params": params, "stage": stage, "kind": kind, "weight_decay": decay(stage, kind)}
+        {"params": params, "stage": stage, "kind": kind, "weight_decay": decays.get((stage, kind), by_kind[kind])}
         for (stage, kind), params in groups.items()
     ]
 
