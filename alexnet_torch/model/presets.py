@@ -120,7 +120,7 @@ PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSOR
 
 
 def preset(name: str) -> Architecture:
-    """Returns an architecture by its name, a key of PRESETS, "paper_literal", "cifar_26" or "cifar_18"; else ValueError."""
+    """Returns an architecture by name: of PRESETS, "paper_literal", "cifar_26" or "cifar_18"; else ValueError."""
     named = {**PRESETS, "paper_literal": PAPER_LITERAL, "cifar_26": CIFAR_26, "cifar_18": CIFAR_18}
     if name not in named:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(named)}")
