@@ -148,8 +148,8 @@ def cifar_18() -> Recipe:
 
 
 def _cifar(net: Architecture, rates: EpochSchedule, epochs: int, stage_decay: dict[str, float]) -> Recipe:
-    fixed = {"image_size": 32, "crop": False, "mirror": False, "lr": 0.001, "weight_decay": 0.004}
-    return Recipe(net, rates, epochs, stage_decay=stage_decay, bias_lr_factor=2.0, bias_decay=0.0, **fixed)
+    recipe = Recipe(net, rates, epochs, image_size=32, lr=0.001, weight_decay=0.004, stage_decay=stage_decay)
+    return replace(recipe, bias_lr_factor=2.0, bias_decay=0.0, crop=False, mirror=False)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

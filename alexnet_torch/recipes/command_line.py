@@ -9,6 +9,22 @@ from typing import Any, NoReturn, get_args, get_type_hints
 from alexnet_torch.errors import UserError
 from alexnet_torch.recipes.settings import GROUPS, flag, options_of
 
+# options of torch's and torchvision's training scripts, and what serves here
+INSTEAD = {
+    "--arch": "--recipe",
+    "--model": "--recipe",
+    "--pretrained": "--init FILE",
+    "--wd": "--weight-decay",
+    "--opt": "--recipe tensorflow-post, which trains with Adam",
+    "--lr-scheduler": "--schedule",
+    "--lr-warmup-epochs": "--warmup-epochs",
+    "--print-freq": "--log-every",
+    "--gpu": "--devices",
+    "--world-size": "torchrun --nproc_per_node",
+    "--evaluate": "python -m alexnet_torch evaluate RUN",
+    "--test-only": "python -m alexnet_torch evaluate RUN",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """Raises a UserError of one line for a wrong command line."""
@@ -16,8 +32,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises it, with the nearest option of an unknown one."""
         what, _, words = message.removeprefix("argument ").partition(": ")
-        near = get_close_matches(words.split()[0], self._option_string_actions, 1) if what.startswith("unrec") else []
-        raise UserError(f"{what}: {words} ({f'perhaps {near[0]}; ' if near else ''}see {self.prog} --help)")
+        own = {option: option for option in self._option_string_actions}
+        instead = own | {name: here for name, here in INSTEAD.items() if "--seed" in own and name not in own}
+        unknown = words.split()[0].partition("=")[0] if what.startswith("unrec") else ""
+        near = [f"perhaps {instead[name]}; " for name in get_close_matches(unknown, instead, 1)]
+        raise UserError(f"{what}: {words} ({''.join(near)}see {self.prog} --help)")
 
 
 def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict[str, Any]:

@@ -5,6 +5,7 @@ benchmarks/experiments/ablations.py compares them.
 """
 # ruff: noqa: ARG002 - a schedule need not depend on all that it is given
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
@@ -18,14 +19,14 @@ COLOUR_NAMES = ("none", *get_args(Convention))
 
 
 class Schedule:
-    """The learning rate over a run: constant. Subclass it for another, such as a cosine, and give it to a `Recipe`."""
+    """The learning rate over a run: constant. Subclass it for another, and give it to a `Recipe`."""
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
         """Returns the learning rate of the next step.
 
         Args:
             base: the rate that --lr gives.
-            epoch: epochs done, with a fraction: warm-up and cosine change the rate in each step.
+            epoch: epochs done, with a fraction: a rate may change in each step.
             val_errors: top-1 errors of the validations so far, oldest first.
         """
         return base
@@ -71,6 +72,26 @@ class EpochSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    """Lowers the rate to 0 along half a cosine, once an epoch: with --compile each new rate is captured anew."""
+
+    epochs: int
+
+    def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
+        """See `Schedule.lr`."""
+        return base * (1 + math.cos(math.pi * min(1.0, int(epoch) / self.epochs))) / 2
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "plateau": lambda _: PlateauSchedule(),
+    "steps": lambda epochs: EpochSchedule(((math.ceil(epochs / 3), 0.1), (math.ceil(epochs * 2 / 3), 0.01))),
+    "cosine": CosineSchedule,
+    "constant": lambda _: Schedule(),
+}
+"""What `--schedule` names, for a number of epochs; "steps" are those of torchvision: 30 and 60 of 90 epochs."""
+
+
+@dataclass(frozen=True)
 class LearningRates:
     """The learning rates of a step."""
 
@@ -89,6 +110,7 @@ class Recipe:
     batch_size: int = 128
     image_size: int = 224
     lr: float = 0.01  # the base learning rate of the weights, which the schedule multiplies
+    warmup_epochs: float = 0.0  # in which the rate rises in each step from a hundredth to the schedule's
     optimizer: OptimizerName = "paper"  # the paper's update rule, or Adam
     momentum: float = 0.9
     weight_decay: float = 5e-4  # of the weights
@@ -102,6 +124,7 @@ class Recipe:
 
     def rates(self, base: float, epoch: float, val_errors: Sequence[float]) -> LearningRates:
         """Returns the learning rates of the next step; arguments as for `Schedule.lr`."""
+        base *= min(1.0, 0.01 + 0.99 * epoch / self.warmup_epochs) if self.warmup_epochs else 1.0
         weights = self.schedule.lr(base, epoch, val_errors)
         biases = self.bias_lr_factor * (weights if self.bias_lr_scheduled else base)
         return LearningRates(weights, biases, self.schedule.stage_lrs(base, epoch))

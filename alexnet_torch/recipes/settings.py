@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Annotated, Any, get_type_hints
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.recipe import ABLATIONS, COLOUR_NAMES, Recipe, apply_ablation
+from alexnet_torch.recipes.recipe import ABLATIONS, COLOUR_NAMES, SCHEDULES, Recipe, apply_ablation
 from alexnet_torch.run_folder import CONFIG
 
 Rule = tuple[Callable[[Any], bool], str]  # whether a value holds, and what it must be, for the message
 _COUNT: Rule = (lambda value: value >= 1, "1 or more")
 _POSITIVE: Rule = (lambda value: 0 < value < math.inf, "positive")
+_NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "0 or more")
+_BELOW_1: Rule = (lambda value: 0 <= value < 1, "0 or more, and below 1")
 _FRACTION: Rule = (lambda value: 0 < value < 1, "between 0 and 1, such as 0.1")
 _SEED: Rule = (lambda value: 0 <= value < 1 << 62, "0 or more, and below 2^62")
 
@@ -59,6 +61,8 @@ class DataSettings:
     the free disk space; "none": nowhere, so that each epoch decodes them again."""
     skip_bad: Annotated[bool, Option(False)]
     """Leave out files that cannot be read, instead of stopping with a list of them."""
+    workers: Annotated[int | None, Option(None, "N", "one for each core", rule=_COUNT, changes_result=False)]
+    """Processes that decode images, or threads that read decoded ones."""
     image_size: Annotated[int, Option(lambda recipe: recipe.image_size, "N", rule=_COUNT, key=True)]
     """Height and width of the network's images, in pixels."""
     no_mirror: Annotated[bool, Option(lambda recipe: not recipe.mirror, key=True)]
@@ -84,6 +88,19 @@ class TrainingSettings:
     """Images in a step, over all devices."""
     lr: Annotated[float, Option(lambda recipe: recipe.lr, "RATE", rule=_POSITIVE)]
     """Base learning rate."""
+    schedule: Annotated[str | None, Option(None, None, "the recipe's", choices=SCHEDULES)]
+    """How the rate changes: divided by 10 where validation stops improving ("plateau"), or at a third and two thirds of
+    the epochs ("steps"); to 0 along a cosine; or not at all."""
+    warmup_epochs: Annotated[float, Option(lambda recipe: recipe.warmup_epochs, "N", rule=_NOT_NEGATIVE)]
+    """First epochs, in which the rate rises in each step from a hundredth."""
+    momentum: Annotated[float, Option(lambda recipe: recipe.momentum, "M", rule=_BELOW_1)]
+    """Part of the last update in the next; Adam's beta1."""
+    weight_decay: Annotated[float, Option(lambda recipe: recipe.weight_decay, "RATE", rule=_NOT_NEGATIVE)]
+    """Decay of the weights, and of the biases where the recipe has one."""
+    label_smoothing: Annotated[float, Option(0.0, "PART", rule=_BELOW_1)]
+    """Part of each label's probability that all classes share in the training loss."""
+    grad_accumulation: Annotated[int, Option(1, "N", rule=_COUNT)]
+    """Compute each batch in this many parts, one after the other, in less memory."""
     seed: Annotated[int, Option(0, "N", rule=_SEED, key=True)]
     """Seed of all random numbers."""
 
@@ -134,6 +151,8 @@ class RunSettings:
     """Steps between reports."""
     val_every: Annotated[int, Option(1, "N", rule=_COUNT)]
     """Epochs between validations."""
+    val_batch_size: Annotated[int | None, Option(None, "N", "--batch-size's", rule=_COUNT)]
+    """Images that validation computes together."""
     save_every: Annotated[float, Option(10.0, "MINUTES", rule=_POSITIVE, changes_result=False)]
     """Minutes between checkpoints; each validation saves one, too."""
     track: Annotated[str | None, Option(None, choices=("trackio", "wandb", "mlflow"), changes_result=False)]
@@ -218,9 +237,16 @@ def resolve(given: Mapping[str, Any]) -> tuple[Settings, Recipe]:
             raise UserError(f"--recipe {name}: must be one of {', '.join(RECIPES)}")
         recipe = apply_ablation(RECIPES[name](), given.get("ablation"))
         defaults = {key: o.default(recipe) if callable(o.default) else o.default for key, o in options.items()}
-        return Settings(**{**defaults, "output": default_output(given), **given}), recipe
+        settings = Settings(**{**defaults, "output": default_output(given), **given})
     except TypeError as error:  # the command line's values have the right names and types; those of a file may not
         raise UserError(f"config.json: has a setting of another name or type ({error}); restore the file") from error
+    decay = {"weight_decay": settings.weight_decay, "bias_decay": settings.weight_decay, "stage_decay": {}}
+    if not recipe.bias_decay:
+        del decay["bias_decay"]
+    changes: dict[str, Any] = decay if settings.weight_decay != recipe.weight_decay else {}
+    if settings.schedule:
+        changes["schedule"] = SCHEDULES[settings.schedule](settings.epochs)
+    return settings, replace(recipe, momentum=settings.momentum, warmup_epochs=settings.warmup_epochs, **changes)
 
 
 def default_output(given: Mapping[str, Any]) -> str:

@@ -144,6 +144,8 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
         raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
     if settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other device's overflows
         raise UserError(f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind")
+    if settings.grad_accumulation > 1 and placement.shards_linear_stages:
+        raise UserError("--grad-accumulation: not with --split hybrid; use another --split")
     if settings.batch_size < slices:
         raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
     return placement
@@ -182,7 +184,8 @@ def _loaders(
     settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks
 ) -> tuple[Loader, Loader]:
     """Returns the loaders of the training and validation images, for this rank's slice of each batch."""
-    workers, pinned = available_cores(placement.world.local_size), placement.devices[0].type == "cuda"
+    workers = settings.workers or available_cores(placement.world.local_size)
+    pinned = placement.devices[0].type == "cuda"
     loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
     loader = partial(loader, all_labels=placement.shards_linear_stages)
     streamed = ranks.max_over_ranks(int(prepared.train.images is None))  # on any machine
@@ -191,7 +194,7 @@ def _loaders(
         loader = partial(loader, partners=placement.partners, merge=merge)
     mirror, colour = not settings.no_mirror, recipe.pca_noise(settings.colour)
     train_loader = loader("train", settings.image_size, settings.batch_size, settings.seed, mirror, colour)
-    return train_loader, loader("val", settings.image_size, settings.batch_size)
+    return train_loader, loader("val", settings.image_size, settings.val_batch_size or settings.batch_size)
 
 
 def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:

@@ -1,13 +1,15 @@
 """The training step: what it reads from the host, forward pass, loss, backward pass and update."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch
@@ -45,21 +47,33 @@ def train_step(
     dropout: DropoutKey,
     precision: Precision,
     batch_size: int,
+    label_smoothing: float = 0.0,
+    parts: int = 1,
 ) -> StepResult:
     """One step of the paper's training, at the optimizer's present rates. Never waits for a GPU.
 
-    Of images (n, 3, H, W) less the mean, with labels (n,), from a global batch of `batch_size`. Returns their part of
-    the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
+    Of images (n, 3, H, W) less the mean, with labels (n,), from a global batch of `batch_size`, in `parts` one after
+    the other. Returns their part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
-    with precision.autocast():
-        logits = net(images, dropout)  # (n, classes)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
-    precision.scaler.scale(loss).backward()
+    results, row = list[StepResult](), dropout.first_row
+    for some, those in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+        is_last = row + len(some) == dropout.first_row + len(images)
+        # ranks add up their gradients in the last backward pass
+        with nullcontext() if is_last or not isinstance(net, DistributedDataParallel) else net.no_sync():
+            with precision.autocast():
+                logits = net(some, replace(dropout, first_row=row))  # (n, classes)
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                loss = F.cross_entropy(logits, those, reduction="sum", label_smoothing=label_smoothing) / batch_size
+            precision.scaler.scale(loss).backward()
+        results.append((loss.detach(), count_wrong(logits.detach(), those, 1)))
+        row += len(some)
     precision.scaler.step(optimizer)
     precision.scaler.update()
     optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward pass
-    return loss.detach(), count_wrong(logits.detach(), labels, 1)
+    if len(results) == 1:
+        return results[0]
+    losses, wrong = zip(*results, strict=True)
+    return torch.stack(losses).sum(), torch.stack(wrong).sum()
 
 
 class CapturedStep:

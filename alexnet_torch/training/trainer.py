@@ -58,6 +58,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.parallel_net: nn.Module = self.net  # wrapped by `fit`, to add up gradients if there are several ranks
         self.captured_step: CapturedStep | None = None  # in place of `train_step`, from `fit` on
+        self.how = self.settings.label_smoothing, self.settings.grad_accumulation  # of `train_step`
         self.stopped_by = 0  # the signal for which all ranks stop
         self.tested: Tested | None = None  # the best weights, at the end
         self.steps_per_epoch = self.train_loader.batches_per_epoch
@@ -119,7 +120,7 @@ class Trainer:
                 loss, wrong = self.captured_step(images, labels, dropout, rows)
             else:
                 net, optimizer = self.parallel_net, self.optimizer
-                loss, wrong = train_step(net, optimizer, images, labels, dropout, self.precision, rows)
+                loss, wrong = train_step(net, optimizer, images, labels, dropout, self.precision, rows, *self.how)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.sum_over_slices(sums), rows)
         if step == 0:
@@ -135,7 +136,9 @@ class Trainer:
             self.run_log.log_start(weights_of(self.checkpoints.gather(self.recipe.architecture.convs[0].name)))
         if self.settings.compile:
             if self.mean.is_cuda and len(set(self.net.devices)) == self.ranks.world.size == 1:
-                step = partial(train_step, self.net, self.optimizer, precision=self.precision)
+                smoothing, parts = self.how
+                step = partial(train_step, label_smoothing=smoothing, parts=parts, precision=self.precision)
+                step = partial(step, self.net, self.optimizer)
                 self.captured_step = CapturedStep(step, self.optimizer, self.settings.batch_size)
             else:
                 self.net.compile_stages()

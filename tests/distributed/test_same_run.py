@@ -41,6 +41,16 @@ def test_thirty_steps_in_float64_equal_those_of_one_process(
     assert [other.stdout + other.stderr for other in others] == [""] * (ranks - 1)  # only rank 0 prints
 
 
+@pytest.mark.parametrize("placement", ["two towers", "two slices", "two by two"])
+def test_a_batch_in_parts_is_the_same_run(
+    placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
+) -> None:
+    ranks, split = PLACEMENTS[placement]
+    given = options(images, tmp_path / "run", *LONG, "--split", split, "--grad-accumulation", "3")
+    trained(rank_pool.run(train, [*given, "--val-batch-size", "4", "--workers", "1"], ranks=ranks, double=True))
+    Run.of(tmp_path / "run").require_close(in_double, IN_DOUBLE)
+
+
 @EVERY_PLACEMENT
 def test_a_checkpoint_of_any_placement_resumes_in_any_other(
     placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path

@@ -1,5 +1,6 @@
 """Settings, their options, defaults and identity come from one list; their names and values are a contract."""
 
+import math
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "val_split": None,
     "cache": "auto",
     "skip_bad": False,
+    "workers": None,
     "image_size": 224,
     "no_mirror": False,
     "colour": "paper",
@@ -29,6 +31,12 @@ DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "max_steps": None,
     "batch_size": 128,
     "lr": 0.01,
+    "schedule": None,
+    "warmup_epochs": 0.0,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.0,
+    "grad_accumulation": 1,
     "seed": 0,
     "init": None,
     "init_stages": None,
@@ -42,6 +50,7 @@ DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "resume": False,
     "log_every": 20,
     "val_every": 1,
+    "val_batch_size": None,
     "save_every": 10.0,
     "track": None,
 }
@@ -104,6 +113,14 @@ def test_every_option_is_parsed_to_its_setting() -> None:
         "split": "ranks",
         "amp": "bf16",
         "track": "mlflow",
+        "workers": 3,
+        "schedule": "cosine",
+        "warmup_epochs": 0.5,
+        "momentum": 0.8,
+        "weight_decay": 0.25,
+        "label_smoothing": 0.125,
+        "grad_accumulation": 8,
+        "val_batch_size": 9,
     }
     values |= {name: "text" for group in GROUPS.values() for name in options_of(group) if name not in values}
     words = [
@@ -141,3 +158,41 @@ def test_the_run_key_keeps_its_stored_form() -> None:
         "--freeze": None,
         "--amp": "bf16",
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ("--arch=alexnet", "--recipe"),
+        ("--wd 0.1", "--weight-decay"),
+        ("--evaluate", "python -m alexnet_torch evaluate"),
+    ],
+)
+def test_options_of_other_scripts_are_told_what_serves_here(words: str, instead: str) -> None:
+    with pytest.raises(UserError, match=rf"^unrecognized arguments: {words} \(perhaps {instead}"):
+        parse(words.split())
+
+
+def test_options_change_the_recipe() -> None:
+    given = [
+        "--schedule",
+        "cosine",
+        "--epochs",
+        "10",
+        "--warmup-epochs",
+        "2",
+        "--weight-decay",
+        "0.1",
+        "--momentum",
+        "0.5",
+    ]
+    _, recipe = resolve(parse(given))
+    assert (recipe.momentum, recipe.weight_decay, recipe.bias_decay) == (0.5, 0.1, 0.1)
+    assert resolve(parse(["--recipe", "cifar-26", "--weight-decay", "0.1"]))[1].stage_decay == {}
+    assert resolve(parse(["--recipe", "cifar-26", "--weight-decay", "0.1"]))[1].bias_decay == 0
+    rates = [recipe.rates(1.0, epoch, []).weights for epoch in (0, 1, 1.5, 5, 5.5, 9.9)]
+    cosine = [(1 + math.cos(math.pi * epoch / 10)) / 2 for epoch in (0, 1, 1, 5, 5, 9)]
+    warm_up = [0.01, 0.505, 0.7525, 1, 1, 1]
+    assert rates == pytest.approx([rate * factor for rate, factor in zip(cosine, warm_up, strict=True)])
+    steps = resolve(parse(["--schedule", "steps", "--epochs", "10"]))[1]
+    assert [steps.rates(1.0, epoch, []).biases for epoch in (3.9, 4, 7)] == pytest.approx([1, 0.1, 0.01])
