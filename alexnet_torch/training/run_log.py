@@ -126,10 +126,9 @@ class RunLog:
         )
 
     @_on_main
-    def log_test(self, record: dict[str, Any], text: str) -> None:
-        """Writes the metrics of the best weights' test, and prints them as `text`."""
+    def log_test(self, record: dict[str, Any]) -> None:
+        """Writes the metrics of the best weights' test."""
         self._write(record)
-        self.print(text)
 
     def _write(self, record: dict[str, Any]) -> None:
         with naming(self.output / METRICS):

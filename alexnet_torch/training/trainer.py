@@ -225,13 +225,13 @@ class Trainer:
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
         cause = f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
         self._require_finite(centre.is_finite and averaged.is_finite, cause)
-        # after the last checkpoint: a run resumed for more epochs is tested at its own end
-        self.run_log.log_test(
-            self._val_record(step, asdict(averaged), crops),
-            f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
-            f"top-5 {centre.top5_error:.2%}"
-            + (f"; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}" if crops > 1 else ""),
-        )
+        text = f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
+        text += f"top-5 {centre.top5_error:.2%}"
+        if crops > 1:  # else a validation was this test
+            # after the last checkpoint: a run resumed for more epochs is tested at its own end
+            self.run_log.log_test(self._val_record(step, asdict(averaged), crops))
+            text += f"; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}"
+        self.run_log.print(text)
 
     def _check_weights(self) -> None:
         """Refuses to save weights or velocities that an update made infinite although the loss was finite."""

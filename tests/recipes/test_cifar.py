@@ -1,5 +1,6 @@
 """The recipes for CIFAR-10: nets and training of cuda-convnet's layer files, written again with torch's functions."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def test_whole_images_are_trained_and_tested(tmp_path: Path) -> None:
     model = load_model(tmp_path / "run")
     assert model.mean.shape == (32, 32, 3)
     assert default_num_crops([model]) == 1
-    assert read_metrics(tmp_path / "run")[-1]["crops"] == 1
+    assert [report["step"] for report in read_metrics(tmp_path / "run") if report["split"] == "val"] == [1, 2]
+    assert re.search(r"best weights, of step \d, .* top-5 [\d.]+%$", done.stdout, re.M)
 
 
 @pytest.mark.slow
