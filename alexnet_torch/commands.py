@@ -134,20 +134,20 @@ def evaluate_command(
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
     from alexnet_torch.evaluation.results import score_test_set, tables
-    from alexnet_torch.evaluation.robustness import RealLabels
-    from alexnet_torch.evaluation.runs import read_settings
+    from alexnet_torch.evaluation.robustness import read_real_labels
+    from alexnet_torch.evaluation.runs import read_config
     from alexnet_torch.evaluation.scoring import default_num_crops
     from alexnet_torch.evaluation.test_sets import find_test_set, held_out_part
 
     models = {str(run): _load_run(run, devices) for run in runs}
     (name, first), *_ = models.items()
     check_same_classes({name: model.classes for name, model in models.items()})
-    if (data := data or read_settings(runs[0]).get("data")) is None:
+    if (data := data or read_config(runs[0]).get("settings", {}).get("data")) is None:
         raise UserError(f"evaluate: {name} does not say which images it was trained on; name some with --data")
     root = data_folder(data)
     test_set = find_test_set(root, held_out_part(runs, root))
     match = match_classes(first.classes, name, test_set.source.classes, f"--data {data}", first.names)
-    real_labels = RealLabels(real, model_identities(first.classes), test_set.split.keys) if real else None
+    real_labels = read_real_labels(real, model_identities(first.classes), test_set.split.keys) if real else None
     if test_set.cropped_side and crops not in (None, 1):
         raise UserError(f"--crops {crops}: the images of {root} are centre crops already; use --crops 1")
     logger.warning("%s; classes matched by %s", test_set.describe(), match.how)
@@ -307,12 +307,11 @@ def features_command(
     _require_at_least(1, batch_size=batch_size)
     from alexnet_torch.evaluation.features import FeatureRequest, save_features
     from alexnet_torch.model.architecture import parse_stages
-    from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 
     model = _load_run(run, devices)
     stages = parse_stages("--stage", stage, model.net.architecture.stage_names) or ()
     request = FeatureRequest(folder, output, stages, files, per_tower, skip_bad, batch_size)
-    arrays = save_features(model, request, [run / MODEL_WEIGHTS, run / MODEL_DESCRIPTION])
+    arrays = save_features(model, request)
     for name, shape in arrays.items():
         print(f"{output}: {name if len(arrays) > 1 else stage} of {shape[0]} images, float32 {shape}")
 

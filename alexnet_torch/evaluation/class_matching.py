@@ -1,14 +1,13 @@
 """Finds the model's class for each class of a test set: by WordNet ID, by ImageNet's index, or by name."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_torch.data.sources.classes import WNID, SourceClass, imagenet_classes, same_names, some
+from alexnet_torch.data.sources.classes import WNID, SourceClass, imagenet_classes, normal, same_names, some
 from alexnet_torch.errors import UserError
 
 
@@ -31,55 +30,55 @@ def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the identity of each of a model's classes: the WordNet ID that its name begins with, or its name.
+    """Returns the WordNet ID that each of a model's classes begins with, or its name.
 
-    The names of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for WordNet
-    IDs. In Caffe's synset_words.txt names begin with these: "n01440764 tench".
+    Names of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for WordNet IDs.
     """
     standard = imagenet_classes()
     if len(classes) == len(standard) and all(map(_is_name_of, classes, standard)):
         return tuple(each.identity for each in standard)
-    found = [re.match(rf"{WNID.pattern}(?=$|[\s,:_])", name) for name in classes]
+    found = [re.match(rf"{WNID.pattern}(?=$|[\s,:_])", name) for name in classes]  # "n01440764 tench", as Caffe's
     return tuple(match[0] if match else name for match, name in zip(found, classes, strict=True))
 
 
 def match_classes(
     model: Sequence[str], model_name: str, test: Sequence[SourceClass], test_name: str, names: Sequence[str] = ()
 ) -> ClassMatch:
-    """Finds the model's class for each class of a test set.
+    """Finds the model's class for each class of a test set; `names` are what people call the model's classes.
 
     WordNet IDs decide where both have them: "crane" and "maillot" occur twice in ImageNet. Numbers, such as
-    ImageNet-V2's folders 0 to 999, are ImageNet's standard indices, if the model has WordNet IDs and the set has no
-    names for them, as MNIST has. Otherwise names decide; `names` are what people call the model's classes. A UserError
-    says which of the set's classes are none of the model's, or several.
+    ImageNet-V2's folders 0 to 999, are ImageNet's indices, if the model has WordNet IDs and the set no other names.
+    Otherwise names decide. A UserError says which of the set's classes are none of the model's, or several.
     """
-    identities, own = model_identities(model), [each.identity for each in test]
-    index_of = {identity: index for index, identity in enumerate(identities)}
-    has_wnids, how = all(map(WNID.fullmatch, identities)), "WordNet ID"
-    if all(identity in index_of for identity in own):
-        how = how if has_wnids else "name"
-        _check_numbers([(names or model)[index_of[identity]] for identity in own], test, model_name, test_name)
-        found = [{index_of[identity]} for identity in own]
-    elif has_wnids and all(re.fullmatch("0*[0-9]{1,3}", each.identity) and each.name == each.identity for each in test):
+    identities, own, how = model_identities(model), [each.identity for each in test], "WordNet ID"
+    names, index_of = names or model, {identity: index for index, identity in enumerate(identities)}
+    has_wnids = all(map(WNID.fullmatch, identities))
+    if has_wnids and all(re.fullmatch("0*[0-9]{1,3}", each.identity) and each.name == each.identity for each in test):
         how, standard = "ImageNet's index (its folders are numbers)", imagenet_classes()
         found = [{index_of[i]} if (i := standard[int(number)].identity) in index_of else set() for number in own]
-    elif has_wnids and all(map(WNID.fullmatch, own)):
-        found = [{index_of[identity]} if identity in index_of else set() for identity in own]
+    elif all(identity in index_of for identity in own) or (has_wnids and all(map(WNID.fullmatch, own))):
+        how = how if has_wnids else "name"
+        indices = [index_of.get(identity) for identity in own]
+        found = [set() if i is None or _differ(names[i], each) else {i} for i, each in zip(indices, test, strict=True)]
     else:
-        how, found = "name", _match_names(names or model, identities, test)
-    _check(found, own, model_name, test_name)
+        how, found = "name", _match_names(names, identities, test)
+    counts = Counter(index for each in found for index in each)
+    wrong = [name for name, each in zip(own, found, strict=True) if not each]
+    what = f"none of the classes of {model_name}"
+    fix = "name a set of the model's classes, with the same WordNet IDs or names"
+    if not wrong:
+        wrong = [name for name, each in zip(own, found, strict=True) if len(each) > 1 or counts[min(each)] > 1]
+        what, fix = f"not clearly one class of {model_name}, by name", "name the set's folders by WordNet ID"
+    if wrong:
+        are = "is" if len(wrong) == 1 else "are"
+        raise UserError(f"{test_name}: {len(wrong)} of its {len(own)} classes {are} {what}: {some(wrong)}; {fix}")
     return ClassMatch(np.array([min(indices) for indices in found], np.int64), how)
 
 
-def _check_numbers(model: Sequence[str], test: Sequence[SourceClass], model_name: str, test_name: str) -> None:
-    """Raises a UserError if classes with equal numbers have different names, as those of MNIST and Fashion-MNIST."""
-    for name, each in zip(model, test, strict=True):
-        both_named = each.identity.isdigit() and each.identity not in (name, each.name)
-        if both_named and not set(_spellings(name)) & set(_spellings(each.name)):
-            raise UserError(
-                f"{test_name}: its class {each.identity} is {each.name}, and that of {model_name} is {name}; "
-                "name a set of the model's classes"
-            )
+def _differ(name: str, each: SourceClass) -> bool:
+    """Returns whether classes of one number have different names, as those of MNIST and Fashion-MNIST."""
+    both_named = each.identity.isdigit() and each.identity not in (name, each.name)
+    return both_named and not set(_spellings(name)) & set(_spellings(each.name))
 
 
 def _match_names(model: Sequence[str], identities: Sequence[str], test: Sequence[SourceClass]) -> list[set[int]]:
@@ -105,25 +104,11 @@ def _spellings(*names: str) -> list[str]:
 
 def _normalised(name: str) -> str:
     """Returns a name as it is compared: in NFC, without case, and with spaces for underscores and punctuation."""
-    return " ".join(re.split(r"[\W_]+", unicodedata.normalize("NFC", name).casefold())).strip()
+    return " ".join(re.split(r"[\W_]+", normal(name).casefold())).strip()
 
 
 def _is_name_of(name: str, standard: SourceClass) -> bool:
     """Returns whether a name is that of an ImageNet class, as torchvision, Keras and Caffe spell them."""
     # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
-    first, own = _normalised(standard.name.split(",")[0]), _normalised(name)
-    return name.startswith(standard.identity) or f"{own} ".startswith(f"{first} ")
-
-
-def _check(found: Sequence[set[int]], own: Sequence[str], model_name: str, test_name: str) -> None:
-    """Raises a UserError unless each class of the set is exactly one class of the model, and no other class is it."""
-    counts = Counter(index for indices in found for index in indices)
-    names = [name for name, indices in zip(own, found, strict=True) if not indices]
-    what = f"none of the classes of {model_name}"
-    fix = "name a set of the model's classes, with the same WordNet IDs or names"
-    if not names:
-        names = [name for name, each in zip(own, found, strict=True) if len(each) > 1 or counts[min(each)] > 1]
-        what, fix = f"not clearly one class of {model_name}, by name", "name the set's folders by WordNet ID"
-    if names:
-        are = "is" if len(names) == 1 else "are"
-        raise UserError(f"{test_name}: {len(names)} of its {len(own)} classes {are} {what}: {some(names)}; {fix}")
+    first = _normalised(standard.name.split(",")[0])
+    return name.startswith(standard.identity) or f"{_normalised(name)} ".startswith(f"{first} ")

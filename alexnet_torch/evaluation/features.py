@@ -28,7 +28,7 @@ from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 
 logger = logging.getLogger(__name__)
 
-SAVE_SECONDS = 30.0  # at most so much work is lost by kill -9 or a power cut
+SAVE_SECONDS = 30.0  # of work that kill -9 or a power cut may lose
 
 Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by name
 
@@ -37,12 +37,12 @@ Shapes = Mapping[str, tuple[int, ...]]  # of arrays, by name
 class FeatureRequest:
     """Which features to compute, and where to write them."""
 
-    folder: Path  # of images, in subfolders at any depth; an image's class is the folder that contains it
-    output: Path  # a .npy or .h5 file, which is created or replaced
-    stages: tuple[str, ...] = ("fc7",)  # one pass computes all of them
+    folder: Path  # of images, in subfolders at any depth
+    output: Path  # a .npy or .h5 file
+    stages: tuple[str, ...] = ("fc7",)
     files: Path | None = None  # a text file with an image's path in `folder` on each line; None: all images, sorted
     per_tower: bool = False  # an array for each tower, instead of one with tower 0's channels first
-    skip_bad: bool = False  # leave out unreadable files and print them, instead of an error
+    skip_bad: bool = False
     batch_size: int = 64
 
 
@@ -62,7 +62,7 @@ class PartialRows:
         self.done, self.bad, self._saved = 0, list[tuple[int, str]](), time.monotonic()
         if (path := folder / "progress.json").exists():
             progress = json.loads(path.read_text())
-            was, self.done, self.bad = progress["command"], progress["done"], [(i, why) for i, why in progress["bad"]]
+            was, self.done, self.bad = progress["command"], progress["done"], list(map(tuple, progress["bad"]))
             if names := [name for name in {**was, **self._command} if was.get(name) != self._command.get(name)]:
                 raise UserError(
                     f"--output: {folder} has the rows of another command, which differs in {', '.join(names)}; "
@@ -83,7 +83,7 @@ class PartialRows:
         return self.done - len(self.bad)
 
     def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
-        """Adds the rows (n, ...) of the next images, of which some are bad: (index, reason)."""
+        """Adds the rows (n, ...) of the next images, of which some are bad."""
         for name, rows in features.items():
             self._files[name].seek((self.rows - self._shapes[name][0]) * rows[0].nbytes, os.SEEK_END)
             self._files[name].write(np.ascontiguousarray(rows, "<f4").data)
@@ -134,12 +134,11 @@ def partial_rows(
         shutil.rmtree(folder)
 
 
-def save_features(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path] = ()) -> Shapes:
+def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
     """Writes stages' outputs for many images into one file, complete or not at all; returns the arrays' shapes by name.
 
     A .npy file is one float32 array; several arrays have a file each, such as FILE.conv5.npy, and what is known about
-    the rows is in FILE.json, with the SHA-256 of the model's files. A .h5 file has all arrays, "files", "classes" and
-    "labels"; the rest is in its attributes.
+    the rows is in FILE.json. A .h5 file has all arrays, "files", "classes" and "labels"; the rest are its attributes.
     """
     output, size = request.output, model.net.image_size
     if output.suffix not in (".npy", ".h5"):
@@ -154,16 +153,10 @@ def save_features(model: TrainedModel, request: FeatureRequest, model_files: Seq
         raise UserError("\n".join([f"--files {request.files}: {len(missing)} file(s) do not exist; {fix}:", *missing]))
     black = _arrays(model, request, np.zeros((1, size, size, 3), np.uint8))
     shapes = {name: (len(names), *rows.shape[1:]) for name, rows in black.items()}
-    source = _source(model, request, model_files)
-    listed = "\0".join(names).encode("utf-8", "surrogateescape")
-    command = {**source, "files": hashlib.sha256(listed).hexdigest(), "format": output.suffix}
+    source = _source(model, request)
+    listed = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+    command = {**source, "files": listed, "format": output.suffix}
     with writing(f"--output {output}"), partial_rows(output, shapes, command, request.skip_bad) as partial:
-        need = len(names) * sum(rows.nbytes for rows in black.values()) * (2 if output.suffix == ".h5" else 1)
-        if need > (free := shutil.disk_usage(partial.folder).free):
-            raise UserError(
-                f"--output {output}: {', '.join(request.stages)} of {len(names)} images needs {need / 1e9:.1f} GB but "
-                f"only {free / 1e9:.1f} GB are free; free space or name a file on another disk"
-            )
         _compute(model, request, names, partial)
         rows = _described(names, {index for index, _ in partial.bad})
         partial.finish()
@@ -188,34 +181,33 @@ def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> 
     return {"features": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
-def _source(model: TrainedModel, request: FeatureRequest, model_files: Sequence[Path]) -> dict[str, Any]:
+def _source(model: TrainedModel, request: FeatureRequest) -> dict[str, Any]:
     """Returns how the features are made, as JSON values."""
-    net = model.net
-    return {
+    net, architecture = model.net, model.net.architecture
+    source = {
         "stages": list(request.stages),
         "per_tower": request.per_tower,
         "folder": str(request.folder),
-        "architecture": net.architecture.name,
-        "towers": net.architecture.towers,
+        "architecture": architecture.name,
+        "towers": architecture.towers,
         "image_size": net.image_size,
         "model_sha256": model_sha256(model),
-        "model_files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files},
         "preprocessing": {
             "orientation": "as EXIF says",
             "square": f"central, scaled to {len(model.mean)} pixels, bicubic with antialiasing",
             "crop": f"central {net.image_size} pixels",
             "values": "RGB, 0..255, minus the mean image",
             "mean_rgb": model.mean.mean((0, 1), dtype=np.float64).tolist(),
-            "input_scale": net.architecture.input_scale,
+            "input_scale": architecture.input_scale,
             "decoder_version": VERSION,
         },
         "batch_size": request.batch_size,
         "devices": [str(device) for device in net.devices],
         "versions": {**library_versions(), "python": platform.python_version()},
-        **(
-            {"logits": list(model.classes)} if net.architecture.stage_names[-1] in request.stages else {}
-        ),  # the class of each column
     }
+    if architecture.stage_names[-1] in request.stages:
+        source["logits"] = list(model.classes)  # the class of each column
+    return source
 
 
 def _described(names: Sequence[str], bad: set[int]) -> dict[str, Any]:
@@ -232,12 +224,12 @@ def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str],
     if partial.done:
         logger.info(f"{partial.folder}: continues after {partial.done} of {len(names)} files")
     start, files = partial.done, [request.folder / name for name in names]
-    squares, unreadable = [(model.mean.shape[0], model.net.image_size)], list(partial.bad)
+    squares, unreadable = [(len(model.mean), model.net.image_size)], list(partial.bad)
     with tqdm(total=len(files), initial=start, unit="image", disable=None, dynamic_ncols=True) as bar:
         for batch in decode_ahead(files[start:], squares, request.batch_size):
             bad = [(start + index, str(error)) for index, error in batch.bad]
             unreadable += bad
-            # after the first bad file there will be no output: the other files are only decoded, to list all bad ones
+            # after the first bad file there will be no output: the others are only decoded, to list all bad ones
             if request.skip_bad or not unreadable:
                 arrays = _arrays(model, request, batch.crops[0]) if len(batch.indices) else {}
                 for rows in arrays.values():
@@ -265,7 +257,7 @@ def _write_npy(path: Path, shapes: Shapes, values: dict[str, Any], partial: Part
 
 
 def _write_hdf5(path: Path, source: dict[str, Any], rows: dict[str, Any], partial: PartialRows) -> None:
-    import h5py  # not at the top: an optional package
+    import h5py  # here: an optional package
 
     complete = partial.folder / "complete.h5"
     with h5py.File(complete, "w") as file:

@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SumCounts = Callable[[Tensor], Tensor]
-"""Adds up the counts of the ranks that evaluate different images."""
-
-_Z = 1.959963984540054  # 95% of the standard normal distribution are within this distance of 0
+SumCounts = Callable[[Tensor], Tensor]  # adds up the counts of the ranks, which evaluate different images
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class EvalResult:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the loss is a finite number; if not, the network has diverged."""
+        """Whether the network has not diverged."""
         return math.isfinite(self.loss)
 
 
@@ -47,7 +44,7 @@ class Predictions:
 
 
 class Scores:
-    """Sums of losses and errors over batches; and each image's prediction, where images have indices.
+    """Sums of losses and errors, and each image's prediction; they stay on the device until the end.
 
     Labels of a test set index `classes` (set classes,) int64, the model's class of each. If these are not all of the
     model's, `among_set` has the scores among them.
@@ -55,7 +52,7 @@ class Scores:
 
     def __init__(self, classes: Tensor | None = None) -> None:
         self._classes, self._images = classes, 0
-        self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right; on its device, for no wait
+        self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right
         self._rows: list[Tensor] = []
         self.among_set: Scores | None = None
 
@@ -67,8 +64,7 @@ class Scores:
             self.among_set = self.among_set or Scores()
             self.among_set.add(log_probs[:, self._classes].log_softmax(dim=1), labels)
         loss = F.nll_loss(log_probs, own, reduction="sum")
-        wrong = [count_wrong(log_probs, own, k) for k in (1, 5)]
-        self._sums.append(torch.stack([loss.double(), *(count.double() for count in wrong)]))
+        self._sums.append(torch.stack([loss.double(), *(count_wrong(log_probs, own, k).double() for k in (1, 5))]))
         self._images += len(labels)
         if indices is not None:
             top = log_probs.topk(1, dim=1)  # as count_wrong decides between equal ones
@@ -85,18 +81,21 @@ class Scores:
     def predictions(self, images: int, sum_counts: SumCounts = lambda counts: counts) -> Predictions:
         """Returns the predictions of all ranks for a set of `images` images, some of which may have been left out."""
         table = torch.zeros(images, 5, dtype=torch.float64)
-        for row in self._rows:
-            table[row[:, 0].long().cpu()] = torch.cat([torch.ones_like(row[:, :1]), row[:, 1:]], dim=1).cpu()
-        found, labels, predicted, label_probability, probability = sum_counts(table).numpy().T
+        if self._rows:
+            rows = torch.cat(self._rows).double().cpu()
+            table[rows[:, 0].long()] = torch.cat([torch.ones(len(rows), 1), rows[:, 1:]], dim=1)
+        found, labels, predicted, *probabilities = sum_counts(table).numpy().T
         seen = np.flatnonzero(found)
-        labels, predicted = labels[seen].astype(np.int64), predicted[seen].astype(np.int64)
-        return Predictions(seen, labels, predicted, label_probability[seen], probability[seen])
+        classes = (values[seen].astype(np.int64) for values in (labels, predicted))
+        return Predictions(seen, *classes, *(values[seen] for values in probabilities))
 
 
 class Confusion:
-    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes."""
+    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes.
 
-    # classes: (labels,) int64, the class that is right for each label: a test set may lack some of a model's
+    `classes` (labels,) int64 has the class that is right for each label: a test set may lack some of a model's.
+    """
+
     def __init__(self, predictions: Predictions, classes: np.ndarray, model_classes: int) -> None:
         self._shape, self._right = (len(classes), model_classes), classes[predictions.labels] == predictions.predicted
         self._labels, self._pairs = predictions.labels, predictions.labels * model_classes + predictions.predicted
@@ -118,16 +117,16 @@ class Confusion:
         return errors
 
     def most_confused(self, most: int = 20) -> list[tuple[int, int, int]]:
-        """Returns (label, wrong class, images) of those with the most images, these first; equal ones in order."""
+        """Returns (label, wrong class, images) of the most frequent errors."""
         pairs, counts = np.unique(self._pairs[~self._right], return_counts=True)
         chosen = np.argsort(-counts, kind="stable")[:most]
         return [(*divmod(int(pairs[i]), self._shape[1]), int(counts[i])) for i in chosen]
 
 
 def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
-    """Returns the bounds of an error, as fractions: Wilson's score interval (1927) of 95% confidence."""
-    # right also for few images and errors near 0; not scipy's, whose import takes a second
-    error, z2 = wrong / images, _Z * _Z / images
+    """Returns the bounds of an error, as fractions: Wilson's score interval of 95% confidence, right for few images."""
+    z = 1.959963984540054  # not scipy's function, whose import takes a second
+    error, z2 = wrong / images, z * z / images
     centre = (error + z2 / 2) / (1 + z2)
-    half = _Z / (1 + z2) * math.sqrt(error * (1 - error) / images + z2 / (4 * images))
+    half = z / (1 + z2) * math.sqrt(error * (1 - error) / images + z2 / (4 * images))
     return max(0.0, centre - half), min(1.0, centre + half)

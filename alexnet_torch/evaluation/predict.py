@@ -37,7 +37,7 @@ def predict(
 
     Args:
         model: of a run.
-        images: files in any format that training reads, folders of files, Pillow images or arrays; one or several.
+        images: one or several: files in any format that training reads, folders of files, Pillow images or arrays.
         batch_size: images that the network reads together.
 
     Yields:

@@ -13,7 +13,7 @@ import torch
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.class_matching import ClassMatch
 from alexnet_torch.evaluation.metrics import Confusion, Scores
-from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, RealLabels, corruption_errors
+from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, corruption_errors
 from alexnet_torch.evaluation.runs import percent, text_table
 from alexnet_torch.evaluation.scoring import ImageBatch, LogProbs, require_finite, score
 from alexnet_torch.evaluation.test_sets import TestSet, image_batches
@@ -28,7 +28,7 @@ def score_test_set(
     test_set: TestSet,
     match: ClassMatch,
     crops: Sequence[int] = (1, 10),
-    real: RealLabels | None = None,
+    real: Sequence[set[int]] | None = None,
     csv_file: Path | None = None,
     skip_bad: bool = False,
     cache: str = "auto",
@@ -36,9 +36,8 @@ def score_test_set(
 ) -> dict[str, Any]:
     """Scores models, by name, of the same classes and their average on a test set; returns values for JSON.
 
-    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`. The CSV
-    file has a row for each image: predictions of the average, if there are several models, over the most crops. The
-    matrix of a thousand classes takes tables nothing: without `with_confusion`, and for very many classes, it is None.
+    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`, or is
+    None for very many. The CSV file has a row for each image: the predictions of the average, over the most crops.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
     indices, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()
@@ -62,23 +61,24 @@ def score_test_set(
         scores = score(networks, batches, max(crops), indices, watch=watch) or {}
 
     def result(name: str, crops: int, each: Scores) -> dict[str, Any]:
-        predictions = each.predictions(len(keys))
+        found = each.predictions(len(keys))
         values: dict[str, Any] = {"run": name, "crops": crops, **vars(each.result())}
         if each.among_set:
             values["among_set_classes"] = vars(each.among_set.result())
         if real:
-            images, wrong = real.count(predictions.indices, predictions.predicted)
-            values["real"] = {"images": images, "top1_error": wrong / images if images else None}
+            pairs = [(guess, real[i]) for guess, i in zip(found.predicted, found.indices, strict=True) if real[i]]
+            wrong = sum(guess not in right for guess, right in pairs)
+            values["real"] = {"images": len(pairs), "top1_error": wrong / len(pairs) if pairs else None}
         if test_set.group_of is not None:
-            is_wrong = match.indices[predictions.labels] != predictions.predicted
-            group_of, groups = test_set.group_of[predictions.indices], test_set.groups
+            is_wrong = match.indices[found.labels] != found.predicted
+            group_of, groups = test_set.group_of[found.indices], test_set.groups
             values |= corruption_errors({groups[i]: is_wrong[group_of == i].mean() for i in np.unique(group_of)})
-        confusion, cells = Confusion(predictions, match.indices, len(labels)), len(classes) * len(labels)
-        pairs, errors = confusion.most_confused(), confusion.class_errors()
+        confusion, cells = Confusion(found, match.indices, len(labels)), len(classes) * len(labels)
+        confused, errors = confusion.most_confused(), confusion.class_errors()
         return values | {
             "class_images": confusion.images.tolist(),
             "class_errors": [None if np.isnan(error) else error for error in errors.tolist()],
-            "most_confused": [{"class": classes[i], "taken_for": labels[j], "images": n} for i, j, n in pairs],
+            "most_confused": [{"class": classes[i], "taken_for": labels[j], "images": n} for i, j, n in confused],
             "confusion": confusion.counts.tolist() if with_confusion and cells <= MOST_CELLS else None,
         }
 
@@ -103,7 +103,7 @@ def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
     if path is None:
         yield None
         return
-    if path.is_dir():
+    if path.is_dir():  # else noticed at the end
         raise UserError(f"--csv {path}: is a folder; name a file")
     with writing(f"--csv {path}"), atomic_file(path) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
@@ -149,10 +149,9 @@ def _corruption_lines(result: Mapping[str, Any], classes: int) -> list[str]:
     """Returns a table of top-1 errors by corruption and severity, and mCE."""
     rows, severities = [], list(map(str, SEVERITIES))
     for name, errors in result["corruptions"].items():
-        relative = (
-            errors["mean"] / ALEXNET_ERRORS[name] if errors["mean"] is not None and name in ALEXNET_ERRORS else None
-        )
-        rows.append([name, *(percent(value, 1) for value in (*map(errors.get, severities), errors["mean"], relative))])
+        mean, alexnet = errors["mean"], ALEXNET_ERRORS.get(name)
+        relative = mean / alexnet if mean is not None and alexnet else None
+        rows.append([name, *(percent(value, 1) for value in (*map(errors.get, severities), mean, relative))])
     table = text_table(["", *severities, "mean", "relative"], rows)
     lines = [f"{result['run']}: top-1 error by corruption and severity", table]
     if result["mce"] is None:

@@ -65,15 +65,14 @@ def list_corruptions(
     names = [name for name, _ in corruptions]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
-    listing, classes = Listing(root), list[str]()
-    paths, labels, groups = list[str](), list[int](), list[int]()
+    listing, classes, paths, labels, groups = Listing(root), list[str](), list[str](), list[int](), list[int]()
     for group, (name, folder) in enumerate(corruptions):
         listed = read_class_folders(listing, folder, may_be_empty=True)
         own = class_order(list(listed))
         if group and own != classes:
+            one = min(set(own) ^ set(classes))
             raise UserError(
-                f"--data {root}: {name} and {names[0]} have different classes, such as "
-                f"{min(set(own) ^ set(classes))}; unpack the archives again"
+                f"--data {root}: {name} and {names[0]} have different classes, such as {one}; unpack the archives again"
             )
         classes = own
         for label, identity in enumerate(own):
@@ -98,50 +97,37 @@ def corruption_errors(errors: Mapping[str, float]) -> dict[str, Any]:
     for group, error in errors.items():
         name, severity = group.split("/")
         corruptions.setdefault(name, {"mean": None})[severity] = error
-    missing, means = list[str](), dict[str, float]()
+    missing, relative = list[str](), list[float]()
     for name in {**ALEXNET_ERRORS, **corruptions}:
         absent = [group for severity in SEVERITIES if (group := f"{name}/{severity}") not in errors]
         if not absent:
-            means[name] = corruptions[name]["mean"] = float(np.mean([errors[f"{name}/{s}"] for s in SEVERITIES]))
+            corruptions[name]["mean"] = mean = float(np.mean([errors[f"{name}/{s}"] for s in SEVERITIES]))
+            relative += [mean / ALEXNET_ERRORS[name]] if name in ALEXNET_ERRORS else []
         elif name in ALEXNET_ERRORS:
             missing += [name] if len(absent) == len(SEVERITIES) else absent
-    mce = None if missing else float(np.mean([means[name] / error for name, error in ALEXNET_ERRORS.items()]))
-    return {"corruptions": corruptions, "mce": mce, "mce_lacks": missing}
+    return {"corruptions": corruptions, "mce": None if missing else float(np.mean(relative)), "mce_lacks": missing}
 
 
-class RealLabels:
-    """ReaL labels of files: for each ImageNet validation image all classes that are right; for some images, none.
+def read_real_labels(file: Path, identities: Sequence[str], names: Sequence[str]) -> list[set[int]]:
+    """Returns ReaL labels of files: for each ImageNet validation image all classes that are right; for some, none.
 
-    Beyer et al., "Are we done with ImageNet?", 2020: real.json of google-research/reassessed-imagenet. The identities
-    are those of the model's classes. A UserError names a file that is no validation image by its name.
+    Beyer et al., "Are we done with ImageNet?", 2020: real.json of google-research/reassessed-imagenet. The classes are
+    positions in `identities`, a model's. A UserError names a file that is no validation image by its name.
     """
-
-    def __init__(self, file: Path, identities: Sequence[str], names: Sequence[str]) -> None:
-        with reading(f"--real {file}", "name ReaL's real.json"):
-            labels = json.loads(file.read_bytes())
-            if len(labels) != 50_000:
-                raise ValueError("it does not have the labels of 50,000 images")
-            for number, each in enumerate(labels, 1):
-                if not isinstance(each, list) or not all(type(label) is int and 0 <= label < 1000 for label in each):
-                    raise ValueError(f"the labels of image {number} are no list of classes 0..999")
-        indices = imagenet_indices()
-        if set(identities) != set(indices):
+    with reading(f"--real {file}", "name ReaL's real.json"):
+        labels = json.loads(file.read_bytes())
+        if len(labels) != 50_000 or not set().union(*labels) <= set(range(1000)):
+            raise ValueError("it does not have lists of classes 0..999 for 50,000 images")
+    position = {identity: index for index, identity in enumerate(identities)}
+    if set(position) != set(imagenet_indices()):
+        raise UserError(f"--real {file}: has ImageNet's 1,000 classes, but the model has others; leave out --real")
+    order, found = [position[identity] for identity in imagenet_indices()], []
+    for name in names:
+        match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", name.rpartition("/")[2])
+        if match is None or not 1 <= int(match[1]) <= len(labels):
             raise UserError(
-                f"--real {file}: has labels of ImageNet's 1,000 classes, but the model has others; leave out --real"
+                f"--real {file}: {name} is not named as a validation image of ILSVRC-2012, "
+                "ILSVRC2012_val_00000001.JPEG to _00050000; name ImageNet's validation set with --data"
             )
-        self._standard = np.array([indices[identity] for identity in identities])  # (classes,), by logit
-        self._labels: list[list[int]] = []  # of each file
-        for name in names:
-            match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", name.rpartition("/")[2])
-            if match is None or not 1 <= int(match[1]) <= len(labels):
-                raise UserError(
-                    f"--real {file}: {name} is not named as a validation image of ILSVRC-2012, "
-                    "ILSVRC2012_val_00000001.JPEG to _00050000; name ImageNet's validation set with --data"
-                )
-            self._labels.append(labels[int(match[1]) - 1])
-
-    def count(self, files: np.ndarray, predicted: np.ndarray) -> tuple[int, int]:
-        """Returns how many of n files (n,) have labels, and how many of these are predicted (n,) as none of them."""
-        pairs = zip(files.tolist(), self._standard[predicted].tolist(), strict=True)
-        wrong = [guess not in labels for file, guess in pairs if (labels := self._labels[file])]
-        return len(wrong), sum(wrong)
+        found.append({order[label] for label in labels[int(match[1]) - 1]})
+    return found

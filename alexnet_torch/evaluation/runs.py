@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,35 @@ if TYPE_CHECKING:  # they import torch, which the list of runs does not need
 
 logger = logging.getLogger(__name__)
 
+Record = dict[str, Any]  # a line of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder records; nothing, if it has imported weights."""
+
+    config: dict[str, Any]
+    train: list[Record]  # reports, oldest first
+    val: list[Record]  # validations
+    test: Record | None  # of the best weights with several crops, at the end
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by option."""
+        return dict(self.config.get("settings", {}))
+
+    @property
+    def best(self) -> Record:
+        """The validation with the lowest top-1 error, whose weights are in model.pt; empty before the first."""
+        return min(self.val, key=lambda record: record["top1_error"], default={})
+
+    @property
+    def seconds(self) -> float:
+        """How long training took, without validation and pauses: each report's images over its images/s."""
+        steps, size = [0.0, *(record["step"] for record in self.train)], self.settings.get("batch_size", 1)
+        speeds = [record.get("images_per_second", math.inf) for record in self.train]
+        return float(sum((steps[i + 1] - steps[i]) * size / speed for i, speed in enumerate(speeds)))
+
 
 def read_config(run: Path) -> dict[str, Any]:
     """Returns the content of a run's config.json; nothing without that file, as for imported weights."""
@@ -31,25 +61,17 @@ def read_config(run: Path) -> dict[str, Any]:
         return config | {"settings": dict(config["settings"])}
 
 
-def read_settings(run: Path) -> dict[str, Any]:
-    """Returns a run's settings by option; nothing if they are unknown."""
-    return dict(read_config(run).get("settings", {}))
-
-
-def read_records(run: Path) -> list[dict[str, Any]] | None:
-    """Returns the records of reports, validations and tests in metrics.jsonl, oldest first; None without the file."""
-    if not (path := run / METRICS).exists():
-        return None
-    *lines, _ = path.read_bytes().split(b"\n")  # a last line without a newline is still being written
-    records = []
+def read_run(run: Path) -> Run:
+    """Reads a run's config.json and metrics.jsonl."""
+    path, train, val, tests = run / METRICS, list[Record](), list[Record](), list[Record]()
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]  # one without a newline is being written
     for number, line in enumerate(lines, 1):
         with reading(f"{path}: line {number}", fix_of_damage(run, "restore the file")):
             record = json.loads(line)
             record |= {name: float(record[name]) for name in ("epoch", "step", "loss", "top1_error")}
-            if record["split"] not in ("train", "val"):
-                raise ValueError(f"split {record['split']!r}")
-            records.append(record)
-    return records
+            is_test = record.get("crops", 1) != 1
+            {"train": train, "val": tests if is_test else val}[record["split"]].append(record)
+    return Run(read_config(run), train, val, tests[-1] if tests else None)
 
 
 def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
@@ -57,7 +79,7 @@ def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.val_split import ValSplit
 
-    settings = read_settings(run)
+    settings = read_config(run).get("settings", {})
     fraction, own = settings.get("val_split"), settings.get("data")
     if fraction is None or own is None or data_folder(own).resolve() != data_folder(str(data)).resolve():
         return None
@@ -70,7 +92,7 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.classes import same_names
 
-    settings = read_settings(run)
+    settings = read_config(run).get("settings", {})
     data = data or settings.get("data")
     if data in (None, "none"):
         return None
@@ -81,105 +103,75 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
     return prepared
 
 
-def differing_settings(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the names of the settings that are not the same in all runs, which are given by name."""
-    names = dict.fromkeys(name for settings in runs.values() for name in deciding(settings))
-    return [name for name in names if len({json.dumps(settings.get(name)) for settings in runs.values()}) > 1]
+def differing_settings(runs: Mapping[str, Run]) -> list[str]:
+    """Returns the names of the settings that are not the same in all runs."""
+    names = dict.fromkeys(name for run in runs.values() for name in deciding(run.settings))
+    return [name for name in names if len({json.dumps(run.settings.get(name)) for run in runs.values()}) > 1]
 
 
-def same_but_seed(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def same_but_seed(runs: Mapping[str, Run]) -> list[list[str]]:
     """Returns names of runs in groups that differ only in their seed; a run without settings is a group of its own."""
     groups: dict[str, list[str]] = {}
-    for index, (name, settings) in enumerate(runs.items()):
-        key = json.dumps(deciding(settings) | {"seed": None}, sort_keys=True)
-        seeds = {runs[other].get("seed") for other in groups.get(key, [])}
-        if settings.get("seed") is None or settings["seed"] in seeds:
-            key += f" {index}"
+    for name, run in runs.items():
+        key, seed = json.dumps(deciding(run.settings) | {"seed": None}, sort_keys=True), run.settings.get("seed")
+        if seed is None or seed in {runs[other].settings["seed"] for other in groups.get(key, [])}:
+            key += name
         groups.setdefault(key, []).append(name)
     return list(groups.values())
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """A run in a line."""
-
-    name: str
-    settings: dict[str, Any]
-    state: str  # running, stopped, diverged, failed or done
-    epoch: float  # epochs done at the last report
-    best_error: float | None  # the lowest top-1 error of a validation, as a fraction; None before the first one
-    best_epoch: float | None
-    test_error: float | None  # of the best weights with several crops; None before the end
-    seconds: float  # of training, without validation and pauses
-
-
-def find_runs(folder: Path) -> list[RunSummary]:
-    """Returns the runs in a folder, which may be a run itself, by name; damaged ones are left out with a line."""
+def find_runs(folder: Path) -> dict[str, tuple[Run, str]]:
+    """Returns the runs in a folder, or itself, and their states by name; damaged ones are left out with a line."""
     if not folder.is_dir():
         raise UserError(f"runs {folder}: no such folder; name the folder of your runs")
-    runs = []
+    runs = {}
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in (CHECKPOINTS, TENSORBOARD) and name[0] != ".")
-        run = Path(parent)
+        path = Path(parent)
         try:
-            settings = read_settings(run) if CONFIG in files else {}
-            if "recipe" in settings:  # otherwise another program's config.json
-                name = str(run.relative_to(folder)) if run != folder else run.name or str(run)
-                runs.append(_summarise(run, name, settings))
+            if CONFIG in files and "recipe" in read_config(path)["settings"]:  # else it is another program's
+                name = str(path.relative_to(folder)) if path != folder else path.name or str(path)
+                run = read_run(path)
+                runs[name] = run, _state(path, run)
         except UserError as error:
             logger.warning("left out: %s", error)
     return runs
 
 
-def _summarise(run: Path, name: str, settings: dict[str, Any]) -> RunSummary:
-    records = read_records(run) or []
-    tests = [r for r in records if r.get("crops", 1) != 1]
-    validations = [r for r in records if r["split"] == "val" and r not in tests]
-    best: dict[str, Any] = min(validations, key=lambda record: record["top1_error"], default={})
-    last: dict[str, Any] = ([{}] + (validations if tests else records))[-1]  # a test is of older weights
-    state, end = "done" if tests else "stopped", run / END  # killed, if nothing says how it ended
-    if is_claimed(run):
-        state = "running"
-    elif end.exists():
+def _state(path: Path, run: Run) -> str:
+    """Returns running, stopped, diverged, failed or done."""
+    if is_claimed(path):
+        return "running"
+    if (end := path / END).exists():
         with reading(end, "mend it or move it elsewhere"):
-            state = json.loads(end.read_text())["state"]
-    seconds = training_seconds(records, settings.get("batch_size", 1))
-    errors = best.get("top1_error"), best.get("epoch"), tests[-1]["top1_error"] if tests else None
-    return RunSummary(name, settings, state, last.get("epoch", 0.0), *errors, seconds)
+            return str(json.loads(end.read_text())["state"])
+    return "done" if run.test else "stopped"  # by kill -9
 
 
-def training_seconds(records: Sequence[dict[str, Any]], batch_size: int) -> float:
-    """Returns how long training took: each report's images over its images/s."""
-    seconds, step = 0.0, 0.0
-    for record in records:
-        if record["split"] == "train" and record.get("images_per_second"):
-            seconds += (record["step"] - step) * batch_size / record["images_per_second"]
-            step = record["step"]
-    return seconds
-
-
-def run_table(runs: Sequence[RunSummary]) -> str:
+def run_table(found: Mapping[str, tuple[Run, str]]) -> str:
     """Returns a table with a line for each run: the settings that differ, state, best error, time."""
-    names = differing_settings({run.name: run.settings for run in runs})
-    rows = []
-    for run in runs:
-        shown = [_shown(run.settings.get(name)) for name in names]
-        epochs = f"{run.epoch:.4g}/{run.settings.get('epochs', '?')}"
-        best = percent(run.best_error), "" if run.best_epoch is None else f"{run.best_epoch:g}"
-        rows.append([run.name, *shown, run.state, epochs, *best, percent(run.test_error), duration(run.seconds)])
+    names, rows = differing_settings({name: run for name, (run, _) in found.items()}), []
+    for run_name, (run, state) in found.items():
+        settings, best = run.settings, run.best
+        epoch = max((record["epoch"] for record in run.train + run.val), default=0.0)
+        errors = percent(best.get("top1_error")), f"{best['epoch']:g}" if best else ""
+        test = percent(run.test["top1_error"] if run.test else None)
+        epochs = f"{epoch:.4g}/{settings.get('epochs', '?')}"
+        shown = [_shown(settings.get(name)) for name in names]
+        rows.append([run_name, *shown, state, epochs, *errors, test, duration(run.seconds)])
     headings = ["run", *names, "state", "epochs", "best error", "at epoch", "test error", "time"]
     return text_table(headings, rows, left=len(names) + 2)
 
 
-def comparison_table(runs: Sequence[RunSummary]) -> str:
+def comparison_table(found: Mapping[str, tuple[Run, str]]) -> str:
     """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds."""
-    settings, by_name = {run.name: run.settings for run in runs}, {run.name: run for run in runs}
-    names, rows = [name for name in differing_settings(settings) if name != "seed"], []
-    for group in same_but_seed(settings):
-        label = [_shown(settings[group[0]].get(name)) for name in names] or [group[0]]
-        done = [by_name[name] for name in group if by_name[name].state == "done"]
-        best = [run.best_error for run in done if run.best_error is not None]
-        test = [run.test_error for run in done if run.test_error is not None]
+    runs = {name: run for name, (run, _) in found.items()}
+    names, rows = [name for name in differing_settings(runs) if name != "seed"], []
+    for group in same_but_seed(runs):
+        label = [_shown(runs[group[0]].settings.get(name)) for name in names] or [group[0]]
+        done = [run for run, state in map(found.__getitem__, group) if state == "done"]
+        best = [run.best["top1_error"] for run in done if run.best]
+        test = [run.test["top1_error"] for run in done if run.test]
         seeds = f"{len(done)}" + (f" + {len(group) - len(done)} not done" if len(done) < len(group) else "")
         ends = percent(min(best, default=None)), percent(max(best, default=None))
         rows.append([*label, seeds, *_mean_and_spread(best), *ends, *_mean_and_spread(test)])

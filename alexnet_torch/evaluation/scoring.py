@@ -67,7 +67,7 @@ def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
 
 
 def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
-    """Raises a UserError that names the first of n images for which a network's outputs (n, ...) are not finite."""
+    """Raises a UserError that names the first of n images for which outputs (n, ...) are not finite."""
     if not outputs.sum().isfinite():
         bad = next((i for i, output in enumerate(outputs) if not output.sum().isfinite()), 0)
         raise UserError(
@@ -96,9 +96,8 @@ def score(
             return None
         by_model = []
         for model in models:
-            images = batch.images.get(len(model.mean))
-            images = batch.images[model.net.image_size] if images is None else images
-            by_model.append(log_probabilities(model, images, num_crops, dtype))
+            side = len(model.mean) if len(model.mean) in batch.images else model.net.image_size
+            by_model.append(log_probabilities(model, batch.images[side], num_crops, dtype))
         log_probs = {n: [each[n] for each in by_model] for n in scores}
         for n, values in log_probs.items():
             if len(models) > 1:
@@ -174,9 +173,7 @@ def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> li
     wrong = wrong[np.argsort(of.label_probability[wrong], kind="stable")][:most]
     samples = prepared.val.split.take(of.indices[wrong])
     decoded = decode_ahead(samples, [(prepared.side, tested.model.net.image_size)])
-    pixels = [crop for batch in decoded for crop in batch.crops[0]]
     labels = [(names[of.labels[i]], float(of.label_probability[i])) for i in wrong]
     predicted = [(names[of.predicted[i]], float(of.probability[i])) for i in wrong]
-    return [
-        WrongImage(key, *a, *b, crop) for key, a, b, crop in zip(samples.keys, labels, predicted, pixels, strict=True)
-    ]
+    rows = zip(samples.keys, labels, predicted, (crop for batch in decoded for crop in batch.crops[0]), strict=True)
+    return [WrongImage(key, *label, *guess, crop) for key, label, guess, crop in rows]

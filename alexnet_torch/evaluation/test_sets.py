@@ -1,10 +1,9 @@
 """Test sets: images with known classes, how --data names them, and their batches, decoded once for all networks."""
 
 import glob
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from tqdm import tqdm
 from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_prefix
 from alexnet_torch.data.cache_build import open_map
 from alexnet_torch.data.loader import Loader, decode_ahead
-from alexnet_torch.data.sources.classes import WNID
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -23,9 +21,6 @@ from alexnet_torch.evaluation.robustness import find_corruptions, list_corruptio
 from alexnet_torch.evaluation.runs import recorded_split
 from alexnet_torch.evaluation.scoring import ImageBatch
 from alexnet_torch.weights.model_file import TrainedModel
-
-KNOWN_SETS = {r"imagenet-?v2": "V2", "imagenet-a": "A", "imagenet-r": "R", "(imagenet-)?sketch": "Sketch"}
-"""ImageNet's test sets by the word that their folders begin with, as their authors distribute them."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,7 @@ def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
         return TestSet(with_validation(open_source(root), val_split))
     if root.is_dir() and (corruptions := find_corruptions(root)):
         return TestSet(*list_corruptions(root, corruptions))
-    source = open_source(root, test=True)
-    is_imagenet = all(WNID.fullmatch(each) or each.isdigit() for each in source.identities)
-    if source.form.startswith("class folders") and is_imagenet:
-        for folder in (source.root.absolute().parent, source.root.absolute()):
-            for start, known in KNOWN_SETS.items():
-                if re.match(rf"{start}(?![a-z0-9])", folder.name, re.I):
-                    source = replace(source, form=f"ImageNet-{known}")
-    return TestSet(source)
+    return TestSet(open_source(root, test=True))
 
 
 def image_batches(
@@ -87,18 +75,15 @@ def image_batches(
     stored = None if cropped else stored_images(test_set, sides, cache)
     with closing(tqdm(total=len(labels), unit="image", disable=None, leave=False)) as bar:
         if stored is not None:
-            loaders = [Loader(each, "val", each.side, 64).epoch(0) for each in stored]
-            for batches in zip(*loaders, strict=True):
-                indices = batches[0].indices
+            for batches in zip(*(Loader(each, "val", each.side, 64).epoch(0) for each in stored), strict=True):
                 images = {side: batch.images for side, batch in zip(sides, batches, strict=True)}
-                yield ImageBatch(images, torch.from_numpy(labels[indices]), indices)
-                bar.update(len(indices))
+                yield ImageBatch(images, torch.from_numpy(labels[batches[0].indices]), batches[0].indices)
+                bar.update(len(batches[0].indices))
             return
         for decoded in decode_ahead(test_set.split, [(side, side) for side in sides], required_side=cropped):
             skipped += [str(error) for _, error in decoded.bad]
             if skipped and not skip_bad:
-                fix = "mend it or move it elsewhere, or leave out what cannot be read with --skip-bad"
-                raise UserError(f"{skipped[0]}; {fix}")
+                raise UserError(f"{skipped[0]}; mend it or move it elsewhere, or leave out such files with --skip-bad")
             if len(decoded.indices):
                 images = {side: torch.from_numpy(crops) for side, crops in zip(sides, decoded.crops, strict=True)}
                 yield ImageBatch(images, torch.from_numpy(labels[decoded.indices]), decoded.indices)

@@ -1,7 +1,4 @@
-"""Reads Caffe's files: the network of a .caffemodel and the mean image of a .binaryproto.
-
-Both are protobuf messages. The few fields read here are declared below; the protobuf runtime decodes them.
-"""
+"""Reads Caffe's files, which are protobuf messages: the network of a .caffemodel, the mean image of a .binaryproto."""
 
 import re
 from pathlib import Path
@@ -12,7 +9,6 @@ import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from torch import Tensor
 
-from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import PRESETS
@@ -35,11 +31,12 @@ _MESSAGES = {
     # until 2014; its type is an enumeration
     "V1LayerParameter": "name 4 string, type 5 int32, blobs 6 BlobProto*, convolution_param 10 ConvolutionParameter, "
     "lrn_param 18 LRNParameter, pooling_param 19 PoolingParameter",
-    "NetParameter": "name 1 string, layers 2 V1LayerParameter*, layer 100 LayerParameter*",
+    "NetParameter": "layers 2 V1LayerParameter*, layer 100 LayerParameter*",
 }
 _V1_TYPES = {4: "Convolution", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
 _V1_TYPES |= dict.fromkeys((1, 5, 6, 8, 9, 12, 20, 21, 22, 24, 29, 32, 36), "Data")  # or what else computes nothing
 _COMPUTES_NOTHING = re.compile(r"\w*Data|Input|Dropout|Split|Flatten|Softmax\w*|Accuracy|Silence")
+_FIX = "copy it again, or name a file that Caffe wrote"
 
 
 def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
@@ -49,17 +46,15 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
     layers += [(layer, _V1_TYPES.get(layer.type, f"type {layer.type}")) for layer in net.layers]
     layers = [(layer, kind) for layer, kind in layers if not _COMPUTES_NOTHING.fullmatch(kind)]
     kinds = [kind for _, kind in layers]
-    try:
-        require_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"))
-        architecture = _preset([(f"{kind} {layer.name}", _step(layer, kind)) for layer, kind in layers])
-    except ValueError as error:
-        raise ValueError(f"it seems to be {net.name}: {error}" if net.name else str(error)) from error
+    require_alexnet(kinds.count("Convolution"), kinds.count("InnerProduct"))
+    architecture = _preset([(layer.name, _step(layer, kind)) for layer, kind in layers])
     state: dict[str, Tensor] = {}
-    for layer, kind in layers:
-        if kind in ("Convolution", "InnerProduct"):
-            weight, *bias = (_to_array(path, layer.name, blob) for blob in layer.blobs[:2])
-            state[f"{layer.name}.weight"] = torch.from_numpy(weight)
-            state[f"{layer.name}.bias"] = torch.from_numpy(bias[0].reshape(-1)) if bias else torch.zeros(len(weight))
+    with reading(path, _FIX):
+        for layer, kind in layers:
+            if kind in ("Convolution", "InnerProduct"):
+                weight, *bias = (torch.from_numpy(_array(blob)) for blob in layer.blobs[:2])
+                state[f"{layer.name}.weight"] = weight
+                state[f"{layer.name}.bias"] = bias[0].flatten() if bias else torch.zeros(len(weight))
     return state, architecture
 
 
@@ -103,7 +98,7 @@ def _described(kind: str, **settings: object) -> str:
 
 def read_mean_image(path: Path) -> np.ndarray:
     """Reads the mean image of a .binaryproto: (3, S, S) float32 BGR, 0..255."""
-    return _to_array(path, "the mean", _parse(path, "BlobProto"))
+    return _array(_parse(path, "BlobProto"))
 
 
 def _parse(path: Path, message: str) -> Any:
@@ -126,16 +121,13 @@ def _parse(path: Path, message: str) -> Any:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     message_class: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{message}"))
-    with reading(path, "copy it again, or name a file that Caffe wrote"):
+    with reading(path, _FIX):
         return message_class.FromString(path.read_bytes())
 
 
-def _to_array(path: Path, name: str, blob: Any) -> np.ndarray:
+def _array(blob: Any) -> np.ndarray:
     """Returns a BlobProto's values, float32."""
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     while len(shape) > 1 and shape[0] == 1:  # old files pad a linear weight's two sizes and a bias's one with 1s
         shape = shape[1:]
-    values = np.array(blob.data or blob.double_data, np.float32)
-    if values.size != np.prod(shape):
-        raise UserError(f"{path}: {name} has shape {shape} but {values.size} values; copy the file again")
-    return values.reshape(shape)
+    return np.array(blob.data or blob.double_data, np.float32).reshape(shape)

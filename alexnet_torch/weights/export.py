@@ -34,11 +34,10 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
     }
     chosen = file_format or {".pt": "grouped", ".pth": "grouped"}.get(path.suffix, path.suffix[1:])
     if chosen not in writers:
-        what = f"{path}: no format has this ending" if file_format is None else f"--format {chosen}: no such format"
-        raise UserError(f"{what}; choose one with --format: {', '.join(writers)}")
+        raise UserError(f"{path}: {chosen!r} is no format; choose one with --format: {', '.join(writers)}")
     if path.name == MODEL_WEIGHTS and (path.parent / MODEL_DESCRIPTION).exists():
         raise UserError(f"{path}: is a run's own model, which export would overwrite; name another file")
-    if not path.parent.is_dir():
+    if not path.parent.is_dir():  # before an export of minutes
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or name another file")
     with writing(str(path)), explain_missing_package(path):
         return writers[chosen](model, path)
@@ -62,8 +61,7 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
     if net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision's alexnet is not {net.architecture.name}; use --format grouped")
     weights = grouped_state_dict(net)
-    assert imagenet.mean is not None
-    if np.allclose(model.mean, imagenet.mean, rtol=0, atol=1e-3):
+    if np.allclose(model.mean, np.array(imagenet.mean), rtol=0, atol=1e-3):
         weights[CONV1] = imagenet.from_ours(weights[CONV1])
         images_read = "torchvision's images (0..1, standardised by ImageNet's mean and deviation)"
     with torch.device("meta"):
@@ -78,7 +76,7 @@ def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
     size, mean = model.net.image_size, SubtractMean(model.centre_mean())
     return {
         "model": nn.Sequential(OrderedDict(input=mean, net=model.net)).eval(),
-        "args": (torch.zeros(2, 3, size, size),),  # not 1: torch.export takes it for a constant
+        "args": (torch.zeros(2, 3, size, size),),  # torch.export takes 1 for a constant
         "dynamic_shapes": ({0: torch.export.Dim("batch")},),
     }
 
@@ -92,7 +90,7 @@ def _write_exported_program(model: TrainedModel, path: Path) -> str:
 
 
 def _write_onnx(model: TrainedModel, path: Path) -> str:
-    import onnx  # not at the top: an optional package
+    import onnx  # here: an optional package
     import onnxscript  # noqa: F401 - torch.onnx needs it, and would report it missing in its own way
 
     names: Any = {"input_names": ["images"], "output_names": ["logits"]}

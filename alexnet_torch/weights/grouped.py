@@ -1,4 +1,4 @@
-"""Two layouts of weights: one tensor for each tower, as here, and grouped, as in Caffe and torchvision.
+"""Two layouts of weights: a tensor for each tower, as here; or grouped, as in Caffe and torchvision.
 
 In the grouped layout, tower k is the k-th part of each tensor along dimension 0, as in a convolution with groups.
 """
@@ -20,23 +20,16 @@ _WRAPPERS = re.compile(r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_chec
 
 
 def towers_to_grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Makes `conv1.weight` of `towers.0.conv1.weight` and `towers.1.conv1.weight`; tower 0 comes first."""
+    """Makes `conv1.weight` of `towers.0.conv1.weight` and `towers.1.conv1.weight`."""
     towers: dict[str, list[Tensor]] = {}
     for name, value in weights.items():
-        tensors = towers.setdefault(grouped_name(name), [])
-        if tensors and tensors[0].shape[1:] != value.shape[1:]:
-            raise ValueError(f"{name} is {tuple(value.shape)}, which does not fit tower 0's {tuple(tensors[0].shape)}")
-        tensors.append(value)
-    return {name: torch.cat(tensors) for name, tensors in towers.items()}
+        towers.setdefault(grouped_name(name), []).append(value)
+    return {name: torch.cat(parts) for name, parts in towers.items()}
 
 
 def grouped_to_towers(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
-    """Inverts `towers_to_grouped`; if a tensor cannot be divided equally, the first towers get one row more."""
-    return {
-        tower_name(tower, name): part
-        for name, value in weights.items()
-        for tower, part in enumerate(value.tensor_split(towers))
-    }
+    """Inverts `towers_to_grouped`; of an odd number of rows, the first towers get one more."""
+    return {tower_name(k, name): part for name, w in weights.items() for k, part in enumerate(w.tensor_split(towers))}
 
 
 def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
@@ -60,24 +53,24 @@ def without_wrappers(name: str) -> str:
 
 
 def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Returns the name in a PyTorch state dict of each tensor of the grouped layout, first stage to last.
+    """Returns a PyTorch state dict's name of each tensor of the grouped layout, first stage to last.
 
-    Stages are found by name if layers are called conv1, ..., fc6, ..., else by order; ValueError if it is no AlexNet's.
+    Stages are found by name (conv1, ..., fc6, ...), else by order; ValueError if it is no AlexNet's.
     """
     names = {without_wrappers(name): name for name in state}
-    layers = {}
-    for short_name, name in names.items():
-        layer, _, kind = short_name.rpartition(".")
+    dims = dict[str, int]()  # by layer
+    for short, name in names.items():
+        layer, _, kind = short.rpartition(".")
         if kind not in ("weight", "bias") or not {f"{layer}.weight", f"{layer}.bias"} <= set(names):
             raise ValueError(f"{name} is not one of a layer's weight and bias")
         if kind == "weight":
-            layers[layer] = state[name].ndim
-    numbers = {layer: int(match[1]) for layer in layers if (match := re.fullmatch(r"(?:conv|fc)(\d+)", layer))}
-    if layers and len(layers) == len(set(numbers.values())):
-        stages = {layer: layer for layer in sorted(layers, key=numbers.__getitem__)}
+            dims[layer] = state[name].ndim
+    numbers = {layer: int(match[1]) for layer in dims if (match := re.fullmatch(r"(?:conv|fc)(\d+)", layer))}
+    if dims and len(dims) == len(set(numbers.values())):
+        stages = {layer: layer for layer in sorted(dims, key=numbers.__getitem__)}
     else:  # some networks count the linear layers from 1 again: conv1, ..., fc1, ...
-        convs, linears = ([layer for layer in layers if layers[layer] == ndim] for ndim in (4, 2))
-        require_alexnet(len(convs), len(linears), len(layers) - len(convs) - len(linears))
+        convs, linears = ([layer for layer in dims if dims[layer] == ndim] for ndim in (4, 2))
+        require_alexnet(len(convs), len(linears), len(dims) - len(convs) - len(linears))
         stages = dict(zip(PAPER.stage_names, [*convs, *linears], strict=True))
     return {
         parameter_name(stage, kind): names[parameter_name(layer, kind)]
@@ -87,7 +80,7 @@ def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def require_alexnet(convs: int, linears: int, others: int = 0) -> None:
-    """Raises a ValueError that says what a network has if that is not AlexNet's number of layers."""
+    """Raises a ValueError unless these are AlexNet's numbers of layers."""
     if (convs, linears, others) != (5, 3, 0):
         more = f" and {others} others with weights" if others else ""
         raise ValueError(f"it has {convs} convolutions and {linears} linear layers{more}, not AlexNet's 5 and 3")
@@ -100,12 +93,13 @@ def differences(source: Architecture, target: Architecture, stages: Sequence[str
 
 
 def _settings(net: Architecture, stages: Sequence[str]) -> dict[str, Any]:
-    """Returns what decides the output besides the weights' shapes, for some stages."""
+    """Returns what decides some stages' outputs besides the weights' shapes."""
     values = asdict(net.computation_only())
     groups = {name: values.pop(name) for name in ("norm", "spatial_norm")}
-    groups |= {stage["name"]: stage for stage in (*values.pop("convs"), *values.pop("linears"))}
-    for group, settings in groups.items():
-        if group in (*stages, "norm", "spatial_norm"):
-            values |= {f"{group}.{name}": value for name, value in settings.items()}
-    shaped = ("towers", "channels", "width")
-    return {name: value for name, value in values.items() if name.rpartition(".")[2] not in shaped}
+    groups |= {
+        stage["name"]: stage for stage in (*values.pop("convs"), *values.pop("linears")) if stage["name"] in stages
+    }
+    values |= {f"{group}.{name}": value for group, of_group in groups.items() for name, value in of_group.items()}
+    return {
+        name: value for name, value in values.items() if name.rpartition(".")[2] not in ("towers", "channels", "width")
+    }

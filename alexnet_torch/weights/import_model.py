@@ -25,10 +25,7 @@ def import_model(
     image_size: int | None = None,
     key: str | None = None,
 ) -> tuple[TrainedModel, list[str]]:
-    """Builds a model on the CPU from a file and the command's options, None of which means: detect it.
-
-    Returns the model, and messages that say what was detected or assumed.
-    """
+    """Returns a model on the CPU of a file and the command's options, None to detect, and lines on what it assumed."""
     for option, name, known in (("--architecture", architecture, PRESETS), ("--inputs", inputs, INPUT_CONVENTIONS)):
         if name is not None and name not in known:
             raise UserError(f"{option} {name}: there is no such one; choose from {', '.join(known)}")
@@ -73,18 +70,18 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
         raise UserError(f"{file.path}: its network is {known.name}, not {name}; leave out --architecture")
     if file.image_size and image_size not in (None, file.image_size):
         raise UserError(f"--image-size {image_size}: {file.path} reads {file.image_size} pixels; leave it out")
-    tried: list[tuple[Architecture, int, list[str]]] = []
+    fitting, problems = [], [[f"{file.path}: no architecture reads images of {image_size} pixels"]]
     for net in [known] if known else [PRESETS[name]] if name else PRESETS.values():
         # Caffe's networks, without padding before conv1, are meant for 227 pixels
-        default = file.image_size or (224 if any(net.convs[0].padding) else 227)
-        size = default if image_size is None else image_size
+        size = image_size if image_size is not None else file.image_size or (224 if any(net.convs[0].padding) else 227)
         if net.fits(size):
             shapes = grouped_shapes(net, max(file.num_classes, net.towers), size)
-            tried.append((net, size, file.mismatches(shapes, f"{net.name} at {size} pixels")))
-    fitting = [(net, size) for net, size, problems in tried if not problems]
+            if mismatches := file.mismatches(shapes, f"{net.name} at {size} pixels"):
+                problems.append(mismatches)
+            else:
+                fitting.append((net, size))
     if not fitting:
-        too_small = [f"{file.path}: no architecture reads images of {image_size} pixels"]
-        fewest = min((problems for *_, problems in tried), key=len, default=too_small)
+        fewest = min(problems[1:], key=len, default=problems[0])
         raise UserError(f"{fewest[0]}; name another file, --architecture or --image-size")
     if len(fitting) > 1:
         which = f"{', '.join(net.name for net, _ in fitting)}, which compute different things"
@@ -92,16 +89,14 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
     return fitting[0]
 
 
-def _class_names(option: Path | None, count: int) -> tuple[tuple[str, ...], str]:
+def _class_names(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
     """Returns the class names, and where they come from."""
-    imagenet: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
-    if option is not None:
-        names = tuple(read_lines(option, "--classes"))
+    if file is not None:
+        names = tuple(read_lines(file, "--classes"))
         if len(names) != count:
-            raise UserError(
-                f"--classes {option}: has {len(names)} names, but the network has {count} classes; name all"
-            )
-        return names, f"from {option}"
+            raise UserError(f"--classes {file}: has {len(names)} names, but the network has {count} classes; name all")
+        return names, f"from {file}"
+    imagenet: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
     if count == len(imagenet):
         return tuple(imagenet), "assumed to be ImageNet's; --classes names others"
     return tuple(f"class {index}" for index in range(count)), "numbered; --classes names them"

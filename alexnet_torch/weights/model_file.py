@@ -30,8 +30,8 @@ from alexnet_torch.run_folder import (
 )
 from alexnet_torch.weights.state_dicts import load_torch
 
-_SEAL = "sha256"  # model.json's key
-_METADATA_SEAL = "alexnet_torch_sha256"  # of files that other programs write, too
+_SEAL = "sha256"  # in model.json; earlier versions wrote none
+_METADATA_SEAL = "alexnet_torch_sha256"  # in files that other programs write, too
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class TrainedModel:
 
     Attributes:
         net: the network, in evaluation mode.
-        classes: the classes' identities, in the order of the logits: WordNet IDs, or names.
-        mean: mean image (S, S, 3), float32, 0..255; S is the side of the images that crops are cut from.
-        mirror: whether a mirrored image has the same class, as training assumed; False for digits.
-        names: what people call the classes; () if that is their identities.
+        classes: WordNet IDs or names of the classes, in the order of the logits.
+        mean: mean image (S, S, 3), float32, 0..255; crops are cut from squares of S pixels.
+        mirror: whether a mirrored image has the same class; False for digits.
+        names: what people call the classes; () if that is `classes`.
     """
 
     net: AlexNet
@@ -58,9 +58,9 @@ class TrainedModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What predictions call the classes: two classes of one name, as the two cranes, have their identities, too."""
+        """What predictions call the classes; of equal names, as of the two cranes, with `classes` in brackets."""
         pairs, count = zip(self.classes, self.names, strict=False), Counter(self.names)
-        return tuple(n if count[n] == 1 else f"{n} ({identity})" for identity, n in pairs) or self.classes
+        return tuple(name if count[name] == 1 else f"{name} ({own})" for own, name in pairs) or self.classes
 
     @cached_property
     def _means(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
@@ -74,16 +74,12 @@ class TrainedModel:
         return self._means[place]
 
     def centre_mean(self) -> Tensor:
-        """Returns the mean image of a centre crop, (3, H, W) float32, contiguous, in memory of its own."""
+        """Returns a copy of the mean image of a centre crop, (3, H, W) float32, contiguous."""
         centre = centre_slice(len(self.mean), self.net.image_size)
         return torch.from_numpy(self.mean[centre, centre].transpose(2, 0, 1).copy())
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes model.safetensors, the full model, into a folder, which is created, or whose model is replaced.
-
-        Raises:
-            UserError: the folder is not writable, or safetensors is not installed.
-        """
+        """Writes the model as model.safetensors into a folder; UserError if it is not writable, or no safetensors."""
         path = Path(folder) / PRETRAINED_WEIGHTS
         content = safetensors_content(self, path)
         with writing(str(folder)):
@@ -92,14 +88,8 @@ class TrainedModel:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, devices: Sequence[str] | None = None) -> "TrainedModel":
-        """Loads a model that `save_pretrained` wrote into a folder of this machine; `devices` as for `load_model`.
-
-        Raises:
-            UserError: the file is missing, damaged or of another program, or the machine lacks a device.
-        """
+        """Loads what `save_pretrained` wrote, as `load_model` does; nothing is downloaded."""
         path = Path(folder) / PRETRAINED_WEIGHTS
-        if not path.is_file():
-            raise UserError(f"{path}: no such file, and nothing is downloaded; name a folder of save_pretrained")
         weights, description = read_safetensors(path)
         if description is None:
             raise UserError(f"{path}: describes no model; make a run's folder of it with the command import")
@@ -114,8 +104,7 @@ def load_model(folder: Path | str, devices: Sequence[str] | None = None) -> Trai
         devices: one device for all towers, or one for each tower; default: the first GPU, else the CPU.
 
     Raises:
-        UserError: a file is missing or damaged, a weight is not finite, the files do not fit each other, or the machine
-            lacks a device.
+        UserError: a file is missing, damaged or of another run, a weight is not finite, or a device is missing.
     """
     return build_model(Path(folder), *read_model_files(folder), devices)
 
@@ -133,7 +122,7 @@ def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tens
     fix = fix_of_damage(folder, "restore it from a backup")
     with reading(description, fix):
         content = json.loads(description.read_text())
-        if content.pop(_SEAL, None) not in (None, _sha256(content)):  # earlier versions wrote none
+        if content.pop(_SEAL, None) not in (None, _sha256(content)):
             raise ValueError(f"its checksum is wrong; if you edited it yourself, remove {_SEAL!r} from it")
     with reading(weights, fix):
         return content, load_torch(weights)
@@ -144,17 +133,16 @@ def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | N
     description = describe_model(model)
     text = json.dumps({**description, _SEAL: _sha256(description)}).encode()
     atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
-    weights = cpu_state_dict(model.net) if weights is None else weights
+    weights = weights or cpu_state_dict(model.net)
     atomic_write(folder / MODEL_WEIGHTS, lambda file: torch.save(weights, file))
 
 
 def save_new_model(folder: Path, model: TrainedModel) -> None:
     """Writes a model into a folder without a run."""
-    with claimed(folder):
+    with claimed(folder), writing(f"--output {folder}"):
         if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
             raise UserError(f"--output {folder}: contains a run already; name another folder")
-        with writing(f"--output {folder}"):
-            save_model(folder, model)
+        save_model(folder, model)
 
 
 def describe_model(model: TrainedModel) -> dict[str, Any]:
@@ -167,14 +155,14 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
         "image_size": net.image_size,
         "mirror": model.mirror,
         "mean_rgb": mean.mean((0, 1), dtype=np.float64).tolist(),
-        "mean": {"side": mean.shape[0], "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
+        "mean": {"side": len(mean), "float32": base64.b64encode(mean.astype("<f4").tobytes()).decode()},
     }
 
 
 def build_model(
     path: Path, description: dict[str, Any], weights: Mapping[str, Tensor], devices: Sequence[str] | None = None
 ) -> TrainedModel:
-    """Builds a model from a description and weights by tower of the file at `path`, which may be wrong."""
+    """Builds a model from what the file at `path` has: a description and weights by tower, both perhaps wrong."""
     with reading(path, "copy it again, with model.json and model.pt of the same run"):
         architecture = Architecture.from_dict(description["architecture"])
         classes, names = tuple(description["classes"]), tuple(description.get("names", ()))
@@ -194,8 +182,7 @@ def build_model(
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Returns the name of the first tensor with a value that is infinite or not a number."""
-    # a sum is not finite if one of its terms is not
+    """Returns the name of the first tensor with a value, and so a sum, that is not finite."""
     return next((name for name, tensor in tensors.items() if not bool(tensor.sum().isfinite())), None)
 
 
@@ -210,14 +197,15 @@ def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
 
 
+def sealed_metadata(model: TrainedModel) -> dict[str, str]:
+    """Returns the description as metadata of a file, with a checksum of all that decides what the model computes."""
+    metadata = {"format": "pt"} | {name: json.dumps(value) for name, value in describe_model(model).items()}
+    return metadata | {_METADATA_SEAL: _sha256(sorted(metadata.items()), cpu_state_dict(model.net))}
+
+
 def model_sha256(model: TrainedModel) -> str:
     """Returns the SHA-256 of all that decides what a model computes."""
-    return _sha256(sorted(_metadata(model).items()), cpu_state_dict(model.net))
-
-
-def sealed_metadata(model: TrainedModel) -> dict[str, str]:
-    """Returns the description as metadata of a file, with a checksum."""
-    return {**_metadata(model), _METADATA_SEAL: model_sha256(model)}
+    return sealed_metadata(model)[_METADATA_SEAL]
 
 
 def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -233,22 +221,17 @@ def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str,
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
     """Returns a .safetensors file of the full model."""
     with explain_missing_package(path):
-        from safetensors.torch import save  # not at the top: an optional package
+        from safetensors.torch import save  # here: an optional package
     return save(cpu_state_dict(model.net), sealed_metadata(model))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Returns the tensors of a .safetensors file, and the model's description if it contains one."""
     with explain_missing_package(path):
-        from safetensors import safe_open  # not at the top: an optional package
+        from safetensors import safe_open  # here: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, description_from_metadata(file.metadata() or {}, tensors)
-
-
-def _metadata(model: TrainedModel) -> dict[str, str]:
-    described = {name: json.dumps(value) for name, value in describe_model(model).items()}
-    return {"format": "pt", **described}  # safetensors' own key
 
 
 def _sha256(description: object, weights: Mapping[str, Tensor] | None = None) -> str:

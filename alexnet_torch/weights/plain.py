@@ -17,18 +17,15 @@ from alexnet_torch.weights.model_file import TrainedModel
 def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.Sequential:
     """Returns a copy of a network as an nn.Sequential of plain modules, for tools that use hooks or trace graphs.
 
-    The modules are each stage's layer and the operations after it, numbered as the stage: conv1, relu1, norm1, pool1,
-    conv2, ..., pool5, flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8; `pad1` before a convolution whose sides are
-    padded differently, and torchvision's `avgpool`. A stage's output is that of its last module before dropout. Maps
-    have the channels of all towers; if towers read only their own, a stage has groups. None works in place or repeats.
-
-    The state dict is the grouped layout (`conv1.weight`, ...), as `export` writes it, with `input_scale` in conv1's.
-    Parameters are copies on the first tower's device and of its type. The mode is the network's.
+    The modules have the names of operations and the stage's number: conv1, relu1, norm1, pool1, conv2, ..., pool5,
+    flatten, fc6, relu6, drop6, fc7, relu7, drop7, fc8; where needed, `pad1` and torchvision's `avgpool`. None works in
+    place or repeats. Maps have the channels of all towers; where towers read only their own, a stage has groups. The
+    state dict is the grouped layout, on the first tower's device; mode and type are the network's.
 
     Args:
         net_or_model: the network; or a model, which has a mean image too.
-        unit_range: start with a module `input` that multiplies by 255 and subtracts the mean image: the result takes
-            RGB images (N, 3, H, W) of 0..1. Without it, they are RGB of 0..255 minus the mean image.
+        unit_range: start with a module `input`, so that it reads RGB images (N, 3, H, W) of 0..1; without it, they are
+            RGB of 0..255 minus the mean image.
 
     Raises:
         TypeError: `net_or_model` is neither.
@@ -76,8 +73,7 @@ def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[t
     inputs = channels * net.final_side(image_size) ** 2
     for linear in net.linears:
         outputs, groups = linear.width or num_classes, _groups(net, linear)
-        layer = nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
-        yield linear.name, "", layer
+        yield linear.name, "", nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
         if linear is not net.linears[-1]:
             yield linear.name, net.linear_activation, _operation(net, net.linear_activation, linear.name)
         if linear.name in net.dropout:
@@ -96,9 +92,8 @@ def _operation(net: Architecture, operation: Operation, stage: str) -> nn.Module
     if operation == "avg_pool":
         return nn.AvgPool2d(net.pool_size, net.pool_stride, ceil_mode=net.pools_up(stage), count_include_pad=False)
     if operation == "norm":
-        if norm.across_towers or net.towers == 1:
-            return nn.LocalResponseNorm(norm.window, norm.alpha, norm.beta, norm.k)
-        return GroupedResponseNorm(norm.window, norm.alpha, norm.beta, norm.k, net.towers)
+        values, groups = (norm.window, norm.alpha, norm.beta, norm.k), 1 if norm.across_towers else net.towers
+        return nn.LocalResponseNorm(*values) if groups == 1 else GroupedResponseNorm(*values, groups)
     if operation == "spatial_norm":
         return SpatialResponseNorm(spatial.window, spatial.alpha, spatial.beta, spatial.k)
     return nn.Tanh() if operation == "tanh" else nn.ReLU()
@@ -129,22 +124,22 @@ class GroupedResponseNorm(nn.LocalResponseNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, H, W) for maps (N, C, H, W)."""
         by_group = x.unflatten(1, (self.groups, -1)).flatten(0, 1)  # (N * groups, C / groups, H, W)
+        # no super(): torch.jit.script has none
         normalised: Tensor = F.local_response_norm(by_group, self.size, self.alpha, self.beta, self.k)
         return torch.flatten(normalised.unflatten(0, (-1, self.groups)), 1, 2)
 
 
 class SpatialResponseNorm(nn.LocalResponseNorm):
-    """Response normalisation over a square of `size` within each channel, clipped at the borders; alpha by size^2."""
+    """Response normalisation over a square of `size` within each channel; alpha is divided by size^2 at borders too."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, H, W) for maps (N, C, H, W)."""
-        # avg_pool2d counts the zeros of the padding: the divisor is size^2 at the borders too
-        mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)
+        mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)  # counts the zeros of the padding
         return x * (self.k + self.alpha * mean) ** -self.beta
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer in which each group of outputs, as torch.tensor_split makes them, reads its own of the inputs."""
+    """A linear layer whose groups of outputs, as torch.tensor_split makes them, each read their part of the inputs."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,8 +17,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.model.tower import has_tower
 from alexnet_torch.weights.grouped import layers_by_stage, without_wrappers
 
-_SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that makes a scalar again
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]  # and an array
+_NUMPY = [(np.float64(0).__reduce__()[0], "scalar"), (np.zeros(1).__reduce__()[0], "_reconstruct")]
 # what training scripts save beside tensors; unpickling it runs no code of the file
 _PLAIN: list[Any] = [
     argparse.Namespace,
@@ -27,15 +26,14 @@ _PLAIN: list[Any] = [
     np.dtype,
     *{type(np.dtype(name)) for name in ("bool", "int32", "int64", "uint8", "float16", "float32", "float64", "U1")},
     # NumPy 2 has moved the two functions
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((function, f"numpy.{core}.multiarray.{name}") for function, name in _NUMPY for core in ("core", "_core")),
 ]
 
 
 def load_torch(path: Path) -> Any:
     """Returns what torch.save wrote, on the CPU, without running code of the file; a UserError names what it refuses.
 
-    torch does not check each tensor's CRC-32; here it is, in a quarter of a second for AlexNet.
+    It checks each tensor's CRC-32, which torch does not: a quarter of a second for AlexNet.
     """
     with path.open("rb") as file:
         head = file.read(20)
@@ -49,7 +47,7 @@ def load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch's message continues with advice to unpickle the file anyway
+    except UnpicklingError as error:  # torch's message advises to unpickle the file anyway
         names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
         if is_zip:
             names |= set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
@@ -71,31 +69,37 @@ def has_towers(state: Iterable[str]) -> bool:
 
 
 def find_network(path: Path, content: object, key: str | None = None) -> tuple[str, dict[str, Tensor], list[str]]:
-    """Finds the one AlexNet, or the one of a key, in what `load_torch` returned: key, tensors, names of other tensors.
+    """Finds the one AlexNet, or that of a key, in what `load_torch` returned: key, tensors, names of others beside it.
 
     Without one, a ValueError says what it contains; of several that differ, a UserError lists the keys, as "model.net".
     """
-    tensors = _flat(content, "") if isinstance(content, Mapping) else {}
-    found, folders = dict[str, dict[str, Tensor]](), dict[str, str]()
-    for prefix in _prefixes(tensors, ""):
-        names = [name for name in tensors if name.startswith(prefix) and "/" not in name.removeprefix(prefix)]
-        names = [name for name in names if has_tower(name.removeprefix(prefix))] or names
-        own = prefix.strip("./").replace("/", ".")
-        folders[own] = prefix.rpartition("/")[0]
-        found[own] = {name.removeprefix(prefix): tensors.pop(name) for name in names}
-    if not found:
+    groups: dict[str, dict[str, Tensor]] = {}  # of each dictionary, and of each prefix of names in it
+    for folder, name, tensor in _tensors(content):
+        head = re.split(r"\btowers\.\d", name)[0]
+        for end in (0, *(dot.end() for dot in re.finditer(r"\.", head))):
+            groups.setdefault(folder + name[:end], {})[name[end:]] = tensor
+    found = {}
+    for prefix, state in groups.items():
+        dims = [value.ndim for name, value in state.items() if name.endswith("weight")]
+        towers = {name: value for name, value in state.items() if has_tower(name)}
+        if towers or (dims.count(4) > 1 and dims.count(2) > 1):
+            found[prefix] = towers or state
+    longest = [prefix for prefix in found if not any(p.startswith(prefix) for p in found if p != prefix)]
+    prefixes = {prefix.strip("./").replace("/", "."): prefix for prefix in longest}  # by key
+    if not prefixes:
         kind = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
             kind = f"a dictionary of {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
         raise ValueError(f"it contains {kind}, and no network's weights")
-    if key is not None and key not in found:
-        raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {', '.join(found) or 'none'}")
+    if key is not None and key not in prefixes:
+        raise UserError(f"{path}: --key {key}: it contains no such network; choose one of {', '.join(prefixes)}")
     fitting, problems = dict[str, dict[str, Tensor]](), []
-    for name in found if key is None else [key]:
+    for name in prefixes if key is None else [key]:
+        state = found[prefixes[name]]
         try:
-            if not has_towers(found[name]):
-                layers_by_stage(found[name])
-            fitting[name] = found[name]
+            if not has_towers(state):
+                layers_by_stage(state)
+            fitting[name] = state
         except ValueError as error:
             problems.append(f"in {name} {error}" if name else str(error))
     if not fitting:
@@ -105,30 +109,13 @@ def find_network(path: Path, content: object, key: str | None = None) -> tuple[s
         if list(state) != list(first) or not all(torch.equal(state[name], first[name]) for name in first):
             several = f"it contains {len(fitting)} networks, {', '.join(fitting)}"
             raise UserError(f"{path}: {several}; choose one with import --key")
-    paths = [name.rpartition("/") for name in tensors]
-    return chosen, first, [name for folder, _, name in paths if folder == folders[chosen]]
+    folder, slash, prefix = prefixes[chosen].rpartition("/")
+    return chosen, first, [name for name in groups[folder + slash] if name.removeprefix(prefix) not in first]
 
 
-def _flat(content: Mapping[Any, Any], folder: str) -> dict[str, Tensor]:
-    """Returns the tensors of nested dictionaries by their keys, as "optimizer/state/0/momentum_buffer"."""
-    tensors: dict[str, Tensor] = {}
-    for key, value in content.items():
+def _tensors(content: object, folder: str = "") -> Iterator[tuple[str, str, Tensor]]:
+    """Yields the tensors of nested dictionaries, as ("optimizer/state/0/", "momentum_buffer", tensor)."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Tensor):
-            tensors[f"{folder}{key}"] = value
-        elif isinstance(value, Mapping):
-            tensors |= _flat(value, f"{folder}{key}/")
-    return tensors
-
-
-def _prefixes(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Returns the prefixes of networks: the longest that have several convolutions and linear layers behind them."""
-    if any(has_tower(name.removeprefix(prefix)) for name in tensors):
-        return [prefix]
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if part := re.match(r"[^./]*[./]", name.removeprefix(prefix)):
-            parts.setdefault(prefix + part[0], {})[name] = value
-    longer = [found for part, behind in parts.items() for found in _prefixes(behind, part)]
-    inside = {name.removeprefix(prefix): value.ndim for name, value in tensors.items() if name.endswith("weight")}
-    dimensions = [ndim for name, ndim in inside.items() if "/" not in name]
-    return longer or [prefix] * (dimensions.count(4) > 1 and dimensions.count(2) > 1)
+            yield folder, str(key), value
+        yield from _tensors(value, f"{folder}{key}/")

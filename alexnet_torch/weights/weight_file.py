@@ -73,15 +73,15 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
         return replace(from_state(path, state), inputs="caffe", architecture=architecture)
     if path.suffix == ".onnx":
         with explain_missing_package(path):
-            from alexnet_torch.weights.onnx import read_onnx  # not at the top: optional packages
+            from alexnet_torch.weights.onnx import read_onnx  # here: optional packages
         return read_onnx(path, image_size)
     if path.suffix == ".safetensors":
         state, own_description = read_safetensors(path)
         if own_description is not None:
             return from_state(path, state, own_description)
-        # the file sorts names alphabetically, features.10 before features.3
-        parts = {name: [part.zfill(9) for part in re.split(r"(\d+)", name)] for name in state}
-        content: object = {name: state[name] for name in sorted(state, key=parts.__getitem__)}
+        # the file sorts names as text, features.10 before features.3
+        by_number = sorted(state, key=lambda name: [part.zfill(9) for part in re.split(r"(\d+)", name)])
+        content: object = {name: state[name] for name in by_number}
     else:
         with reading(path, "copy it again, or name a weight file"):
             content = load_torch(path)
@@ -97,10 +97,10 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
 def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, Any] | None = None) -> WeightFile:
     """Returns the content of a file with a state dict, of this package's names or of an AlexNet's by order."""
     if has_towers(state):
-        weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})
         with reading(path, "copy it again"):
+            weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})
             architecture = Architecture.from_dict(description["architecture"]) if description is not None else None
-        return WeightFile(path, weights, dict(zip(weights, weights, strict=True)), description, "rgb", architecture)
+        return WeightFile(path, weights, {name: name for name in weights}, description, "rgb", architecture)
     names = layers_by_stage(state)
     file = WeightFile(path, {name: state[own].float() for name, own in names.items()}, names)
     # under this package's names the shapes tell nothing: a recipe may scale the images

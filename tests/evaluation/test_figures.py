@@ -28,10 +28,11 @@ from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures import filter_grid, neighbours, style
-from alexnet_torch.evaluation.figures.curves import Curve, across_seeds, read_history
+from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
 from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES, distinct_names
 from alexnet_torch.evaluation.figures.neighbours import choose_examples, find_examples
 from alexnet_torch.evaluation.figures.style import FALLBACK_FONTS, STYLE, Figure, font_families, printable_name, render
+from alexnet_torch.evaluation.runs import read_run
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.weights.model_file import TrainedModel, save_model
@@ -89,7 +90,8 @@ def test_pyplot_which_has_global_state_is_not_used() -> None:
 
 def test_a_backend_that_is_not_installed_does_not_matter() -> None:
     """Jupyter's MPLBACKEND is inherited by `!python train.py`, whose environment may lack it."""
-    command = [sys.executable, "-c", "import alexnet_torch.evaluation.figures.draw"]
+    code = "from alexnet_torch.console import console\nwith console(): import alexnet_torch.evaluation.figures.draw"
+    command = [sys.executable, "-c", code]
     environment = os.environ | {"MPLBACKEND": "module://not_installed.backend"}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
 
@@ -232,18 +234,17 @@ def test_a_broken_report_is_an_error_and_an_incomplete_last_one_is_left_out(run_
     reports = path.read_text()
     ten_crops = {"split": "val", "step": 3, "epoch": 1, "loss": 0.1, "top1_error": 0.1, "crops": 10}
     path.write_text(reports + json.dumps(ten_crops) + '\n{"split": "tra')
-    history = read_history(run_folder)
-    assert history is not None
-    assert history.val.step.tolist() == [1, 2, 3]
-    assert history.train.error.tolist() == pytest.approx([0.9, 0.45, 0.3])
-    assert history.best_step() == 3
+    run = read_run(run_folder)
+    assert [record["step"] for record in run.val] == [1, 2, 3]
+    assert [record["top1_error"] for record in run.train] == pytest.approx([0.9, 0.45, 0.3])
+    assert (run.best["step"], run.test) == (3, ten_crops)
     for broken in (b'{"split": "train"}\n', b"\xff\n", b"[]\n", b'{"split": "test"}\n'):
         path.write_bytes(broken + reports.encode())
         with pytest.raises(UserError, match=r"metrics\.jsonl: line 1: is damaged .*; restore the file"):
-            read_history(run_folder)
+            read_run(run_folder)
     (run_folder / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"; train\.py --output .* --resume writes it anew from the run's checkpoint"):
-        read_history(run_folder)
+        read_run(run_folder)
 
 
 def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:

@@ -14,6 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from alexnet_torch import transforms
+from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.predict import centre_crop
 from alexnet_torch.evaluation.scoring import network_input
 from alexnet_torch.weights.model_file import TrainedModel
@@ -90,5 +91,5 @@ def test_other_inputs_are_refused() -> None:
     for wrong in ("photo.jpg", np.zeros((80, 80, 3), np.uint8), torch.zeros(3, 80, 80)):
         with pytest.raises(TypeError, match=r"needs a Pillow image as Image\.open returns it, not"):
             transform(wrong)
-    with pytest.raises(ValueError, match="floating-point pixels have no defined range"):
+    with pytest.raises(UserError, match="floating-point pixels have no defined range"):
         transform(Image.fromarray(np.zeros((80, 80), np.float32)))

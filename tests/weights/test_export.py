@@ -186,9 +186,9 @@ def test_export_errors_are_one_line(
         assert error.count("\n") == 1
         return error
 
-    endings = "net.bin: no format has this ending; choose one with --format: safetensors, grouped"
+    endings = "net.bin: 'bin' is no format; choose one with --format: safetensors, grouped"
     assert endings in export_error("net.bin")
-    assert "--format keras: no such format; choose one with" in export_error("net.pt", "--format", "keras")
+    assert "'keras' is no format; choose one with" in export_error("net.pt", "--format", "keras")
     assert "is a run's own model, which export would overwrite" in export_error(str(tmp_path / "run/model.pt"))
     other = "torchvision's alexnet is not paper; use --format grouped"
     assert other in export_error("net.pt", "--format", "torchvision")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 def filter_grid(weights: Tensor, columns: int = 8) -> Tensor:
     """Returns filters (filters, 3, h, w), each scaled with 0 as grey, side by side as one image (3, H, W) in 0..1."""
-    # here, since training writes it, too, and should not import matplotlib, which takes 0.7 s
+    # here: training writes it, too, without matplotlib, whose import takes 0.7 s
     weights = weights.detach().float().cpu()
     largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     tiles = torch.nn.functional.pad(0.5 + 0.5 * weights / largest, (1, 1, 1, 1), value=1.0)

@@ -10,11 +10,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.figures.curves import History, curves_figure, read_history
+from alexnet_torch.evaluation.figures.curves import curves_figure
 from alexnet_torch.evaluation.figures.filters import colours_table, filter_colours, filters_figure, grey_note
 from alexnet_torch.evaluation.figures.neighbours import find_examples, labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.style import DPI, Figure, render, svg_text
-from alexnet_torch.evaluation.runs import images_of_run, read_settings, same_but_seed
+from alexnet_torch.evaluation.runs import images_of_run, read_run, same_but_seed
 from alexnet_torch.files import atomic_write, require_utf8, writing
 from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel, load_model
@@ -29,21 +29,21 @@ def draw_figures(
     """Draws each run's figures, and all runs' curves with the first's; prints colourfulness and names of files."""
     if len(images) > MAX_IMAGES:
         raise UserError(f"--image: {len(images)} files do not fit into one figure; name {MAX_IMAGES} at most")
-    for folder in (output or Path(), *runs):
-        require_utf8(folder, "--output" if folder == output else "figures:")
+    for path in (output or Path(), *runs):
+        require_utf8(path, "--output" if path == output else "figures:")
     named = distinct_names(runs)
-    for index, (name, run) in enumerate(named.items()):
-        model = load_model(run, devices.split(",") if devices else None)
-        folder = output / (name.replace("/", "-") if len(runs) > 1 else "") if output else run / FIGURES
+    for index, (name, path) in enumerate(named.items()):
+        model = load_model(path, devices.split(",") if devices else None)
+        folder = output / (name.replace("/", "-") if len(runs) > 1 else "") if output else path / FIGURES
         with writing(f"--output {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-        figures, numbers = _run_figures(name, run, model, images_of_run(run, model, data), images, seed)
-        if index == 0 and (groups := _histories(named)):
-            figures["curves"] = curves_figure(groups)
+        figures, numbers = _run_figures(name, path, model, images_of_run(path, model, data), images, seed)
+        if index == 0 and (curves := _curves(named)):
+            figures["curves"] = curves
         with writing(f"--output {folder}"):
             # beside the run's own events, not in their folder: TensorBoard follows only the newest file of a folder
-            history, events = read_history(run), (folder if output else run) / TENSORBOARD / FIGURES
-            written = _write(figures, numbers, folder, events, history.best_step() if history else 0)
+            events = (folder if output else path) / TENSORBOARD / FIGURES
+            written = _write(figures, numbers, folder, events, int(read_run(path).best.get("step", 0)))
         print(f"{name}: {', '.join(written)} in {folder}")
 
 
@@ -79,13 +79,13 @@ def _run_figures(
     return figures, {"colourfulness": colours, "neighbours_stage": stage, "examples": shown}
 
 
-def _histories(runs: dict[str, Path]) -> dict[str, list[History]]:
-    """Returns the curves of runs in groups that differ only in their seed, by the names of their runs."""
-    histories = {name: history for name, run in runs.items() if (history := read_history(run))}
-    for name in runs.keys() - histories.keys():
-        print(f"{name}: no curves, because {runs[name] / METRICS} is missing")
-    settings = {name: read_settings(runs[name]) for name in histories}
-    return {" ".join(names): [histories[name] for name in names] for names in same_but_seed(settings)}
+def _curves(named: dict[str, Path]) -> Figure | None:
+    """Returns the curves of runs that have some, in groups that differ only in their seed."""
+    runs = {name: run for name, path in named.items() if (run := read_run(path)).train or run.val}
+    for name in named.keys() - runs.keys():
+        print(f"{name}: no curves, because {named[name] / METRICS} is missing")
+    groups = {" ".join(names): [runs[name] for name in names] for names in same_but_seed(runs)}
+    return curves_figure(groups) if groups else None
 
 
 def _write(

@@ -9,23 +9,18 @@ from torch import Tensor
 
 from alexnet_torch.evaluation.figures import filter_grid
 from alexnet_torch.evaluation.figures.style import BLUE, MARKERS, PALETTE, Axes, Figure, printable_name, styled
+from alexnet_torch.evaluation.runs import text_table
 from alexnet_torch.randomness import random_generator
 
 WHITE_NOISE = 2 / 3  # the colourfulness of independent random weights: two of three dimensions
 PERMUTATIONS = 10_000
 COLUMNS = 16  # three rows for each tower, as in the paper
-GREY_NOTE = (
-    "the training images are grey, so that nothing gives the filters colours: the colours are what is left of the "
-    "random initial weights, which look like noise, and training changes only light and dark"
-)
 
 
 def colourfulness(weights: np.ndarray) -> np.ndarray:
-    """Returns the fraction of each filter's energy in the chromatic plane, from 0 (grey) to 1, (filters,) float64.
+    """Returns the fraction of each filter's energy in the plane orthogonal to grey, 0 to 1, (filters,) float64.
 
-    The weights are (filters, 3, height, width). At each position, R, G and B are the sum of a part along (1, 1, 1),
-    which responds to brightness, and of one that sums to 0 and responds only to colour. The index is the energy of the
-    second part divided by that of both. The mean is not removed: a colour blob's channels have different means.
+    The weights are (filters, 3, height, width). The mean is not removed: a colour blob's channels have different means.
     """
     weights = weights.astype(np.float64)
     energy, grey = (weights**2).sum((1, 2, 3)), (weights.sum(1) ** 2).sum((1, 2)) / 3
@@ -58,28 +53,30 @@ def filter_colours(stage: str, weights: Sequence[Tensor]) -> dict[str, Any]:
     p, conclusion = None, "one tower: nothing to compare"
     if len(towers) > 1:
         p = permutation_test([np.array(tower["filters"]) for tower in towers])
-        conclusion = (
-            f"towers {'differ' if p < 0.05 else 'do not differ significantly'}: difference of means "
-            f"{np.ptp([tower['mean'] for tower in towers]):.3f}, "
-            f"p = {p:.4f} (two-sided permutation test, {PERMUTATIONS:,} permutations)"
-        )
+        differ, spread = "differ" if p < 0.05 else "do not differ significantly", np.ptp([t["mean"] for t in towers])
+        test = f"two-sided permutation test, {PERMUTATIONS:,} permutations"
+        conclusion = f"towers {differ}: difference of means {spread:.3f}, p = {p:.4f} ({test})"
     return {"stage": stage, "towers": towers, "p": p, "permutations": PERMUTATIONS, "conclusion": conclusion}
 
 
 def colours_table(colours: Mapping[str, Any]) -> str:
     """Returns a table with a line for each tower, then the conclusion."""
     title = f"colourfulness of {colours['stage']}'s filters (0 grey, 1 only colour, {WHITE_NOISE:.2f} white noise)"
-    lines = [title, f"{'':8}{'filters':>8}{'mean':>8}{'sd':>8}{'min':>8}{'max':>8}{'pooled by energy':>18}"]
-    for index, tower in enumerate(colours["towers"]):
-        numbers = "".join(f"{tower[name]:8.3f}" for name in ("mean", "sd", "min", "max"))
-        lines.append(f"tower {index}{len(tower['filters']):9}{numbers}{tower['pooled']:18.3f}")
-    return "\n".join([*lines, colours["conclusion"]])
+    names = ("mean", "sd", "min", "max", "pooled")
+    rows = [
+        [f"tower {tower['tower']}", str(len(tower["filters"])), *(f"{tower[name]:.3f}" for name in names)]
+        for tower in colours["towers"]
+    ]
+    table = text_table(["", "filters", *names[:-1], "pooled by energy"], rows)
+    return f"{title}\n{table}\n{colours['conclusion']}"
 
 
 def grey_note(mean: np.ndarray) -> str | None:
     """Returns what to expect of filters that learnt from grey images, as digits are, by the mean image (S, S, 3)."""
     # a constant mean says nothing about the images
-    return GREY_NOTE if (mean == mean[..., :1]).all() and (mean != mean[0, 0]).any() else None
+    if (mean != mean[..., :1]).any() or (mean == mean[0, 0]).all():
+        return None
+    return "the training images are grey: the filters have colours only from their random initial weights"
 
 
 @styled

@@ -42,15 +42,22 @@ class Picture:
         nearest = [{"file": p.file, "label": p.label, "distance": p.distance} for p in self.neighbours]
         return {"file": self.file, "label": self.label, "classes": self.predictions, "neighbours": nearest}
 
+    def show(self, axes: Axes, title: str, **font: Any) -> Axes:
+        """Draws the pixels in a grey frame."""
+        axes.imshow(self.pixels)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color="0.6")
+        axes.set_title(title, loc="center", **font)
+        return axes
+
 
 def find_examples(
     model: TrainedModel, prepared: PreparedImages | None, files: Sequence[Path], seed: int, batch_size: int = 64
 ) -> list[Picture]:
     """Returns the files, or else random validation images, with their predictions and nearest training images."""
-    # a file's class is its folder's name, if that is a class
-    classes = dict(zip(model.classes, model.labels, strict=True))
     images: Sequence[Any] = files
     if files:
+        classes = dict(zip(model.classes, model.labels, strict=True))  # a file's class is its folder's name
         crops, pixels = _decode(model, files)
         pictures = [Picture(str(f), classes.get(f.parent.name), each) for f, each in zip(files, pixels, strict=True)]
     elif prepared:
@@ -64,7 +71,7 @@ def find_examples(
     if prepared:
         stage = model.net.architecture.stage_names[-2]
         queries = torch.from_numpy(stage_outputs(model, [stage], crops)[stage])
-        # as a validation split, since the loader then reads images in order and cuts the centre
+        # as a validation split: the loader then reads images in order and cuts the centre
         loader = Loader(replace(prepared, val=prepared.train), "val", model.net.image_size, batch_size)
         shown = tqdm(loader.epoch(0), f"{stage} of training images", loader.batches_per_epoch, disable=None)
         outputs = (stage_outputs(model, [stage], batch.images.numpy())[stage] for batch in shown)
@@ -129,8 +136,7 @@ def labels_figure(run: str, examples: Sequence[Picture]) -> Figure:
     for index, example in enumerate(examples):
         row, column = divmod(index, columns)
         name = printable_name(example.label or Path(example.file).name)
-        axes = _show_picture(figure.add_subplot(grid[2 * row, column]), example)
-        axes.set_title(name, loc="center", weight="bold")
+        example.show(figure.add_subplot(grid[2 * row, column]), name, weight="bold")
         axes = figure.add_subplot(grid[2 * row + 1, column])
         axes.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5), xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -157,21 +163,12 @@ def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figu
     grid = figure.subplots(len(examples), columns, squeeze=False, width_ratios=[1.12] + [1] * (columns - 1))
     for row, example in zip(grid, examples, strict=True):
         label, name = example.label, printable_name(example.label or Path(example.file).name, 16)
-        _show_picture(row[0], example).set_title(name, loc="center", weight="bold", fontsize=8)
+        example.show(row[0], name, weight="bold", fontsize=8)
         for axes, picture in zip(row[1:], example.neighbours, strict=True):
             same = picture.label == label
             title = f"{CHECK_MARK if same else ''} {printable_name(str(picture.label), 14)}".strip()
-            _show_picture(axes, picture).set_title(title, loc="center", fontsize=8)
-            axes.set_xlabel(f"{picture.distance:.1f}", fontsize=8, labelpad=2)
+            picture.show(axes, title, fontsize=8).set_xlabel(f"{picture.distance:.1f}", fontsize=8, labelpad=2)
             if label is not None:
                 style = {"color": BLUE, "linestyle": "-"} if same else {"color": VERMILLION, "linestyle": (0, (3, 2))}
                 axes.spines[:].set(linewidth=1.8, **style)
     return figure
-
-
-def _show_picture(axes: Axes, picture: Picture) -> Axes:
-    axes.imshow(picture.pixels)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color("0.6")
-    return axes

@@ -1,17 +1,11 @@
 """The style that all figures share; figures as pixels and as SVG."""
 
-import os
 from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 import numpy as np
-
-try:
-    import matplotlib
-except ValueError:  # MPLBACKEND names a backend that is not installed, as Jupyter's for `!python train.py`
-    os.environ["MPLBACKEND"] = "agg"
-    import matplotlib
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,8 +13,8 @@ from matplotlib.figure import Figure
 
 __all__ = ["Axes", "Figure", "printable_name", "render", "styled", "svg_text"]  # all matplotlib comes from here
 
-# The palette of Okabe and Ito (2008), which people with any kind of colour vision can distinguish; without its
-# yellow, which is faint on white. Even so, no figure shows anything by colour only.
+# the palette of Okabe and Ito (2008), for people with any kind of colour vision, without its yellow, which is faint on
+# white; even so, no figure shows anything by colour only
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
@@ -49,11 +43,10 @@ STYLE: Any = {  # only newer versions of matplotlib have a type for its keys
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.hashsalt": "alexnet_torch",  # the same figure gives the same file
-    "text.parse_math": False,  # class and file names may contain dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
     "text.usetex": False,
 }
-styled = matplotlib.rc_context(STYLE)
-"""Decorates the functions that draw: matplotlib's own settings do not change."""
+styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw: the caller's settings do not change
 
 
 def render(figure: Figure) -> np.ndarray:

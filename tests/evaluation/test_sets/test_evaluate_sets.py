@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_torch.evaluation.test_sets import find_test_set
 from alexnet_torch.run_folder import MODEL_WEIGHTS
 from tests.support.commands import run_cli
-from tests.support.folders import make_images
 from tests.support.test_sets import (
     NAMES,
     WNIDS,
@@ -52,7 +50,7 @@ def test_a_subset_of_the_classes_is_scored_among_all_and_among_its_own(run: Path
     indices = [WNIDS.index(wnid) for wnid in own]
     assert document["identities"] == own
     assert document["classes"] == [NAMES[index] for index in indices]
-    assert (document["form"], document["matched_by"], document["images"]) == ("ImageNet-A", "WordNet ID", 15)
+    assert (document["form"], document["matched_by"], document["images"]) == ("class folders", "WordNet ID", 15)
     for result, crops in zip(document["results"], (1, 10), strict=True):
         assert (result["run"], result["crops"]) == (str(run), crops)
         values = np.array([probabilities(run, file, crops) for file in files_of(imagenet_a)])  # (15, 1000)
@@ -83,7 +81,7 @@ def test_the_tables_show_both_scores_and_what_was_found(run: Path, imagenet_a: P
     assert "among the set's" in done.stdout
     assert lines[-1].split()[:2] == [str(run), "33.33%"]
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"--data {imagenet_a}: ImageNet-A, ")
+    assert line.startswith(f"--data {imagenet_a}: class folders, ")
     assert "15 images; 2 skipped: " in line
     assert line.endswith("; classes matched by WordNet ID")
 
@@ -97,23 +95,8 @@ def test_numbered_folders_are_the_standard_indices(run: Path, imagenet_a: Path, 
         target.hardlink_to(file)
     document = evaluate_json(run, "--data", tmp_path / "imagenetv2", "--crops", "1")
     expected = evaluate_json(run, "--data", imagenet_a, "--crops", "1")
-    assert document["form"] == "ImageNet-V2"
     assert document["classes"] == expected["classes"]
     assert document["results"] == expected["results"]
-
-
-def test_only_imagenets_classes_make_a_known_set(imagenet_a: Path, tmp_path: Path) -> None:
-    def form(folder: str) -> str:
-        target = tmp_path / folder
-        target.parent.mkdir(exist_ok=True)
-        target.symlink_to(imagenet_a)
-        return find_test_set(target).source.form
-
-    assert form("a/sketch") == form("b/imagenet-sketch") == "ImageNet-Sketch"
-    assert form("c/imagenetv2-top-images-format-val") == "ImageNet-V2"
-    make_images(tmp_path / "own", val=1)
-    (tmp_path / "own/val").rename(tmp_path / "own/sketch")
-    assert find_test_set(tmp_path / "own/sketch").source.form == "class folders"
 
 
 @pytest.mark.parametrize("layout", ["{root}/val", "{root}/sketch"])
