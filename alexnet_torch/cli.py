@@ -23,7 +23,7 @@ _DESCRIPTION = (
     "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, --verbose, for the "
     "warnings of libraries, and --version."
 )
-# a run keeps its batch size: --resume refuses another
+# a run keeps its batch size
 _MORE_MEMORY = (
     "free some, then start it again, with --resume if it has done steps; "
     "or start a run in another --output with a smaller --batch-size"
@@ -55,8 +55,6 @@ def _run(arguments: list[str], program: str, work: Work, is_training: bool = Fal
     with console(arguments, output_is_result=not is_training), ExitStack() as after_message:
         try:
             try:
-                if "--quiet" in arguments and "--verbose" in arguments:
-                    raise UserError("--quiet: contradicts --verbose; give one of the two")
                 if "--version" in arguments:
                     print(f"alexnet_torch {__version__}")
                 else:
@@ -69,14 +67,15 @@ def _run(arguments: list[str], program: str, work: Work, is_training: bool = Fal
             status, line = error.exit_status, str(error)
             speaks = error.printed_by == "this rank" or (error.printed_by == "main rank" and world.is_main)
         except KeyboardInterrupt as interrupt:  # before training, which saves first: see StopSignal
-            line = "interrupted before training; the same command continues" if is_training else "stopped"
+            line = "interrupted; the same command continues"
             status, speaks = getattr(interrupt, "exit_status", 130), world.local_rank == 0
         except (OSError, MemoryError, RuntimeError) as error:
-            cause = explain_os_error(error) if isinstance(error, OSError) else describe_memory_error(error)
+            if isinstance(error, OSError):
+                cause: str | None = explain_os_error(error)
+            elif cause := describe_memory_error(error):
+                cause += f"; {_MORE_MEMORY if is_training else 'free some, or use smaller images or batches'}"
             if cause is None:
                 raise
-            if not isinstance(error, OSError):
-                cause += f"; {_MORE_MEMORY if is_training else 'free some, or use smaller images or batches'}"
             status, line = 2, f"rank {world.rank}: {cause}" if world.size > 1 else cause
         if speaks:
             print(f"{program}: {line}", file=sys.stderr)
@@ -90,9 +89,13 @@ def _run_command(arguments: list[str], program: str, *_: object) -> None:
     for name, command in COMMANDS.items():
         listed.add_parser(name, help=str(command.__doc__).splitlines()[0])
     name = top.parse_args(words[:1]).command
-    given = _parser_of(COMMANDS[name], f"{program} {name}").parse_intermixed_args(words[1:])
+    given = vars(_parser_of(COMMANDS[name], f"{program} {name}").parse_intermixed_args(words[1:]))
+    for option, value in given.items():
+        least = 0 if option == "seed" else 1
+        if type(value) is int and value < least:
+            raise UserError(f"{flag(option)} {value}: must be {least} or more")
     with StopSignal():
-        COMMANDS[name](**vars(given))
+        COMMANDS[name](**given)
 
 
 def _parser_of(command: Callable[..., None], program: str) -> Parser:

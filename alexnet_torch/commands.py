@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 # of several commands
 SHARED_ARGUMENTS = """
     run (RUN): A run's folder, with model.pt and model.json.
+    runs (RUN): Runs' folders, with model.pt and model.json, of the same classes.
+    data (DIR|digits|none): The images that the run was trained on; none: do without. (default: the run's)
+    image_size (N): Height and width of the network's images, in pixels.
+    architecture (NAME): paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
     devices (NAME[,NAME]): One device for all towers, or one for each: cpu, cuda:0 or cuda:0,cuda:1. (default: best)
     skip_bad: Leave out files that cannot be read, instead of stopping with a list of them.
 """
@@ -35,12 +39,6 @@ def _load_run(run: Path, devices: str | None) -> "TrainedModel":
     model = load_model(run, devices.split(",") if devices else None)
     model.net.to(memory_format=torch.channels_last)  # the convolutions' format: else each batch converts the weights
     return model
-
-
-def _require_at_least(least: int, **options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
 def train_command() -> None:
@@ -63,13 +61,11 @@ def prepare_command(
         source (SOURCE): A data set in any form that --data takes, or "digits".
         output (DIR): The folder to make. If the command is interrupted, the same command continues.
         image_size (N): The network's image size: 224 for most recipes, 64 for demo.
-        val_split (FRACTION): Part of each class's training images to validate with, where there are no validation
-            images. (default: none)
+        val_split (FRACTION): Part of each class's training images to validate with, if there are no others. (default:
+            none)
         seed (N): Decides, with the images' content, which images these are.
         workers (N): Processes that decode. (default: one for each core)
     """
-    _require_at_least(1, image_size=image_size, workers=workers)
-    _require_at_least(0, seed=seed)
     if val_split is not None and not 0 < val_split < 1:
         raise UserError(f"--val-split {val_split:g}: must be between 0 and 1, such as 0.1")
     from alexnet_torch.data.cache_build import prepare_ahead
@@ -78,11 +74,7 @@ def prepare_command(
     from alexnet_torch.data.sources.val_split import ValSplit
 
     side, chosen = decoded_side(image_size), ValSplit(val_split, seed) if val_split else None
-    try:
-        prepare_ahead(data_folder(source), output.expanduser(), side, skip_bad, chosen, workers)
-    except KeyboardInterrupt:
-        logger.warning("interrupted: the same command continues")
-        raise
+    prepare_ahead(data_folder(source), output.expanduser(), side, skip_bad, chosen, workers)
 
 
 def predict_command(run: Path, images: tuple[Path, ...], *, json: bool = False, devices: str | None = None) -> None:
@@ -118,15 +110,13 @@ def evaluate_command(
     """Test runs on a set of images: each run, and the average of several.
 
     Args:
-        runs (RUN): Runs' folders, with model.pt and model.json, of the same classes.
         data (SET|digits): Class folders, a folder with val/, any data set for training, ImageNet-V2, -A, -R, -Sketch or
             -C, or "digits"; with the model's classes or some of them. (default: the run's)
-        crops (1|5|10): 1, the centre crop; 5, with the corners; or 10, with mirror images, as in the paper.
-            (default: 1 and 10; 5 for --no-mirror runs)
-        real (FILE): Test on ImageNet's validation images by ReaL labels, too: their real.json. (default: none)
+        crops (1|5|10): The centre crop; with the corners; with mirror images, as in the paper. (default: 1 and 10; 5
+            for --no-mirror runs)
+        real (FILE): Also test by ReaL labels of ImageNet's validation images: their real.json. (default: none)
         csv (FILE): Write a row for each image: file, label, five guesses, probabilities. (default: none)
-        cache (DIR|auto|none): Where training may have stored the decoded images, as in training: a folder, auto or
-            none.
+        cache (DIR|auto|none): Where training may have stored the decoded images.
         json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
     """
     if len({run.resolve() for run in runs}) < len(runs):
@@ -169,17 +159,17 @@ def import_command(
 ) -> None:
     """Make a run's folder from a file of weights: of Caffe, ONNX, torchvision, another state dict, or safetensors.
 
+    What no option gives is detected.
+
     Args:
         file (FILE): A .caffemodel, .onnx or .safetensors file, or one that torch.load reads without unpickling.
         output (RUN): The folder to make, with model.pt and model.json.
-        classes (FILE): A file with one class name on each line. (default: detected)
-        architecture (NAME): paper, source_2012, caffe, caffenet, tensorflow_post or torchvision. (default: detected)
+        classes (FILE): A file with one class name on each line.
         inputs (rgb|caffe|imagenet): The images that the weights expect: RGB of 0..255 less the mean, the same in
-            BGR, or torchvision's. (default: detected)
+            BGR, or torchvision's.
         mean (R,G,B|FILE): The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file. (default:
             ImageNet's; required for rgb)
-        image_size (N): Height and width of the network's images, in pixels. (default: detected)
-        key (NAME): Which network of a checkpoint with several, such as model or ema. (default: the only one)
+        key (NAME): Which network of a checkpoint with several, such as model or ema.
     """
     from alexnet_torch.weights.import_model import import_model
     from alexnet_torch.weights.model_file import save_new_model
@@ -216,12 +206,9 @@ def figures_command(
     Args:
         runs (RUN): Runs' folders; their curves are drawn in one figure.
         output (DIR): Where to write PNG and SVG files. (default: RUN/figures)
-        data (DIR|digits|none): The images that the run was trained on; none: draw only the figures that need no
-            images. (default: the run's)
         image (FILE): Image files to show instead of eight validation images. (default: none)
         seed (N): Seed of the choice of validation images.
     """
-    _require_at_least(0, seed=seed)
     from alexnet_torch.evaluation.figures.draw import draw_figures
 
     draw_figures(runs, output, data, image, seed, devices)
@@ -234,8 +221,6 @@ def report_command(
 
     Args:
         output (FILE.html): The file to write. (default: RUN/report.html)
-        data (DIR|digits|none): The images that the run was trained on; none: write what needs no images. (default:
-            the run's)
     """
     from alexnet_torch.evaluation.report_page import write_report
     from alexnet_torch.evaluation.runs import images_of_run
@@ -266,15 +251,12 @@ def layers_command(
     """Print the table of a network's layers: shapes, kernels, groups, parameters, multiply-adds of an image.
 
     Args:
-        architecture (NAME): paper, source_2012, caffe, caffenet, tensorflow_post or torchvision.
-        image_size (N): Height and width of the images, in pixels.
         num_classes (N): Outputs of the last layer.
         csv: Print comma-separated values.
     """
     from alexnet_torch.model.layer_table import layer_table, table_text
     from alexnet_torch.model.presets import preset
 
-    _require_at_least(1, image_size=image_size, num_classes=num_classes)
     try:
         print(table_text(layer_table(preset(architecture), num_classes, image_size), csv))
     except ValueError as error:
@@ -304,7 +286,6 @@ def features_command(
         per_tower: Write an array for each tower, instead of one with the channels of both.
         batch_size (N): Images in a batch.
     """
-    _require_at_least(1, batch_size=batch_size)
     from alexnet_torch.evaluation.features import FeatureRequest, save_features
     from alexnet_torch.model.architecture import parse_stages
 
@@ -317,15 +298,5 @@ def features_command(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "train": train_command,
-    "prepare": prepare_command,
-    "predict": predict_command,
-    "evaluate": evaluate_command,
-    "import": import_command,
-    "export": export_command,
-    "figures": figures_command,
-    "report": report_command,
-    "runs": runs_command,
-    "features": features_command,
-    "layers": layers_command,
+    name.removesuffix("_command"): command for name, command in dict(globals()).items() if name.endswith("_command")
 }

@@ -17,21 +17,19 @@ from alexnet_torch.errors import OutputLost
 def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iterator[None]:
     """Guards sys.stdout and sys.stderr in a block, and decides what is printed there; errors always are.
 
-    What cannot be written, because a pipe's reader or the terminal is gone or a disk is full, is dropped. Characters
-    that a terminal's encoding lacks are written as escapes. Lines of the package's own loggers go to stderr.
+    What cannot be written is dropped: a pipe's reader or the terminal is gone, or a disk is full. OutputLost if it
+    was the result that the user wants. The package's loggers print to stderr.
 
-    --quiet: no progress bars, only warnings, and nothing on standard output unless it is the result.
-    --verbose: debug lines and the warnings of libraries, too; lines instead of progress bars.
-    neither: no warnings of libraries: their users cannot act on them, and ours have lines of their own.
-
-    Raises OutputLost if standard output is what the user wants, as a command's table, and cannot be written.
+    --quiet: only warnings and the result. --verbose: debug lines and the warnings of libraries, too, which otherwise
+    are hidden: users cannot act on them. Either draws no progress bars.
     """
     quiet, verbose = "--quiet" in options, "--verbose" in options
     os.environ["MPLBACKEND"] = "agg"  # Jupyter names one that may not be installed, and figures are files
     while (null := os.open(os.devnull, os.O_RDWR)) < 3:  # a closed one: a file would get what C libraries print
         pass
     os.close(null)
-    streams, torch_level = (sys.stdout, sys.stderr), logging.getLogger("torch").level
+    streams, torch_logger = (sys.stdout, sys.stderr), logging.getLogger("torch")
+    torch_level = torch_logger.level
     output = _Stream(sys.stdout, raises=output_is_result, dropped=quiet and not output_is_result)
     sys.stdout = cast(TextIO, output)
     sys.stderr = cast(TextIO, _Stream(sys.stderr, is_terminal=not quiet and not verbose))
@@ -43,7 +41,7 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
             warnings.simplefilter("ignore")
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch reads both when it is imported
             if os.environ.setdefault("TORCH_LOGS", "-all") == "-all":  # who sets it asks for torch's logs
-                logging.getLogger("torch").setLevel(logging.ERROR)
+                torch_logger.setLevel(logging.ERROR)
         try:
             yield
             output.flush()
@@ -52,7 +50,7 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
                 output.flush()
             sys.stdout, sys.stderr = streams
             logger.removeHandler(handler)
-            logging.getLogger("torch").setLevel(torch_level)
+            torch_logger.setLevel(torch_level)
 
 
 class _Lines(logging.Handler):
@@ -85,7 +83,7 @@ class _Stream:
         self._guard(self._stream.flush)
 
     def isatty(self) -> bool:
-        return self._is_terminal and self._stream.isatty()  # no progress bar is drawn where there is no terminal
+        return self._is_terminal and self._stream.isatty()
 
     def _guard(self, call: Callable[..., object], *given: str) -> None:
         try:
@@ -94,7 +92,7 @@ class _Stream:
         except OSError as error:
             self._dropped = True
             with suppress(OSError), open(os.devnull, "w") as null:  # noqa: PTH123
-                # what the stream still holds goes there when Python ends, which would otherwise print an error
+                # what the stream still holds goes there: Python would end with an error
                 os.dup2(null.fileno(), self._stream.fileno())
             if self._raises:
                 raise OutputLost(None if error.errno == errno.EPIPE else error.strerror or str(error)) from error

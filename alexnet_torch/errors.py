@@ -48,7 +48,7 @@ class OtherRankFailed(RunError):
     printed_by = "nobody"
 
     def __init__(self, exit_status: int) -> None:
-        super().__init__(f"another rank failed with status {exit_status}")
+        super().__init__("another rank failed")
         self.exit_status = exit_status
 
 
@@ -67,22 +67,24 @@ class OutputLost(RunError):
 
     def __init__(self, reason: str | None) -> None:
         super().__init__(f"standard output cannot be written ({reason}); make room, or send it elsewhere")
-        self.exit_status = 128 + signal.SIGPIPE if reason is None else 2
-        self.printed_by = "nobody" if reason is None else "this rank"
+        if reason is None:
+            self.exit_status, self.printed_by = 128 + signal.SIGPIPE, "nobody"
+        else:
+            self.exit_status = 2
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal, where Ctrl-C would be a KeyboardInterrupt; code that catches exceptions does not catch it."""
+    """A signal, as Ctrl-C is a KeyboardInterrupt: no code that catches exceptions catches it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
+        super().__init__()
         self.exit_status = 128 + number
 
 
 def describe_memory_error(error: BaseException) -> str | None:
-    """Returns a line about memory that the system or a device did not give; None if the error is about other things."""
+    """Returns a line about memory that the system or a device did not give; None for an error about other things."""
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({str(error) or 'none was left'})"
-    # torch raises RuntimeError: of a device its subclass OutOfMemoryError, of the system one that only words tell
+    # torch's is a RuntimeError: a device's has a class of its own, the system's only words
     found = _NO_MEMORY.search(str(error)) if isinstance(error, RuntimeError) else None
     return f"there is not enough memory ({found[0]})" if found else None

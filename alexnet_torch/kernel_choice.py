@@ -14,11 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def choose_kernel(x: Tensor, cpp: Callable[[], bool] = lambda: False) -> Literal["C++", "Triton", "formula"]:
-    """Returns what computes x: our kernels in C++ on a CPU, if `cpp`, and in Triton on a GPU; else the formula.
-
-    torch.compile makes GPU kernels of the formulas itself.
-    """
-    compiling = torch.compiler.is_compiling()
+    """Returns what computes x: our kernels in C++ on a CPU, if `cpp`, and in Triton on a GPU; else the formula."""
+    compiling = torch.compiler.is_compiling()  # torch then makes GPU kernels of the formulas
     if not compiling and type(x) not in (Tensor, nn.Parameter):  # no values, or it computes in its own way
         return "formula"
     if x.is_cpu:
@@ -28,8 +25,7 @@ def choose_kernel(x: Tensor, cpp: Callable[[], bool] = lambda: False) -> Literal
 
 @functools.cache
 def _triton_works() -> bool:
-    """Returns whether Triton can launch kernels here: its driver needs a C compiler and Python's headers."""
-    try:
+    try:  # its driver needs a C compiler and Python's headers
         from triton.runtime.driver import driver
 
         return driver.active is not None
@@ -40,12 +36,10 @@ def _triton_works() -> bool:
 
 
 def needs_plain_operations(*tensors: Tensor) -> bool:
-    """Returns whether more than values and first derivatives is asked of operations on these tensors.
+    """Returns whether more is asked than values and first derivatives, all that the faster operations have.
 
-    The faster operations have values and first derivatives only, and work on some images at a time. torch.func and
-    forward-mode derivatives need more. Where torch records operations (export, jit.trace, FlopCounterMode and other
-    dispatch modes), a record of torch's own counts right and is the same for every batch size; but torch.compile
-    takes the faster ones, which it knows.
+    Such as torch.func and forward-mode derivatives. And where torch records operations (export, jit.trace,
+    FlopCounterMode), a record of its own is right for every batch size; torch.compile knows the faster ones.
     """
     # torch.autograd.Function asks the same; there is no public function for it
     transformed: bool = torch._C._are_functorch_transforms_active()

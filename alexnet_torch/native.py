@@ -1,7 +1,6 @@
 """Compiled code: C++ sources compiled for this machine on first use, and C's allocator."""
 
 import ctypes
-import functools
 import hashlib
 import logging
 import os
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, cache_home, explain_os_error, is_inside
+from alexnet_torch.files import atomic_write, cache_home, explain_os_error
 
 _FLAGS = ["-std=c++20", "-O3", "-march=native", "-fPIC", "-w"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from malloc.h
@@ -35,13 +34,13 @@ def load_compiled(
 ) -> ctypes.CDLL | None:
     """Returns the library of a C++ source, compiled on first use; None, after a line, where it cannot be compiled.
 
-    `what` it is: "the reader of crops is". `version` is that of the libraries that it is linked with; `options` tells
-    where they are. A build that takes long is announced.
+    `what` is not compiled, for that line: "the reader of crops is". `version` is that of the libraries that `options`
+    link with. A build that takes long has an announcement.
     """
     try:
         return ctypes.CDLL(str(_library(source, flags, version, options, announcement)))
     except (OSError, RuntimeError, subprocess.CalledProcessError, UserError) as error:
-        if isinstance(error, OSError) and is_inside(error, cache_home().parent):
+        if isinstance(error, OSError) and error.filename:
             cause = f"{explain_os_error(error)}; or set XDG_CACHE_HOME to a folder that only this user can write"
         else:
             lines = str(getattr(error, "stderr", None) or error).splitlines()
@@ -63,21 +62,21 @@ def _library(
     for library in folder.glob(f"{name}-*.so"):
         if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
             return library
-    named = shlex.split(os.environ.get("CXX", ""))  # maybe with arguments, as "ccache g++"
-    compiler = named or ["c++" if shutil.which("c++") else "g++"]
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]  # maybe with arguments, as "ccache g++"
     if shutil.which(compiler[0]) is None:
-        wrong = f"CXX names {named[0]}, which is no command here; correct or unset it" if named else ""
-        raise OSError(wrong or "there is no C++ compiler; install one, or name it in CXX")
+        raise OSError(f"there is no compiler {compiler[0]}; install one, or name it in CXX")
     if announcement:
         logger.warning(announcement)
     folder.mkdir(parents=True, exist_ok=True)
     compile_options, link_options = options()
-    run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        object_file, linked = Path(temporary) / "kernels.o", Path(temporary) / "kernels.so"
-        run([*compiler, *_FLAGS, *flags, *compile_options, "-c", str(source), "-o", str(object_file)])
-        # without -fopenmp: the threads are those of torch's OpenMP, and no second pool competes for the cores
-        run([*compiler, "-shared", str(object_file), "-o", str(linked), *link_options])
+        object_file, linked = f"{temporary}/kernels.o", Path(temporary) / "kernels.so"
+        for line in (
+            [*_FLAGS, *flags, *compile_options, "-c", str(source), "-o", object_file],
+            # without -fopenmp: the threads are those of torch's OpenMP, and no second pool competes for the cores
+            ["-shared", object_file, "-o", str(linked), *link_options],
+        ):
+            subprocess.run([*compiler, *line], check=True, capture_output=True, text=True)
         content = linked.read_bytes()
     library = folder / f"{name}-{_digest(content)}.so"
     atomic_write(library, lambda file: file.write(content))

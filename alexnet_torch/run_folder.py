@@ -2,10 +2,9 @@
 
 import errno
 import fcntl
-import itertools
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,25 +39,23 @@ def fix_of_damage(run: Path, without_checkpoints: str) -> str:
 
 @contextmanager
 def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[Path]:
-    """Holds a run's folder for this process in a block, and yields it; creates it where it is missing.
+    """Holds a run's folder for this process in a block, and yields it; makes it, and removes it if it stays empty.
 
-    The lock is the operating system's: it ends with the process, however that ends. Created folders into which nothing
-    was written are removed. Waits `patience` seconds for another process that holds it. A new folder is the first of
-    FOLDER, FOLDER-2, FOLDER-3, ... that does not exist.
+    The system's lock ends with the process, however that ends. Waits `patience` seconds for another process that
+    holds it. A new folder is the first of FOLDER, FOLDER-2, FOLDER-3, ... that does not exist.
     """
     from filelock import FileLock, Timeout  # not at the top: a tenth of a second, which --help does not need
 
-    with ExitStack() as undo:
+    made: list[Path] = []
+    try:
         with writing(f"--output {folder}"):
-            folder = _create(folder, new, undo)
+            folder = _create(folder, new, made)
             lock, inode = FileLock(folder / LOCK), folder.stat().st_ino
             try:
                 lock.acquire(timeout=patience, poll_interval=0.1)
             except Timeout as error:
-                raise UserError(
-                    f"--output {folder}: another process is writing this run; wait until it has ended, or name "
-                    "another folder"
-                ) from error
+                fix = "wait until it has ended, or name another folder"
+                raise UserError(f"--output {folder}: another process is writing this run; {fix}") from error
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise
@@ -70,28 +67,25 @@ def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[
                 if folder.stat().st_ino == inode:  # it was not moved
                     (folder / LOCK).unlink()  # before the release: who waits for this file then makes a new one
             lock.release()
+    finally:
+        for path in made:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
-def _create(folder: Path, new: bool, undo: ExitStack) -> Path:
-    """Creates the folder, which must be new or gets a number; `undo` removes what is still empty."""
-
-    def remove_empty(path: Path) -> None:
-        with suppress(OSError):
-            path.rmdir()
-
-    for number in itertools.count(1):
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        missing = [path for path in (candidate, *candidate.parents) if not path.exists()]
+def _create(folder: Path, new: bool, made: list[Path]) -> Path:
+    """Makes the folder, which gets a number if it must be new; `made` are those that were missing, innermost first."""
+    number, path = 1, folder
+    while True:
+        made[:] = [each for each in (path, *path.parents) if not each.exists()]
         try:
-            for path in reversed(missing):
-                path.mkdir(exist_ok=not new or path != candidate)
-                undo.callback(remove_empty, path)
-            if missing or not new:
-                return candidate
+            path.mkdir(parents=True, exist_ok=not new)
+            return path
         except FileExistsError:
             if not new:
                 raise
-    raise AssertionError
+        number += 1
+        path = folder.with_name(f"{folder.name}-{number}")
 
 
 def is_claimed(folder: Path) -> bool:

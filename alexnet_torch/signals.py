@@ -17,8 +17,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 class StopSignal:
     """Handles signals in a block: raises `Stopped` at once, or after `install` stores the signal for training to stop.
 
-    A second signal ends the process at once. SIGHUP stays ignored where it is, by nohup. A thread, which cannot set
-    handlers, sets none. Without `raise_early`, signals act as usual before `install`.
+    A second one ends the process. SIGHUP stays ignored where nohup ignores it. A thread cannot set handlers. Without
+    `raise_early`, signals act as usual before `install`.
     """
 
     def __init__(self, raise_early: bool = True) -> None:

@@ -96,7 +96,7 @@ def test_a_compiler_may_have_arguments(
     assert answer(small_source) == 42
     monkeypatch.setenv("CXX", "nosuch-c++ -O1")
     assert answer(small_source, "other") is None
-    assert "it is not compiled (CXX names nosuch-c++, which is no command here; correct or unset it)" in caplog.text
+    assert "it is not compiled (there is no compiler nosuch-c++; install one, or name it in CXX)" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: bytes(len(content))])

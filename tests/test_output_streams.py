@@ -143,5 +143,5 @@ def test_a_signal_while_images_are_decoded_says_that_the_same_command_continues(
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == "train.py: interrupted before training; the same command continues"
+    assert errors.splitlines()[-1] == "train.py: interrupted; the same command continues"
     assert not (tmp_path / "run").exists()

@@ -25,7 +25,7 @@ _POLL, _SILENT = 0.01, 60.0  # seconds between looks, and before a line about mi
 
 @contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """Raises RankLost, with what this process waits for, if another one ends or does not answer."""
+    """Raises RankLost, with what this process waits for, if another ends or does not answer."""
     try:
         yield
     except RuntimeError as error:
@@ -35,16 +35,16 @@ def waiting_for(what: str) -> Iterator[None]:
 
 
 class Control:
-    """Agreement between the ranks of a run, which call its methods together, but for restarts'."""
+    """Agreement between the ranks of a run, which call its methods together."""
 
     def __init__(self, world: World) -> None:
         self._world, self._calls = world, 0
         self.store: Store | None = None  # of all ranks; None in a single process
         self.timeout = _LONG  # how long a rank waits for another
-        self._launch_store: Store | None = None
+        self._launch_store: Store | None = None  # torchrun keeps it for all its starts
         if world.size > 1 or world.torchrun:
             store, _, _ = next(rendezvous("env://", world.rank, world.size))
-            self._launch_store = PrefixStore("all", store)  # torchrun keeps it for all its starts
+            self._launch_store = PrefixStore("all", store)
             if world.size > 1:
                 name = _choose_name(store, world) if world.is_main else _receive_name(store, world)
                 self.store = PrefixStore(name, store)
@@ -83,7 +83,7 @@ class Control:
                 self.store.set(name, str(status))
 
     def broadcast_from_main(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Returns on every rank what `make` returns on rank 0, as JSON. Raises as `main_only`."""
+        """Returns what `make` returns on rank 0, as JSON. Raises as `main_only`."""
         made: dict[str, Any] = {}
         with self.main_only() as is_main:
             name = f"made/{self._calls}"
@@ -91,9 +91,7 @@ class Control:
                 made = make()
                 if self.store is not None:
                     self.store.set(name, json.dumps(made))
-        if self.store is not None:
-            made = json.loads(self.store.get(name))
-        return made
+        return json.loads(self.store.get(name)) if self.store is not None else made
 
     def run_on_all(self, work: Callable[[], T]) -> T:
         """Returns `work()`; the first rank that fails raises UserError, the others OtherRankFailed."""
@@ -128,11 +126,10 @@ def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
 def _choose_name(store: Store, world: World) -> str:
     """Names this start: torchrun's count of restarts differs between machines."""
     name, others, tell_at = uuid.uuid4().hex, range(1, world.size), time.monotonic() + _SILENT
-    while not store.check([f"here/{rank}" for rank in others]):
+    while missing := [str(rank) for rank in others if not store.check([f"here/{rank}"])]:
         time.sleep(_POLL)
         if time.monotonic() > tell_at:
-            missing = ", ".join(str(r) for r in others if not store.check([f"here/{r}"]))
-            logger.warning("waiting for rank %s of %s, which did not start yet", missing, world.size)
+            logger.warning("waiting for rank %s of %s, which did not start yet", ", ".join(missing), world.size)
             tell_at = float("inf")
     while not store.check([f"{name}/{rank}" for rank in others]):
         # an entry may be of an ended process, until the one that replaces it writes its own

@@ -23,8 +23,7 @@ class PeerGroup:
     def all_to_all(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> list[Tensor]:
         """Sends each peer its tensor and returns one from each, in order; the own one is not copied.
 
-        The tensors are contiguous, of one dtype and device; `what` is for RankLost. NCCL's stream
-        works in order with the network's; on CPUs this process waits: nothing can overlap.
+        The tensors are contiguous, of one dtype and device. NCCL works in order with the network's stream; a CPU waits.
         """
         own, incoming, operations = outgoing[self.index], list[Tensor](), []
         for peer, (x, shape) in enumerate(zip(outgoing, shapes, strict=True)):
@@ -40,7 +39,6 @@ class PeerGroup:
         return incoming
 
     def all_gather_counts(self, count: int, what: str) -> list[int]:
-        """Returns every peer's number."""
         own = torch.tensor([count])
         return [int(n) for n in self.all_to_all([own] * self.size, [(1,)] * self.size, what)]
 
@@ -54,10 +52,10 @@ _ONE_PROCESS = "are not supported between processes: compute them with a copy in
 
 
 class _AllGather(torch.autograd.Function):
-    """A differentiable all-gather along a dimension, which plain collectives are not.
+    """A differentiable all-gather along a dimension.
 
-    Every peer reads x, so its gradient is the sum of all peers' gradients. But where all compute
-    the same loss from the same numbers (`same_loss`), each has the full gradient already.
+    Every peer reads x, so its gradient is the sum of all peers'. But where all compute the same loss from the same
+    numbers (`same_loss`), each has the full gradient already.
     """
 
     @staticmethod
@@ -74,8 +72,7 @@ class _AllGather(torch.autograd.Function):
         peers = ctx.peers
         # before any rank waits for another: all differentiate in the same way
         if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            message = f"second derivatives, as by create_graph=True, {_ONE_PROCESS}"
-            raise NotImplementedError(message)
+            raise NotImplementedError(f"second derivatives, as by create_graph=True, {_ONE_PROCESS}")
         outgoing = list(grads[0].split(ctx.sizes, ctx.dim))
         grad = outgoing[peers.index]
         if not ctx.same_loss:
@@ -100,8 +97,7 @@ def _all_to_all(peers: PeerGroup, outgoing: list[Tensor], sizes: list[int], dim:
 
 def _all_gather(x: Tensor, peers: PeerGroup, sizes: list[int], dim: int, stage: str, same_loss: bool = False) -> Tensor:
     if torch._C._are_functorch_transforms_active() or forward_ad.unpack_dual(x).tangent is not None:
-        message = f"torch.func's transforms and forward-mode derivatives {_ONE_PROCESS}"
-        raise NotImplementedError(message)
+        raise NotImplementedError(f"torch.func's transforms and forward-mode derivatives {_ONE_PROCESS}")
     gathered: Tensor = _AllGather.apply(x, peers, sizes, dim, stage, same_loss)
     return gathered
 
@@ -124,7 +120,6 @@ class PartnerExchange(Exchange):
         return _all_gather(xs[0], self._peers, sizes, 1, stage, same_loss=True)
 
     def channel_halo(self, xs: TowerTensors, width: int, stage: str) -> list[tuple[Tensor, int]]:
-        """Adds the nearest channels of the partners before and after this one."""
         x, index, size = xs[0], self._peers.index, self._peers.size
         if not width:
             return [(x, 0)]
@@ -137,10 +132,8 @@ class PartnerExchange(Exchange):
 class HybridExchange(Exchange):
     """Moves activations between ranks that hold all convolutions, and a shard of each linear stage.
 
-    A rank computes the convolutions for its rows of the batch, and its shards for all rows. The
-    linear stages, with nearly all weights, never exchange gradients of weights: Krizhevsky, "One
-    weird trick for parallelizing convolutional neural networks" (2014). The first peers have the
-    shards of tower 0.
+    A rank computes the convolutions for its rows of the batch, and its shards for all rows: Krizhevsky, "One weird
+    trick for parallelizing convolutional neural networks" (2014). The first peers have the shards of tower 0.
     """
 
     def __init__(self, peers: PeerGroup, towers: int) -> None:
@@ -149,7 +142,6 @@ class HybridExchange(Exchange):
         self.shards = [Shard(tower, own if tower == self._own_tower else None, self._shards) for tower in range(towers)]
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
-        """Returns all rows of the batch and all towers' channels, on every rank."""
         what = f"the exchange before {stage}, forward"
         rows = self._peers.all_gather_counts(len(xs[0]), what)
         return [_all_gather(torch.cat(xs, dim=1), self._peers, rows, 0, stage)], 0

@@ -42,7 +42,7 @@ def _sum_gradients(group: dist.ProcessGroup, bucket: GradBucket) -> Future[Tenso
 def gather_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, ranks: Ranks, stage: str | None = None
 ) -> ParameterStates:
-    """Returns CPU copies of the full state, or of a stage's, on rank 0, else nothing; all ranks call it."""
+    """Returns CPU copies of the full state, or of a stage's, on rank 0, else nothing."""
     saved = ranks.placement.saved_parameters(net)
 
     def own_shard() -> ParameterStates:
@@ -66,12 +66,10 @@ def _concatenate(shards: list[Tensor]) -> Tensor:
 
 
 def weights_of(full_state: ParameterStates) -> dict[str, Tensor]:
-    """Returns only the parameters, as a state dict."""
     return {name: state["value"] for name, state in full_state.items()}
 
 
 def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
-    """Returns only the optimizer's tensors, of the parameters that have any."""
     return {
         name: {k: v for k, v in state.items() if k != "value"} for name, state in full_state.items() if len(state) > 1
     }
@@ -80,7 +78,7 @@ def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
 def load_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], optimizer_tensors: ParameterStates
 ) -> None:
-    """Copies this rank's shard of full parameters and optimizer tensors into its network and optimizer."""
+    """Copies this rank's shard of parameters and optimizer tensors into its network and optimizer."""
     net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in optimizer_tensors.get(name, {}).items():

@@ -36,12 +36,12 @@ class Placement:
 
     @property
     def slices(self) -> tuple[int, int]:
-        """The index of the slice of each batch that this rank loads, and the number of slices."""
+        """The slice of each batch that this rank loads: its index, and how many there are."""
         return self.slice_of_rank[self.world.rank], max(self.slice_of_rank) + 1
 
     @property
     def partners(self) -> tuple[int, int]:
-        """This rank's index among the ranks of its network that load its slice, and their number."""
+        """This rank's index among those of its network that load its slice, and their number."""
         ranks = [r for r in self.network_of(self.world.rank) if self.slice_of_rank[r] == self.slices[0]]
         return ranks.index(self.world.rank), len(ranks)
 
@@ -51,7 +51,6 @@ class Placement:
         return {n for n, _ in net.named_parameters() if stage_of(n) in convs or not self.shards_linear_stages}
 
     def saved_parameters(self, net: AlexNet) -> set[str]:
-        """Returns the names of the parameters that this rank, one of `shard_ranks`, saves."""
         names = {name for name, _ in net.named_parameters()}
         return names - self.summed_parameters(net) if self.shards_linear_stages and not self.world.is_main else names
 
@@ -61,11 +60,9 @@ class Placement:
         return self.network_of(0)
 
     def network_of(self, rank: int) -> range:
-        """Returns the ranks that hold one network together with `rank`."""
         return next(ranks for ranks in self.networks if rank in ranks)
 
     def exchange(self, peers: PeerGroup | None) -> Exchange:
-        """Makes this rank's exchange with the other ranks of its network."""
         return self.exchange_with(peers) if self.exchange_with and peers else Exchange(self.towers)
 
     @property
@@ -74,14 +71,12 @@ class Placement:
         return self.exchange_with is not None
 
     def describe(self) -> str:
-        """Returns a line about the placement and the reason for it."""
         if self.world.size == 1:
             return f"{self.towers} tower(s) on {_names(self.devices)} ({self.reason})"
         slices = f"{self.slices[1]} slice(s) of each batch ({self.reason})"
         return f"{self.world.size} processes, {self.each_holds} in each, {slices}"
 
     def describe_rank(self, rank: int) -> str:
-        """Returns a rank with what is its own, for messages."""
         tower = f"tower {self.network_of(rank).index(rank)}, " if len(self.devices) < self.towers else ""
         return f"rank {rank} ({tower}batch slice {self.slice_of_rank[rank]})"
 
@@ -105,7 +100,6 @@ def tower_ranks(device: torch.device, world: World, towers: int, reason: str) ->
 
 
 def hybrid(device: torch.device, world: World, towers: int, reason: str) -> Placement:
-    """Returns the placement of `HybridExchange`: all ranks hold one network."""
     ranks, holds = range(world.size), "all convolutions and a shard of each linear stage"
     own = "hybrid", [device] * towers, world, towers, reason, holds
     return Placement(*own, [ranks], [ranks], list(ranks), partial(HybridExchange, towers=towers), True)
@@ -116,19 +110,26 @@ def _names(devices: list[torch.device]) -> str:
 
 
 def choose_placement(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
-    """Returns the placement of a run of an architecture with so many towers, seen from this rank.
+    """Returns the placement of an architecture with so many towers, seen from this rank.
 
-    `named` are the devices of `--devices`, None to choose them; `split` is the value of `--split`.
-    Raises UserError if the processes do not fit `split`, or the machine lacks a device.
+    `named` are the devices of `--devices`, or None.
     """
-    shown, divided = f"--devices {','.join(named or ())}", split in ("ranks", "hybrid")
-    if divided:
-        _check_size(towers, split, world)
-    if named and world.local_size > 1 and any(name != "cpu" for name in named):
+    shown, divided, wrong = f"--devices {','.join(named or ())}", split in ("ranks", "hybrid"), ""
+    if split == "ranks" and towers == 1:
+        wrong = "--split ranks: this architecture has only one tower; use --split none"
+    elif divided and world.size == 1:
+        fix = f"start torchrun --nproc_per_node=N train.py, with N {max(2, towers)} or more"
+        wrong = f"--split {split}: needs several processes, not one; {fix}, or choose another --split"
+    elif divided and world.size % towers:
+        fix = f"start {towers}, {2 * towers}, {3 * towers}, ... processes"
+        wrong = f"--split {split}: {world.size} processes are not a multiple of {towers} towers; {fix}"
+    elif named and world.local_size > 1 and any(name != "cpu" for name in named):
         shared = f"{world.local_size} processes of this machine would all use it"
-        raise UserError(f"{shown}: {shared}; leave it out, so that each takes its own GPUs, or use --devices cpu")
-    if divided and named and len(named) > 1:
-        raise UserError(f"{shown}: with --split {split} a process uses one device; name only one")
+        wrong = f"{shown}: {shared}; leave it out, so that each takes its own GPUs, or use --devices cpu"
+    elif divided and named and len(named) > 1:
+        wrong = f"{shown}: with --split {split} a process uses one device; name only one"
+    if wrong:
+        raise UserError(wrong)
     devices, reason = choose_devices(named, 1 if divided else towers, split, world)
     if divided:
         return (tower_ranks if split == "ranks" else hybrid)(devices[0], world, towers, reason)
@@ -138,24 +139,13 @@ def choose_placement(named: Sequence[str] | None, towers: int, split: str, world
     return all_towers(devices, world, reason)
 
 
-def _check_size(towers: int, split: str, world: World) -> None:
-    if split == "ranks" and towers == 1:
-        raise UserError("--split ranks: this architecture has only one tower; use --split none")
-    if world.size == 1:
-        fix = f"start torchrun --nproc_per_node=N train.py, with N {max(2, towers)} or more"
-        raise UserError(f"--split {split}: needs several processes, not one; {fix}, or choose another --split")
-    if world.size % towers:
-        fix = f"start {towers}, {2 * towers}, {3 * towers}, ... processes"
-        raise UserError(f"--split {split}: {world.size} processes are not a multiple of {towers} towers; {fix}")
-
-
 def choose_devices(
     named: Sequence[str] | None, towers: int, split: str, world: World = SINGLE_PROCESS
 ) -> tuple[list[torch.device], str]:
     """Returns the devices of the towers in one process, and why they were chosen.
 
-    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one
-    on each if this process has as many GPUs: the processes of a machine divide them.
+    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one on each if this
+    process has as many GPUs: the processes of a machine divide them.
     """
     gpus, processes, rank = torch.cuda.device_count(), world.local_size, world.local_rank
     if gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ:  # each process sees a GPU of its own

@@ -1,4 +1,4 @@
-"""The ranks of a run: their process groups, what they add up and send, and who of them is missing."""
+"""The ranks of a run: what they add up and send, and who of them is missing."""
 
 import time
 from collections.abc import Callable
@@ -22,22 +22,13 @@ _SILENT = 30.0  # seconds in which the others time out as well
 
 
 class Ranks:
-    """The ranks of a run, seen from one of them.
-
-    All ranks call its collective methods together, after `connect`.
-
-    Attributes:
-        control: agreement between all ranks, from the start.
-        placement: the run's.
-        peers: the ranks that hold one network with this one; None without others.
-        gradient_group: those that add up gradients with this one; None without others.
-    """
+    """The ranks of a run, seen from one of them. All call its methods together, after `connect`."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.control = world, Control(world)
+        self.world, self.control = world, Control(world)  # agreement between all ranks, from the start
         self.placement: Placement
-        self.peers: PeerGroup | None = None
-        self.gradient_group: dist.ProcessGroup | None = None
+        self.peers: PeerGroup | None = None  # that hold one network with this rank; None without others
+        self.gradient_group: dist.ProcessGroup | None = None  # that add up gradients with it; None without others
         self._all: dist.ProcessGroup | None = None  # of all ranks, by gloo: waits for no GPU
         self._pending: tuple[Any, Tensor] | None = None  # a call, and the flags that it changes
 
@@ -56,13 +47,8 @@ class Ranks:
             backend = "cpu:gloo,cuda:nccl"
             # NCCL ends a process at its timeout: ours must report first
             group_timeout += timedelta(minutes=1)
-        dist.init_process_group(
-            backend,
-            store=PrefixStore("groups", store),
-            rank=self.world.rank,
-            world_size=self.world.size,
-            timeout=group_timeout,
-        )
+        size, rank, store = self.world.size, self.world.rank, PrefixStore("groups", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=group_timeout)
         all_ranks = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(all_ranks, dist.ProcessGroup)
         self._all = all_ranks
@@ -82,7 +68,7 @@ class Ranks:
         return values[0]
 
     def gather_to_main(self, make: Callable[[], Any]) -> list[Any]:
-        """Returns on rank 0 what `make` returns on each of `shard_ranks`, in order; elsewhere nothing."""
+        """Returns on rank 0 what `make` returns on each of `shard_ranks`; elsewhere nothing."""
         rank, (_, *others) = self.world.rank, self.placement.shard_ranks
         made: list[Any] = [make()] if rank == 0 or rank in others else []
         if rank in others:
@@ -97,20 +83,18 @@ class Ranks:
 
     def sum_over_slices(self, values: Tensor) -> Tensor:
         """Returns the sums over a batch's slices; the values themselves if each rank scores all rows."""
-        if self.gradient_group is not None and not self.placement.shards_linear_stages:
-            with waiting_for("the sum of losses"):
-                dist.all_reduce(values, group=self.gradient_group)
-        return values
+        return values if self.placement.shards_linear_stages else self._sum(values, self.gradient_group)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
-        """Returns the sums over all ranks."""
-        if self._all is not None:
-            with waiting_for("the sum of errors"):
-                dist.all_reduce(values)
+        return self._sum(values, dist.group.WORLD if self._all else None)
+
+    def _sum(self, values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        if group is not None:
+            with waiting_for("the sum of losses and errors"):
+                dist.all_reduce(values, group=group)
         return values
 
     def max_over_ranks(self, flag: int) -> int:
-        """Returns the largest flag of all ranks."""
         flags = torch.tensor(flag)
         if self._all is not None:
             with waiting_for("the exchange of flags"):
@@ -118,7 +102,7 @@ class Ranks:
         return int(flags)
 
     def max_over_ranks_delayed(self, *flags: int) -> list[int]:
-        """Non-blocking maximum: returns the previous call's result, at first 0; starts the next."""
+        """Returns the previous call's maxima, at first 0, and starts the next, without a wait."""
         if self._all is None:
             return list(flags)
         result, current = [0] * len(flags), torch.tensor(flags)

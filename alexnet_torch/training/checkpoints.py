@@ -36,16 +36,6 @@ _NAME = re.compile(rf"step-(\d+)-([0-9a-f]{{{_DIGITS}}})\.pt")
 
 
 @dataclass
-class Window:
-    """Sums over the steps since the last report. Saved in checkpoints, so that reports continue exactly."""
-
-    loss: float = 0.0
-    wrong: int = 0
-    images: int = 0
-    steps: int = 0
-
-
-@dataclass
 class RunState:
     """How far a run is: with the weights and velocities, all that resuming needs."""
 
@@ -55,37 +45,37 @@ class RunState:
     best_step: int | None = None  # the step of the lowest error; None before the first validation
     at_chance: int = 0  # successive steps whose reported loss was that of guessing
     metrics_size: int = 0  # bytes of metrics.jsonl at the last checkpoint
-    window: Window = field(default_factory=Window)
+    # since the last report:
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])  # of losses, and of top-1 errors
+    images: int = 0
+    steps: int = 0
 
 
 def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
     """Returns what must be the same to resume a run."""
     return {
+        **settings.run_key(),  # first: another --image-size is another data set
         "architecture": repr(recipe.architecture),
         "optimizer": recipe.optimizer,
         "data set": prepared.fingerprint,
         "classes": list(prepared.classes),
-        **settings.run_key(),
     }
 
 
 def require_same_run(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Refuses a checkpoint whose key differs from the current run's, naming the first difference."""
-    differences = {
-        "architecture": "is of another architecture than --recipe and --ablation name",
-        "optimizer": "is of another optimizer than --recipe names",
-        "data set": "is of another data set than --data names",
-        "classes": "is of other classes than --data names",
-    }
+    """Refuses a checkpoint of another run, naming the first difference."""
+    options = {"data set": "--data", "classes": "--data", "architecture": "--recipe and --ablation"}
     for name, value in current.items():
         if not (same_names(saved[name], value) if name == "classes" else saved.get(name) == value):
-            difference = differences.get(name, f"has {name} {saved.get(name)}, not {value}")
+            difference = f"has {name} {saved.get(name)}, not {value}"
+            if name in options:
+                difference = f"does not have the {name} of {options[name]}"
             raise UserError(f"--resume: the run {difference}; use its own settings, or start a run in another folder")
 
 
 @dataclass
 class Checkpoints:
-    """Saves and loads the checkpoints of one run, in any placement. All ranks call its methods together."""
+    """The checkpoints of a run, in any placement. All ranks call its methods together."""
 
     output: Path  # the run's folder
     key: dict[str, Any]  # from `run_key`
@@ -98,11 +88,11 @@ class Checkpoints:
     last_save: float = field(default_factory=time.monotonic)  # seconds on its clock
 
     def gather(self, stage: str | None = None) -> ParameterStates:
-        """Returns all towers' weights and velocities, or those of a stage, on the main rank; nothing on the others."""
+        """Returns all towers' weights and velocities, or a stage's, on the main rank; nothing on the others."""
         return gather_full_state(self.net, self.optimizer, self.ranks, stage)
 
     def save(self, state: RunState, gathered: ParameterStates) -> None:
-        """Saves all that resuming needs, with the parameters from `gather`, and a copy of the run's metrics."""
+        """Saves all that resuming needs, with the parameters from `gather`."""
         with self.ranks.control.main_only() as is_main:
             if is_main:
                 metrics = (self.output / METRICS).read_bytes()[: state.metrics_size]
@@ -127,7 +117,7 @@ class Checkpoints:
         path, content = loaded
         load_full_state(self.net, self.optimizer, content["weights"], content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
-        state = RunState(**{**content["state"], "window": Window(**content["state"]["window"])})
+        state = RunState(**content["state"])
         self.saved_step = state.step
         return state, path
 
@@ -148,7 +138,7 @@ class Checkpoints:
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step: int | None) -> Path:
-    """Saves a checkpoint; removes all but the newest two and the best. One rename makes it and its checksum appear."""
+    """Saves a checkpoint; one rename makes it and its checksum appear. Keeps the newest two and the best."""
     folder.mkdir(exist_ok=True)  # not its parent, which may have been removed
     unnamed = folder / f"step-{step:08d}.unchecked"
     atomic_write(unnamed, lambda file: torch.save(content, file))
@@ -166,13 +156,13 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a folder, newest first; does not verify them."""
+    """Returns the checkpoints in a folder, newest first, unverified."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_step, reverse=True)
 
 
 def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dict[str, Any]] | None:
-    """Returns the newest checkpoint whose checksum is right, or that of a step, with its content on the CPU."""
+    """Returns the newest checkpoint whose checksum is right, or that of a step, on the CPU."""
     for path in list_checkpoints(folder):
         if step not in (None, _step(path)):
             continue
@@ -187,7 +177,7 @@ def load_newest_intact(folder: Path, step: int | None = None) -> tuple[Path, dic
 
 
 def _restore_model(output: Path, best_step: int | None, model: TrainedModel) -> None:
-    """Writes model.pt and model.json anew if they are missing or damaged, from the checkpoint of the best step."""
+    """Writes a missing or damaged model.pt or model.json anew, from the checkpoint of the best step."""
     if best_step is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The weights before a run's first step: copied from a run or a weight file, or random; and which stages are frozen."""
+"""The weights before the first step, copied from a run or a weight file or random; which stages are frozen."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +12,11 @@ from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.weights.grouped import differences, grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
-from alexnet_torch.weights.model_file import TrainedModel
 from alexnet_torch.weights.weight_file import read_weight_file
 
 
 def check_start(settings: Settings, architecture: Architecture) -> None:
-    """Finds errors in --init, --init-stages and --freeze before images are prepared, which may take an hour."""
+    """Finds errors in --init, --init-stages and --freeze before images are decoded."""
     for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
         parse_stages(option, text, architecture.stage_names)
     if settings.init is not None and not settings.resume and not Path(settings.init).exists():
@@ -25,7 +24,6 @@ def check_start(settings: Settings, architecture: Architecture) -> None:
 
 
 def freeze_stages(net: AlexNet, text: str | None) -> str:
-    """Freezes the stages of --freeze: without gradients, no update changes them. Returns a line about it."""
     stages = parse_stages("--freeze", text, net.architecture.stage_names) or ()
     if set(stages) == set(net.architecture.stage_names):
         raise UserError("--freeze: names all stages, so that nothing can learn; leave out at least one")
@@ -34,22 +32,15 @@ def freeze_stages(net: AlexNet, text: str | None) -> str:
     return f"\nfrozen, their weights and biases do not change: {', '.join(stages)}" if stages else ""
 
 
-def load_initial_weights(model: TrainedModel, settings: Settings) -> str:
-    """Copies the weights of --init, if given, into a model with random weights. Returns their description."""
-    if settings.init is None:
-        return "scratch"
-    stages = parse_stages("--init-stages", settings.init_stages, model.net.architecture.stage_names)
-    return copy_weights(model.net, settings.init, stages, model.classes)
-
-
 def copy_weights(
-    net: AlexNet, source: str, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
+    net: AlexNet, source: str | None, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
 ) -> str:
     """Copies weights of a run or file into a network with random weights, and returns a line about them.
 
-    Copies the given stages, which must fit, or all, without the last one if it is for other classes; `classes` None
-    compares only their number. The line says what the source's network computes differently.
+    Of the given stages, which must fit, or all but the last if that is for other classes; None: another number.
     """
+    if source is None:
+        return "scratch"
     file, names = read_weight_file(Path(source), image_size=net.image_size), net.architecture.stage_names
     in_file, first_weight, last = {stage_of(name) for name in file.weights}, f"{names[0]}.weight", names[-1]
     if stages is not None:

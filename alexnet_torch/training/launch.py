@@ -1,4 +1,4 @@
-"""Training from the options to the end of the run, in ten steps: in one process or in each of several."""
+"""Training from the options to the end of the run, in ten steps, in each process."""
 
 import logging
 from contextlib import ExitStack
@@ -21,18 +21,18 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import require_utf8, writing
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.architecture import parse_stages
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings, default_output, resolve, with_earlier, with_homes
 from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
-from alexnet_torch.training.final_test import write_page
-from alexnet_torch.training.initial_weights import check_start, freeze_stages, load_initial_weights
+from alexnet_torch.training.initial_weights import check_start, copy_weights, freeze_stages
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
 from alexnet_torch.training.run_log import RunLog, describe_run, record_end
 from alexnet_torch.training.step import Precision
 from alexnet_torch.training.tracking import require_tracker
-from alexnet_torch.training.trainer import Trainer
+from alexnet_torch.training.trainer import Trainer, write_page
 from alexnet_torch.weights.model_file import TrainedModel
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
@@ -48,7 +48,7 @@ def launch(
 ) -> Trainer:
     """Trains as the options given, by name, say; raises the errors of errors.py.
 
-    Experiments give a recipe and a placement of their own, or leave out `fit` for a trainer before its first step.
+    Experiments give a recipe and a placement of their own, or want a trainer before its first step, without `fit`.
     """
     control = ranks.control
     with ExitStack() as claim:
@@ -84,13 +84,14 @@ def launch(
         checkpoints = Checkpoints(output, key, net, optimizer, precision.scaler, ranks)
         with writing(f"--output {output}"):
             loaded = checkpoints.load(model) if settings.resume else None
-            state, source = loaded or (RunState(), control.run_on_all(lambda: load_initial_weights(model, settings)))
+            stages = parse_stages("--init-stages", settings.init_stages, net.architecture.stage_names)
+            copy = partial(copy_weights, net, settings.init, stages, prepared.classes)
+            state, source = loaded or (RunState(), control.run_on_all(copy))
             last_step = control.run_on_all(lambda: _last_step(settings, state, train_loader.batches_per_epoch))
 
             # 8. log
-            run_log = RunLog(
-                ranks, state, last_step, settings, net, describe_run(settings, recipe, prepared, placement)
-            )
+            config = describe_run(settings, recipe, prepared, placement)
+            run_log = RunLog(ranks, state, last_step, settings, net, config)
         run_log.print(f"starting from {source}{frozen}")
 
         # 9. trainer
@@ -108,25 +109,25 @@ def launch(
 
 
 def _claim_run(given: dict[str, Any], is_restart: bool, claim: ExitStack) -> dict[str, Any]:
-    """Claims the run's folder; returns the options with those of the run that they, or torchrun's restart, continue."""
+    """Claims the run's folder; returns the options with those of the run that is continued or repeated."""
     given = with_homes(given)
-    if "output" in given:
-        output = Path(given["output"])
-        require_utf8(output, "--output")
-        claim.enter_context(claimed(output, _RESTART_PATIENCE if is_restart else 0.0))
-        if any((output / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
-            if is_restart:
-                given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
-            if not given.get("resume"):
-                fix = "continue it with --resume, or name another folder"
-                raise UserError(f"--output {output}: holds a run already; {fix}")
-        return with_earlier(given)
-    chosen = with_earlier(given)
-    return chosen | {"output": str(claim.enter_context(claimed(Path(default_output(chosen)), new=True)))}
+    if "output" not in given:
+        chosen = with_earlier(given)
+        return chosen | {"output": str(claim.enter_context(claimed(Path(default_output(chosen)), new=True)))}
+    output = Path(given["output"])
+    require_utf8(output, "--output")
+    claim.enter_context(claimed(output, _RESTART_PATIENCE if is_restart else 0.0))
+    if any((output / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
+        if is_restart:
+            given = {name: value for name, value in given.items() if name != "config"} | {"resume": True}
+        if not given.get("resume"):
+            fix = "continue it with --resume, or name another folder"
+            raise UserError(f"--output {output}: holds a run already; {fix}")
+    return with_earlier(given)
 
 
 def _place(settings: Settings, recipe: Recipe, placement: Placement | None, ranks: Ranks) -> Placement:
-    """Returns the placement; refuses what does not fit it or the architecture, before images are decoded."""
+    """Returns the placement; refuses what does not fit it, before images are decoded."""
     try:
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
@@ -138,21 +139,24 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
     if placement is None:
         placement = choose_placement(names, recipe.architecture.towers, settings.split, ranks.world)
     kinds, (_, slices) = dict.fromkeys(device.type for device in placement.devices), placement.slices
+    wrong = ""
     if settings.compile and placement.divides_network:
-        raise UserError(f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one")
-    if settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
-        raise UserError(f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale")
-    if settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other device's overflows
-        raise UserError(f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind")
-    if settings.grad_accumulation > 1 and placement.shards_linear_stages:
-        raise UserError("--grad-accumulation: not with --split hybrid; use another --split")
-    if settings.batch_size < slices:
-        raise UserError(f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice")
+        wrong = f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one"
+    elif settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
+        wrong = f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale"
+    elif settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other's overflows
+        wrong = f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind"
+    elif settings.grad_accumulation > 1 and placement.shards_linear_stages:
+        wrong = "--grad-accumulation: not with --split hybrid; use another --split"
+    elif settings.batch_size < slices:
+        wrong = f"--batch-size {settings.batch_size}: must be {slices} or more, one image for each slice"
+    if wrong:
+        raise UserError(wrong)
     return placement
 
 
 def _prepare(settings: Settings, recipe: Recipe, placement: Placement, ranks: Ranks) -> PreparedImages:
-    """Returns the decoded images; the first rank of each machine compiles kernels and decodes for its machine."""
+    """Returns the images; the first rank of each machine compiles kernels and decodes."""
     control, is_first = ranks.control, ranks.world.local_rank == 0
 
     def images() -> PreparedImages:
@@ -163,27 +167,27 @@ def _prepare(settings: Settings, recipe: Recipe, placement: Placement, ranks: Ra
         return prepare(data_folder(settings.data), side, settings.cache, settings.skip_bad, None, val_split)
 
     first = control.run_on_all(lambda: images() if is_first else None)
-    said_once = logging.getLogger("alexnet_torch.data")
-    said_once.setLevel(logging.NOTSET if is_first else logging.ERROR)
-    try:
-        prepared = control.run_on_all(lambda: first or images())
-    finally:
-        said_once.setLevel(logging.NOTSET)  # what a rank notices later is its own
-    main = control.broadcast_from_main(lambda: {"data set": prepared.fingerprint})
+    main = control.broadcast_from_main(lambda: {"data set": first.fingerprint if first else None})
 
-    def require_same() -> None:
+    def same_as_main() -> PreparedImages:
+        prepared = first or images()
         if prepared.fingerprint != main["data set"]:
             folder = f"{prepared.root} on the machine of rank {ranks.world.rank}"
             raise UserError(f"--data: {folder} differs from rank 0's images; copy rank 0's folder there")
+        return prepared
 
-    control.run_on_all(require_same)
-    return prepared
+    said_once = logging.getLogger("alexnet_torch.data")
+    said_once.setLevel(logging.NOTSET if is_first else logging.ERROR)
+    try:
+        return control.run_on_all(same_as_main)
+    finally:
+        said_once.setLevel(logging.NOTSET)  # what a rank notices later is its own
 
 
 def _loaders(
     settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks
 ) -> tuple[Loader, Loader]:
-    """Returns the loaders of the training and validation images, for this rank's slice of each batch."""
+    """Returns the loaders of training and validation images, for this rank's slice of each batch."""
     workers = settings.workers or available_cores(placement.world.local_size)
     pinned = placement.devices[0].type == "cuda"
     loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
@@ -198,7 +202,7 @@ def _loaders(
 
 
 def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:
-    """Returns the steps of the run; refuses an end that it has passed: its config.json would say what it is not."""
+    """Returns the steps of the run; refuses an end that it has passed."""
     by_epochs = settings.epochs * steps_per_epoch
     last_step = min(by_epochs, settings.max_steps or by_epochs)
     if state.step > last_step:

@@ -1,4 +1,4 @@
-"""The optimizers: the paper's SGD and Adam, with parameter groups by stage and kind; how far they move weights."""
+"""The optimizers, with parameter groups by stage and kind; how far they move weights."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +19,7 @@ class PaperSGD(torch.optim.Optimizer):
         v <- momentum v - decay lr w - lr grad;  w <- w + v
 
     After a change of the rate the old velocity stays as it is; torch.optim.SGD would multiply all of
-    it by the new rate.
-
-    The groups have an `lr` each and, optionally, a `weight_decay`.
+    it by the new rate. The groups have an `lr` each and, optionally, a `weight_decay`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
@@ -29,26 +27,22 @@ class PaperSGD(torch.optim.Optimizer):
 
     # when torch's own are first called they import torch._dynamo, 1.5 s, only to keep a compiler out of them
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's."""
         inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's."""
         inspect.unwrap(torch.optim.Optimizer.zero_grad)(self, set_to_none)
 
-    # torch.amp.GradScaler then sets grad_scale and found_inf on this optimizer, and the fused update reads them on
-    # the device: no wait to know whether to skip the step
+    # torch.amp.GradScaler then sets grad_scale and found_inf here, which the fused update reads without a wait
     _step_supports_amp_scaling = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Updates all parameters that have a gradient.
+        """Updates all parameters that have a gradient; takes no closure.
 
         torch's fused SGD does u <- momentum u + (1 - dampening) (grad + decay w), w <- w - rate u;
         with 1 - dampening = lr and rate = 1 that is the paper's rule in one pass, and u = -v.
         """
-        if closure is not None:
-            raise ValueError("PaperSGD.step takes no closure")
+        assert closure is None
         together: dict[tuple[float, float, float], list[Tensor]] = {}
         for group in self.param_groups:
             numbers = group["lr"], group["weight_decay"], group["momentum"]
@@ -78,7 +72,7 @@ class PaperSGD(torch.optim.Optimizer):
 def parameter_groups(
     net: nn.Module, bias_decay: float, weight_decay: float, stage_decay: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Returns a group for each `stage` and `kind` ("weight", "bias") of all towers; `set_rates` sets its `lr`."""
+    """Returns a group for each `stage` and `kind` ("weight", "bias"); `set_rates` sets its `lr`."""
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         groups.setdefault((stage_of(name), kind_of(name)), []).append(parameter)
@@ -91,7 +85,7 @@ def parameter_groups(
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """Returns the paper's optimizer, or Adam (Kingma and Ba, 2015) with TensorFlow's defaults and beta1 = momentum."""
+    """Returns the paper's optimizer, or Adam with TensorFlow's defaults and beta1 = momentum."""
     optimizer: torch.optim.Optimizer = PaperSGD(groups, momentum)
     if name == "adam":  # fused: one pass over weights, gradients and both moments instead of a dozen
         optimizer = torch.optim.Adam(groups, betas=(momentum, 0.999), eps=1e-8, fused=True)
@@ -100,22 +94,21 @@ def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum:
 
 
 def _skip_overflow_of_any_device(optimizer: Any, *_: object) -> None:
-    """GradScaler adds up the devices' `found_inf`, but the fused update skips the step only where it is 1."""
+    """GradScaler adds up the devices' `found_inf`; the fused update skips the step only where it is 1."""
     if getattr(optimizer, "found_inf", None) is not None:
         optimizer.found_inf = (optimizer.found_inf > 0).float()
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Sets the learning rates of the next step."""
     for group in optimizer.param_groups:
         is_bias = group["kind"] == "bias"
         group["lr"] = rates.biases if is_bias else rates.stages.get(group["stage"], rates.weights)
 
 
 def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Returns |update| / |weights| of the last step by stage, over all towers, without biases and frozen stages.
+    """Returns |update| / |weights| of the last step by stage, of all towers, without biases and frozen stages.
 
-    The paper's velocity is its update, and Adam's follows from its two moments. `full_state` is that of all towers.
+    The paper's velocity is its update, and Adam's follows from its two moments.
     """
     squares: dict[str, list[float]] = {}
     groups = {group["stage"]: group for group in optimizer.param_groups if group["kind"] == "weight"}

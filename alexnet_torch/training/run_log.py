@@ -1,4 +1,4 @@
-"""What a run writes into its folder and prints, on the main rank: config.json, metrics.jsonl, end.json, progress."""
+"""What a run writes into its folder and prints, on the main rank."""
 
 import json
 import logging
@@ -22,36 +22,34 @@ from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
-from alexnet_torch.files import atomic_write, naming
+from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CONFIG, END, METRICS, TENSORBOARD, library_versions
 from alexnet_torch.training.checkpoints import RunState
-from alexnet_torch.training.tensorboard import TensorBoardWriter, write_scalars
-from alexnet_torch.training.tracking import Tracker, is_test
+from alexnet_torch.training.tensorboard import TensorBoardWriter
+from alexnet_torch.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Method = Callable[Concatenate["RunLog", P], T]
 
 
-def _on_main(method: Method[P, T]) -> Method[P, T | None]:
-    """Makes a method, which all ranks call together, work on the main rank; it returns None on the others."""
+def _on_main(method: Callable[Concatenate["RunLog", P], T]) -> Callable[Concatenate["RunLog", P], T | None]:
+    """Makes a method, which all ranks call together, work on the main rank only."""
 
     @wraps(method)
     def call(self: "RunLog", /, *args: P.args, **kwargs: P.kwargs) -> T | None:
-        # TensorBoard's writer names no file in its errors
-        with naming(self.output / TENSORBOARD), self.ranks.control.main_only() as is_main:
+        with self.ranks.control.main_only() as is_main:
             return method(self, *args, **kwargs) if is_main else None
 
     return call
 
 
 class RunLog:
-    """Writes a run's metrics and pictures, prints its progress. All ranks call the methods of `_on_main` together."""
+    """Writes a run's metrics and pictures, prints its progress."""
 
     def __init__(
         self, ranks: Ranks, state: RunState, last_step: int, settings: Settings, net: AlexNet, config: dict[str, Any]
@@ -62,12 +60,11 @@ class RunLog:
     @_on_main
     def _open(self, state: RunState, last_step: int, settings: Settings, config: dict[str, Any]) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config, indent=1, allow_nan=False).encode()
-        atomic_write(self.output / CONFIG, lambda file: file.write(text))
+        _write_json(self.output / CONFIG, config)
         for name in ("hardware", "python", "versions", "commit"):
             logger.debug("%s: %s", name, config[name])
-        path, given = self.output / METRICS, asdict(settings)
-        self._metrics = path.open("r+b" if path.exists() else "w+b")
+        self._path, given = self.output / METRICS, asdict(settings)
+        self._metrics = self._path.open("r+b" if self._path.exists() else "w+b")
         self._metrics.truncate(state.metrics_size)  # the resumed run writes the later lines again
         self._metrics.seek(state.metrics_size)
         self._board = TensorBoardWriter(self.output / TENSORBOARD, state.step, given, self._net.architecture)
@@ -77,12 +74,10 @@ class RunLog:
         self._is_open = True
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
         if self._is_open:
             self._bar.update()
 
     def print(self, text: str) -> None:
-        """Prints a line above the bar."""
         if self._is_open and self._bar.disable:
             print(text, flush=True)
         elif self._is_open:
@@ -90,19 +85,16 @@ class RunLog:
 
     @_on_main
     def log_start(self, weights: dict[str, Tensor]) -> None:
-        """Writes the network's graph, and its filters before the first step."""
         self._board.write_graph(self._net.architecture, self._net.num_classes, self._net.image_size)
         self._board.write_filters(weights, 0)
 
     @_on_main
     def log_samples(self, images: Tensor) -> None:
-        """Writes some images of the first batch (N, H, W, 3) uint8, cropped and mirrored."""
         self._board.add_images("train/samples", images[:16], 1, dataformats="NHWC")
 
     @_on_main
     def log_train(self, record: dict[str, Any]) -> None:
-        """Writes and shows the metrics of some training steps."""
-        self._write(record)
+        self._write("train", record)
         text = (
             f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}, lr {record['lr']:.2g}, "
             f"{record['images_per_second']:.0f} images/s, waiting {record['data_wait']:.0%}"
@@ -115,8 +107,7 @@ class RunLog:
     def log_validation(
         self, record: dict[str, Any], errors: list[float], weights: dict[str, Tensor], ratios: dict[str, float]
     ) -> None:
-        """Writes and prints a validation, after the `errors` of all so far, and what its weights look like."""
-        self._write(record)
+        self._write("val", record)
         self._board.write_filters(weights, record["step"])
         self._board.write_ratios(ratios, min(errors), record["step"])
         best = " (the best so far)" if errors[-1] < min(errors[:-1], default=2) else ""
@@ -127,40 +118,32 @@ class RunLog:
 
     @_on_main
     def log_test(self, record: dict[str, Any]) -> None:
-        """Writes the metrics of the best weights' test."""
-        self._write(record)
+        self._write("test", record)
 
-    def _write(self, record: dict[str, Any]) -> None:
-        with naming(self.output / METRICS):
-            (self.output / METRICS).stat()  # writing to an open file succeeds even after its folder was removed
-            self._metrics.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            self._metrics.flush()
-        if is_test(record):
-            self._board.write_test(record)
-        else:
-            write_scalars(self._board, record)
+    def _write(self, split: str, record: dict[str, Any]) -> None:
+        self._path.stat()  # writing to an open file succeeds even after its folder was removed
+        self._metrics.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._metrics.flush()
+        self._board.write_record(split, record)
         if self._tracker:
-            self._tracker.log(record)
+            self._tracker.log(split, record)
 
     @_on_main
     def sync(self) -> int:
-        """Puts metrics.jsonl on the disk. Returns its size in bytes."""
-        with naming(self.output / METRICS):
-            (self.output / METRICS).stat()
-            os.fsync(self._metrics.fileno())
-            return self._metrics.tell()
+        """Puts metrics.jsonl on the disk; returns its bytes."""
+        self._path.stat()
+        os.fsync(self._metrics.fileno())
+        return self._metrics.tell()
 
     def close(self) -> None:
-        """Closes the files and leaves the bar as it is."""
-        with naming(self.output / TENSORBOARD):
-            for part in (self._metrics, self._board, self._bar, self._tracker) if self._is_open else ():
-                if part is not None:
-                    part.close()
+        for part in (self._metrics, self._board, self._bar, self._tracker) if self._is_open else ():
+            if part is not None:
+                part.close()
 
 
 @contextmanager
 def record_end(folder: Path, is_main: bool) -> Iterator[None]:
-    """Writes how the block ended into end.json, for the list of runs: done, stopped, diverged or failed."""
+    """Writes how the block ended into end.json, for the list of runs."""
     end = None
     if is_main:
         (folder / END).unlink(missing_ok=True)
@@ -174,13 +157,16 @@ def record_end(folder: Path, is_main: bool) -> Iterator[None]:
         raise
     finally:
         if is_main and end:
-            text = json.dumps(end, indent=1).encode()
             with suppress(OSError):
-                atomic_write(folder / END, lambda file: file.write(text))
+                _write_json(folder / END, end)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False).encode()
+    atomic_write(path, lambda file: file.write(text))
 
 
 def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:
-    """Returns the content of config.json: what is run, on what, with which versions."""
     return {
         "settings": settings.recorded(),
         "architecture": asdict(recipe.architecture),
@@ -203,7 +189,6 @@ def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, p
 
 
 def _processor() -> str:
-    """Returns the processor's model, where Linux names it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -212,7 +197,6 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source; None if the package is installed, perhaps inside another project's checkout."""
     checkout = Path(__file__).parents[2]
     with suppress(OSError, subprocess.CalledProcessError):
         if (checkout / ".git").exists():

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch
@@ -17,22 +16,20 @@ from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.dropout import DropoutKey
 
 StepResult = tuple[Tensor, Tensor]
+Step = Callable[[Tensor, Tensor, DropoutKey, int], StepResult]  # of images, labels, dropout and batch size
 WARM_UP = 3  # steps at the same rates before one is captured
 
 
 class Precision:
-    """The number formats of a step: for "bf16" and "fp16" products in 16 bits; weights, norm and loss in 32.
-
-    Its `scaler` scales the loss, so that small gradients do not vanish in fp16; it does nothing for the others.
-    """
+    """The number formats of a step: for "bf16" and "fp16" products in 16 bits; weights, norm and loss in 32."""
 
     def __init__(self, name: str | None, *devices: torch.device) -> None:
         self.dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
         self._kinds = list(dict.fromkeys(device.type for device in devices))
+        # against small gradients that vanish in fp16
         self.scaler = torch.amp.GradScaler(self._kinds[0], enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Returns the context for the forward pass and the loss."""
         contexts = ExitStack()
         for kind in self._kinds:  # a context of one type leaves the other types in 32 bits
             contexts.enter_context(torch.autocast(kind, dtype=self.dtype, enabled=self.dtype is not None))
@@ -42,15 +39,15 @@ class Precision:
 def train_step(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
+    precision: Precision,
     images: Tensor,
     labels: Tensor,
     dropout: DropoutKey,
-    precision: Precision,
     batch_size: int,
     label_smoothing: float = 0.0,
     parts: int = 1,
 ) -> StepResult:
-    """One step of the paper's training, at the optimizer's present rates. Never waits for a GPU.
+    """One step of training, at the optimizer's present rates. Never waits for a GPU.
 
     Of images (n, 3, H, W) less the mean, with labels (n,), from a global batch of `batch_size`, in `parts` one after
     the other. Returns their part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
@@ -59,7 +56,7 @@ def train_step(
     for some, those in zip(images.chunk(parts), labels.chunk(parts), strict=True):
         is_last = row + len(some) == dropout.first_row + len(images)
         # ranks add up their gradients in the last backward pass
-        with nullcontext() if is_last or not isinstance(net, DistributedDataParallel) else net.no_sync():
+        with nullcontext() if is_last else getattr(net, "no_sync", nullcontext)():
             with precision.autocast():
                 logits = net(some, replace(dropout, first_row=row))  # (n, classes)
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -79,12 +76,11 @@ def train_step(
 class CapturedStep:
     """A step, captured as a CUDA graph that one GPU replays in one launch: `--compile`.
 
-    `step` is `train_step` with all but images, labels, dropout and batch size, and updates by `optimizer`. Learning
-    rates are part of the graph: each new one is captured again, and a rate that always changes never is. Batches of
-    another size than `rows` run without the graph. The next step overwrites the results.
+    Each new learning rate is captured again; one that always changes never is. Batches of another size than `rows` run
+    without the graph. The next step overwrites the results.
     """
 
-    def __init__(self, step: Callable[..., StepResult], optimizer: torch.optim.Optimizer, rows: int) -> None:
+    def __init__(self, step: Step, optimizer: torch.optim.Optimizer, rows: int) -> None:
         self._step, self._optimizer, self._rows = step, optimizer, rows
         self._rates, self._steps = list[float](), 0
         self._replay: Callable[[], object] | None = None
@@ -92,29 +88,28 @@ class CapturedStep:
         self._results: StepResult
 
     def __call__(self, images: Tensor, labels: Tensor, dropout: DropoutKey, batch_size: int) -> StepResult:
-        """As `train_step`, with `dropout.values`."""
         assert dropout.values is not None
         rates = [group["lr"] for group in self._optimizer.param_groups]
         if rates != self._rates:
             self._rates, self._steps, self._replay = rates, 0, None
         if len(images) != self._rows or self._steps < WARM_UP:  # the first steps compile kernels and allocate
             self._steps += len(images) == self._rows
-            return self._step(images, labels, dropout, batch_size=batch_size)
+            return self._step(images, labels, dropout, batch_size)
+        given = (images, labels, dropout.values)
         if self._replay is None:
-            own = self._inputs = [tensor.clone() for tensor in (images, labels, dropout.values)]
+            own = self._inputs = [tensor.clone() for tensor in given]
             for group in self._optimizer.param_groups:
                 group["capturable"] = True  # Adam asks for it
             key = DropoutKey(0, 0, 0, own[2])
-            recorded = partial(self._step, own[0], own[1], key, batch_size=batch_size)
-            self._replay, self._results = capture(recorded)
-        for own_tensor, tensor in zip(self._inputs, (images, labels, dropout.values), strict=True):
+            self._replay, self._results = capture(partial(self._step, own[0], own[1], key, batch_size))
+        for own_tensor, tensor in zip(self._inputs, given, strict=True):
             own_tensor.copy_(tensor)
         self._replay()
         return self._results
 
 
 def capture(step: Callable[[], StepResult]) -> tuple[Callable[[], object], StepResult]:
-    """Records what a step launches on the GPU, without doing it; returns the replay, and where it puts its results."""
+    """Records what a step launches; returns the replay, and where it puts its results."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = step()
@@ -122,7 +117,7 @@ def capture(step: Callable[[], StepResult]) -> tuple[Callable[[], object], StepR
 
 
 def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sends a batch to the device of the mean image (S, S, 3), in two transfers: the pixels and the rest.
+    """Sends a batch to the device of the mean image (S, S, 3), in two transfers.
 
     Returns images (n, 3, H, W) float, labels (n,) int64 or, of the full batch, (N,), and the keys.
     """
@@ -136,7 +131,7 @@ def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tenso
 
 
 def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Sends small contiguous tensors, the widest types first, to a device in one transfer, without waiting for it."""
+    """Sends small contiguous tensors, the widest types first, in one transfer, without waiting for it."""
     blocks = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in tensors]
     # a GPU copies only from page-locked memory without stopping the CPU
     packed = torch.empty(sum(map(len, blocks)), dtype=torch.uint8, pin_memory=device.type == "cuda")

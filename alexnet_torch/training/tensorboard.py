@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves in common charts, settings and final errors, the graph, pictures."""
+"""What TensorBoard shows of a run: curves, settings and final errors, the graph, pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._proto_graph import node_proto
@@ -21,63 +20,47 @@ from alexnet_torch.model.tower import stage_of, tower_of
 from alexnet_torch.recipes.settings import deciding
 
 _BEST_ERROR = "val/best_top1_error"
-_TEST_RUN = "test"  # the folder of the final test's events, in that of the run's events
-_FINAL_ERRORS = {  # the columns of the table of runs (HPARAMS): their titles, and the run whose last value they show
-    _BEST_ERROR: ("best validation error", ""),
-    "val/top1_error": ("error, all crops", _TEST_RUN),
-    "val/top5_error": ("top-5 error, all crops", _TEST_RUN),
-}
-# The tab TIME SERIES groups scalars by the part before the slash, opens the first two groups and closes the others:
-# loss and errors of training and validation come first in alphabetical order, what is about weights and speed last.
+_FINAL_ERRORS = (_BEST_ERROR, "test/top1_error", "test/top5_error")  # in the table of runs (HPARAMS)
+# TIME SERIES groups scalars by the part before the slash, and opens the first groups: what is about speed comes last
 _GROUPS = {"images_per_second": "work", "data_wait": "work"}
 
 
 class TensorBoardWriter(SummaryWriter):
-    """torch's writer, with the layout of the charts, the table of runs, and what this package shows.
-
-    It continues from a step: TensorBoard hides events of later steps, which an interrupted run wrote.
-    """
+    """torch's writer, for a run that goes on from a step: TensorBoard hides later events, of an interrupted run."""
 
     def __init__(self, folder: Path, step: int, settings: Mapping[str, Any], architecture: Architecture) -> None:
         # a run that was killed before its first checkpoint starts again at step 0
         has_events = any(folder.glob("events.out.tfevents.*"))
         super().__init__(str(folder), purge_step=step + 1 if step else 0 if has_events else None)
-        self._folder, self._first_stage = folder, architecture.convs[0].name
+        self._first_stage = architecture.convs[0].name
         self.add_custom_scalars(_layout(architecture.stage_names))
-        for summary in _table_row(settings):
+        columns = {
+            name: value if isinstance(value, bool | int | float) else utf8_text(str(value or "none"))
+            for name, value in deciding(settings).items()
+            if not (name == "max_steps" and value is None)  # a column has one type
+        }
+        for summary in hparams(columns, dict.fromkeys(_FINAL_ERRORS, 0.0))[:2]:  # without the end of the session
             self._get_file_writer().add_summary(summary)
 
+    def write_record(self, split: str, record: dict[str, Any]) -> None:
+        """Writes all floats of a metrics record as <split>/<name> or work/<name>."""
+        for name, value in record.items():
+            if isinstance(value, float) and name != "epoch":  # which is a straight line
+                self.add_scalar(f"{_GROUPS.get(name, split)}/{name}", value, record["step"])
+
     def write_graph(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
-        """Writes the network's graph, with a box for each stage of each tower."""
         graph = GraphDef(node=network_graph(architecture, num_classes, image_size))
         self._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
     def write_filters(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Writes the first stage's filters of each tower; a slider shows the pictures of ten steps."""
         for name, value in weights.items():
             if stage_of(name) == self._first_stage and value.ndim == 4:
                 self.add_image(f"weights/{self._first_stage}/tower{tower_of(name)}", filter_grid(value), step)
 
     def write_ratios(self, ratios: Mapping[str, float], best_error: float, step: int) -> None:
-        """Writes |update| / |weights| of the last step, by stage, and the lowest top-1 error so far, of model.pt."""
         for stage, ratio in ratios.items():
             self.add_scalar(_ratio_tag(stage), ratio, step)
         self.add_scalar(_BEST_ERROR, best_error, step)
-
-    def write_test(self, record: dict[str, Any]) -> None:
-        """Writes the test of the best weights as points of the run "test" in the validation's charts."""
-        folder = self._folder / _TEST_RUN
-        for events in folder.glob("events.out.tfevents.*"):  # of a shorter run that was resumed
-            events.unlink()
-        with SummaryWriter(str(folder)) as writer:
-            write_scalars(writer, record)
-
-
-def write_scalars(writer: SummaryWriter, record: dict[str, Any]) -> None:
-    """Writes all floats of a metrics record as <split>/<name> or work/<name>."""
-    for name, value in record.items():
-        if isinstance(value, float) and name != "epoch":  # which is a straight line
-            writer.add_scalar(f"{_GROUPS.get(name, record['split'])}/{name}", value, record["step"])
 
 
 def _ratio_tag(stage: str) -> str:
@@ -85,7 +68,7 @@ def _ratio_tag(stage: str) -> str:
 
 
 def _layout(stages: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Returns the charts of the tab CUSTOM SCALARS: titles, and the scalars that each draws together."""
+    """Returns the charts of the tab CUSTOM SCALARS."""
     learning = {
         "loss (nats)": ["train/loss", "val/loss"],
         "top-1 error": ["train/top1_error", "val/top1_error", _BEST_ERROR],
@@ -97,24 +80,8 @@ def _layout(stages: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     return {title: {name: ["Multiline", tags] for name, tags in group.items()} for title, group in charts.items()}
 
 
-def _table_row(settings: Mapping[str, Any]) -> list[Any]:
-    """Returns the summaries with the columns and the settings of the run in the table of runs (HPARAMS)."""
-    columns = {
-        name: value if isinstance(value, bool | int | float) else utf8_text(str(value or "none"))
-        for name, value in deciding(settings).items()
-        if not (name == "max_steps" and value is None)  # a column has one type
-    }
-    experiment, start, _ = hparams(columns, dict.fromkeys(_FINAL_ERRORS, 0.0))
-    plugin = experiment.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin.content)
-    for info in content.experiment.metric_infos:  # torch's function knows neither titles nor groups
-        info.display_name, info.name.group = _FINAL_ERRORS[info.name.tag]
-    plugin.content = content.SerializeToString()
-    return [experiment, start]
-
-
 def network_graph(architecture: Architecture, num_classes: int, image_size: int) -> list[NodeDef]:
-    """Returns a network's graph, from its description: nodes named T<tower>.<stage>/<operation>, as boxes are small."""
+    """Returns a network's graph: nodes named T<tower>.<stage>/<operation>, as boxes are small."""
     towers, nodes = architecture.towers, [_node("images", "Images", [], (3, image_size, image_size))]
     outputs = ["images"] * towers  # what each tower's next stage reads
     sides = dict(architecture.stage_sides(image_size))

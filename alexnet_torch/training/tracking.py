@@ -1,7 +1,4 @@
-"""--track: sends a run's metrics to Trackio, Weights & Biases or MLflow, if the package is installed.
-
-The package decides where the metrics go and under which account, from its own environment variables and login.
-"""
+"""--track: sends a run's metrics to Trackio, Weights & Biases or MLflow, which know where and for whom."""
 
 import importlib.util
 import json
@@ -10,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from alexnet_torch.errors import UserError
@@ -22,20 +20,14 @@ PROJECT = "alexnet_torch"  # the name of the project, or MLflow's experiment, th
 
 
 def require_tracker(name: str | None) -> None:
-    """Raises a UserError if the package of --track is not installed."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise UserError(f"--track {name}: needs the package {name}; run pip install {name}, or leave out --track")
-
-
-def is_test(record: Mapping[str, Any]) -> bool:
-    """Returns whether a metrics record is that of the final test, with several crops."""
-    return int(record.get("crops", 1)) > 1
 
 
 class Tracker:
     """Sends a run's records to the tracker `name`, in one tracked run however often the run is resumed.
 
-    A tracker that fails during training, for example without a network, is told in a line and left.
+    One that fails during training, for example without a network, is told in a line and left.
     """
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -49,19 +41,15 @@ class Tracker:
             raise UserError(f"--track {name}: does not start ({_line(error)}); fix it, or leave out --track") from error
         atomic_write(path, lambda file: file.write(json.dumps(ids).encode()))
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Sends all floats of a metrics record, as <split>/<name>; as test/<name> for the final test."""
-        split = "test" if is_test(record) else record["split"]
+    def log(self, split: str, record: Mapping[str, Any]) -> None:
         metrics = {f"{split}/{name}": value for name, value in record.items() if isinstance(value, float)}
-        if (
-            split == "test" and self._name == "wandb"
-        ):  # which drops steps before those that it has, as that of the best weights
+        # W&B drops steps before those that it has, as that of the best weights
+        if split == "test" and self._name == "wandb":
             self._call("summary.update", metrics)
         else:
             self._call("log", metrics, step=int(record["step"]))
 
     def close(self) -> None:
-        """Waits until all metrics are sent."""
         self._call("finish")
 
     def _call(self, method: str, *given: Any, **named: Any) -> None:
@@ -78,7 +66,7 @@ def _line(error: Exception) -> str:
 
 
 def _start(name: str, folder: Path, settings: dict[str, Any], ids: dict[str, str]) -> Any:
-    """Starts or continues a tracked run, and adds its id to `ids`: Trackio's are part of the run's name."""
+    """Starts or continues a tracked run, and adds its id to `ids`."""
     module, is_new = importlib.import_module(name), name not in ids
     if name == "mlflow":
         if is_new:
@@ -87,15 +75,8 @@ def _start(name: str, folder: Path, settings: dict[str, Any], ids: dict[str, str
         ids[name] = run.info.run_id
         if is_new:
             module.log_params(settings)  # MLflow refuses another value later
-        return _MLflowRun(module)
+        return SimpleNamespace(log=module.log_metrics, finish=module.end_run)  # as W&B's runs
     run_id = ids.setdefault(name, secrets.token_hex(4))
     own = {"name": folder.name, "id": run_id, "dir": str(folder)}
     own = own if name == "wandb" else {"name": f"{folder.name}-{run_id}"}
     return module.init(project=PROJECT, config=settings, resume="allow", **own)
-
-
-class _MLflowRun:
-    """MLflow with the methods of Weights & Biases' runs."""
-
-    def __init__(self, mlflow: Any) -> None:
-        self.log, self.finish = mlflow.log_metrics, mlflow.end_run

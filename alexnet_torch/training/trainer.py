@@ -1,10 +1,10 @@
-"""The loop around the training step: reports, validations, checkpoints, and why a run ends."""
+"""The loop around the training step: reports, validations, checkpoints, the final test, and why a run ends."""
 
+import logging
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from torch import nn
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Batch, Loader
+from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.control import waiting_for
 from alexnet_torch.distributed.parameters import ParameterStates, weights_of, wrap_data_parallel
 from alexnet_torch.distributed.ranks import Ranks
-from alexnet_torch.errors import Diverged, Interrupted, TrainingError, UserError
-from alexnet_torch.evaluation.scoring import Tested, evaluate
-from alexnet_torch.files import describe_os_error, explain_os_error, is_inside
-from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.errors import Diverged, Interrupted, RunError, TrainingError
+from alexnet_torch.evaluation.scoring import Tested, default_num_crops, evaluate, score_validation_images
+from alexnet_torch.files import explain_os_error
+from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.recipes.recipe import Recipe
@@ -27,12 +28,13 @@ from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CHECKPOINTS
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, list_checkpoints
-from alexnet_torch.training.final_test import test_best
 from alexnet_torch.training.optimizers import set_rates, update_ratios
 from alexnet_torch.training.run_log import RunLog
-from alexnet_torch.training.step import CapturedStep, Precision, step_inputs, train_step
+from alexnet_torch.training.step import CapturedStep, Precision, Step, step_inputs, train_step
 from alexnet_torch.training.train_metrics import TrainMetrics
-from alexnet_torch.weights.model_file import TrainedModel, first_not_finite, save_model
+from alexnet_torch.weights.model_file import TrainedModel, first_not_finite, read_model_files, save_model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,9 +58,7 @@ class Trainer:
     stop: StopSignal
 
     def __post_init__(self) -> None:
-        self.parallel_net: nn.Module = self.net  # wrapped by `fit`, to add up gradients if there are several ranks
-        self.captured_step: CapturedStep | None = None  # in place of `train_step`, from `fit` on
-        self.how = self.settings.label_smoothing, self.settings.grad_accumulation  # of `train_step`
+        self.step: Step = self._step_of(self.net)  # `fit` wraps or captures it
         self.stopped_by = 0  # the signal for which all ranks stop
         self.tested: Tested | None = None  # the best weights, at the end
         self.steps_per_epoch = self.train_loader.batches_per_epoch
@@ -67,7 +67,7 @@ class Trainer:
         self.metrics = TrainMetrics(self.state, self.mean.device, self.net.num_classes, self.steps_per_epoch)
 
     def fit(self) -> None:
-        """Trains to the last step or until a signal, validates and saves; raises an error of errors.py."""
+        """Trains to the last step or a signal, validates and saves; raises an error of errors.py."""
         try:
             with closing(self.run_log):
                 self._start()
@@ -78,20 +78,16 @@ class Trainer:
                 if self.state.step == self.last_step:
                     self._test_best()
         except OSError as error:
-            rank, resume = self.ranks.world.rank, "then continue with --resume"
-            if rank > 0:  # only the main rank writes the run
-                raise UserError(f"rank {rank}: {error}; fix it, {resume}") from error
-            reason = explain_os_error(error)
-            if is_inside(error, self.output):
-                reason = f"cannot write the run: {describe_os_error(error)}; make room or fix the folder"
-            raise TrainingError(f"{reason}, {resume}") from error
+            error.filename = error.filename or str(self.output)  # an open file's errors have no name
+            where = f"rank {self.ranks.world.rank}: " if self.ranks.world.rank else ""
+            reason = f"training stops: {explain_os_error(error)}, then continue with --resume"
+            raise RunError(where + reason) from error
         if self.stopped_by:
             raise Interrupted(self.stopped_by, f"stopped after step {self.state.step}; continue with --resume")
         if stuck := self.metrics.stuck_message():
             raise TrainingError(stuck)
 
     def train_epoch(self) -> None:
-        """Trains to the end of the epoch, or to the last step or a signal if that comes first."""
         epoch, first_batch = divmod(self.state.step, self.steps_per_epoch)
         self.net.train()
         self.metrics.start_clock()
@@ -109,18 +105,12 @@ class Trainer:
                 self._save(self.checkpoints.gather())
 
     def train_batch(self, batch: Batch) -> None:
-        """Trains one step on this rank's part of a batch, and reports if it is due."""
         seed, step, rows = self.settings.seed, self.state.step, batch.batch_rows
         images, labels, keys = step_inputs(batch, self.net.dropout_keys(seed, step), self.mean)
         rates = self.recipe.rates(self.settings.lr, step / self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
-        dropout = DropoutKey(seed, step, batch.first_row, keys)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
-            if self.captured_step:
-                loss, wrong = self.captured_step(images, labels, dropout, rows)
-            else:
-                net, optimizer = self.parallel_net, self.optimizer
-                loss, wrong = train_step(net, optimizer, images, labels, dropout, self.precision, rows, *self.how)
+            loss, wrong = self.step(images, labels, DropoutKey(seed, step, batch.first_row, keys), rows)
         sums = torch.stack([loss.double() * rows, wrong.double()])
         self.metrics.add(self.ranks.sum_over_slices(sums), rows)
         if step == 0:
@@ -130,23 +120,24 @@ class Trainer:
         if self.state.step % self.settings.log_every == 0 or self.state.step == self.last_step:
             self._report(rates.weights)
 
+    def _step_of(self, net: nn.Module) -> Step:
+        own, how = (self.optimizer, self.precision), (self.settings.label_smoothing, self.settings.grad_accumulation)
+        return lambda images, labels, dropout, rows: train_step(net, *own, images, labels, dropout, rows, *how)
+
     def _start(self) -> None:
-        """Logs the network before its first step; compiles it and wraps it for data parallel training."""
+        """Logs the network before its first step; captures or compiles the step, and wraps it for several ranks."""
         if self.state.step == 0:
             self.run_log.log_start(weights_of(self.checkpoints.gather(self.recipe.architecture.convs[0].name)))
         if self.settings.compile:
             if self.mean.is_cuda and len(set(self.net.devices)) == self.ranks.world.size == 1:
-                smoothing, parts = self.how
-                step = partial(train_step, label_smoothing=smoothing, parts=parts, precision=self.precision)
-                step = partial(step, self.net, self.optimizer)
-                self.captured_step = CapturedStep(step, self.optimizer, self.settings.batch_size)
+                self.step = CapturedStep(self.step, self.optimizer, self.settings.batch_size)
             else:
                 self.net.compile_stages()
-        self.parallel_net = wrap_data_parallel(self.net, self.ranks)
-        if self.parallel_net is not self.net:
-            self._warm_up()
+        if (parallel_net := wrap_data_parallel(self.net, self.ranks)) is not self.net:
+            self.step = self._step_of(parallel_net)
+            self._warm_up(parallel_net)
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, parallel_net: nn.Module) -> None:
         """Runs a step without an update, after which DistributedDataParallel has its final buckets.
 
         Sums over three ranks or more depend on them in their last bits, and a resumed run must add up as any other.
@@ -156,16 +147,15 @@ class Trainer:
         self.net.train()
         images = torch.zeros(rows, 3, size, size, device=self.mean.device, dtype=self.mean.dtype)
         with waiting_for("the warm-up step"), self.precision.autocast():
-            self.parallel_net(images, DropoutKey(self.settings.seed, 0)).sum().backward()
+            parallel_net(images, DropoutKey(self.settings.seed, 0)).sum().backward()
         self.optimizer.zero_grad()
 
     def stop_requested(self) -> bool:
-        """Returns whether any rank has received a signal. All ranks call it together."""
         self.stopped_by = max(self.stopped_by, self.ranks.max_over_ranks(self.stop.signal or 0))
         return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
-        was_stuck, steps = self.metrics.stuck_message(), self.state.window.steps
+        was_stuck, steps = self.metrics.stuck_message(), self.state.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):  # the same on all ranks
             self._require_finite(False, self._loss_cause(record["loss"], steps))
@@ -175,16 +165,15 @@ class Trainer:
         self.metrics.start_clock()
 
     def _validate_if_due(self) -> bool:
-        """Validates at the end of an epoch and of the run. Returns False if a signal interrupted it."""
+        """Validates at the end of an epoch and of the run. Returns False if a signal interrupts it."""
         state = self.state
         epochs, steps_in_epoch = divmod(state.step, self.steps_per_epoch)
         due = (steps_in_epoch == 0 and epochs % self.settings.val_every == 0) or state.step == self.last_step
         if state.step == 0 or state.validated == state.step or not due:
             return True
         self._check_weights()
-        sum_counts = self.ranks.sum_over_slices
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.stop_requested, sum_counts)
+            errors = evaluate(self.net, self.val_loader, self.stop_requested, self.ranks.sum_over_slices)
         if errors is None:
             return False
         self._require_finite(errors.is_finite, f"the validation loss after step {state.step} is {errors.loss}")
@@ -209,19 +198,29 @@ class Trainer:
 
     def _save(self, gathered: ParameterStates) -> None:
         self._check_weights()
-        window = self.metrics.read_window()
-        mean_loss = window.loss / max(1, window.images)
-        self._require_finite(math.isfinite(mean_loss), self._loss_cause(mean_loss, window.steps))
+        loss = self.metrics.mean_loss()
+        self._require_finite(math.isfinite(loss), self._loss_cause(loss, self.state.steps))
         self.state.metrics_size = self.run_log.sync() or 0
         self.checkpoints.save(self.state, gathered)
 
     def _test_best(self) -> None:
-        """Tests the best weights as the paper does, with the corner and mirrored crops, and with the centre crop."""
-        step = self.state.best_step
-        self.tested = test_best(self) if step is not None else None
-        if step is None or self.tested is None:  # interrupted: the next --resume tests them
+        """Tests the best weights with the centre crop and with ten, or five without mirror images.
+
+        Each rank tests a part of the images. If a signal interrupts the test, the next --resume does it.
+        """
+        net, world, step = self.net, self.ranks.world, self.state.best_step
+        if step is None:  # the first validation was interrupted
             return
-        crops = max(self.tested.errors)
+        towers, devices = net.architecture.towers, net.devices
+        own_devices = devices if len(devices) == towers else devices[:1] * towers
+        full_net = empty_network(net.architecture, net.num_classes, net.image_size, own_devices).eval()
+        full_net.load_state_dict(self.ranks.read_on_main(lambda: read_model_files(self.output)[1]))
+        model = replace(self.model, net=full_net)
+        slices, workers, crops = (world.rank, world.size), available_cores(world.local_size), default_num_crops([model])
+        parts = slices, self.ranks.sum_over_ranks, workers
+        self.tested = score_validation_images(model, self.prepared, crops, self.stop_requested, *parts)
+        if self.tested is None:
+            return
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
         cause = f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
         self._require_finite(centre.is_finite and averaged.is_finite, cause)
@@ -234,14 +233,12 @@ class Trainer:
         self.run_log.print(text)
 
     def _check_weights(self) -> None:
-        """Refuses to save weights or velocities that an update made infinite although the loss was finite."""
         tensors = dict(self.net.named_parameters())
         for name, parameter in self.net.named_parameters():
             tensors |= {f"{name}/{key}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
         self._require_finite(not first_not_finite(tensors), f"weights are not finite after step {self.state.step}")
 
     def _require_finite(self, is_finite: bool, cause: str) -> None:
-        """Stops all ranks if a number of one of them is not finite. All ranks call it together."""
         if self.ranks.max_over_ranks(int(not is_finite)):
             saved = list_checkpoints(self.output / CHECKPOINTS)
             last = f"the last good checkpoint is {saved[0]}" if saved else "there was no checkpoint yet"
@@ -249,3 +246,16 @@ class Trainer:
 
     def _loss_cause(self, loss: float, steps: int) -> str:
         return f"the mean loss of the {steps} step(s) up to step {self.state.step} is {loss}"
+
+
+def write_page(trainer: Trainer) -> None:
+    if not trainer.ranks.world.is_main or trainer.tested is None:
+        return
+    try:  # here, not at the top: matplotlib takes a second to import, and may not be able to
+        from alexnet_torch.evaluation.report_page import write_report
+
+        path = write_report(trainer.output, trainer.tested.model, trainer.prepared, tested=trainer.tested)
+        print(f"the page about the run: {path}")
+    except Exception as error:  # the run is complete and saved, and must not end as a failure
+        later = f"python -m alexnet_torch report {trainer.output} writes it"
+        logger.warning("the page about the run could not be written (%r); %s", error, later)

@@ -53,7 +53,7 @@ def our_step(
     optimizer, precision = _paper_sgd(net), Precision(amp, *net.devices)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        train_step(net, optimizer, images, labels, DropoutKey(0, 0), precision, len(labels))
+        train_step(net, optimizer, precision, images, labels, DropoutKey(0, 0), len(labels))
 
     return step
 
@@ -74,7 +74,7 @@ def our_rank_step(split: str, batch: int) -> Callable[[], Tensor]:
     def step() -> Tensor:
         images = subtract_mean(pixels, centre_crops(len(pixels), 256, 224), mean)  # (n, 3, 224, 224)
         key = DropoutKey(0, 0, int(rows[0]))
-        loss, _ = train_step(parallel_net, optimizer, images, labels, key, precision, batch)
+        loss, _ = train_step(parallel_net, optimizer, precision, images, labels, key, batch)
         return ranks.sum_over_slices(loss)
 
     return step

@@ -19,7 +19,7 @@ def test_class_names_are_the_same_however_unicode_writes_them() -> None:
     composed, decomposed = ({"classes": [unicodedata.normalize(form, "café"), "thé"]} for form in ("NFC", "NFD"))
     assert composed != decomposed
     require_same_run(composed, decomposed)
-    with pytest.raises(UserError, match="the run is of other classes than"):
+    with pytest.raises(UserError, match="the run does not have the classes of"):
         require_same_run(composed, {"classes": ["cafe", "thé"]})
 
 

@@ -103,7 +103,7 @@ def test_an_interrupted_command_continues(root: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(decode_pass, "decode_chunk", decode_some)
     done = run_cli("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
     assert done.returncode == 130
-    assert "interrupted: the same command continues" in done.stderr
+    assert "interrupted; the same command continues" in done.stderr
     assert not (tmp_path / "map").exists()
     decoded.clear()
     stop_after = 100

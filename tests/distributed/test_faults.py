@@ -188,9 +188,7 @@ def test_a_full_disk_stops_all_with_one_message(
     placement: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, disk: Path
 ) -> None:
     line, given = stopped_by_fault(placement, "0:7:full-disk", images, disk / "run", rank_pool)
-    assert re.search(
-        r"cannot write the run: .*No space left.*make room or fix the folder, then continue with --resume", line
-    )
+    assert re.search(r"training stops: .*No space left.*make room on its disk, then continue with --resume", line)
     (disk / "filler").unlink()
     require_resumes(placement, given, disk / "run", rank_pool, uninterrupted)
 
@@ -200,7 +198,7 @@ def test_a_removed_folder_stops_all_with_one_message(
     fault: str, removed: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
 ) -> None:
     line, given = stopped_by_fault("two by two", fault, images, tmp_path / "run", rank_pool)
-    assert "cannot write the run: " in line
+    assert "training stops: " in line
     (tmp_path / removed).unlink(missing_ok=True)
     (tmp_path / "moved").rename(tmp_path / removed)
     require_resumes("two by two", given, tmp_path / "run", rank_pool, uninterrupted)

@@ -80,7 +80,7 @@ def test_a_step_never_waits_for_the_gpu(amp: str | None, names: tuple[str, ...])
         if step == 2 and not ON_CPU:  # the first steps compile and allocate
             torch.cuda.set_sync_debug_mode("error")
         try:
-            loss, _ = train_step(net, optimizer, images, labels, DropoutKey(0, step), precision, 4)
+            loss, _ = train_step(net, optimizer, precision, images, labels, DropoutKey(0, step), 4)
         finally:
             if not ON_CPU:
                 torch.cuda.set_sync_debug_mode("default")

@@ -28,13 +28,13 @@ def train(optimizer_name: OptimizerName, captured: bool) -> dict[str, Tensor]:
     """Returns weights, the optimizer's tensors, losses and errors of steps in which rates and sizes change."""
     net: AlexNet = with_random_weights(narrow_net()).train()
     optimizer = build_optimizer(optimizer_name, parameter_groups(net, 0.0, 5e-4), 0.9)
-    run_step: Callable[..., StepResult] = partial(train_step, net, optimizer, precision=PRECISION)
+    run_step: Callable[..., StepResult] = partial(train_step, net, optimizer, PRECISION)
     run_step = CapturedStep(run_step, optimizer, 4) if captured else run_step
     found: dict[str, Tensor] = {}
     for number, (rate, rows) in enumerate(zip(RATES, ROWS, strict=True)):
         set_rates(optimizer, LearningRates(rate, 2 * rate, {"fc6": 0.5 * rate}))
         key = DropoutKey(0, number, 0, net.dropout_keys(0, number))
-        loss, wrong = run_step(*batch(number, rows), key, batch_size=rows)
+        loss, wrong = run_step(*batch(number, rows), key, rows)
         found |= {f"loss {number}": loss.clone(), f"wrong {number}": wrong.clone()}
     for name, parameter in net.named_parameters():
         found |= {name: parameter.detach()}

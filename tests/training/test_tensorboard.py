@@ -53,7 +53,8 @@ def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Pa
     train = {"train/loss", "train/top1_error", "train/lr", "work/images_per_second", "work/data_wait"}
     val = {"val/loss", "val/top1_error", "val/top5_error", "val/best_top1_error"}
     ratios = {f"weights/update_ratio_{stage}" for stage in narrow_net().architecture.stage_names}
-    assert set(events.Tags()["scalars"]) == train | val | ratios
+    test = {"test/loss", "test/top1_error", "test/top5_error"}
+    assert set(events.Tags()["scalars"]) == train | val | test | ratios
     assert {len(events.Scalars(tag)) for tag in train} == {6}
     assert {len(events.Scalars(tag)) for tag in val | ratios} == {2}
     assert set(events.Tags()["images"]) == {"weights/conv1/tower0", "weights/conv1/tower1", "train/samples"}
@@ -62,9 +63,7 @@ def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Pa
     assert [e.value for e in events.Scalars("val/top1_error")] == pytest.approx([r["top1_error"] for r in centre])
     best = [min(r["top1_error"] for r in centre[: n + 1]) for n in range(2)]
     assert [e.value for e in events.Scalars("val/best_top1_error")] == pytest.approx(best)
-    test = events_of(finished / "tensorboard/test")  # a point in each of the validation's charts, no chart of its own
-    assert set(test.Tags()["scalars"]) == {"val/loss", "val/top1_error", "val/top5_error"}
-    (point,) = test.Scalars("val/top1_error")
+    (point,) = events.Scalars("test/top1_error")
     assert (point.step, point.value) == (ten["step"], pytest.approx(ten["top1_error"]))
 
 
@@ -76,7 +75,12 @@ def test_training_and_validation_are_in_one_chart(finished: Path) -> None:
     assert charts["loss (nats)"] == ["train/loss", "val/loss"]
     assert charts["top-1 error"] == ["train/top1_error", "val/top1_error", "val/best_top1_error"]
     drawn = [tag for tags in charts.values() for tag in tags]
-    assert set(drawn) == set(events.Tags()["scalars"]) - {"val/top5_error"}
+    assert set(drawn) == set(events.Tags()["scalars"]) - {
+        "val/top5_error",
+        "test/loss",
+        "test/top1_error",
+        "test/top5_error",
+    }
 
 
 def session_groups(runs: Path) -> list[Any]:
@@ -99,21 +103,19 @@ def test_the_table_of_runs_has_settings_and_final_errors(finished: Path) -> None
     assert group.hparams["no_mirror"].bool_value is False
     assert "output" not in group.hparams
     *centre, ten = (r for r in read_metrics(finished) if r["split"] == "val")
-    shown = {(value.name.group, value.name.tag): value.value for value in group.metric_values}
-    assert shown == {
-        ("", "val/best_top1_error"): pytest.approx(min(r["top1_error"] for r in centre)),
-        ("test", "val/top1_error"): pytest.approx(ten["top1_error"]),
-        ("test", "val/top5_error"): pytest.approx(ten["top5_error"]),
+    assert {value.name.tag: value.value for value in group.metric_values} == {
+        "val/best_top1_error": pytest.approx(min(r["top1_error"] for r in centre)),
+        "test/top1_error": pytest.approx(ten["top1_error"]),
+        "test/top5_error": pytest.approx(ten["top5_error"]),
     }
 
 
-def test_a_resumed_run_has_one_test_and_no_second_curve(finished: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_no_second_curve(finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     resumed = run_train("--output", str(run), "--resume", "--epochs", "3")
     assert resumed.returncode == 0, resumed.stderr
     events = events_of(run / "tensorboard")
     assert [event.step for event in events.Scalars("val/loss")] == [3, 6, 9]
-    assert len(events_of(run / "tensorboard/test").Scalars("val/top1_error")) == 1
     assert len(session_groups(run)) == 1
 
 
@@ -169,7 +171,7 @@ def test_a_browser_shows_the_panels(finished: Path) -> None:
                     "images/s",
                     "waiting",
                 ),
-                "hparams": ("a/tensorboard", "demo", "best validation error", "error, all crops"),
+                "hparams": ("a/tensorboard", "demo", "val/best_top1_error", "test/top1_error"),
                 "graphs": ("T0.conv1", "T1.conv1", "T0.fc8", "logits"),
                 "images": ("weights/conv1/tower0", "weights/conv1/tower1"),
             }
