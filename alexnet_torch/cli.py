@@ -15,7 +15,7 @@ from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError,
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.command_line import Parser, parse
-from alexnet_torch.recipes.settings import flag
+from alexnet_torch.recipes.settings import Settings, flag, options_of
 from alexnet_torch.signals import StopSignal
 
 Work = Callable[[list[str], str, World, ExitStack], None]
@@ -139,7 +139,7 @@ def _train(arguments: list[str], program: str, world: World, after_message: Exit
         from alexnet_torch.distributed.ranks import Ranks
         from alexnet_torch.training.launch import launch
 
-        ranks = Ranks(world)
+        ranks = Ranks(world, given.get("timeout", options_of(Settings)["timeout"].default))
 
         def close(kind: object, *_: object) -> None:
             if kind is None:  # a traceback is printed when the process ends

@@ -140,6 +140,11 @@ def test_variables_of_torchrun_without_torchrun_are_one_line(
     assert f"env -u {names} python train.py" in line
 
 
+def test_tasks_of_srun_without_ranks_are_told_that_each_is_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    assert World.from_environment({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}) == SINGLE_PROCESS
+    assert "srun: 2 tasks, each with a run of its own" in caplog.text
+
+
 def test_ranks_of_clusters_without_torchrun_are_accepted() -> None:
     assert World.from_environment({}) == SINGLE_PROCESS
     one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,17 +11,17 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import OtherRankFailed, RankLost, UserError
+from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError
 from alexnet_torch.files import explain_os_error
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _LONG = timedelta(days=30)  # preparing ImageNet takes hours; torchrun notices dead processes
 _POLL, _SILENT = 0.01, 60.0  # seconds between looks, and before a line about missing ranks
+_TRY = 10.0  # seconds of a try to connect, during which Ctrl-C waits
 
 
 @contextmanager
@@ -37,17 +38,18 @@ def waiting_for(what: str) -> Iterator[None]:
 class Control:
     """Agreement between the ranks of a run, which call its methods together."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, patience: float = 600.0) -> None:
+        """Waits `patience` seconds for the start of all ranks."""
         self._world, self._calls = world, 0
         self.store: Store | None = None  # of all ranks; None in a single process
         self.timeout = _LONG  # how long a rank waits for another
         self._launch_store: Store | None = None  # torchrun keeps it for all its starts
         if world.size > 1 or world.torchrun:
-            store, _, _ = next(rendezvous("env://", world.rank, world.size))
+            store, until = _connect(world, patience), time.monotonic() + patience
             self._launch_store = PrefixStore("all", store)
             if world.size > 1:
-                name = _choose_name(store, world) if world.is_main else _receive_name(store, world)
-                self.store = PrefixStore(name, store)
+                choose = _choose_name if world.is_main else _receive_name
+                self.store = PrefixStore(choose(store, world, until), store)
 
     @property
     def is_restart(self) -> bool:
@@ -123,13 +125,34 @@ def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
         time.sleep(_POLL)
 
 
-def _choose_name(store: Store, world: World) -> str:
+def _connect(world: World, patience: float) -> Store:
+    """Returns the store that torchrun, or else rank 0, serves."""
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = world.is_main and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    until = time.monotonic() + patience
+    while True:  # not torch's rendezvous, which waits for all ranks, without a word and deaf to Ctrl-C
+        try:
+            seconds = timedelta(seconds=min(_TRY, patience))
+            store = TCPStore(*address, is_master=serves, timeout=seconds, wait_for_workers=False, multi_tenant=True)
+            store.set_timeout(_LONG)
+            return store
+        except dist.DistError as error:
+            if serves or time.monotonic() > until:
+                where, reason = ":".join(map(str, address)), str(error).splitlines()[0]
+                fix = "start rank 0 in time, or correct MASTER_ADDR and MASTER_PORT"
+                raise RunError(f"rank {world.rank}: no connection at {where} ({reason}); {fix}") from error
+
+
+def _choose_name(store: Store, world: World, until: float) -> str:
     """Names this start: torchrun's count of restarts differs between machines."""
     name, others, tell_at = uuid.uuid4().hex, range(1, world.size), time.monotonic() + _SILENT
-    while missing := [str(rank) for rank in others if not store.check([f"here/{rank}"])]:
+    while missing := ", ".join(str(rank) for rank in others if not store.check([f"here/{rank}"])):
         time.sleep(_POLL)
+        if time.monotonic() > until:
+            fix = "see what it printed, or give --timeout more seconds"
+            raise RunError(f"rank {missing} of {world.size} did not start in time; {fix}")
         if time.monotonic() > tell_at:
-            logger.warning("waiting for rank %s of %s, which did not start yet", ", ".join(missing), world.size)
+            logger.warning("waiting for rank %s of %s, which did not start yet", missing, world.size)
             tell_at = float("inf")
     while not store.check([f"{name}/{rank}" for rank in others]):
         # an entry may be of an ended process, until the one that replaces it writes its own
@@ -139,12 +162,17 @@ def _choose_name(store: Store, world: World) -> str:
     return name
 
 
-def _receive_name(store: Store, world: World) -> str:
-    own_id = uuid.uuid4().hex
-    store.set(f"here/{world.rank}", own_id)
-    _wait(store, ["start"])
-    while (start := json.loads(store.get("start")))["here"].get(str(world.rank)) != own_id:
-        time.sleep(0.02)  # it is of the previous start
-    name: str = start["name"]
-    store.set(f"{name}/{world.rank}", "")
-    return name
+def _receive_name(store: Store, world: World, until: float) -> str:
+    own_id, start = uuid.uuid4().hex, dict[str, Any]()
+    try:
+        store.set(f"here/{world.rank}", own_id)
+        while start.get("here", {}).get(str(world.rank)) != own_id:  # else it is of the previous start
+            time.sleep(_POLL)
+            if store.check(["start"]):
+                start = json.loads(store.get("start"))
+            if time.monotonic() > until + _TRY:  # rank 0 tells who is missing
+                raise OtherRankFailed(1)
+        store.set(f"{start['name']}/{world.rank}", "")
+    except dist.DistError as error:  # rank 0 ended
+        raise OtherRankFailed(1) from error
+    return str(start["name"])

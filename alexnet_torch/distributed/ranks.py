@@ -24,8 +24,8 @@ _SILENT = 30.0  # seconds in which the others time out as well
 class Ranks:
     """The ranks of a run, seen from one of them. All call its methods together, after `connect`."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.control = world, Control(world)  # agreement between all ranks, from the start
+    def __init__(self, world: World, patience: float = 600.0) -> None:
+        self.world, self.control = world, Control(world, patience)  # agreement between all ranks, from the start
         self.placement: Placement
         self.peers: PeerGroup | None = None  # that hold one network with this rank; None without others
         self.gradient_group: dist.ProcessGroup | None = None  # that add up gradients with it; None without others

@@ -1,10 +1,13 @@
 """This process's rank, as torchrun or Slurm sets it. Imports no torch."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alexnet_torch.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class World:
         """Reads torchrun's variables: a single process without any; UserError if they fit no rank."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         given = {name: environment[name] for name in names if name in environment}
+        tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of srun, which sets it in its tasks only
+        if not given and tasks != "1" and environment.get("SLURM_PROCID") == "0":
+            logger.warning("srun: %s tasks, each with a run of its own; for one run see Slurm in the docs", tasks)
         found = ", ".join(f"{name}={value}" for name, value in given.items())
         single = f"env -u {' -u '.join(given)} python train.py ..."
         fix = f"start torchrun ... train.py ..., or for one process {single}"

@@ -3,12 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from alexnet_torch.distributed.control import Control
+from alexnet_torch.distributed.world import World
+from alexnet_torch.errors import RunError
 from alexnet_torch.training.checkpoints import list_checkpoints
 from tests.support.narrow_train import train
 from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
@@ -147,6 +151,22 @@ def test_a_lost_rank_is_named_with_the_stage(
     assert re.search(f"{missing} did not reach {what}.*, where rank {witness} waited", message(results, 1))
     assert "Traceback" not in "".join(result.stdout for result in results)
     assert list_checkpoints(tmp_path / "run/checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [(0, "rank 1 of 2 did not start in time; see what it"), (1, "rank 1: no connection at 127.0.0.1:.*; start rank 0")],
+)
+def test_a_rank_that_never_starts_is_named(rank: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with pytest.raises(RunError, match=message):
+        Control(World(rank, 2, rank, 2), patience=0.5)
+    if rank == 0:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            Control(World(0, 2, 0, 2))
 
 
 # the disk is full, or the folder is removed
