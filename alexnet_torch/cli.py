@@ -139,7 +139,8 @@ def _train(arguments: list[str], program: str, world: World, after_message: Exit
         from alexnet_torch.distributed.ranks import Ranks
         from alexnet_torch.training.launch import launch
 
-        ranks = Ranks(world, given.get("timeout", options_of(Settings)["timeout"].default))
+        patience = given.get("timeout", options_of(Settings)["timeout"].default)
+        ranks = Ranks(world, max(1.0, patience))  # a wrong one is told later
 
         def close(kind: object, *_: object) -> None:
             if kind is None:  # a traceback is printed when the process ends

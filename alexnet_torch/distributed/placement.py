@@ -67,7 +67,7 @@ class Placement:
 
     @property
     def divides_network(self) -> bool:
-        """Whether ranks exchange activations, which --compile and --amp fp16 exclude."""
+        """Whether ranks exchange activations, which --compile and --precision fp16 exclude."""
         return self.exchange_with is not None
 
     def describe(self) -> str:

@@ -54,7 +54,7 @@ def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict
             kind, *_ = get_args(types[name]) or (types[name],)
             shown = "the recipe's" if callable(option.default) else str(option.default).replace("None", "none")
             section.add_argument(
-                flag(name),
+                *filter(None, (flag(name), option.alias)),
                 type=kind,
                 choices=option.choices or None,
                 metavar=option.metavar or "|".join(option.choices),

@@ -39,6 +39,7 @@ class Option:
     choices: Collection[str] = ()  # all valid values; empty if there are more
     rule: Rule | None = None  # of the values but None
     key: bool = False  # whether it is part of the run's key: a checkpoint is resumed only with the same value
+    alias: str | None = None  # another name of the option
     changes_result: bool = True  # whether runs that differ only in it may learn different weights
     path_unless: Collection[str] | None = None  # the value is a path, recorded from the root, unless it is one of these
 
@@ -131,9 +132,9 @@ class PlacementSettings:
     timeout: Annotated[float, Option(600.0, "SECONDS", rule=_POSITIVE, changes_result=False)]
     """How long processes of torchrun wait for each other before they stop: longer than a step or a
     checkpoint takes."""
-    amp: Annotated[str | None, Option(None, choices=("bf16", "fp16"), key=True)]
-    """Compute convolutions and matrix products in 16 bits, for GPUs; weights, normalisation and loss stay
-    in 32 bits."""
+    precision: Annotated[str, Option("tf32", choices=("fp32", "tf32", "bf16", "fp16"), key=True, alias="--amp")]
+    """Number format of convolutions and matrix products: 32 bits, which GPUs round to 19 for "tf32"; or 16. Weights,
+    normalisation and loss have 32 bits."""
     compile: Annotated[bool, Option(False)]
     """Replay the step as a CUDA graph on one GPU; elsewhere compile the network with torch.compile, for about a
     minute at the first start."""

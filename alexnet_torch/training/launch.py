@@ -76,7 +76,7 @@ def launch(
         # 6. optimizer
         groups = parameter_groups(net, recipe.bias_decay, recipe.weight_decay, recipe.stage_decay)
         optimizer = build_optimizer(recipe.optimizer, groups, recipe.momentum)
-        precision = Precision(settings.amp, *placement.devices)
+        precision = Precision(settings.precision, *placement.devices)
 
         # 7. checkpoint of this run, or initial weights; both are refused before anything is written
         model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror, prepared.names)
@@ -142,10 +142,10 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
     wrong = ""
     if settings.compile and placement.divides_network:
         wrong = f"--compile: torch cannot compile the exchanges of --split {placement.split}; leave out one"
-    elif settings.amp == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
-        wrong = f"--amp fp16: not with --split {placement.split}; use --amp bf16, which needs no loss scale"
-    elif settings.amp == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other's overflows
-        wrong = f"--amp fp16: not on {' and '.join(kinds)} together; use --amp bf16, or devices of one kind"
+    elif settings.precision == "fp16" and placement.divides_network:  # its ranks would scale their losses differently
+        wrong = f"--precision fp16: not with --split {placement.split}; use --precision bf16, which needs no loss scale"
+    elif settings.precision == "fp16" and len(kinds) > 1:  # torch's GradScaler does not wait for the other's overflows
+        wrong = f"--precision fp16: not on {' and '.join(kinds)} together; use --precision bf16, or devices of one kind"
     elif settings.grad_accumulation > 1 and placement.shards_linear_stages:
         wrong = "--grad-accumulation: not with --split hybrid; use another --split"
     elif settings.batch_size < slices:

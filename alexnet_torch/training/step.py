@@ -21,13 +21,16 @@ WARM_UP = 3  # steps at the same rates before one is captured
 
 
 class Precision:
-    """The number formats of a step: for "bf16" and "fp16" products in 16 bits; weights, norm and loss in 32."""
+    """The number formats of `--precision` on these devices; and on GPUs the same bits in every run."""
 
-    def __init__(self, name: str | None, *devices: torch.device) -> None:
-        self.dtype = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    def __init__(self, name: str, *devices: torch.device) -> None:
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
         self._kinds = list(dict.fromkeys(device.type for device in devices))
         # against small gradients that vanish in fp16
         self.scaler = torch.amp.GradScaler(self._kinds[0], enabled=name == "fp16")
+        if "cuda" in self._kinds:
+            torch.backends.cudnn.deterministic = True  # all else in a step has no atomics
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name != "fp32"
 
     def autocast(self) -> AbstractContextManager[object]:
         contexts = ExitStack()

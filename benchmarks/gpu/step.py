@@ -37,11 +37,11 @@ def main(
 ) -> None:
     """Measures a net on one device, or ours on two, and prints; bf16 is autocast, `steps` are those of a round."""
     reuse_freed_memory()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     names, amp = devices.split(","), "bf16" if precision == "bf16" else None
     if net == "ours":
-        step = our_step(devices=names, amp=amp, compiled=compile)
+        step = our_step(devices=names, precision=precision, compiled=compile)
     else:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         rival = RIVALS[net]().to(names[0])
         step = plain_step(torch.compile(rival) if compile else rival, amp)  # type: ignore[arg-type]
     images = torch.randn(batch_size, 3, 224, 224, device=names[0])

@@ -69,20 +69,20 @@ def runs_section(plan: Plan) -> tuple[str, list[str]]:
         folder = Path(temporary)
         made = make_photographs(folder / "made", min(plan.images, 240))
         data = repeated(made, folder / "photographs", plan.images)  # a run reads each under many names
-        for placement, amp in product(plan.placements(), ("", "bf16")):
-            title = f"{placement.name}{f', --amp {amp}' if amp else ''}"
-            rows.append(attempt(title, failures, len(columns), partial(_run, plan, placement, folder, data, amp)))
+        for placement, precision in product(plan.placements(), ("tf32", "bf16")):
+            title = f"{placement.name}, --precision {precision}"
+            rows.append(attempt(title, failures, len(columns), partial(_run, plan, placement, folder, data, precision)))
     note = f"The paper's two GTX 580 computed about {PAPER_IMAGES_PER_SECOND:.0f} images/s in 2012."
     return f"{markdown_table(columns, rows)}\n\n{note}", failures
 
 
-def _run(plan: Plan, placement: Placement, folder: Path, data: Path, amp: str) -> Row:
+def _run(plan: Plan, placement: Placement, folder: Path, data: Path, precision: str) -> Row:
     batch, output = plan.batch * placement.gpus, Path(tempfile.mkdtemp(dir=folder)) / "run"
     given = ["--data", str(data), "--cache", str(folder / "cache"), "--output", str(output), "--split", placement.split]
     given += ["--batch-size", str(batch), "--epochs", str(plan.epochs), "--image-size", str(plan.image_size)]
     given += ["--lr", "1e-4"]  # for tiny batches, too, which would diverge at the recipe's
     given += ["--log-every", str(max(1, plan.images // batch // 4)), "--val-every", str(plan.epochs)]
-    given += ["--amp", amp] if amp else []
+    given += ["--precision", precision]
     devices = placement.devices or (("cpu",) if plan.kind == "cpu" else ())
     given += ["--devices", ",".join(devices)] if devices else []
     launch = ["-m", "torch.distributed.run", f"--nproc_per_node={placement.processes}"] if placement.processes else []

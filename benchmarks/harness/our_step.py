@@ -41,7 +41,7 @@ def _paper_sgd(net: nn.Module) -> PaperSGD:
 
 
 def our_step(
-    image_size: int = 224, devices: Sequence[str] = ("cpu",), amp: str | None = None, compiled: bool = False
+    image_size: int = 224, devices: Sequence[str] = ("cpu",), precision: str = "fp32", compiled: bool = False
 ) -> Callable[[Tensor, Tensor], None]:
     """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,) on the first device.
 
@@ -50,10 +50,10 @@ def our_step(
     net = AlexNet(image_size=image_size, devices=devices, seed=0).train().to(memory_format=torch.channels_last)
     if compiled:
         net.compile_stages()
-    optimizer, precision = _paper_sgd(net), Precision(amp, *net.devices)
+    optimizer, formats = _paper_sgd(net), Precision(precision, *net.devices)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        train_step(net, optimizer, precision, images, labels, DropoutKey(0, 0), len(labels))
+        train_step(net, optimizer, formats, images, labels, DropoutKey(0, 0), len(labels))
 
     return step
 
@@ -65,7 +65,11 @@ def our_rank_step(split: str, batch: int) -> Callable[[], Tensor]:
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, devices=placement.devices, exchange=ranks.connect(placement, 600)).train()
     parallel_net = wrap_data_parallel(net.to(memory_format=torch.channels_last), ranks)
-    optimizer, mean, precision = _paper_sgd(net), torch.full((256, 256, 3), 120.0), Precision(None, torch.device("cpu"))
+    optimizer, mean, precision = (
+        _paper_sgd(net),
+        torch.full((256, 256, 3), 120.0),
+        Precision("fp32", torch.device("cpu")),
+    )
     index, count = placement.slices
     rows = np.array_split(np.arange(batch), count)[index]
     pixels = torch.randint(0, 256, (len(rows), 224, 224, 3), dtype=torch.uint8)

@@ -279,7 +279,7 @@ def test_a_loss_that_is_not_finite_is_reported_once(images: Path, rank_pool: Ran
         (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, one image for each slice"),
         (4, ["--batch-size", "1", "--split", "ranks"], "--batch-size 1: must be 2 or more"),
         (2, ["--split", "ranks", "--compile"], "--compile: torch cannot compile the exchanges of --split ranks"),
-        (2, ["--split", "hybrid", "--amp", "fp16"], "--amp fp16: not with --split hybrid"),
+        (2, ["--split", "hybrid", "--amp", "fp16"], "--precision fp16: not with --split hybrid"),
         (2, ["--timeout", "0"], "--timeout 0.0: must be positive"),
         (2, ["--resume"], "--resume: "),
         (2, ["--data", "/nowhere"], "/nowhere"),

@@ -91,7 +91,7 @@ def test_the_loss_avoids_the_error_of_the_tensorflow_post() -> None:
     assert post_loss.item() / 3 > 5.9
     net = AlexNet(narrow_recipe(recipes.tensorflow_post()).architecture, 10, 64, seed=0).eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
-    losses, precision = [], Precision(None, torch.device("cpu"))
+    losses, precision = [], Precision("fp32", torch.device("cpu"))
     for copies in (1, 3):
         optimizer = build_optimizer("adam", parameter_groups(net, 0.0, 0.0), 0.9)
         batch = images.repeat(copies, 1, 1, 1), labels.repeat(copies)

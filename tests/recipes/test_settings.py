@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {  # of `--output run`, as config.json stores them
     "devices": None,
     "split": "auto",
     "timeout": 600.0,
-    "amp": None,
+    "precision": "tf32",
     "compile": False,
     "output": "run",
     "resume": False,
@@ -111,7 +111,7 @@ def test_every_option_is_parsed_to_its_setting() -> None:
         "recipe": "demo",
         "ablation": "tanh",
         "split": "ranks",
-        "amp": "bf16",
+        "precision": "bf16",
         "track": "mlflow",
         "workers": 3,
         "schedule": "cosine",
@@ -128,6 +128,7 @@ def test_every_option_is_parsed_to_its_setting() -> None:
     ]
     assert parse(words) == {name: value for name, value in values.items() if name not in ("quiet", "verbose")}
     assert parse([]) == {}
+    assert parse(["--amp", "fp16"]) == {"precision": "fp16"}
 
 
 def test_the_choices_are_the_catalogues(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,14 +139,14 @@ def test_the_choices_are_the_catalogues(monkeypatch: pytest.MonkeyPatch) -> None
         assert parse(["--ablation", name]) == {"ablation": name}
     monkeypatch.setitem(RECIPES, "mine", RECIPES["demo"])
     assert parse(["--recipe", "mine"]) == {"recipe": "mine"}
-    for option in ("--recipe", "--ablation", "--colour", "--split", "--amp"):
-        with pytest.raises(UserError, match=f"{option}: invalid choice: 'other' .choose from "):
+    for option in ("--recipe", "--ablation", "--colour", "--split", "--precision"):
+        with pytest.raises(UserError, match=f"{option}.*: invalid choice: 'other' .choose from "):
             parse([option, "other"])
 
 
 def test_the_run_key_keeps_its_stored_form() -> None:
     """Checkpoints have these keys and values: with others, they could not be resumed."""
-    given = {"image_size": 96, "batch_size": 8, "seed": 5, "no_mirror": True, "init": "net.pt", "amp": "bf16"}
+    given = {"image_size": 96, "batch_size": 8, "seed": 5, "no_mirror": True, "init": "net.pt", "precision": "bf16"}
     assert resolve(given)[0].run_key() == {
         "--val-split": None,
         "--image-size": 96,
@@ -156,7 +157,7 @@ def test_the_run_key_keeps_its_stored_form() -> None:
         "--init": str(Path("net.pt").absolute()),
         "--init-stages": None,
         "--freeze": None,
-        "--amp": "bf16",
+        "--precision": "bf16",
     }
 
 

@@ -14,7 +14,7 @@ from alexnet_torch.training.optimizers import build_optimizer, parameter_groups,
 from alexnet_torch.training.step import CapturedStep, Precision, StepResult, train_step
 from tests.support.nets import narrow_net, with_random_weights
 
-PRECISION = Precision(None, torch.device("cpu"))
+PRECISION = Precision("fp32", torch.device("cpu"))
 RATES = (0.01,) * 6 + (0.001,) * 2 + (0.002,) * 5
 ROWS = (4, 4, 3, 4, 4, 4, 4, 4, 4, 4, 4, 3, 4)
 

@@ -57,6 +57,17 @@ def test_products_have_16_bits_and_normalisation_loss_and_weights_32(name: str) 
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in net.parameters())
 
 
+@pytest.mark.parametrize(("name", "tf32"), [("fp32", False), ("tf32", True), ("bf16", True)])
+def test_gpus_compute_as_the_option_says_and_the_same_bits_in_every_run(name: str, tf32: bool) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    Precision(name, torch.device("cpu"))
+    assert not cudnn.deterministic
+    Precision(name, torch.device("cuda"))
+    assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (True, tf32, tf32)
+    cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
 @pytest.mark.parametrize("name", [None, "bf16", "fp16"])
 @pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1"]], ids=["one", "two"])
 def test_a_step_reads_nothing_back_from_the_gpu(name: str | None, devices: list[str]) -> None:

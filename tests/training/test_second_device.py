@@ -126,7 +126,9 @@ def test_mixed_precision_is_that_of_one_device(devices: str, amp: str, train: Tr
 
 def test_fp16_is_refused_on_devices_of_two_kinds(train: Train, tmp_path: Path) -> None:
     error = train(tmp_path / "run", TWO, "--amp", "fp16", status=2).done.stderr
-    assert error.startswith("train.py: --amp fp16: not on cpu and pretend together; use --amp bf16, or devices of")
+    assert error.startswith(
+        "train.py: --precision fp16: not on cpu and pretend together; use --precision bf16, or devices of"
+    )
     assert error.count("\n") == 1
 
 

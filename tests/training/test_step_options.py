@@ -14,7 +14,7 @@ def weights_and_result(parts: int, label_smoothing: float = 0.0) -> tuple[dict[s
     net = with_random_weights(narrow_net()).double().train()
     random = torch.Generator().manual_seed(1)
     images, labels = 60 * torch.randn(7, 3, 64, 64, dtype=torch.float64, generator=random), torch.arange(7) % 3
-    optimizer, precision = torch.optim.SGD(net.parameters(), lr=0.01), Precision(None, torch.device("cpu"))
+    optimizer, precision = torch.optim.SGD(net.parameters(), lr=0.01), Precision("fp32", torch.device("cpu"))
     loss, wrong = train_step(net, optimizer, precision, images, labels, DropoutKey(0, 3), 7, label_smoothing, parts)
     return net.state_dict(), loss, wrong
 

@@ -111,8 +111,8 @@ def test_a_resumed_run_is_bitwise_equal_to_an_uninterrupted_one(steps: int, fini
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_resumes_bitwise(precision: str, root: Path, tmp_path: Path) -> None:
     full, interrupted = tmp_path / "full", tmp_path / "interrupted"
-    assert train(root, full, "--amp", precision, "--max-steps", "6").returncode == 0
-    assert train(root, interrupted, "--amp", precision, "--max-steps", "3").returncode == 0
+    assert train(root, full, "--precision", precision, "--max-steps", "6").returncode == 0
+    assert train(root, interrupted, "--precision", precision, "--max-steps", "3").returncode == 0
     resumed = run_train("--output", str(interrupted), "--resume", "--max-steps", "6")
     assert resumed.returncode == 0, resumed.stderr
     states = [load_newest_intact(run / "checkpoints") for run in (full, interrupted)]
@@ -122,7 +122,7 @@ def test_mixed_precision_trains_and_resumes_bitwise(precision: str, root: Path, 
     assert all(value.dtype == torch.float32 for value in weights[0].values())
     another = "fp16" if precision == "bf16" else "bf16"
     other = run_train("--output", interrupted, "--resume", "--max-steps", "8", "--amp", another)
-    one_line(other, f"--resume: the run has --amp {precision}, not")
+    one_line(other, f"--resume: the run has --precision {precision}, not")
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path) -> None:
@@ -164,7 +164,7 @@ def one_line(done: CompletedProcess[str], message: str) -> None:
     [
         (["--epochs", "three"], r"--epochs: invalid int value: 'three' \(see train.py --help\)"),
         (["--lr", "1,5"], r"--lr: invalid float value: '1,5' \(see"),
-        (["--amp", "fp8"], r"--amp: invalid choice: 'fp8' \(choose from '?bf16'?, '?fp16'?\) \(see"),
+        (["--amp", "fp8"], r"--precision/--amp: invalid choice: 'fp8' \(choose from .*'?bf16'?, '?fp16'?\) \(see"),
         (["--epoch", "3"], r"unrecognized arguments: --epoch 3 \(perhaps --epochs; see train.py --help\)"),
         (["--epochs", "0"], "--epochs 0: must be 1 or more"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
@@ -365,7 +365,7 @@ def test_help_answers_in_seconds_with_exactly_the_documented_options() -> None:
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
         "--batch-size --lr --seed --init --init-stages --freeze --devices --split --timeout --output --resume --config "
-        "--amp --compile --log-every --val-every --save-every --track --val-split --quiet --verbose --help --momentum "
+        "--precision --amp --compile --log-every --val-every --save-every --track --val-split --quiet --verbose --help --momentum "
         "--weight-decay --schedule --warmup-epochs --label-smoothing --grad-accumulation --workers --val-batch-size"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
