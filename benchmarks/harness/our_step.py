@@ -65,11 +65,8 @@ def our_rank_step(split: str, batch: int) -> Callable[[], Tensor]:
     placement = choose_placement(["cpu"], PAPER.towers, split, ranks.world)
     net = AlexNet(seed=0, devices=placement.devices, exchange=ranks.connect(placement, 600)).train()
     parallel_net = wrap_data_parallel(net.to(memory_format=torch.channels_last), ranks)
-    optimizer, mean, precision = (
-        _paper_sgd(net),
-        torch.full((256, 256, 3), 120.0),
-        Precision("fp32", torch.device("cpu")),
-    )
+    optimizer, precision = _paper_sgd(net), Precision("fp32", torch.device("cpu"))
+    mean = torch.full((256, 256, 3), 120.0)
     index, count = placement.slices
     rows = np.array_split(np.arange(batch), count)[index]
     pixels = torch.randint(0, 256, (len(rows), 224, 224, 3), dtype=torch.uint8)

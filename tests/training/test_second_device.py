@@ -151,6 +151,7 @@ def test_slices_of_a_batch_need_devices_of_one_kind(pretend_process: Executor, m
     """So what two processes with two devices each compute is shown only on GPUs: tests/gpu/test_same_run.py."""
     assert "must be on the same type of devices" in pretend_process.submit(wrap_in_data_parallel).result()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("alexnet_torch.distributed.placement.working", lambda devices, *_, **__: devices)
     one_on_each_machine = World(1, 2, 0, 1)
     with pytest.raises(UserError, match=r"--devices cpu,cuda:0: processes that add up gradients need devices of one k"):
         choose_placement(["cpu", "cuda:0"], 2, "auto", one_on_each_machine)

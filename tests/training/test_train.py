@@ -365,8 +365,9 @@ def test_help_answers_in_seconds_with_exactly_the_documented_options() -> None:
     promised = (
         "--data --cache --skip-bad --image-size --no-mirror --colour --recipe --ablation --epochs --max-steps "
         "--batch-size --lr --seed --init --init-stages --freeze --devices --split --timeout --output --resume --config "
-        "--precision --amp --compile --log-every --val-every --save-every --track --val-split --quiet --verbose --help --momentum "
-        "--weight-decay --schedule --warmup-epochs --label-smoothing --grad-accumulation --workers --val-batch-size"
+        "--precision --amp --compile --log-every --val-every --save-every --track --val-split --quiet --verbose --help "
+        "--momentum --weight-decay --schedule --warmup-epochs --label-smoothing --grad-accumulation --workers "
+        "--val-batch-size"
     )
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
