@@ -20,7 +20,7 @@ class ClassMatch:
 
 
 def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
-    """Raises a UserError unless runs, by their names, have the same classes in the same order."""
+    """Refuses runs, by name, of other classes or another order."""
     (first, first_classes), *others = classes_by_run.items()
     for other, classes in others:
         if not same_names(classes, first_classes):
@@ -30,10 +30,7 @@ def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the WordNet ID that each of a model's classes begins with, or its name.
-
-    Names of all 1,000 classes of ImageNet in the standard order, as imported networks have them, stand for WordNet IDs.
-    """
+    """Returns the WordNet ID that each class begins with, or that ImageNet's 1,000 names stand for; else the name."""
     standard = imagenet_classes()
     if len(classes) == len(standard) and all(map(_is_name_of, classes, standard)):
         return tuple(each.identity for each in standard)
@@ -76,13 +73,13 @@ def match_classes(
 
 
 def _differ(name: str, each: SourceClass) -> bool:
-    """Returns whether classes of one number have different names, as those of MNIST and Fashion-MNIST."""
+    """Returns whether classes of one number have other names, as of MNIST and Fashion-MNIST."""
     both_named = each.identity.isdigit() and each.identity not in (name, each.name)
     return both_named and not set(_spellings(name)) & set(_spellings(each.name))
 
 
 def _match_names(model: Sequence[str], identities: Sequence[str], test: Sequence[SourceClass]) -> list[set[int]]:
-    """Returns for each class of the set the model's classes that have one of its names."""
+    """Returns the classes of the model that have one of the names of each class of the set."""
     by_name: dict[str, set[int]] = {}
     readable = {each.identity: each.name for each in imagenet_classes()}
     for index, (name, identity) in enumerate(zip(model, identities, strict=True)):
@@ -98,17 +95,17 @@ def _match_names(model: Sequence[str], identities: Sequence[str], test: Sequence
 
 
 def _spellings(*names: str) -> list[str]:
-    """Returns the names, and the first synonym of each: "tench" of "tench, Tinca tinca"; each once, in this order."""
+    """Returns the names, and the first synonym of each, "tench" of "tench, Tinca tinca"."""
     return list(dict.fromkeys(_normalised(part) for name in names for part in (name, name.split(",")[0])))
 
 
 def _normalised(name: str) -> str:
-    """Returns a name as it is compared: in NFC, without case, and with spaces for underscores and punctuation."""
+    """Returns a name as it is compared: without case and punctuation."""
     return " ".join(re.split(r"[\W_]+", normal(name).casefold())).strip()
 
 
 def _is_name_of(name: str, standard: SourceClass) -> bool:
-    """Returns whether a name is that of an ImageNet class, as torchvision, Keras and Caffe spell them."""
+    """Returns whether a name is an ImageNet class's, as torchvision, Keras or Caffe spell it."""
     # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
     first = _normalised(standard.name.split(",")[0])
     return name.startswith(standard.identity) or f"{_normalised(name)} ".startswith(f"{first} ")

@@ -48,13 +48,13 @@ class FeatureRequest:
 
 @torch.no_grad()
 def stage_outputs(model: TrainedModel, stages: Sequence[str], crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns stages' outputs for centre crops (N, H, W, 3) uint8, each (N, ...) float32, tower 0's channels first."""
+    """Returns stages' outputs for crops (N, H, W, 3) uint8, each (N, ...) float32, tower 0's channels first."""
     outputs = model.net.stage_outputs(network_input(model, torch.from_numpy(crops)), stages)
     return {stage: output.float().cpu().contiguous().numpy() for stage, output in outputs.items()}
 
 
 class PartialRows:
-    """A .npy file of each array, with room for all rows: `done` images are there, except the `bad` (index, reason)."""
+    """A .npy file of each array, with room for all rows: those of `done` images without the `bad` (index, reason)."""
 
     def __init__(self, folder: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool) -> None:
         self.folder, self._shapes, self._command = folder, shapes, json.loads(json.dumps(command))
@@ -102,7 +102,7 @@ class PartialRows:
         self._saved = time.monotonic()
 
     def finish(self) -> None:
-        """Cuts the files to their rows; NumPy leaves room for any number of them in the header."""
+        """Cuts the files to their rows; NumPy's headers have room for any number."""
         self.save()  # after a kill in this loop no row is added to a file that is cut
         for name, file in self._files.items():
             shape = (self.rows, *self._shapes[name][1:])
@@ -116,7 +116,7 @@ class PartialRows:
 def partial_rows(
     output: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool = False
 ) -> Iterator[PartialRows]:
-    """Yields the rows so far of the same command (JSON values); saves them if the block fails, else removes them."""
+    """Yields the rows so far of the same command; saves them if the block fails, else removes them."""
     with claimed(output.with_name(f"{output.name}.partial")) as folder:
         with reading(f"--output: {folder}", "move it elsewhere to start again"):
             partial = PartialRows(folder, shapes, command, skip_bad)
@@ -170,7 +170,7 @@ def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
 
 
 def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes the rows (N, ...) of each array by name: "features" alone, else such as "conv5" or "conv5.tower0"."""
+    """Computes the rows (N, ...) of each array: "features" alone, else "conv5" or "conv5.tower0"."""
     arrays = stage_outputs(model, request.stages, crops)
     if request.per_tower:
         arrays = {
@@ -211,7 +211,7 @@ def _source(model: TrainedModel, request: FeatureRequest) -> dict[str, Any]:
 
 
 def _described(names: Sequence[str], bad: set[int]) -> dict[str, Any]:
-    """Returns the files of the rows, their classes, which are their folders, and the label of each row, or -1."""
+    """Returns the rows' files, their classes, which are their folders, and labels, or -1."""
     files = [name for index, name in enumerate(names) if index not in bad]
     classes = sorted({name.rpartition("/")[0] for name in names} - {""})
     index = {name: i for i, name in enumerate(["", *classes], -1)}

@@ -27,7 +27,7 @@ class EvalResult:
 
 
 def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Returns how many labels (N,) are not among the k largest of logits (N, classes), as a 0-d integer tensor."""
+    """Returns how many labels (N,) are not among the k largest of logits (N, classes), a 0-d tensor."""
     top_classes = logits.topk(min(k, logits.shape[1]), dim=1).indices  # (N, k)
     return (top_classes != labels[:, None]).all(dim=1).sum()
 
@@ -57,7 +57,7 @@ class Scores:
         self.among_set: Scores | None = None
 
     def add(self, log_probs: Tensor, labels: Tensor, indices: np.ndarray | None = None) -> None:
-        """Counts a batch: log-probabilities (n, classes), labels (n,) and the images' indices (n,)."""
+        """Counts a batch: log-probabilities (n, classes), labels (n,), indices (n,)."""
         labels = labels.to(log_probs.device)
         own = labels if self._classes is None else self._classes.to(labels.device)[labels]
         if self._classes is not None and len(self._classes) < log_probs.shape[1]:
@@ -79,7 +79,7 @@ class Scores:
         return EvalResult(loss / images, wrong1 / images, wrong5 / images)
 
     def predictions(self, images: int, sum_counts: SumCounts = lambda counts: counts) -> Predictions:
-        """Returns the predictions of all ranks for a set of `images` images, some of which may have been left out."""
+        """Returns the predictions of all ranks for a set of `images` images, some perhaps left out."""
         table = torch.zeros(images, 5, dtype=torch.float64)
         if self._rows:
             rows = torch.cat(self._rows).double().cpu()
@@ -111,7 +111,7 @@ class Confusion:
         return np.bincount(self._pairs, minlength=math.prod(self._shape)).reshape(self._shape)
 
     def class_errors(self) -> np.ndarray:
-        """Returns the top-1 error of each label, (labels,) float64 in 0..1; nan where it has no image."""
+        """Returns each label's top-1 error, (labels,) float64 in 0..1; nan without images."""
         wrong, images = np.bincount(self._labels[~self._right], minlength=self._shape[0]), self.images
         errors: np.ndarray = np.divide(wrong, images, out=np.full(len(images), np.nan), where=images > 0)
         return errors
@@ -124,7 +124,7 @@ class Confusion:
 
 
 def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
-    """Returns the bounds of an error, as fractions: Wilson's score interval of 95% confidence, right for few images."""
+    """Returns the bounds of an error, as fractions: Wilson's score interval of 95% confidence."""
     z = 1.959963984540054  # not scipy's function, whose import takes a second
     error, z2 = wrong / images, z * z / images
     centre = (error + z2 / 2) / (1 + z2)

@@ -62,7 +62,7 @@ def predict(
 
 
 def centre_crop(image: Picture, side: int, size: int) -> np.ndarray:
-    """Returns the centre crop, (size, size, 3) uint8, of an image's central square, scaled to a side."""
+    """Returns the crop (size, size, 3) uint8 of an image's central square, scaled to a side."""
     centre = centre_slice(side, size)
     try:
         if isinstance(image, str | PathLike):

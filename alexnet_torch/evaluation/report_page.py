@@ -81,7 +81,7 @@ def _source(pixels: np.ndarray) -> str:
 
 
 def _settings(folder: Path, run: Run) -> dict[str, Any]:
-    """Returns the settings, the facts about the machine, and the commands that repeat the run."""
+    """Returns the settings, the machine, and the commands that repeat the run."""
     config, others = run.config, ("output", "resume")
     # a value of None or False is one that no option gives
     settings = {n: value for n, value in run.settings.items() if value not in (None, False) and n not in others}

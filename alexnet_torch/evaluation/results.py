@@ -99,7 +99,7 @@ def score_test_set(
 
 @contextmanager
 def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
-    """Yields a csv.writer of a file that appears if the block raises nothing; names keep bytes that are not UTF-8."""
+    """Yields a csv.writer of a file that appears if nothing is raised; names keep all bytes."""
     if path is None:
         yield None
         return
@@ -114,7 +114,7 @@ def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
 
 
 def tables(document: Mapping[str, Any]) -> str:
-    """Returns tables of the errors in %: among all classes and the set's, by ReaL labels, of corruptions."""
+    """Returns the tables for people."""
     results, own, of_model = document["results"], len(document["classes"]), len(document["model_classes"])
     parts = [error_table(results, of_model)]
     if own < of_model:
@@ -136,7 +136,7 @@ def _crops(result: Mapping[str, Any]) -> str:
 
 
 def error_table(results: Sequence[Mapping[str, Any]], classes: int) -> str:
-    """Returns a table of errors in %, a column for each number of crops; without top-5 errors of few classes."""
+    """Returns a table of errors in %; without top-5 errors of few classes."""
     rows, headings = dict[str, list[str]](), dict[str, None]()
     for result in results:
         for k in (1, 5) if classes > 5 else (1,):

@@ -44,7 +44,7 @@ ARCHIVES = ("", "noise/", "blur/", "weather/", "digital/", "extra/")  # folders 
 
 
 def find_corruptions(root: Path) -> list[tuple[str, str]]:
-    """Returns (name, folder in root) as ("snow/3", "weather/snow/3/") of each corruption and severity there is."""
+    """Returns (name, folder) as ("snow/3", "weather/snow/3/") of each corruption and severity."""
     # the root may also be the folder of one corruption or severity
     real, known = root.resolve(), (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
     if real.parent.name in known and real.name in map(str, SEVERITIES):
@@ -61,7 +61,7 @@ def find_corruptions(root: Path) -> list[tuple[str, str]]:
 def list_corruptions(
     root: Path, corruptions: Sequence[tuple[str, str]]
 ) -> tuple[Source, tuple[str, ...], np.ndarray, int | None]:
-    """Lists the images of all corruptions; returns the fields of a TestSet, with a group for each."""
+    """Returns the fields of a TestSet with a group for each corruption and severity."""
     names = [name for name, _ in corruptions]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--data {root}: has {twice[0]} twice; move one of the folders elsewhere")
@@ -92,7 +92,7 @@ def list_corruptions(
 
 
 def corruption_errors(errors: Mapping[str, float]) -> dict[str, Any]:
-    """Returns JSON values of top-1 errors by group, as "snow/3": means over five severities; mCE, 1 for AlexNet."""
+    """Returns as JSON values top-1 errors by group ("snow/3"), means over severities, and mCE, 1 for AlexNet."""
     corruptions: dict[str, dict[str, float | None]] = {}
     for group, error in errors.items():
         name, severity = group.split("/")

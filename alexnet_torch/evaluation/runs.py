@@ -41,19 +41,19 @@ class Run:
 
     @property
     def best(self) -> Record:
-        """The validation with the lowest top-1 error, whose weights are in model.pt; empty before the first."""
+        """The validation with the lowest error, whose weights are in model.pt; empty before the first."""
         return min(self.val, key=lambda record: record["top1_error"], default={})
 
     @property
     def seconds(self) -> float:
-        """How long training took, without validation and pauses: each report's images over its images/s."""
+        """How long training took: each report's images over its images/s."""
         steps, size = [0.0, *(record["step"] for record in self.train)], self.settings.get("batch_size", 1)
         speeds = [record.get("images_per_second", math.inf) for record in self.train]
         return float(sum((steps[i + 1] - steps[i]) * size / speed for i, speed in enumerate(speeds)))
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Returns the content of a run's config.json; nothing without that file, as for imported weights."""
+    """Returns the content of config.json; nothing without it, as for imported weights."""
     if not (path := run / CONFIG).exists():
         return {}
     with reading(path, "restore it"):
@@ -75,7 +75,7 @@ def read_run(run: Path) -> Run:
 
 
 def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
-    """Returns how a run's --val-split divided the images that it was trained on, if `data` names these."""
+    """Returns the --val-split of a run's images, if `data` names these."""
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.val_split import ValSplit
 
@@ -87,7 +87,7 @@ def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
 
 
 def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "PreparedImages | None":
-    """Returns the images that --data names, by default the run's; None if they are unknown, or --data is "none"."""
+    """Returns the images of --data, by default the run's; None if unknown or "none"."""
     from alexnet_torch.data.cache_build import prepare
     from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.classes import same_names
@@ -110,7 +110,7 @@ def differing_settings(runs: Mapping[str, Run]) -> list[str]:
 
 
 def same_but_seed(runs: Mapping[str, Run]) -> list[list[str]]:
-    """Returns names of runs in groups that differ only in their seed; a run without settings is a group of its own."""
+    """Returns names of runs in groups that differ only in their seed."""
     groups: dict[str, list[str]] = {}
     for name, run in runs.items():
         key, seed = json.dumps(deciding(run.settings) | {"seed": None}, sort_keys=True), run.settings.get("seed")
@@ -121,7 +121,7 @@ def same_but_seed(runs: Mapping[str, Run]) -> list[list[str]]:
 
 
 def find_runs(folder: Path) -> dict[str, tuple[Run, str]]:
-    """Returns the runs in a folder, or itself, and their states by name; damaged ones are left out with a line."""
+    """Returns the runs in a folder, or itself, and their states by name; damaged ones give a line."""
     if not folder.is_dir():
         raise UserError(f"runs {folder}: no such folder; name the folder of your runs")
     runs = {}
@@ -149,7 +149,7 @@ def _state(path: Path, run: Run) -> str:
 
 
 def run_table(found: Mapping[str, tuple[Run, str]]) -> str:
-    """Returns a table with a line for each run: the settings that differ, state, best error, time."""
+    """Returns a line for each run: the settings that differ, state, best error, time."""
     names, rows = differing_settings({name: run for name, (run, _) in found.items()}), []
     for run_name, (run, state) in found.items():
         settings, best = run.settings, run.best
@@ -164,7 +164,7 @@ def run_table(found: Mapping[str, tuple[Run, str]]) -> str:
 
 
 def comparison_table(found: Mapping[str, tuple[Run, str]]) -> str:
-    """Returns a table with a line for each setting that differs, except the seed: mean and spread over seeds."""
+    """Returns a line for each combination of settings: mean and spread over seeds."""
     runs = {name: run for name, (run, _) in found.items()}
     names, rows = [name for name in differing_settings(runs) if name != "seed"], []
     for group in same_but_seed(runs):
@@ -203,7 +203,7 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Returns a table whose first `left` columns are aligned to the left, the others to the right."""
+    """Returns a table with `left` columns aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     columns = ["<"] * left + [">"] * (len(widths) - left)
     form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(columns, widths, strict=True))

@@ -40,7 +40,7 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 
 
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
-    """Returns images (n, H, W, 3) uint8, squares or their centre crops, minus the mean: (n, 3, H, W) on its device."""
+    """Returns images (n, H, W, 3) uint8, squares or centre crops, minus the mean: (n, 3, H, W)."""
     mean = model.device_mean()
     return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
 
@@ -49,7 +49,7 @@ def network_input(model: TrainedModel, images: Tensor) -> Tensor:
 def log_probabilities(
     model: TrainedModel, images: Tensor, num_crops: int = 1, dtype: torch.dtype = torch.float64
 ) -> dict[int, Tensor]:
-    """Returns log-probabilities (n, classes) by the number of crops: of the centre, and of the crops' mean softmax."""
+    """Returns log-probabilities (n, classes) by the number of crops: of the centre, and of the crops' mean."""
     squares, size, log_probs = network_input(model, images), model.net.image_size, list[Tensor]()
     last = squares.shape[-1] - size
     corners = [(0, 0), (0, last), (last, 0), (last, last)] if num_crops > 1 else []
@@ -67,7 +67,7 @@ def _log_mean(log_probs: Sequence[Tensor]) -> Tensor:
 
 
 def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
-    """Raises a UserError that names the first of n images for which outputs (n, ...) are not finite."""
+    """Refuses outputs (n, ...) that are not finite, with the name of the first image."""
     if not outputs.sum().isfinite():
         bad = next((i for i, output in enumerate(outputs) if not output.sum().isfinite()), 0)
         raise UserError(
@@ -112,7 +112,7 @@ def score(
 def evaluate(
     net: AlexNet, loader: Loader, should_stop: ShouldStop = lambda: False, sum_counts: SumCounts = lambda counts: counts
 ) -> EvalResult | None:
-    """Returns the loss and errors of a network in training on the validation images, with the centre crop."""
+    """Returns loss and errors of a network in training on the validation images' centre crops."""
     training = net.training
     model = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean)
     batches = (ImageBatch({loader.image_size: b.images}, b.labels, None) for b in loader.epoch(0))
@@ -141,7 +141,7 @@ def score_validation_images(
     sum_counts: SumCounts = lambda counts: counts,
     workers: int | None = None,
 ) -> Tested | None:
-    """Tests a model on its validation images; a rank has a slice, (index, count), of each batch. None if stopped."""
+    """Tests a model; a rank has a slice, (index, count), of each batch. None if stopped."""
     side = model.net.image_size if num_crops == 1 else prepared.side
     loader = Loader(prepared, "val", side, 64, workers=workers, slices=slices)
     count, hidden = loader.batches_per_epoch, slices[0] > 0 or None
@@ -167,7 +167,7 @@ class WrongImage:
 
 
 def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> list[WrongImage]:
-    """Returns the images with a wrong prediction whose label has the lowest probability, the lowest first."""
+    """Returns the wrong predictions whose label has the lowest probability, the lowest first."""
     of, names = tested.predictions, prepared.names
     wrong = np.flatnonzero(of.predicted != of.labels)
     wrong = wrong[np.argsort(of.label_probability[wrong], kind="stable")][:most]

@@ -25,7 +25,7 @@ from alexnet_torch.weights.model_file import TrainedModel
 
 @dataclass(frozen=True)
 class TestSet:
-    """The validation images of a source; in groups that are scored separately, too, such as "snow/3", if it has any."""
+    """The validation images of a source, perhaps in groups that are scored separately, as "snow/3"."""
 
     __test__ = False  # no class of tests, for pytest
 
@@ -40,13 +40,13 @@ class TestSet:
         return self.source.split("val")
 
     def describe(self) -> str:
-        """Returns one line for people: form, numbers of classes and images, what was skipped."""
+        """Returns form, numbers of classes and images, what was skipped."""
         source, counts = self.source, f"{len(self.source.classes):,} classes, {len(self.split):,} images"
         return f"--data {source.root}: {source.form}, {counts}{source.skipped}"
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
-    """Returns how --val-split divided a set into the runs' training and validation images; None of any other set."""
+    """Returns the --val-split of the runs' images, if `root` has these."""
     part = recorded_split(runs[0], root)
     for other in runs[1:]:
         if recorded_split(other, root) != part:
@@ -58,7 +58,7 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
 
 
 def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
-    """Lists the validation images of any source, those that `val_split` held out, or ImageNet-C, without decoding."""
+    """Lists the validation images of any source, those that `val_split` held out, or ImageNet-C."""
     if val_split:
         return TestSet(with_validation(open_source(root), val_split))
     if root.is_dir() and (corruptions := find_corruptions(root)):
@@ -69,7 +69,7 @@ def find_test_set(root: Path, val_split: ValSplit | None = None) -> TestSet:
 def image_batches(
     test_set: TestSet, models: Sequence[TrainedModel], cache: str, skip_bad: bool, skipped: list[str]
 ) -> Iterator[ImageBatch]:
-    """Yields a set's images in every size that the models read; adds messages about unreadable ones to `skipped`."""
+    """Yields a set's images in every size that the models read; adds messages to `skipped`."""
     cropped, labels = test_set.cropped_side, test_set.split.labels
     sides = sorted({model.net.image_size if cropped else len(model.mean) for model in models})
     stored = None if cropped else stored_images(test_set, sides, cache)
@@ -93,7 +93,7 @@ def image_batches(
 
 
 def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[PreparedImages] | None:
-    """Returns a test set's decoded images of each side, if --cache has all, complete and of the files of today."""
+    """Returns a set's decoded images of each side, if --cache has all of the files of today."""
     if test_set.source.map_side is not None:
         return [open_map(test_set.source, side) for side in sides]
     prefix, stored = cache_prefix(test_set.source.root, cache), []

@@ -22,7 +22,7 @@ def transforms(model: TrainedModel) -> v2.Transform:
 
 
 class ModelInput(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Cuts the centre crop of `size` pixels of an image's square of `side` pixels, and subtracts the mean."""
+    """Cuts the centre crop of `size` pixels of a square of `side` pixels, and subtracts the mean."""
 
     _transformed_types = (Image.Image,)
 
@@ -31,12 +31,12 @@ class ModelInput(v2.Transform):  # type: ignore[misc]  # torchvision has no type
         self.side, self.size, self.mean = side, size, mean  # (3, size, size) float32, 0..255
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Raises a TypeError for samples without a Pillow image, which would pass through unchanged."""
+        """Refuses samples without a Pillow image, which would pass through unchanged."""
         if not any(isinstance(value, Image.Image) for value in flat_inputs):
             kinds = ", ".join(type(value).__name__ for value in flat_inputs)
             raise TypeError(f"the transform needs a Pillow image as Image.open returns it, not {kinds}")
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Tensor:  # noqa: ARG002
-        """Returns (3, size, size) float32; raises a UserError for a damaged image or pixels without a range."""
+        """Returns (3, size, size) float32; UserError for an image that cannot be read."""
         crop = torch.from_numpy(centre_crop(inpt, self.side, self.size))
         return (crop.permute(2, 0, 1).float() - self.mean).contiguous()

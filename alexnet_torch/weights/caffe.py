@@ -40,7 +40,7 @@ _FIX = "copy it again, or name a file that Caffe wrote"
 
 
 def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
-    """Returns the weights of a .caffemodel, of BGR images, by its layers' names, and the preset with these layers."""
+    """Returns the weights of a .caffemodel, of BGR images, by layer, and the preset with its layers."""
     net = _parse(path, "NetParameter")
     layers = [(layer, layer.type) for layer in net.layer]
     layers += [(layer, _V1_TYPES.get(layer.type, f"type {layer.type}")) for layer in net.layers]
@@ -59,7 +59,7 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
 
 
 def _preset(layers: list[tuple[str, str]]) -> Architecture:
-    """Returns the preset of Caffe's that has the layers, given by name and by `_step`."""
+    """Returns the preset with the layers, given by name and by `_step`."""
     for net in (PRESETS["caffenet"], PRESETS["caffe"]):
         norm = net.norm
         norm_step = _described("LRN", local_size=norm.window, alpha=norm.alpha, beta=norm.beta, k=norm.k)

@@ -24,7 +24,7 @@ _PIXELS = "RGB images, 0..255, (N, 3, {0}, {0}): the graph subtracts the mean im
 
 
 def export_model(model: TrainedModel, path: Path, file_format: str | None = None) -> str:
-    """Writes a model on the CPU in a format, by default that of the file's ending. Returns which images it reads."""
+    """Writes a model in a format, by default that of the file's ending. Returns which images it reads."""
     writers = {
         "safetensors": _write_safetensors,
         "grouped": _write_grouped,
@@ -72,7 +72,7 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
 
 
 def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
-    """Returns a network of pixels of a centre crop, and what exporters need besides."""
+    """Returns a network of a centre crop's pixels, and what exporters need besides."""
     size, mean = model.net.image_size, SubtractMean(model.centre_mean())
     return {
         "model": nn.Sequential(OrderedDict(input=mean, net=model.net)).eval(),

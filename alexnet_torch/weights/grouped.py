@@ -33,7 +33,7 @@ def grouped_to_towers(weights: Mapping[str, Tensor], towers: int) -> dict[str, T
 
 
 def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
-    """Returns a copy of a network's weights on the first parameter's device; conv1's have the `input_scale` in them."""
+    """Returns a copy of the weights on the first tower's device; conv1's have the `input_scale` in them."""
     device = next(net.parameters()).device
     weights = towers_to_grouped({name: value.detach().to(device) for name, value in net.state_dict().items()})
     first = parameter_name(net.architecture.stage_names[0], "weight")
@@ -48,7 +48,7 @@ def grouped_shapes(net: Architecture, num_classes: int, image_size: int) -> dict
 
 
 def without_wrappers(name: str) -> str:
-    """Returns a parameter's name without what DataParallel, torch.compile and FSDP put into it."""
+    """Returns a parameter's name without those of DataParallel, torch.compile and FSDP."""
     return _WRAPPERS.sub(r"\1", name)
 
 

@@ -26,7 +26,7 @@ class InputConvention:
     bgr: bool = False  # the order of the channels
 
     def to_ours(self, weight: Tensor) -> Tensor:
-        """Converts conv1's weights (filters, 3, height, width) to RGB images, 0..255, minus the mean."""
+        """Converts conv1's weights (filters, 3, height, width) to our images."""
         rgb = weight.flip(1) if self.bgr else weight
         return (rgb.double() / torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)).to(weight.dtype)
 
@@ -46,13 +46,13 @@ INPUT_CONVENTIONS = {
 
 
 def mean_of_colour(colour: tuple[float, ...], image_size: int) -> np.ndarray:
-    """Returns a mean image of one RGB colour: (S, S, 3) float32, where crops are cut from sides of S."""
+    """Returns a mean image (S, S, 3) float32 of one RGB colour."""
     side = decoded_side(image_size)
     return np.full((side, side, 3), colour, np.float32)
 
 
 def mean_from_option(text: str, image_size: int) -> np.ndarray:
-    """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, 0..255, for crops of `image_size`."""
+    """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, for crops of `image_size`."""
     must = (
         f"must be R,G,B of 0..255, or a .npy or .binaryproto file of (S, S, 3) RGB or (3, S, S) BGR, S >= {image_size}"
     )

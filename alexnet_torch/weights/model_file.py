@@ -58,7 +58,7 @@ class TrainedModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What predictions call the classes; of equal names, as of the two cranes, with `classes` in brackets."""
+        """What predictions call the classes; equal names, as of the two cranes, have `classes` in brackets."""
         pairs, count = zip(self.classes, self.names, strict=False), Counter(self.names)
         return tuple(name if count[name] == 1 else f"{name} ({own})" for own, name in pairs) or self.classes
 
@@ -67,19 +67,19 @@ class TrainedModel:
         return {}
 
     def device_mean(self) -> Tensor:
-        """Returns the mean image (S, S, 3) on the network's first device, where it is copied once."""
+        """Returns the mean image (S, S, 3) on the network's first device."""
         place = self.net.devices[0], torch.get_default_dtype()
         if place not in self._means:
             self._means[place] = torch.from_numpy(self.mean).to(*place)
         return self._means[place]
 
     def centre_mean(self) -> Tensor:
-        """Returns a copy of the mean image of a centre crop, (3, H, W) float32, contiguous."""
+        """Returns a copy of the mean image of a centre crop, (3, H, W) float32."""
         centre = centre_slice(len(self.mean), self.net.image_size)
         return torch.from_numpy(self.mean[centre, centre].transpose(2, 0, 1).copy())
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes the model as model.safetensors into a folder; UserError if it is not writable, or no safetensors."""
+        """Writes model.safetensors into a folder; UserError if it cannot."""
         path = Path(folder) / PRETRAINED_WEIGHTS
         content = safetensors_content(self, path)
         with writing(str(folder)):
@@ -162,7 +162,7 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
 def build_model(
     path: Path, description: dict[str, Any], weights: Mapping[str, Tensor], devices: Sequence[str] | None = None
 ) -> TrainedModel:
-    """Builds a model from what the file at `path` has: a description and weights by tower, both perhaps wrong."""
+    """Builds a model from the description and the weights by tower of a file, perhaps wrong."""
     with reading(path, "copy it again, with model.json and model.pt of the same run"):
         architecture = Architecture.from_dict(description["architecture"])
         classes, names = tuple(description["classes"]), tuple(description.get("names", ()))
@@ -198,7 +198,7 @@ def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
 
 
 def sealed_metadata(model: TrainedModel) -> dict[str, str]:
-    """Returns the description as metadata of a file, with a checksum of all that decides what the model computes."""
+    """Returns the description as a file's metadata, with a checksum of all that a model computes with."""
     metadata = {"format": "pt"} | {name: json.dumps(value) for name, value in describe_model(model).items()}
     return metadata | {_METADATA_SEAL: _sha256(sorted(metadata.items()), cpu_state_dict(model.net))}
 
@@ -209,7 +209,7 @@ def model_sha256(model: TrainedModel) -> str:
 
 
 def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Returns the description in a file's metadata, if this package wrote them; ValueError if they were changed."""
+    """Returns the description in metadata of this package, else None; ValueError if changed."""
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
     content = dict(metadata)
@@ -226,7 +226,7 @@ def safetensors_content(model: TrainedModel, path: Path) -> bytes:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns the tensors of a .safetensors file, and the model's description if it contains one."""
+    """Returns a .safetensors file's tensors, and the description if it contains one."""
     with explain_missing_package(path):
         from safetensors import safe_open  # here: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:

@@ -35,7 +35,7 @@ def read_onnx(path: Path, image_size: int | None) -> WeightFile:
 
 
 def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> WeightFile:
-    """Reads the weights of a graph by the order of its layers, and finds the preset that computes its logits."""
+    """Reads a graph's weights by the order of its layers, and finds the preset that computes its logits."""
     graph, stored = model.graph, {tensor.name for tensor in model.graph.initializer}
     layers = list(_layers(graph))
     convs = sum(kind == "Conv" for kind, *_ in layers)
@@ -87,7 +87,7 @@ def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> W
 
 
 def _layers(graph: onnx.GraphProto) -> Iterator[tuple[str, str, str, str]]:
-    """Yields for each layer: Conv, linear or transposed, which is (in, out); and its weight, bias or "", and output."""
+    """Yields each layer: Conv, linear or transposed, which is (in, out); weight, bias or "", output."""
     readers = {name: node for node in reversed(graph.node) for name in node.input}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
@@ -105,7 +105,7 @@ def _layers(graph: onnx.GraphProto) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _distances(file: WeightFile, image: Tensor, logits: Tensor) -> list[tuple[float, Architecture]]:
-    """Returns how far the presets with the file's shapes, also with other roundings in pooling, are from its logits."""
+    """Returns how far presets with the file's shapes, in any rounding of pools, are from its logits."""
     size, classes, distances = image.shape[-1], file.num_classes, []
     shapes = {name: tuple(value.shape) for name, value in file.weights.items()}
     roundings: tuple[bool | tuple[str, ...] | None, ...] = (None, False, True, ("conv5",))

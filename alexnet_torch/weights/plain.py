@@ -1,6 +1,5 @@
 """The network as an ordinary nn.Sequential: one device, maps of all towers, one module for each operation."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -40,9 +39,7 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
             raise ValueError("unit_range needs a mean image: pass the model that load_model returns, not its network")
         sequence.add_module("input", SubtractMean(net_or_model.centre_mean().to(next(net.parameters())), 255))
     with torch.device("meta"):  # the weights are assigned below
-        for stage, operation, module in _modules(net.architecture, net.num_classes, net.image_size):
-            number = re.search(r"\d+$", stage)
-            name = f"{operation}{number[0] if number else '_' + stage}" if operation else stage
+        for name, module in _modules(net.architecture, net.num_classes, net.image_size):
             used[name] += 1
             sequence.add_module(name if used[name] == 1 else f"{name}_{used[name]}", module)
     weights, shapes = grouped_state_dict(net), {name: value.shape for name, value in sequence.state_dict().items()}
@@ -52,32 +49,32 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
     return sequence.train(net.training)
 
 
-def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[tuple[str, str, nn.Module]]:
-    """Yields (stage, operation, module) in order; the operation of a stage's layer is ""."""
+def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yields modules in order with their names: the stage's, or an operation's with the stage's number."""
     channels = 3
-    for conv in net.convs:
+    for number, conv in enumerate(net.convs, 1):
         left, right, top, bottom = conv.padding
         is_symmetric = left == right and top == bottom
         if not is_symmetric:
-            yield conv.name, "pad", nn.ZeroPad2d(conv.padding)
+            yield f"pad{number}", nn.ZeroPad2d(conv.padding)
         padding, groups = (top, left) if is_symmetric else (0, 0), _groups(net, conv)
-        yield conv.name, "", nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, padding, groups=groups)
+        yield conv.name, nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, padding, groups=groups)
         for operation in conv.after:
-            yield conv.name, operation, _operation(net, operation, conv.name)
+            yield f"{operation}{number}", _operation(net, operation, conv.name)
         channels = conv.channels
         if conv is net.convs[-1] and net.adaptive_pool is not None:
-            yield conv.name, "avgpool", nn.AdaptiveAvgPool2d(net.adaptive_pool)
+            yield f"avgpool{number}", nn.AdaptiveAvgPool2d(net.adaptive_pool)
         if conv.name in net.dropout:
-            yield conv.name, "drop", nn.Dropout(net.dropout_rate)
-    yield "flatten", "", nn.Flatten()
+            yield f"drop{number}", nn.Dropout(net.dropout_rate)
+    yield "flatten", nn.Flatten()
     inputs = channels * net.final_side(image_size) ** 2
-    for linear in net.linears:
+    for number, linear in enumerate(net.linears, 1 + len(net.convs)):
         outputs, groups = linear.width or num_classes, _groups(net, linear)
-        yield linear.name, "", nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
+        yield linear.name, nn.Linear(inputs, outputs) if groups == 1 else GroupedLinear(inputs, outputs, groups)
         if linear is not net.linears[-1]:
-            yield linear.name, net.linear_activation, _operation(net, net.linear_activation, linear.name)
+            yield f"{net.linear_activation}{number}", _operation(net, net.linear_activation, linear.name)
         if linear.name in net.dropout:
-            yield linear.name, "drop", nn.Dropout(net.dropout_rate)
+            yield f"drop{number}", nn.Dropout(net.dropout_rate)
         inputs = outputs
 
 
@@ -130,7 +127,7 @@ class GroupedResponseNorm(nn.LocalResponseNorm):
 
 
 class SpatialResponseNorm(nn.LocalResponseNorm):
-    """Response normalisation over a square of `size` within each channel; alpha is divided by size^2 at borders too."""
+    """Response normalisation over a square in each channel; alpha is divided by size^2 at borders too."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, C, H, W) for maps (N, C, H, W)."""
@@ -139,7 +136,7 @@ class SpatialResponseNorm(nn.LocalResponseNorm):
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer whose groups of outputs, as torch.tensor_split makes them, each read their part of the inputs."""
+    """A linear layer in groups, whose outputs torch.tensor_split divides."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()

@@ -114,7 +114,7 @@ def find_network(path: Path, content: object, key: str | None = None) -> tuple[s
 
 
 def _tensors(content: object, folder: str = "") -> Iterator[tuple[str, str, Tensor]]:
-    """Yields the tensors of nested dictionaries, as ("optimizer/state/0/", "momentum_buffer", tensor)."""
+    """Yields the tensors of nested dictionaries: ("optimizer/state/0/", "momentum_buffer", tensor)."""
     for key, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Tensor):
             yield folder, str(key), value

@@ -38,7 +38,7 @@ class WeightFile:
         return next((len(value) for value in reversed(self.weights.values()) if value.ndim == 2), 0)
 
     def mismatches(self, shapes: Mapping[str, tuple[int, ...]], network: str) -> list[str]:
-        """Returns a message for each tensor that is missing, unexpected or not of the network's shape."""
+        """Returns a message for each tensor that is not as in the network."""
         messages = []
         for name, shape in shapes.items():
             if name not in self.weights:
@@ -95,7 +95,7 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
 
 
 def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, Any] | None = None) -> WeightFile:
-    """Returns the content of a file with a state dict, of this package's names or of an AlexNet's by order."""
+    """Returns the content of a state dict, of this package's names or of an AlexNet's by order."""
     if has_towers(state):
         with reading(path, "copy it again"):
             weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})

@@ -13,13 +13,6 @@ def predictions(labels: np.ndarray, predicted: np.ndarray) -> Predictions:
     return Predictions(np.arange(len(labels)), labels, predicted, unused, unused)
 
 
-def test_a_set_with_some_of_the_classes_has_a_row_for_each_and_a_column_for_all() -> None:
-    found = predictions(np.array([0, 0, 0, 1]), np.array([4, 1, 0, 1]))
-    confusion = Confusion(found, np.array([4, 1, 2]), 5)
-    assert confusion.counts.tolist() == [[1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
-    np.testing.assert_allclose(confusion.class_errors(), [2 / 3, 0, np.nan])
-
-
 def test_the_most_confused_pairs_come_first() -> None:
     random = np.random.default_rng(0)
     labels, predicted = random.integers(0, 3, 200), random.integers(0, 4, 200)

@@ -16,13 +16,12 @@ from alexnet_torch.evaluation.metrics import EvalResult
 from alexnet_torch.evaluation.results import error_table
 from alexnet_torch.evaluation.scoring import (
     ImageBatch,
-    default_num_crops,
     evaluate,
     score,
     score_validation_images,
     worst_images,
 )
-from alexnet_torch.weights.model_file import TrainedModel, load_model, save_model
+from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.folders import make_images
 from tests.support.nets import narrow
 
@@ -146,14 +145,6 @@ def test_a_model_is_tested_with_its_predictions_and_its_worst_images(
 def test_evaluation_stops_when_it_is_asked_to(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
     answers = iter([False, True])
     assert score(models[:1], batches({73: images[73]}, 4), 10, should_stop=lambda: next(answers)) is None
-
-
-def test_models_trained_without_mirror_images_are_tested_on_five_crops(
-    models: list[TrainedModel], tmp_path: Path
-) -> None:
-    assert default_num_crops(models) == 10
-    save_model(tmp_path, TrainedModel(models[0].net, CLASSES, models[0].mean, mirror=False))
-    assert default_num_crops([*models, load_model(tmp_path, ["cpu"])]) == 5
 
 
 def test_top_5_errors_are_shown_where_there_are_more_than_five_classes() -> None:

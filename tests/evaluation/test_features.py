@@ -2,9 +2,7 @@
 
 import json
 import re
-import sys
 import tracemalloc
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -274,14 +272,6 @@ def test_the_model_versions_and_preprocessing_are_recorded(run_folder: Path, tmp
         assert model_sha256(change) != metadata["model_sha256"]
 
 
-def test_h5_without_its_package_is_refused_at_once(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "f.h5") == 2
-    assert "f.h5: needs the package h5py; pip install 'alexnet_torch[hdf5]'" in capsys.readouterr().err
-
-
 def test_links_and_nested_folders_are_followed_and_a_flat_one_has_no_classes(run_folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "linked"
     (images / "a/b/c").mkdir(parents=True)
@@ -363,13 +353,3 @@ def test_memory_does_not_grow_with_the_features(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert (tmp_path / "f.h5").stat().st_size > 16e6
     assert peak < 2e6
-
-
-def test_features_of_real_photographs(run_folder: Path, tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
-    model, images = load_model(run_folder), shared_data("hymenoptera") / "val"
-    save_features(model, FeatureRequest(images, tmp_path / "f.npy", batch_size=20))
-    metadata = json.loads((tmp_path / "f.json").read_text())
-    assert metadata["classes"] == ["ants", "bees"]
-    sample = [0, 77, len(metadata["files"]) - 1]
-    expected = expected_features(model, [images / metadata["files"][i] for i in sample], "fc7")
-    np.testing.assert_allclose(np.load(tmp_path / "f.npy")[sample], expected, rtol=0, atol=1e-5 * expected.max())

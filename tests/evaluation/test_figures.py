@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 import weakref
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -22,16 +21,15 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import alexnet_torch
 from alexnet_torch import cli, load_model, predict
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.features import stage_outputs
 from alexnet_torch.evaluation.figures import filter_grid, neighbours, style
 from alexnet_torch.evaluation.figures.curves import Curve, across_seeds
-from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES, distinct_names
-from alexnet_torch.evaluation.figures.neighbours import choose_examples, find_examples
-from alexnet_torch.evaluation.figures.style import FALLBACK_FONTS, STYLE, Figure, font_families, printable_name, render
+from alexnet_torch.evaluation.figures.draw import FIGURE_NAMES
+from alexnet_torch.evaluation.figures.neighbours import find_examples
+from alexnet_torch.evaluation.figures.style import font_families, printable_name
 from alexnet_torch.evaluation.runs import read_run
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.presets import TORCHVISION
@@ -80,12 +78,6 @@ def test_all_figures_are_written_as_png_svg_and_to_tensorboard(drawn: tuple[Path
     assert "tower 0" in printed
     assert "two-sided permutation test" in printed
     assert "filters.png, filters.svg, labels.png" in printed
-
-
-def test_pyplot_which_has_global_state_is_not_used() -> None:
-    sources = [path.read_text() for path in (Path(alexnet_torch.__file__).parent / "evaluation/figures").glob("*.py")]
-    assert len(sources) >= 5
-    assert not any("pyplot" in source for source in sources)
 
 
 def test_a_backend_that_is_not_installed_does_not_matter() -> None:
@@ -254,21 +246,6 @@ def test_long_curves_are_downsampled_to_the_means_of_reports() -> None:
     np.testing.assert_allclose(short.loss, values[2].reshape(300, 10).mean(1))
 
 
-def test_examples_cover_all_classes_before_any_class_repeats() -> None:
-    labels = np.repeat(np.arange(3), 4)
-    chosen = choose_examples(labels, 7, 0)
-    assert len(set(chosen)) == 7
-    assert sorted(labels[chosen[:3]]) == sorted(labels[chosen[3:6]]) == [0, 1, 2]
-    assert chosen == choose_examples(labels, 7, 0) != choose_examples(labels, 7, 1)
-    assert len(choose_examples(labels, 99, 0)) == 12
-
-
-def test_names_of_runs_have_as_few_folders_as_make_them_distinct() -> None:
-    paths = [Path("/x/a/run"), Path("/x/b/run"), Path("/x/c")]
-    assert list(distinct_names(paths[1:])) == ["run", "c"]
-    assert list(distinct_names(paths)) == ["a/run", "b/run", "x/c"]
-
-
 def test_each_filter_is_scaled_individually_around_grey() -> None:
     weights = narrow_net().stage_weights("conv1")[0]
     grid = filter_grid(weights, 4)
@@ -282,23 +259,4 @@ def test_long_names_are_shortened_and_odd_bytes_replaced() -> None:
     assert printable_name("n01443537") == "n01443537"
     assert printable_name("a" * 20 + "b" * 20, 12) == "aaaaaaa…bbbb"
     assert printable_name("caf\udce9") == "caf?"
-
-
-def test_characters_that_dejavu_lacks_use_an_installed_fallback_font(monkeypatch: pytest.MonkeyPatch) -> None:
-    """matplotlib's own DejaVu Sans Mono has the arc, U+2312; DejaVu Sans does not."""
     assert font_families(["Unifont", "Comic", "Noto Sans CJK JP"]) == ["DejaVu Sans", "Noto Sans CJK JP", "Unifont"]
-
-    @style.styled
-    def draw_arc() -> np.ndarray:
-        figure = Figure(figsize=(1, 1))
-        figure.text(0.2, 0.2, "\u2312")
-        return render(figure)
-
-    monkeypatch.setitem(STYLE, "font.family", font_families([]))
-    with pytest.warns(UserWarning, match="Glyph 8978 .* missing from"):
-        box = draw_arc()
-    monkeypatch.setattr(style, "FALLBACK_FONTS", (*FALLBACK_FONTS, "DejaVu Sans Mono"))
-    monkeypatch.setitem(STYLE, "font.family", font_families(["DejaVu Sans Mono"]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not np.array_equal(draw_arc(), box)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def filter_grid(weights: Tensor, columns: int = 8) -> Tensor:
-    """Returns filters (filters, 3, h, w), each scaled with 0 as grey, side by side as one image (3, H, W) in 0..1."""
+    """Returns filters (filters, 3, h, w), each scaled with 0 as grey, as one image (3, H, W) in 0..1."""
     # here: training writes it, too, without matplotlib, whose import takes 0.7 s
     weights = weights.detach().float().cpu()
     largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)

@@ -28,7 +28,7 @@ def curve_of(records: Sequence[Record]) -> Curve:
 
 
 def across_seeds(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
-    """Returns the mean, lowest and highest values of curves, with few points, at the steps that all have reported."""
+    """Returns mean, lowest and highest values, with few points, at the steps that all curves have."""
     steps = reduce(np.intersect1d, (curve.step for curve in curves))
     common = np.array([[values[np.isin(curve.step, steps)] for values in curve] for curve in curves])
     parts = np.array_split(common, min(MAX_POINTS, len(steps)), axis=2) if len(steps) else []  # consecutive reports
@@ -38,7 +38,7 @@ def across_seeds(curves: Sequence[Curve]) -> tuple[Curve, Curve, Curve]:
 
 @styled
 def curves_figure(groups: Mapping[str, Sequence[Run]]) -> Figure:
-    """Draws loss and top-1 error by epoch, for runs by their names; those of one name are drawn as mean and band."""
+    """Draws loss and top-1 error by epoch; several runs of one name as mean and band."""
     figure = Figure(figsize=(10, 4.6 + 0.2 * -(-len(groups) // 3)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, (name, runs) in enumerate(groups.items()):
@@ -76,7 +76,7 @@ def curves_figure(groups: Mapping[str, Sequence[Run]]) -> Figure:
 
 @styled
 def confusion_figure(classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draws counts (classes, classes): a row for each class, a column for each guess; with numbers if there is room."""
+    """Draws counts (classes, classes): a row for each class, a column for each guess."""
     images = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, images, out=np.zeros(counts.shape), where=images > 0)
     side = float(np.clip(1.6 + 0.34 * len(classes), 4.0, 11.0))

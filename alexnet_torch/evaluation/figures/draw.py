@@ -26,7 +26,7 @@ MAX_IMAGES = 40  # each image is a row of 260 pixels
 def draw_figures(
     runs: Sequence[Path], output: Path | None, data: str | None, images: Sequence[Path], seed: int, devices: str | None
 ) -> None:
-    """Draws each run's figures, and all runs' curves with the first's; prints colourfulness and names of files."""
+    """Draws each run's figures, and all runs' curves with the first's; prints colourfulness and files."""
     if len(images) > MAX_IMAGES:
         raise UserError(f"--image: {len(images)} files do not fit into one figure; name {MAX_IMAGES} at most")
     for path in (output or Path(), *runs):
@@ -48,7 +48,7 @@ def draw_figures(
 
 
 def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
-    """Returns runs by the name of their folder, with as many parent folders as make all names different."""
+    """Names runs by their folders, with as few parent folders as make the names different."""
     resolved = [run.resolve() for run in runs]
     if len(set(resolved)) < len(resolved):
         raise UserError("figures: the same run is named twice; name each run once")
@@ -80,7 +80,7 @@ def _run_figures(
 
 
 def _curves(named: dict[str, Path]) -> Figure | None:
-    """Returns the curves of runs that have some, in groups that differ only in their seed."""
+    """Returns the curves of runs that have some; those that differ only in their seed are one."""
     runs = {name: run for name, path in named.items() if (run := read_run(path)).train or run.val}
     for name in named.keys() - runs.keys():
         print(f"{name}: no curves, because {named[name] / METRICS} is missing")
@@ -91,7 +91,7 @@ def _curves(named: dict[str, Path]) -> Figure | None:
 def _write(
     figures: dict[str, Figure], numbers: dict[str, Any], folder: Path, tensorboard: Path, step: int
 ) -> list[str]:
-    """Writes figures as PNG, SVG and images of TensorBoard, and their numbers; returns the names of the files."""
+    """Writes figures as PNG, SVG and for TensorBoard, and their numbers; returns the names of the files."""
     for events in tensorboard.glob("events.out.tfevents.*"):
         events.unlink()
     with SummaryWriter(str(tensorboard)) as writer:

@@ -29,7 +29,7 @@ def colourfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """Returns p: the probability that means of groups differ at least as much if values are assigned at random."""
+    """Returns p: how probable as different means of groups are if values are assigned at random."""
     # not scipy.stats, whose import takes a second of each run's page
     values, ends = np.concatenate(groups)[None], np.cumsum([len(group) for group in groups])[:-1]
     shuffled = random_generator(seed, "permutations").permuted(values.repeat(permutations, 0), axis=1)
@@ -43,7 +43,7 @@ def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATI
 
 
 def filter_colours(stage: str, weights: Sequence[Tensor]) -> dict[str, Any]:
-    """Returns the colourfulness of a stage's filters by tower, (filters, 3, height, width) RGB each, as JSON values."""
+    """Returns as JSON values the colourfulness by tower of filters (filters, 3, height, width)."""
     towers = []
     for index, tower in enumerate(tower.detach().float().cpu() for tower in weights):
         values = colourfulness(tower.numpy())
@@ -72,7 +72,7 @@ def colours_table(colours: Mapping[str, Any]) -> str:
 
 
 def grey_note(mean: np.ndarray) -> str | None:
-    """Returns what to expect of filters that learnt from grey images, as digits are, by the mean image (S, S, 3)."""
+    """Returns what to expect of filters that learnt from grey images, by the mean image (S, S, 3)."""
     # a constant mean says nothing about the images
     if (mean != mean[..., :1]).any() or (mean == mean[0, 0]).all():
         return None
@@ -81,7 +81,7 @@ def grey_note(mean: np.ndarray) -> str | None:
 
 @styled
 def filters_figure(run: str, weights: Sequence[Tensor], colours: Mapping[str, Any], note: str | None = None) -> Figure:
-    """Draws each tower's filters, each scaled with 0 as mid-grey, and their colourfulness; the note is in the title."""
+    """Draws each tower's filters, each scaled with 0 as mid-grey, and their colourfulness."""
     grids = [filter_grid(tower, COLUMNS).permute(1, 2, 0).numpy() for tower in weights]  # (H, W, 3) each
     heights = [9 * grid.shape[0] / grid.shape[1] for grid in grids]
     panel = 0.55 + 0.45 * len(grids)  # height of the colourfulness
@@ -102,7 +102,7 @@ def filters_figure(run: str, weights: Sequence[Tensor], colours: Mapping[str, An
 
 
 def _draw_colourfulness(axes: Axes, colours: Mapping[str, Any]) -> None:
-    """Draws a line for each tower, with a marker for each filter and a bar at the tower's mean."""
+    """Draws a line for each tower, with a marker for each filter and a bar at the mean."""
     towers = colours["towers"]
     for index, tower in enumerate(towers):
         values, colour = np.array(tower["filters"]), PALETTE[index % len(PALETTE)]

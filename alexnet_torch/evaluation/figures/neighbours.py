@@ -28,7 +28,7 @@ CHECK_MARK = "✓"
 
 @dataclass
 class Picture:
-    """An image of the figure; one that is named or chosen has predictions, best first, and nearest training images."""
+    """An image; one that is named or chosen has predictions and nearest training images."""
 
     file: str
     label: str | None  # its class; None if it is unknown
@@ -54,14 +54,15 @@ class Picture:
 def find_examples(
     model: TrainedModel, prepared: PreparedImages | None, files: Sequence[Path], seed: int, batch_size: int = 64
 ) -> list[Picture]:
-    """Returns the files, or else random validation images, with their predictions and nearest training images."""
+    """Returns files, or else random validation images, with predictions and nearest training images."""
     images: Sequence[Any] = files
     if files:
         classes = dict(zip(model.classes, model.labels, strict=True))  # a file's class is its folder's name
         crops, pixels = _decode(model, files)
         pictures = [Picture(str(f), classes.get(f.parent.name), each) for f, each in zip(files, pixels, strict=True)]
     elif prepared:
-        chosen = choose_examples(prepared.val.labels, NUM_EXAMPLES, seed)
+        order = random_generator(seed, "examples").permutation(len(prepared.val.labels))
+        chosen = order[:NUM_EXAMPLES].tolist()
         crops, pictures = _samples(model, prepared.val, chosen)
         images = [Image.open(BytesIO(prepared.val.split.read(index))) for index in chosen]
     else:
@@ -83,7 +84,7 @@ def find_examples(
 
 
 def _decode(model: TrainedModel, images: Sequence[Path] | SourceSplit) -> tuple[np.ndarray, ...]:
-    """Returns the crops (n, H, W, 3) that the network reads, and those to look at, with 224 pixels."""
+    """Returns the crops (n, H, W, 3) that the network reads, and those to look at."""
     (batch,) = decode_ahead(images, [(len(model.mean), model.net.image_size), (256, 224)], len(images))
     if batch.bad:
         raise UserError(f"{batch.bad[0][1]}; name image files")
@@ -99,18 +100,8 @@ def _samples(model: TrainedModel, samples: Samples, indices: Sequence[int]) -> t
     return crops, [Picture(*each) for each in zip(files, labels, pixels, strict=True)]
 
 
-def choose_examples(labels: np.ndarray, count: int, seed: int) -> list[int]:
-    """Draws `count` images by their labels (n,), or all of fewer: one of each class before a second one of any."""
-    order = random_generator(seed, "examples").permutation(len(labels))
-    earlier = np.zeros(len(labels), np.int64)  # images of the same class earlier in the order
-    for label in np.unique(labels):
-        of_class = labels[order] == label
-        earlier[of_class] = np.arange(of_class.sum())
-    return [int(index) for index in order[earlier.argsort(kind="stable")][:count]]
-
-
 def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Returns indices and Euclidean distances (q, k) of the k vectors of blocks (n, d) nearest to queries (q, d)."""
+    """Returns indices and distances (q, k) of the k vectors of blocks (n, d) nearest to queries (q, d)."""
     queries, seen = queries.flatten(1).double(), 0
     distances, indices = queries[:, :0], torch.empty(len(queries), 0, dtype=torch.long)
     for block in blocks:
@@ -125,7 +116,7 @@ def nearest_vectors(queries: Tensor, blocks: Iterable[Tensor], k: int) -> tuple[
 
 @styled
 def labels_figure(run: str, examples: Sequence[Picture]) -> Figure:
-    """Draws one image or more with bars for their most probable labels, the true one marked: Figure 4, left."""
+    """Draws images with bars for their most probable labels, the true one marked: Figure 4, left."""
     columns = min(4, len(examples))
     rows = -(-len(examples) // columns)
     figure = Figure(figsize=(max(2.35 * columns + 0.3, 5.2), 3.75 * rows + 0.75), layout="constrained")
@@ -152,7 +143,7 @@ def labels_figure(run: str, examples: Sequence[Picture]) -> Figure:
 
 @styled
 def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figure:
-    """Draws a row for each image: the image and its nearest training images in a stage's features: Figure 4, right."""
+    """Draws a row for each image and its nearest training images by a stage's features: Figure 4, right."""
     columns = 1 + len(examples[0].neighbours)
     figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
     title = (

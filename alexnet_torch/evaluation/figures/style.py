@@ -29,7 +29,7 @@ FALLBACK_FONTS = (
 
 
 def font_families(installed: Iterable[str]) -> list[str]:
-    """Returns the fonts to draw with: matplotlib's own, then the installed fallbacks; others would cause warnings."""
+    """Returns matplotlib's own font and the installed fallbacks; others would cause warnings."""
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in set(installed))]
 
 
@@ -66,6 +66,6 @@ def svg_text(figure: Figure) -> str:
 
 
 def printable_name(name: str, width: int = 24) -> str:
-    """Returns a class or file name that fonts can draw, shortened in the middle to at most `width` characters."""
+    """Returns a name that fonts can draw, shortened in the middle to at most `width` characters."""
     text = name.encode(errors="replace").decode()  # file names may contain bytes that are not UTF-8
     return text if len(text) <= width else f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
