@@ -1,7 +1,7 @@
 """What is counted of predictions: loss, top-k errors, and which classes are taken for which."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,17 @@ class EvalResult:
     loss: float
     top1_error: float
     top5_error: float
+    only_guess: int | None = None  # the class that is predicted for all images, although they have several
+
+    def values(self) -> dict[str, float]:
+        """Returns the numbers by name."""
+        return {name: getattr(self, name) for name in ("loss", "top1_error", "top5_error")}
+
+    def warning(self, labels: Sequence[str]) -> str | None:
+        """Returns a line about a network that predicts one class; a low error may be all that its share is."""
+        if self.only_guess is None:
+            return None
+        return f"all images are predicted to be {labels[self.only_guess]}, although they are of several classes"
 
     @property
     def is_finite(self) -> bool:
@@ -52,7 +63,7 @@ class Scores:
 
     def __init__(self, classes: Tensor | None = None) -> None:
         self._classes, self._images = classes, 0
-        self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right
+        self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right; guesses, labels and squares
         self._rows: list[Tensor] = []
         self.among_set: Scores | None = None
 
@@ -63,20 +74,23 @@ class Scores:
         if self._classes is not None and len(self._classes) < log_probs.shape[1]:
             self.among_set = self.among_set or Scores()
             self.among_set.add(log_probs[:, self._classes].log_softmax(dim=1), labels)
-        loss = F.nll_loss(log_probs, own, reduction="sum")
-        self._sums.append(torch.stack([loss.double(), *(count_wrong(log_probs, own, k).double() for k in (1, 5))]))
+        top = log_probs.topk(1, dim=1)  # as count_wrong decides between equal ones
+        guesses = torch.stack([top.indices[:, 0], own]).double()
+        counts = [F.nll_loss(log_probs, own, reduction="sum"), *(count_wrong(log_probs, own, k) for k in (1, 5))]
+        self._sums.append(torch.stack([*(each.double() for each in counts), *guesses.sum(1), *(guesses**2).sum(1)]))
         self._images += len(labels)
         if indices is not None:
-            top = log_probs.topk(1, dim=1)  # as count_wrong decides between equal ones
             columns = [labels[:, None], top.indices, log_probs.gather(1, own[:, None]).exp(), top.values.exp()]
             self._rows.append(torch.cat([torch.from_numpy(indices)[:, None].to(labels), *columns], dim=1))
 
     def result(self, sum_counts: SumCounts = lambda counts: counts) -> EvalResult:
         """Returns the means over the images that all ranks have counted."""
-        sums = torch.stack(self._sums).T.tolist() if self._sums else [[], [], []]
+        sums = torch.stack(self._sums).T.tolist() if self._sums else [[]] * 7
         counts = torch.tensor([*map(math.fsum, sums), self._images], dtype=torch.float64)
-        loss, wrong1, wrong5, images = sum_counts(counts).tolist()
-        return EvalResult(loss / images, wrong1 / images, wrong5 / images)
+        loss, top1, top5, guess, label, guess2, label2, images = sum_counts(counts).tolist()
+        # numbers are equal if their variance is 0
+        is_one = guess2 * images == guess**2 and label2 * images != label**2
+        return EvalResult(loss / images, top1 / images, top5 / images, round(guess / images) if is_one else None)
 
     def predictions(self, images: int, sum_counts: SumCounts = lambda counts: counts) -> Predictions:
         """Returns the predictions of all ranks for a set of `images` images, some perhaps left out."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from alexnet_torch.evaluation.scoring import ImageBatch, LogProbs, require_finit
 from alexnet_torch.evaluation.test_sets import TestSet, image_batches
 from alexnet_torch.files import atomic_file, writing
 from alexnet_torch.weights.model_file import TrainedModel
+
+logger = logging.getLogger(__name__)
 
 MOST_CELLS = 25_000_000  # of a confusion matrix in a JSON document
 
@@ -61,10 +64,12 @@ def score_test_set(
         scores = score(networks, batches, max(crops), indices, watch=watch) or {}
 
     def result(name: str, crops: int, each: Scores) -> dict[str, Any]:
-        found = each.predictions(len(keys))
-        values: dict[str, Any] = {"run": name, "crops": crops, **vars(each.result())}
+        found, scored = each.predictions(len(keys)), each.result()
+        if line := scored.warning(labels):
+            logger.warning("%s, %s: %s", name, _crops({"crops": crops}), line)
+        values: dict[str, Any] = {"run": name, "crops": crops, **scored.values()}
         if each.among_set:
-            values["among_set_classes"] = vars(each.among_set.result())
+            values["among_set_classes"] = each.among_set.result().values()
         if real:
             pairs = [(guess, real[i]) for guess, i in zip(found.predicted, found.indices, strict=True) if real[i]]
             wrong = sum(guess not in right for guess, right in pairs)

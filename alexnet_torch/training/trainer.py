@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,10 @@ class Trainer:
             with self.ranks.control.main_only() as is_main:
                 if is_main:
                     save_model(self.output, self.model, weights)
-        record = self._val_record(state.step, asdict(errors), 1)
+        record = self._val_record(state.step, errors.values(), 1)
         self.run_log.log_validation(record, state.errors, weights, update_ratios(gathered, self.optimizer))
+        if line := errors.warning(self.model.labels):
+            self.run_log.print(line)
         self._save(gathered)
         return True
 
@@ -228,7 +230,7 @@ class Trainer:
         text += f"top-5 {centre.top5_error:.2%}"
         if crops > 1:  # else a validation was this test
             # after the last checkpoint: a run resumed for more epochs is tested at its own end
-            self.run_log.log_test(self._val_record(step, asdict(averaged), crops))
+            self.run_log.log_test(self._val_record(step, averaged.values(), crops))
             text += f"; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}"
         self.run_log.print(text)
 

@@ -183,7 +183,9 @@ def build_model(
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Returns the name of the first tensor with a value, and so a sum, that is not finite."""
-    return next((name for name, tensor in tensors.items() if not bool(tensor.sum().isfinite())), None)
+    finite = [tensor.sum().isfinite() for tensor in tensors.values()]
+    known = torch.stack([each.to(finite[0].device) for each in finite]).tolist() if finite else []  # one wait
+    return next((name for name, is_finite in zip(tensors, known, strict=True) if not is_finite), None)
 
 
 def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
