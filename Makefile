@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-all test-clients gpu lint
+.PHONY: demo test test-all test-clients gpu gpu-quick lint
 
 demo: .venv/installed
 	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
@@ -20,6 +20,10 @@ test-clients: .venv-clients/installed
 
 gpu: .venv/installed-dev
 	$(PY) -m benchmarks.gpu.page
+
+# with the python and the packages that are there: no installation, no network
+gpu-quick:
+	$(PYTHON) -m benchmarks.gpu.quick
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .

@@ -39,7 +39,7 @@ def main(
     reuse_freed_memory()
     names, amp = devices.split(","), "bf16" if precision == "bf16" else None
     if net == "ours":
-        step = our_step(devices=names, precision=precision, compiled=compile)
+        step = our_step(devices=names, precision=precision, compiled=compile, batch=batch_size)
     else:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         rival = RIVALS[net]().to(names[0])

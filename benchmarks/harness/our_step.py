@@ -1,6 +1,7 @@
 """Our training step and our trainer, as train.py runs them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from alexnet_torch.recipes.recipe import LearningRates, Recipe
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.launch import launch
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
-from alexnet_torch.training.step import Precision, train_step
+from alexnet_torch.training.step import CapturedStep, Precision, train_step
 from alexnet_torch.training.trainer import Trainer
 
 
@@ -41,19 +42,27 @@ def _paper_sgd(net: nn.Module) -> PaperSGD:
 
 
 def our_step(
-    image_size: int = 224, devices: Sequence[str] = ("cpu",), precision: str = "fp32", compiled: bool = False
+    image_size: int = 224,
+    devices: Sequence[str] = ("cpu",),
+    precision: str = "fp32",
+    compiled: bool = False,
+    batch: int = 128,
 ) -> Callable[[Tensor, Tensor], None]:
     """Returns the step of one process, which takes float images (N, 3, S, S) and labels (N,) on the first device.
 
-    `devices` is one for all towers, or one for each.
+    `devices` is one for all towers, or one for each. `compiled` is --compile, for batches of `batch` images.
     """
     net = AlexNet(image_size=image_size, devices=devices, seed=0).train().to(memory_format=torch.channels_last)
-    if compiled:
-        net.compile_stages()
     optimizer, formats = _paper_sgd(net), Precision(precision, *net.devices)
+    run: Callable[..., object] = partial(train_step, net, optimizer, formats)
+    if compiled and len(set(net.devices)) == 1 and net.devices[0].type == "cuda":  # as Trainer does for --compile
+        run = CapturedStep(partial(train_step, net, optimizer, formats), optimizer, batch)
+    elif compiled:
+        net.compile_stages()
+    key = DropoutKey(0, 0, 0, net.dropout_keys(0, 0).to(net.devices[0]))
 
     def step(images: Tensor, labels: Tensor) -> None:
-        train_step(net, optimizer, formats, images, labels, DropoutKey(0, 0), len(labels))
+        run(images, labels, key, batch_size=len(labels))
 
     return step
 
