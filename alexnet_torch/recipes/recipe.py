@@ -45,7 +45,6 @@ class PlateauSchedule(Schedule):
     factor: float = 0.1  # what it is multiplied by each time
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
-        """See `Schedule.lr`."""
         best, without_best, dropped = float("inf"), 0, 0
         for error in val_errors:
             without_best = 0 if error < best else without_best + 1
@@ -63,11 +62,9 @@ class EpochSchedule(Schedule):
     stage_factors: tuple[tuple[int, str, float], ...] = ()  # (first epoch, stage, factor for its weights)
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
-        """See `Schedule.lr`."""
         return base * [1.0, *(factor for first_epoch, factor in self.factors if epoch >= first_epoch)][-1]
 
     def stage_lrs(self, base: float, epoch: float) -> dict[str, float]:
-        """See `Schedule.stage_lrs`."""
         return {stage: base * factor for first_epoch, stage, factor in self.stage_factors if epoch >= first_epoch}
 
 
@@ -78,7 +75,6 @@ class CosineSchedule(Schedule):
     epochs: int
 
     def lr(self, base: float, epoch: float, val_errors: Sequence[float]) -> float:
-        """See `Schedule.lr`."""
         return base * (1 + math.cos(math.pi * min(1.0, int(epoch) / self.epochs))) / 2
 
 
