@@ -84,13 +84,14 @@ def predict_command(run: Path, images: tuple[Path, ...], *, json: bool = False, 
         images (FILE): Image files, or folders of them.
         json: Print one line of JSON for each image.
     """
+    from alexnet_torch.data.sources.classes import in_one_line
     from alexnet_torch.evaluation.predict import predict
 
     for file, predictions in predict(_load_run(run, devices), images):
         if json:
             print(json_format.dumps({"file": str(file), "classes": predictions}, allow_nan=False))
             continue
-        print(file)
+        print(in_one_line(str(file)))
         for prediction in predictions:
             print(f"  {prediction['probability']:7.2%}  {prediction['label']}")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import xml.etree.ElementTree as ElementTree
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def test_predict_prints_every_name_on_every_terminal(encoding: str, odd_names: P
         }[encoding]
     )
     assert sorted(c["label"] for c in json.loads(record)["classes"]) == sorted(["caf\udce9", "猫", "äpfel"])
+
+
+def test_control_characters_of_class_names_reach_no_terminal_and_no_svg(run_folder: Path) -> None:
+    model, names = load_model(run_folder), ("a\x1b[2Jb", "c\x9b31md", "e\nf")
+    save_model(run_folder, type(model)(model.net, names, model.mean))
+    image = run_folder.parent / "images/val/class0/000.png"
+    shown = run_cli("predict", run_folder, image).stdout
+    assert {line.split("%  ")[1] for line in shown.splitlines()[1:]} == {r"a\x1b[2Jb", r"c\x9b31md", r"e\nf"}
+    assert run_cli("figures", run_folder, "--data", "none", "--image", image).returncode == 0
+    ElementTree.parse(run_folder / "figures/labels.svg")
 
 
 @pytest.mark.usefixtures("narrow_demo_recipe")

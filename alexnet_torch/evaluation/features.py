@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.loader import decode_ahead
+from alexnet_torch.data.sources.classes import in_one_line, normal
 from alexnet_torch.data.sources.listing import find_images, read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import network_input, require_finite
@@ -149,7 +151,8 @@ def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
     names = read_file_list(request.files) if request.files else find_images(request.folder)
     missing = [f"  {path}" for name in names if request.files and not (path := request.folder / name).is_file()]
     if missing and not request.skip_bad:
-        fix = "remove the lines, or leave them out with --skip-bad"
+        nearest = next(filter(None, (_nearest(name, request.folder) for name in names)), "")
+        fix = f"{nearest}remove the lines, or leave them out with --skip-bad"
         raise UserError("\n".join([f"--files {request.files}: {len(missing)} file(s) do not exist; {fix}:", *missing]))
     black = _arrays(model, request, np.zeros((1, size, size, 3), np.uint8))
     shapes = {name: (len(names), *rows.shape[1:]) for name, rows in black.items()}
@@ -167,6 +170,20 @@ def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
             _write_npy(output, shapes, {**source, **rows}, partial)
         sync_folder(output.parent)
     return shapes
+
+
+def _nearest(line: str, folder: Path) -> str:
+    """Returns which image of the folder a line of --files perhaps means, and what it has that a path has not."""
+    if (folder / line).is_file():
+        return ""
+    first = re.split("[\t,;]", line)[0].strip('" ')
+    slashes = first.replace("\\", "/").removeprefix("./")
+    images = {normal(path).casefold(): path for path in find_images(folder)}
+    if (path := images.get(normal(slashes).casefold())) is None:
+        return ""
+    odd = {"columns": first != line, "backslashes": slashes != first.removeprefix("./")}
+    odd |= {"other letter case": normal(slashes) != normal(path), "another form of Unicode": slashes != path}
+    return f"{in_one_line(line)} has {next(what for what, is_so in odd.items() if is_so)}: write {path!r}; "
 
 
 def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> dict[str, np.ndarray]:

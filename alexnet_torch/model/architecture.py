@@ -3,6 +3,7 @@
 It says nothing about where towers are or how they are trained. Other nets are in presets.py.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -268,7 +269,11 @@ def parse_stages(option: str, text: str | None, names: Sequence[str]) -> tuple[s
         first, dots, last = part.strip().partition("..")
         last = last if dots else first
         if first not in names or last not in names:
-            raise UserError(f"{option} {text}: {part.strip()!r} is not a stage; choose from {', '.join(names)}")
+            wrong = first if first not in names else last
+            number = re.search(r"\d+$", wrong)  # pool5 and relu5 are parts of conv5
+            near = [name for name in names if number and name.endswith(number[0])]
+            perhaps = "".join(f"perhaps {name}, with what follows its layer; " for name in near)
+            raise UserError(f"{option} {text}: {wrong!r} is not a stage; {perhaps}choose from {', '.join(names)}")
         in_range = names[names.index(first) : names.index(last) + 1]
         if not in_range:
             raise UserError(f"{option} {text}: {last} comes before {first}; write {last}..{first}")

@@ -36,6 +36,11 @@ class Parser(argparse.ArgumentParser):
         instead = own | {name: here for name, here in INSTEAD.items() if "--seed" in own and name not in own}
         unknown = words.split()[0].partition("=")[0] if what.startswith("unrec") else ""
         near = [f"perhaps {instead[name]}; " for name in get_close_matches(unknown, instead, 1)]
+        if choice := re.match(r"invalid choice: '(.*?)' \(choose from (.*)\)", words):
+            close = get_close_matches(choice[1], re.findall(r"[\w.-]+", choice[2]), 1)
+            near = [f"perhaps {word}; " for word in close]
+        elif "--data" in own and unknown and not unknown.startswith("-"):
+            near = [f"perhaps --data {unknown}; "]
         raise UserError(f"{what}: {words} ({''.join(near)}see {self.prog} --help)")
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alexnet_torch.data.augment import centre_slice
+from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_missing_package, reading, writing
 from alexnet_torch.model.alexnet import AlexNet, empty_network
@@ -59,8 +60,8 @@ class TrainedModel:
     @property
     def labels(self) -> tuple[str, ...]:
         """What predictions call the classes; equal names, as of the two cranes, have `classes` in brackets."""
-        pairs, count = zip(self.classes, self.names, strict=False), Counter(self.names)
-        return tuple(name if count[name] == 1 else f"{name} ({own})" for own, name in pairs) or self.classes
+        pairs, count = zip(self.classes, self.names or self.classes, strict=True), Counter(self.names)
+        return tuple(in_one_line(name if count[name] < 2 else f"{name} ({own})") for own, name in pairs)
 
     @cached_property
     def _means(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:

@@ -15,6 +15,7 @@ import torch
 
 from alexnet_torch import cli, load_model
 from alexnet_torch.data.decode import decode_file
+from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import FeatureRequest, partial_rows, save_features
@@ -123,6 +124,10 @@ def test_unreadable_files_are_refused_with_a_full_list_or_left_out(
             ["RUN", "IMAGES", "--output", "f.npy", "--stage", "fc9"],
             "--stage fc9: 'fc9' is not a stage; choose from conv1,",
         ),
+        (
+            ["RUN", "IMAGES", "--output", "f.npy", "--stage", "conv1..pool5"],
+            "'pool5' is not a stage; perhaps conv5, with what follows its layer; choose",
+        ),
         (["RUN", "nowhere", "--output", "f.npy"], "nowhere: there is no such folder; name a folder of images"),
         (["RUN", "RUN", "--output", "f.npy"], "contains no images that can be read; name a folder"),
         (["RUN", "IMAGES", "--output", "/dev/null/f.npy"], "--output /dev/null/f.npy.partial: .*Not a directory"),
@@ -165,7 +170,7 @@ def test_control_c_at_once_leaves_no_file(
 ) -> None:
     interrupt_after(0, monkeypatch)
     assert run_features(run_folder, run_folder.parent / "images", "--output", tmp_path / "new/f.npy") == 130
-    assert capsys.readouterr().err == "python -m alexnet_torch: stopped\n"
+    assert capsys.readouterr().err.endswith("python -m alexnet_torch: interrupted; the same command continues\n")
     assert not (tmp_path / "new").exists()
 
 
@@ -252,6 +257,15 @@ def test_a_list_of_files_gives_the_order_of_the_rows(
     assert f"  {images / 'val/none.png'}\n  {images / 'other.png'}" in error
     assert run_features(run_folder, images, "--files", listed, "--output", output, "--skip-bad") == 0
     assert json.loads((tmp_path / "f.json").read_text())["skipped"] == ["val/none.png", "other.png"]
+    for line, what in (
+        ("val\\class2\\001.png", "backslashes"),
+        ("val/class2/001.png,3", "columns"),
+        ("./val/class2/001.png\tcats", "columns"),
+        ("Val/class2/001.PNG", "other letter case"),
+    ):
+        listed.write_text(line)
+        assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
+        assert f"{in_one_line(line)} has {what}: write 'val/class2/001.png'; remove the" in capsys.readouterr().err
     for text, message in ((b"\n", "names no images"), (b"a\0b", "is not UTF-8 text")):
         listed.write_bytes(text)
         assert run_features(run_folder, images, "--files", listed, "--output", output) == 2

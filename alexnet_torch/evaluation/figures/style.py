@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from alexnet_torch.data.sources.classes import in_one_line
+
 __all__ = ["Axes", "Figure", "printable_name", "render", "styled", "svg_text"]  # all matplotlib comes from here
 
 # the palette of Okabe and Ito (2008), for people with any kind of colour vision, without its yellow, which is faint on
@@ -67,5 +69,5 @@ def svg_text(figure: Figure) -> str:
 
 def printable_name(name: str, width: int = 24) -> str:
     """Returns a name that fonts can draw, shortened in the middle to at most `width` characters."""
-    text = name.encode(errors="replace").decode()  # file names may contain bytes that are not UTF-8
+    text = in_one_line(name).encode(errors="replace").decode()  # file names may contain bytes that are not UTF-8
     return text if len(text) <= width else f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
