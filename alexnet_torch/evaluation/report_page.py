@@ -2,6 +2,7 @@
 
 import base64
 import shlex
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from PIL import Image
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.evaluation.figures.curves import confusion_figure, curves_figure
 from alexnet_torch.evaluation.figures.filters import filter_colours, filters_figure, grey_note
-from alexnet_torch.evaluation.figures.style import render, svg_text
+from alexnet_torch.evaluation.figures.style import printable_name, render, svg_text
 from alexnet_torch.evaluation.metrics import Confusion, wilson_interval
 from alexnet_torch.evaluation.runs import Run, duration, read_run
 from alexnet_torch.evaluation.scoring import Tested, score_validation_images, worst_images
 from alexnet_torch.files import atomic_write
 from alexnet_torch.recipes.settings import flag, resolve
-from alexnet_torch.run_folder import REPORT
+from alexnet_torch.run_folder import METRICS, REPORT
 from alexnet_torch.weights.model_file import TrainedModel
 
 _DRAWN, _LISTED = 2000, 1000  # most classes of a picture, and of a table
@@ -43,7 +44,7 @@ def write_report(
     weights = [tower.detach().float().cpu() for tower in net.stage_weights(stage)]
     values: dict[str, Any] = {  # of the template
         **{"name": name, "net": net, "run": run, "note": grey_note(model.mean)},
-        **{"interval": wilson_interval, "duration": duration, "errors": []},
+        **{"interval": wilson_interval, "errors": []},
         "filters": _source(render(filters_figure(name, weights, filter_colours(stage, weights)))),
         "parameters": sum(value.numel() for value in net.parameters()),
     }
@@ -56,13 +57,24 @@ def write_report(
         values["errors"] = [(1, (tested.errors[1].top1_error, tested.errors[1].top5_error))]
         confusion = Confusion(tested.predictions, np.arange(net.num_classes), net.num_classes)
         if net.num_classes <= _DRAWN:
-            values["confusion"] = _source(render(confusion_figure(prepared.names, confusion.counts)))
-        errors, images, names = confusion.class_errors(), confusion.images, prepared.names
+            values["confusion"] = _source(render(confusion_figure(model.labels, confusion.counts)))
+        errors, images = confusion.class_errors(), confusion.images
+        names = [printable_name(label, 60) for label in model.labels]
         order = np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:_LISTED].tolist()  # the highest first
         values["class_errors"] = [(names[i], round(errors[i] * images[i]), images[i]) for i in order if images[i]]
         values["confused"] = [(names[label], names[other], count) for label, other, count in confusion.most_confused()]
         values["images"] = len(tested.predictions.labels)
         values["worst"] = [(image, _source(image.pixels)) for image in worst_images(tested, prepared)]
+    if run.train:
+        first, last = run.train[0], run.train[-1]
+        values["training"] = [
+            ("last report", f"{datetime.fromtimestamp((folder / METRICS).stat().st_mtime):%Y-%m-%d %H:%M}"),
+            ("time without validation", duration(run.seconds)),
+            ("images/s", f"{last['images_per_second']:.0f}"),
+            ("learning rate", f"{first['lr']:.3g}, at the end {last['lr']:.3g}"),
+            ("loss in the last report", f"{last['loss']:.4f}"),
+            ("top-1 error in the last report", f"{last['top1_error']:.2%}"),
+        ]
     if run.test:
         values["errors"].append((run.test["crops"], (run.test["top1_error"], run.test["top5_error"])))
     if run.config:
@@ -86,6 +98,8 @@ def _settings(folder: Path, run: Run) -> dict[str, Any]:
     # a value of None or False is one that no option gives
     settings = {n: value for n, value in run.settings.items() if value not in (None, False) and n not in others}
     defaults = vars(resolve({name: settings[name] for name in ("recipe", "ablation") if name in settings})[0])
+    recipe = resolve(settings)[1]
+    of_recipe = [("the recipe's optimizer", recipe.optimizer, False), ("schedule", recipe.schedule, False)]
     changed = [n for n, value in settings.items() if n in ("data", "recipe") or value != defaults.get(n)]
     facts = {
         "devices": ", ".join(dict.fromkeys(config.get("devices", []))),
@@ -105,7 +119,7 @@ def _settings(folder: Path, run: Run) -> dict[str, Any]:
     for name in changed:
         program += [flag(name)] if settings[name] is True else [flag(name), str(settings[name])]
     return {
-        "settings": [(flag(name), value, name in changed) for name, value in settings.items()],
+        "settings": [(flag(name), value, name in changed) for name, value in settings.items()] + of_recipe,
         "facts": [(name, value) for name, value in shown.items() if value],
         "commands": [shlex.join([*command, *again]) for command in (program, copied)],
     }

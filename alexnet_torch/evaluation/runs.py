@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,16 +152,13 @@ def _state(path: Path, run: Run) -> str:
 def run_table(found: Mapping[str, tuple[Run, str]]) -> str:
     """Returns a line for each run: the settings that differ, state, best error, time."""
     names, rows = differing_settings({name: run for name, (run, _) in found.items()}), []
-    for run_name, (run, state) in found.items():
-        settings, best = run.settings, run.best
-        epoch = max((record["epoch"] for record in run.train + run.val), default=0.0)
+    for name, (run, state) in found.items():
+        epoch, best = max((record["epoch"] for record in run.train + run.val), default=0.0), run.best
         errors = percent(best.get("top1_error")), f"{best['epoch']:g}" if best else ""
         test = percent(run.test["top1_error"] if run.test else None)
-        epochs = f"{epoch:.4g}/{settings.get('epochs', '?')}"
-        shown = [_shown(settings.get(name)) for name in names]
-        rows.append([run_name, *shown, state, epochs, *errors, test, duration(run.seconds)])
-    headings = ["run", *names, "state", "epochs", "best error", "at epoch", "test error", "time"]
-    return text_table(headings, rows, left=len(names) + 2)
+        cells = [state, f"{epoch:.4g}/{run.settings.get('epochs', '?')}", *errors, test, duration(run.seconds)]
+        rows.append(([_shown(name)], run, cells))
+    return _settings_table(["run"], names, ["state", "epochs", "best", "at", "test", "time"], rows)
 
 
 def comparison_table(found: Mapping[str, tuple[Run, str]]) -> str:
@@ -168,15 +166,31 @@ def comparison_table(found: Mapping[str, tuple[Run, str]]) -> str:
     runs = {name: run for name, (run, _) in found.items()}
     names, rows = [name for name in differing_settings(runs) if name != "seed"], []
     for group in same_but_seed(runs):
-        label = [_shown(runs[group[0]].settings.get(name)) for name in names] or [group[0]]
         done = [run for run, state in map(found.__getitem__, group) if state == "done"]
         best = [run.best["top1_error"] for run in done if run.best]
         test = [run.test["top1_error"] for run in done if run.test]
         seeds = f"{len(done)}" + (f" + {len(group) - len(done)} not done" if len(done) < len(group) else "")
         ends = percent(min(best, default=None)), percent(max(best, default=None))
-        rows.append([*label, seeds, *_mean_and_spread(best), *ends, *_mean_and_spread(test)])
-    columns = ["seeds", "best error: mean", "spread", "lowest", "highest", "test error: mean", "spread"]
-    return text_table([*(names or ["run"]), *columns], rows, left=len(names) or 1)
+        first = [] if names else [_shown(group[0])]
+        rows.append((first, runs[group[0]], [seeds, *_mean_and_spread(best), *ends, *_mean_and_spread(test)]))
+    columns = ["seeds", "best", "spread", "lowest", "highest", "test", "spread"]
+    return _settings_table([] if names else ["run"], names, columns, rows)
+
+
+def _settings_table(
+    first: list[str], names: list[str], columns: list[str], rows: Sequence[tuple[list[str], Run, list[str]]]
+) -> str:
+    """Returns a table of 80 columns at most: else the settings are in lines of their own, below each row."""
+    settings = [[_shown(run.settings.get(name)) for name in names] for _, run, _ in rows]
+    cells = [[*own, *shown, *last] for (own, _, last), shown in zip(rows, settings, strict=True)]
+    table = text_table([*first, *names, *columns], cells, left=len(first) + len(names) + 1)
+    if len(max(table.splitlines(), key=len)) <= 80:
+        return table
+    lines = text_table([*first, *columns], [own + last for own, _, last in rows], left=len(first) + 1).splitlines()
+    for i, shown in enumerate(settings, 1):
+        text = ", ".join(f"{name} {value}" for name, value in zip(names, shown, strict=True))
+        lines[i] = "\n".join([lines[i], *textwrap.wrap(text, 80, initial_indent="    ", subsequent_indent="    ")])
+    return "\n".join(lines)
 
 
 def _mean_and_spread(errors: Sequence[float]) -> list[str]:

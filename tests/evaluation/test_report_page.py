@@ -98,13 +98,24 @@ def test_the_page_is_one_file_that_shows_all(finished: Path) -> None:
     assert tags.count("svg") == 1
     headings = re.findall("<h2>(.*?)</h2>", html)
     assert headings == [
-        *("Errors", "Curves", "Errors of each class", "Most confused pairs", "Confusion", "Worst images", "Filters"),
+        *(
+            "Errors",
+            "Curves",
+            "Training",
+            "Errors of each class",
+            "Most confused pairs",
+            "Confusion",
+            "Worst images",
+            "Filters",
+        ),
         *("Settings", "Machine and versions", "Repeat it"),
     ]
     config = json.loads((finished / "config.json").read_text())
     facts = {row[0]: row[1] for row in cells(html) if len(row) == 2}
     assert facts["torch"] == config["versions"]["torch"]
     assert facts["--seed"] == "4"
+    assert facts["the recipe's optimizer"] == "paper"
+    assert facts["learning rate"].startswith("0.02, at the end 0.0")
     assert facts["processor"] == config["hardware"]["processor"]
 
 

@@ -54,13 +54,23 @@ def test_runs_are_listed_with_what_differs_and_how_they_ended(tmp_path: Path) ->
     with claimed(tmp_path / "d"):
         listed = rows(tmp_path)
     assert listed == [
-        ["run", "lr", "state", "epochs", "best error", "at epoch", "test error", "time"],
+        ["run", "lr", "state", "epochs", "best", "at", "test", "time"],
         ["a", "0.01", "done", "3/3", "20.00%", "2", "15.00%", "6 s"],  # 30 steps of 8 images at 40 images/s
         ["b", "0.02", "stopped", "1/3", "50.00%", "1", "2 s"],
         ["d", "0.03", "running", "0/3", "0 s"],
         ["group/c", "50.0", "diverged", "1/3", "40.00%", "1", "2 s"],
     ]
     assert rows(tmp_path)[3][2] == "stopped"
+
+
+def test_a_table_of_many_settings_has_80_columns(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        name = tmp_path / f"cifar-18-20261130-21400{seed}"
+        write_run(name, [0.5], 0.4, seed=seed, lr=0.1 + seed, data=f"/long/{'path' * 9}{seed}", epochs=9 + seed)
+    heading, *lines = run_cli("runs", tmp_path).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert heading.split() == ["run", "state", "epochs", "best", "at", "test", "time"]
+    assert "    seed 1, lr 1.1, epochs 10, data ...pathpath" in lines[3]
 
 
 def test_a_damaged_run_is_left_out_with_a_line(tmp_path: Path) -> None:

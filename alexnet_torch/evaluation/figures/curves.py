@@ -76,7 +76,7 @@ def curves_figure(groups: Mapping[str, Sequence[Run]]) -> Figure:
 
 @styled
 def confusion_figure(classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draws counts (classes, classes): a row for each class, a column for each guess."""
+    """Draws counts (classes, classes): a row for each true class, a column for each predicted one."""
     images = counts.sum(axis=1, keepdims=True)
     fractions = np.divide(counts, images, out=np.zeros(counts.shape), where=images > 0)
     side = float(np.clip(1.6 + 0.34 * len(classes), 4.0, 11.0))
@@ -86,10 +86,10 @@ def confusion_figure(classes: Sequence[str], counts: np.ndarray) -> Figure:
     ticks = (0, 0.01, 0.1, 0.5, 1)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.7, label="fraction of the class's images")
     bar.set_ticks([tick**0.4 for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
-    axes.set(xlabel="guess", ylabel="class")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(True)
     if len(classes) <= 50:
-        names = [printable_name(name, 16) for name in classes]
+        names = [printable_name(name, 28) for name in classes]
         axes.set_xticks(range(len(classes)), names, rotation=90)
         axes.set_yticks(range(len(classes)), names)
     if len(classes) <= 20:

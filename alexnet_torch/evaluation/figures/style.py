@@ -68,6 +68,7 @@ def svg_text(figure: Figure) -> str:
 
 
 def printable_name(name: str, width: int = 24) -> str:
-    """Returns a name that fonts can draw, shortened in the middle to at most `width` characters."""
-    text = in_one_line(name).encode(errors="replace").decode()  # file names may contain bytes that are not UTF-8
+    """Returns the first synonym of a name as fonts can draw it, shortened in the middle to `width` characters."""
+    # names of files may contain bytes that are not UTF-8
+    text = in_one_line(name.split(", ")[0]).encode(errors="replace").decode()
     return text if len(text) <= width else f"{text[: width - width // 3 - 1]}…{text[-(width // 3) :]}"
