@@ -11,7 +11,7 @@ import pytest
 from alexnet_torch.recipes.catalogue import RECIPES
 from tests.support.folders import make_images, make_run
 from tests.support.nets import narrow_demo
-from tests.support.paths import SHARED_DATA
+from tests.support.paths import PROJECT, SHARED_DATA
 from tests.support.rank_pool import RankPool
 
 
@@ -30,9 +30,11 @@ def _escaped(text: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the native kernels, compiled once for all tests."""
-    return tmp_path_factory.mktemp("native")
+def compiled() -> Path:
+    """The folder of the native kernels, whose compilation takes half a minute: the next session finds them there."""
+    folder = PROJECT / ".pytest_cache/native"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -81,21 +83,22 @@ def shared_data() -> Callable[[str], Path]:
     return find
 
 
+def _process(module: str) -> Iterator[Executor]:
+    with ProcessPoolExecutor(1, get_context("spawn"), import_module, (f"tests.support.{module}",)) as process:
+        yield process
+
+
 @pytest.fixture(scope="session")
 def pretend_process() -> Iterator[Executor]:
     """A process that has a second device which computes on the CPU: see tests/support/pretend_device.py."""
-    context, module = get_context("spawn"), "tests.support.pretend_device"
-    with ProcessPoolExecutor(1, context, import_module, (module,)) as process:
-        yield process
+    yield from _process("pretend_device")
 
 
 @pytest.fixture(scope="session")
 def interpreter_process() -> Iterator[Executor]:
     """A process in which the kernels for GPUs compute on the CPU: see tests/support/triton_interpreter.py."""
     pytest.importorskip("triton", reason="Triton is not installed here")
-    context, module = get_context("spawn"), "tests.support.triton_interpreter"
-    with ProcessPoolExecutor(1, context, import_module, (module,)) as process:
-        yield process
+    yield from _process("triton_interpreter")
 
 
 @pytest.fixture

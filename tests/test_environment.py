@@ -10,8 +10,7 @@ import pytest
 
 from alexnet_torch import native
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
-from tests.support.commands import run_train
-from tests.support.folders import make_images
+from tests.support.commands import demo_options, one_line, run_train, train_demo
 from tests.support.paths import PROJECT
 from tests.support.permissions import permissions
 
@@ -30,26 +29,19 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def short_run(folder: Path) -> list[str]:
-    """Returns the options of a run of one step on new images."""
-    return ["--data", str(make_images(folder / "images")), "--recipe=demo", "--batch-size=8", "--max-steps=1"]
-
-
 @pytest.mark.usefixtures("no_home", "narrow_demo_recipe")
 def test_without_a_home_folder_a_cache_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = short_run(tmp_path)
-    done = run_train(*given, "--output", tmp_path / "run")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("set XDG_CACHE_HOME to a folder that only this user can write")
+    given = demo_options(tmp_path, "--max-steps=1")
+    assert one_line(run_train(*given), "set XDG_CACHE_HOME to a folder that only this user can write$")
     assert not (tmp_path / "run").exists()
-    assert run_train(*given, "--output", tmp_path / "run", "--cache", tmp_path / "cache").returncode == 0
+    assert run_train(*given, "--cache", tmp_path / "cache").returncode == 0
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert run_train(*given, "--output", tmp_path / "other").returncode == 0
+    assert train_demo(tmp_path, "--max-steps=1", run="other").returncode == 0
     assert list((tmp_path / "xdg").rglob("train.u8"))
 
 
 @pytest.mark.usefixtures("no_home")
-def test_native_code_is_not_compiled_without_a_home_folder_that_can_be_written_and_the_line_names_the_variable(
+def test_native_code_is_not_compiled_without_a_home_folder_that_can_be_written(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert native.load_compiled(SOURCE, "it is") is None
@@ -59,20 +51,18 @@ def test_native_code_is_not_compiled_without_a_home_folder_that_can_be_written_a
     assert re.search(r"\(/proc/\.cache: No such file or directory; .*; or set XDG_CACHE_HOME", caplog.text)
 
 
-def test_a_cache_below_a_home_folder_that_cannot_be_written_is_named_with_both_ways_out(
+def test_a_cache_that_cannot_be_written_is_named_with_both_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = short_run(tmp_path)
+    given = demo_options(tmp_path, "--max-steps=1")
     monkeypatch.delenv("XDG_CACHE_HOME")
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with permissions(tmp_path / "home", 0o500):
-        done = run_train(*given, "--output", tmp_path / "run")
+        done = run_train(*given)
     assert done.returncode == 2
-    assert re.search(
-        r"--cache .*/home/\.cache.*: Permission denied; .*--cache DIR or XDG_CACHE_HOME names another folder",
-        done.stderr,
-    )
+    ways = r"--cache .*/home/\.cache.*: Permission denied; .*--cache DIR or XDG_CACHE_HOME names another folder"
+    assert re.search(ways, done.stderr)
 
 
 @pytest.fixture
@@ -114,16 +104,18 @@ def test_a_damaged_library_is_compiled_again(
     assert content in [path.read_bytes() for path in tmp_path.rglob("*.so")]
 
 
+NO_RANK = "which no rank of a run has"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ("WORLD_SIZE=2", "without RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them"),
         ("RANK=1 WORLD_SIZE=2", "without MASTER_ADDR, MASTER_PORT"),
-        ("RANK=1", "which no rank of a run has"),
-        ("LOCAL_RANK=1", "which no rank of a run has"),
-        ("WORLD_SIZE=two", "which no rank of a run has"),
-        ("RANK=-1 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", "which no rank of a run has"),
-        ("RANK=2 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", "which no rank of a run has"),
+        ("LOCAL_RANK=1", NO_RANK),
+        ("WORLD_SIZE=two", NO_RANK),
+        ("RANK=-1 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", NO_RANK),
+        ("RANK=2 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500", NO_RANK),
     ],
 )
 def test_variables_of_torchrun_without_torchrun_are_one_line(
@@ -131,21 +123,12 @@ def test_variables_of_torchrun_without_torchrun_are_one_line(
 ) -> None:
     for name, value in (pair.split("=") for pair in given.split()):
         monkeypatch.setenv(name, value)
-    done, found = run_train("--help"), [pair for pair in given.split() if "MASTER" not in pair]
-    names = " -u ".join(pair.split("=")[0] for pair in found)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert re.match(rf"train\.py: the environment has {', '.join(found)}[, ]", line)
+    found = [pair for pair in given.split() if "MASTER" not in pair]
+    line = one_line(run_train("--help"), rf"^train\.py: the environment has {', '.join(found)}[, ]")
     assert message in line
-    assert f"env -u {names} python train.py" in line
+    assert f"env -u {' -u '.join(pair.split('=')[0] for pair in found)} python train.py" in line
 
 
 def test_tasks_of_srun_without_ranks_are_told_that_each_is_a_run(caplog: pytest.LogCaptureFixture) -> None:
     assert World.from_environment({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}) == SINGLE_PROCESS
     assert "srun: 2 tasks, each with a run of its own" in caplog.text
-
-
-def test_ranks_of_clusters_without_torchrun_are_accepted() -> None:
-    assert World.from_environment({}) == SINGLE_PROCESS
-    one_on_each_machine = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    assert World.from_environment(one_on_each_machine) == World(1, 2, 0, 1, False)

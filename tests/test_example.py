@@ -15,8 +15,9 @@ from alexnet_torch import PAPER, AlexNet
 from alexnet_torch.data.augment import Crops, subtract_mean
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups, set_rates
+from tests.support.paths import PROJECT
 
-ROOT, SIDE, SIZE, CLASSES, BATCH = Path(__file__).parents[1], 73, 64, 5, 4
+SIDE, SIZE, CLASSES, BATCH = 73, 64, 5, 4
 example = import_module("examples.alexnet")  # a script, not a module of a package
 
 
@@ -61,7 +62,7 @@ def cut(squares: torch.Tensor, crops: Crops) -> torch.Tensor:
 
 def test_an_epoch_on_a_folder(images: Path, tmp_path: Path) -> None:
     options = ["--data", str(images), "--size", str(SIZE), "--batch-size", "8", "--epochs", "1"]
-    command = [sys.executable, str(ROOT / "examples/alexnet.py"), *options, "--output", str(tmp_path / "best.pt")]
+    command = [sys.executable, str(PROJECT / "examples/alexnet.py"), *options, "--output", str(tmp_path / "best.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("epoch 1: loss 1.")
     assert "with ten crops" in done.stdout

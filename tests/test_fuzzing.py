@@ -11,8 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from alexnet_torch.recipes.settings import GROUPS, flag, options_of
-from tests.support.commands import run_cli, run_train
-from tests.support.folders import make_images
+from tests.support.commands import resume, run_cli, run_train, train_demo
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 
@@ -52,8 +51,7 @@ def test_random_options_end_in_one_line(cases: int, tmp_path: Path, monkeypatch:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, narrow_demo_recipe: None) -> Path:  # noqa: ARG001
     folder = tmp_path_factory.mktemp("fuzzed")
-    given = ["--data", str(make_images(folder / "images")), "--output", str(folder / "run"), "--recipe", "demo"]
-    assert run_train(*given, "--batch-size", "8", "--max-steps", "3", "--cache", folder / "cache").returncode == 0
+    assert train_demo(folder, "--max-steps", "3", "--cache", folder / "cache").returncode == 0
     return folder
 
 
@@ -65,27 +63,23 @@ def damage(run: Path, random: random.Random) -> str:
     at = random.randrange(max(1, len(content)))
     if kind == "bit" and content:
         content[at] ^= 1 << random.randrange(8)
-    elif kind == "cut":
-        del content[at:]
-    elif kind == "zeros":
-        content[at : at + 64] = bytes(len(content[at : at + 64]))
-    elif kind == "noise":
-        content[at : at + 64] = random.randbytes(len(content[at : at + 64]))
+    elif kind in ("cut", "empty"):
+        del content[at if kind == "cut" else 0 :]
+    elif kind in ("zeros", "noise"):
+        size = len(content[at : at + 64])
+        content[at : at + 64] = bytes(size) if kind == "zeros" else random.randbytes(size)
     elif kind == "text":
         content = bytearray(random.choice((b"{}", b"[]", b"null", b"1e999", b'{"settings": 1}', b"\xff\xfe")))
-    elif kind == "empty":
-        content = bytearray()
     file.write_bytes(content) if kind != "gone" else file.unlink()
     return f"{kind} at {at} of {file.relative_to(run)}"
 
 
 @pytest.mark.parametrize("cases", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_random_damage_to_a_run_ends_in_one_line_or_is_repaired(cases: int, made: Path, tmp_path: Path) -> None:
-    image = made / "images/val/class0/000.png"
     for seed in range(cases):
         run = Path(shutil.copytree(made / "run", tmp_path / "run"))
         what = damage(run, random.Random(seed))
-        require_known_end(run_cli("predict", run, image), what)
+        require_known_end(run_cli("predict", run, made / "images/val/class0/000.png"), what)
         require_known_end(run_cli("runs", tmp_path), what)
-        require_known_end(run_train("--output", run, "--resume", "--max-steps", "4"), what)
+        require_known_end(resume(run, "--max-steps", "4"), what)
         shutil.rmtree(run)

@@ -15,7 +15,7 @@ from alexnet_torch.errors import RunError, UserError
 from alexnet_torch.training import launch
 from alexnet_torch.weights.inputs import mean_from_option
 from tests.support.caffe_files import field, packed_data
-from tests.support.commands import run_cli, run_train
+from tests.support.commands import one_line, run_cli, run_train
 from tests.support.image_sets import small_set
 from tests.support.paths import PROJECT
 
@@ -26,16 +26,10 @@ HARMLESS = {
     "remove the lines": "lines of a list, which name files that do not exist",
 }
 DESTROYS = re.compile(r"\b(remove|delete|rm|overwrite|discard|erase|retrain)\b|train it again|gzip -d\b", re.I)
-FILLED_IN = {
-    "{}: seems to be {}",
-    "{} (in its member {})",
-    "--image-size: {}",
-    "layers: {}",
-}  # which says what to do
+# what is filled in says what to do
+FILLED_IN = {"{}: seems to be {}", "{} (in its member {})", "--image-size: {}", "layers: {}"}
 # a message without a fix of its own: what must be is what to do
-SAYS_WHAT_MUST_BE = re.compile(
-    r"must be|must end in|name at least|name the |name each|name (the folder|its run)|see \{\}"
-)
+SAYS_WHAT_MUST_BE = re.compile(r"must be|must end in|name (at least|the|each|its run)\b|see \{\}")
 
 
 def messages() -> dict[str, str]:
@@ -103,9 +97,7 @@ def test_a_file_in_place_of_a_run_names_the_run(command: str, name: str, run_fol
     """The fix was to train the run again, or to restore its model from a backup."""
     (run_folder.parent / "weights.pt").write_bytes(b"x")
     done = run_cli(*command.replace("RUN", str(run_folder)).split())
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.endswith(f": is a file; name {name.replace('RUN', str(run_folder))}"), line
+    one_line(done, f": is a file; name {name.replace('RUN', str(run_folder))}$")
 
 
 def test_an_error_is_printed_before_the_process_groups_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pickle
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,7 @@ import torch
 from PIL import Image
 
 from alexnet_torch.training.checkpoints import list_checkpoints
-from tests.support.commands import run_cli, run_train
-from tests.support.folders import make_images
+from tests.support.commands import one_line, resume, run_cli, run_train, train_demo
 from tests.support.permissions import permissions
 
 pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
@@ -28,7 +26,6 @@ LONG, LONG_PATH = "x" * 300, "/".join(["y" * 200] * 30)
 def made(tmp_path_factory: pytest.TempPathFactory, narrow_demo_recipe: None) -> Path:  # noqa: ARG001
     """A folder with images, a cache and a run."""
     folder = tmp_path_factory.mktemp("made")
-    make_images(folder / "images")
     done = train(folder, "run")
     assert done.returncode == 0, done.stderr
     return folder
@@ -40,21 +37,12 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def train(folder: Path, output: str, *more: str) -> CompletedProcess[str]:
-    given = ["--data", str(folder / "images"), "--output", str(folder / output), "--cache", str(folder / "cache")]
-    return run_train(*given, "--recipe", "demo", "--batch-size", "8", "--max-steps", "1", *more)
-
-
-def require_one_line(done: CompletedProcess[str], pattern: str) -> None:
-    lines = [line for line in done.stderr.splitlines() if re.match(r"(train\.py|python -m alexnet_torch): ", line)]
-    assert done.returncode == 2, done.stderr
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert re.search(pattern, lines[0]), lines[0]
+    return train_demo(folder, "--cache", folder / "cache", "--max-steps", "1", *more, run=output)
 
 
 COMMANDS: dict[str, Callable[[Path], CompletedProcess[str]]] = {
     "train": lambda f: train(f, "run"),
-    "resume": lambda f: run_train("--output", f / "run", "--resume", "--max-steps", "2"),
+    "resume": lambda f: resume(f / "run", "--max-steps", "2"),
     "repeat": lambda f: run_train("--config", f / "run/config.json", "--output", f / "new", "--max-steps", "1"),
     "init": lambda f: train(f, "new", "--init", str(f / "run")),
     "predict": lambda f: run_cli("predict", f / "run", f / "images/val/class0/000.png"),
@@ -84,45 +72,30 @@ def test_what_may_not_be_read(name: str, command: str, folder: Path) -> None:
         shutil.rmtree(folder / "run")
     what = r"run/[\w.]+: Permission denied" if name == "run" else rf"(no permission to .*|{name}.*: Permission denied)"
     with permissions(folder / name, 0):
-        require_one_line(COMMANDS[command](folder), f"{what}; change its permissions, or name")
+        one_line(COMMANDS[command](folder), f"{what}; change its permissions, or name")
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        (LONG, "File name too long; name "),
-        (LONG_PATH, "File name too long; name "),
-        ("link", r"link(/[\w-]+)?: "),
-    ],
-    ids=["name", "path", "link"],
-)
+@pytest.mark.parametrize("path", [LONG, LONG_PATH, "link"], ids=["name", "path", "link"])
 @pytest.mark.parametrize("option", ["--data", "--output", "--cache", "--init", "--config"])
-def test_a_path_that_is_too_long_or_a_link_to_nothing(option: str, path: str, message: str, folder: Path) -> None:
-    (folder / "link").symlink_to(folder / "nowhere/else")
-    path = str(folder / "link") if path == "link" else path
-    given = {"--data": folder / "images", "--output": folder / "new", "--cache": folder / "cache", option: path}
+def test_a_path_that_is_too_long_or_a_link_to_nothing(option: str, path: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere/else")
+    message = r"link(/[\w-]+)?: " if path == "link" else "File name too long; name "
+    path = str(tmp_path / "link") if path == "link" else path
+    given = {"--data": made / "images", "--output": tmp_path / "new", "--cache": made / "cache", option: path}
     words = [str(word) for pair in given.items() for word in pair]
-    require_one_line(run_train(*words, "--recipe", "demo", "--max-steps", "1"), message)
+    one_line(run_train(*words, "--recipe", "demo", "--max-steps", "1"), message)
 
 
 @pytest.mark.parametrize(
     "command",
-    [
-        "predict LONG x.png",
-        "predict RUN LONG",
-        "evaluate RUN --data LONG",
-        "export RUN LONG.pt",
-        "features RUN IMAGES --output LONG.npy",
-        "import LONG --output new",
-        "import RUN/model.pt --output LONG",
-        "figures RUN --output LONG --data none",
-        "report LONG",
-        "runs LONG",
-    ],
+    """predict LONG x.png, predict RUN LONG, evaluate RUN --data LONG, export RUN LONG.pt, import LONG --output new
+    features RUN IMAGES --output LONG.npy, import RUN/model.pt --output LONG, figures RUN --output LONG --data none
+    report LONG, runs LONG""".replace("\n", ",").split(","),
+    ids=str.strip,
 )
 def test_a_name_that_is_too_long_for_a_command(command: str, made: Path) -> None:
     line = command.replace("LONG", LONG).replace("RUN", f"{made}/run").replace("IMAGES", f"{made}/images")
-    require_one_line(run_cli(*line.split()), "File name too long|there is no such")
+    one_line(run_cli(*line.split()), "File name too long|there is no such")
 
 
 @pytest.mark.parametrize("content", [None, b"[1]\n", b"\0\xff"], ids=["link", "list", "binary"])
@@ -155,8 +128,7 @@ def test_a_foreign_file_in_a_checkpoints_place(kind: str, folder: Path, monkeypa
         path.unlink()
     digest = hashlib.sha256(saved.getvalue()).hexdigest()[:16]
     (checkpoints / f"step-00000001-{digest}.pt").write_bytes(saved.getvalue())
-    message = r"--resume: .*\.pt: is damaged .*; no code of it was run; move it elsewhere"
-    require_one_line(COMMANDS["resume"](folder), message)
+    one_line(resume(folder / "run"), r"--resume: .*\.pt: is damaged .*; no code of it was run; move it elsewhere")
     assert not (folder / "payload-ran").exists()
 
 
@@ -168,11 +140,13 @@ def test_the_digits_on_a_full_disk_name_the_folder_and_leave_nothing(
 
     monkeypatch.setattr(Image.Image, "save", no_space)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    done = run_train("--output", tmp_path / "run", "--recipe", "demo")
-    require_one_line(done, r"/\.digits-\w+: No space left on device; make room on its disk")
+    one_line(
+        run_train("--output", tmp_path / "run", "--recipe", "demo"),
+        r"/\.digits-\w+: No space left on device; make room on its disk",
+    )
     assert not list((tmp_path / "cache/alexnet_torch").iterdir())
 
 
 def test_images_larger_than_memory_are_refused_at_once(made: Path) -> None:
     message = r"there is not enough memory \(Unable to allocate .* TiB"
-    require_one_line(train(made, "new", "--cache", "none", "--image-size", "1000000"), message)
+    one_line(train(made, "new", "--cache", "none", "--image-size", "1000000"), message)

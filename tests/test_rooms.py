@@ -36,10 +36,8 @@ def imported_by_room() -> dict[str, set[str]]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "alexnet_torch":
-                inside = str(node.module).split(".")[1:2] or [
-                    name.name for name in node.names if name.name != "__version__"
-                ]
-                rooms.setdefault(parts[0], set()).update(room for room in inside if room != parts[0])
+                inside = str(node.module).split(".")[1:2] or [name.name for name in node.names]
+                rooms.setdefault(parts[0], set()).update({*inside} - {parts[0], "__version__"})
     return rooms
 
 
@@ -54,6 +52,14 @@ def test_only_distributed_uses_processes() -> None:
     names = re.compile(r"(?<!alexnet_)torch\.distributed|_distributed_c10d|import distributed|torch\.nn\.parallel")
     using = {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob("*.py") if names.search(p.read_text())}
     assert using == {"distributed"}
+
+
+def test_benchmarks_import_only_their_harness() -> None:
+    """benchmarks/gpu is one benchmark in several modules."""
+    for path in PACKAGE.parent.joinpath("benchmarks").rglob("*.py"):
+        allowed = r"benchmarks\.(harness|gpu)\." if path.parent.name == "gpu" else r"benchmarks\.harness\."
+        for line in re.findall(r"^\s*(?:from|import) (benchmarks\S*)", path.read_text(), re.M):
+            assert re.match(allowed, line), f"{path} imports {line}"
 
 
 def modules_after(imports: str) -> set[str]:

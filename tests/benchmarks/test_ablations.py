@@ -1,7 +1,6 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -43,8 +42,7 @@ def test_the_table_has_means_deviations_paired_differences_and_diverged_nets() -
 def test_saved_results_are_not_trained_again_and_nets_continue_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    starts: list[dict[str, Tensor]] = []
-    fit = Trainer.fit
+    starts, fit = list[dict[str, Tensor]](), Trainer.fit
 
     def watched_fit(trainer: Trainer) -> None:
         starts.append({name: value.clone() for name, value in trainer.net.state_dict().items()})
@@ -72,14 +70,8 @@ def test_saved_results_are_not_trained_again_and_nets_continue_others(
     assert "towers.1.conv6.weight" in starts[2]
     assert ablations.main(replace(options, jobs=2)) == 0
     assert saved_results(options) == results
-    wrongs: list[tuple[dict[str, Any], str]] = [
-        ({"epochs": 2}, f"--output {output}: has results of data {data}, epochs 1; name another folder"),
-        ({"nets": ("no-nrm",)}, "--nets: ['no-nrm'] do not exist; choose from full, no-norm"),
-        ({"seeds": (2,), "nets": ("full-init",)}, "full-2: no such file"),
-    ]
-    for wrong, message in wrongs:
-        assert ablations.main(replace(options, **wrong)) == 2
-        assert message in capsys.readouterr().err
+    assert ablations.main(replace(options, epochs=2)) == 2
+    assert f"has results of data {data}, epochs 1; name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("why", [Diverged("the loss is nan"), TrainingError("cannot write the run")])

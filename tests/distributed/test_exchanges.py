@@ -1,6 +1,6 @@
 """Exchanges between ranks give the outputs and gradients of a concatenation in one process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.autograd import forward_ad
 
 from alexnet_torch import AlexNet, DropoutKey
@@ -36,13 +35,6 @@ def connected(towers: int, split: str) -> Iterator[tuple[Ranks, Any]]:
         ranks.close()
 
 
-def random_tensors(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """Returns the same random numbers on all ranks; maps are channels last, as ours are."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
-    return [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in tensors]
-
-
 # the functions from here to the tests run on each rank
 
 
@@ -60,8 +52,8 @@ def wait_for_a_missing_partner() -> str:
 
 def compare_with_one_process(architecture: Architecture, size: int, classes: int, rows: int, split: str) -> None:
     """Compares logits and gradients of a training step, and logits of an evaluation, with one process."""
-    (images,) = random_tensors(1, (rows, 3, size, size))
-    images, labels = images * 50, torch.arange(rows) % classes
+    images = 50 * torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(rows) % classes
     single_net = AlexNet(architecture, classes, size, seed=3)
     single_logits = single_net(images, DropoutKey(5, 7))
     F.cross_entropy(single_logits, labels).backward()
@@ -90,9 +82,7 @@ def differentiate_twice() -> None:
         (joined,) = exchange.concat_towers([part], 4, "fc6")
         with pytest.raises(NotImplementedError, match="second derivatives, as by create_graph=True, are not supported"):
             torch.autograd.grad(joined.sum(), part, create_graph=True)
-        with pytest.raises(
-            NotImplementedError, match=r"torch.func's transforms .* are not supported between processes"
-        ):
+        with pytest.raises(NotImplementedError, match=r"torch.func's transforms .* not supported between processes"):
             torch.func.grad(lambda x: exchange.concat_towers([x], 4, "fc6")[0].sum())(torch.ones(1, 2))
         with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode derivatives are not"):
             exchange.concat_towers([forward_ad.make_dual(part.detach(), part.detach())], 4, "fc6")
@@ -100,18 +90,12 @@ def differentiate_twice() -> None:
 
 # the tests
 
-
-def run_on_ranks(rank_pool: RankPool, ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    return returned_values(rank_pool.run(function, *arguments, ranks=ranks, double=True))
-
-
 NET = narrow().architecture
+FOUR_LINEARS = (*(replace(fc, width=56) for fc in NET.linears[:-1]), NET.linears[-1])
 NETS = {
     "paper": (NET, 64),
     "Caffe's norm across towers": (narrow_caffe(CAFFE), SIZE),
     "towers that never meet": (never_meet(NET), 64),
-}
-OTHERS = {
     "small fc8": (NET.with_init(fc8=Init(0.01, 0.0)), 64),
     "uniform fc8": (NET.with_init(fc8=Init(1.0, None, "uniform", by_fan_in=True)), 64),
     "one tower": (one_tower(NET), 64),
@@ -121,12 +105,8 @@ OTHERS = {
     ),
 }
 FIVE = [(2, "ranks"), (4, "ranks"), (2, "hybrid"), (4, "hybrid"), (4, "none")]
-
-
-CASES = [(name, ranks, split, 5, 6) for name in NETS for ranks, split in FIVE]
-CASES += [
-    ("paper", ranks, split, 5, rows) for ranks, split, rows in ((4, "ranks", 1), (4, "hybrid", 3), (4, "none", 2))
-]
+CASES = [(name, ranks, split, 5, 6) for name in list(NETS)[:3] for ranks, split in FIVE]
+CASES += [("paper", 4, split, 5, rows) for split, rows in (("ranks", 1), ("hybrid", 3), ("none", 2))]
 CASES += [(name, 4, "hybrid", classes, 5) for name in ("small fc8", "uniform fc8") for classes in (2, 3)]
 CASES += [("one tower", 3, "hybrid", 5, 7), ("four towers", 4, "ranks", 5, 3)]
 
@@ -136,14 +116,15 @@ def test_several_ranks_compute_what_one_process_does(
     rank_pool: RankPool, name: str, ranks: int, split: str, classes: int, rows: int
 ) -> None:
     """Also ranks without a row or without a class, and any number of shards."""
-    architecture, size = (NETS | OTHERS)[name]
-    run_on_ranks(rank_pool, ranks, compare_with_one_process, architecture, size, classes, rows, split)
+    architecture, size = NETS[name]
+    given = (architecture, size, classes, rows, split)
+    returned_values(rank_pool.run(compare_with_one_process, *given, ranks=ranks, double=True))
 
 
 def test_a_lost_rank_names_the_exchange(rank_pool: RankPool) -> None:
-    what, _ = run_on_ranks(rank_pool, 2, wait_for_a_missing_partner)
+    what, _ = returned_values(rank_pool.run(wait_for_a_missing_partner, ranks=2))
     assert what == "the exchange before fc6, forward"
 
 
 def test_second_derivatives_between_ranks_are_refused(rank_pool: RankPool) -> None:
-    run_on_ranks(rank_pool, 2, differentiate_twice)
+    returned_values(rank_pool.run(differentiate_twice, ranks=2))

@@ -1,11 +1,9 @@
 """Runs of several ranks: a rank, the disk or the folder is lost; the run is stopped, or started with wrong options."""
 
-import os
 import re
-import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,9 @@ from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RunError
 from alexnet_torch.training.checkpoints import list_checkpoints
 from tests.support.narrow_train import train
-from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
-from tests.support.rank_pool import RankPool, RankResult, returned_values
+from tests.support.permissions import mounted_disk
+from tests.support.placement_runs import PLACEMENTS, free_port, options, require_same_run, torchrun, trained
+from tests.support.rank_pool import RankPool, RankResult
 
 LONG = ("--max-steps", "17")  # 3 epochs of 5 steps, and two steps
 OFTEN = ("--save-every", "0.0001")  # minutes: after each step
@@ -47,16 +46,9 @@ def uninterrupted(images: Path, rank_pool: RankPool) -> Uninterrupted:
     return folder
 
 
-def require_equal(output: Path, expected: Path) -> None:
-    """Fails unless two runs reported and saved the same, to the bit."""
-    Run.of(output).require_equal(Run.of(expected))
-    assert (output / "model.pt").read_bytes() == (expected / "model.pt").read_bytes()
-
-
 def message(results: list[RankResult], status: int) -> str:
     """Returns the only line that all ranks print besides what the images are; fails if there are more."""
-    assert returned_values(results) == [status] * len(results), "".join(result.stderr for result in results)
-    printed = "".join(result.stderr for result in results).splitlines()
+    printed = "".join(result.stderr for result in trained(results, status)).splitlines()
     (line,) = (text for text in printed if not text.endswith("validation images"))
     assert line.startswith("train.py: ")
     return line
@@ -90,7 +82,7 @@ def test_a_killed_run_restarts_and_ends_the_same(
     first, second = re.findall(r"starting from (.*)", out)
     assert "step-" not in first
     assert ("step-0000001" in second) == has_checkpoint  # of step 10, 11 or 12
-    require_equal(tmp_path / "run", uninterrupted(placement))
+    require_same_run(tmp_path / "run", uninterrupted(placement))
 
 
 @SLOW
@@ -101,11 +93,10 @@ def test_a_run_killed_on_one_machine_continues_on_both(
     """The agent of the other machine may not count this as a restart."""
     nodes = ["--nnodes=2", "--nproc_per_node=1", "--max-restarts=2", "--rdzv_backend=c10d"]
     nodes.append(f"--rdzv_endpoint=127.0.0.1:{free_port()}")
-    given = options(images, tmp_path / "run", *LONG, *OFTEN)
-    agents = [torchrun(nodes, given, {"FAULT": fault}) for _ in range(2)]
+    agents = [torchrun(nodes, options(images, tmp_path / "run", *LONG, *OFTEN), {"FAULT": fault}) for _ in range(2)]
     outputs = [agent.communicate(timeout=150) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], outputs
-    require_equal(tmp_path / "run", uninterrupted("two slices"))
+    require_same_run(tmp_path / "run", uninterrupted("two slices"))
 
 
 @SLOW
@@ -128,18 +119,12 @@ def test_another_launch_never_resumes_without_the_option(images: Path, rank_pool
 @pytest.mark.parametrize(
     ("placement", "fault", "missing", "what", "witness"),
     [
-        ("two by two", "3:7:hang", r"rank 3 \(tower 1, batch slice 1\)", "the exchange before conv[1-5], forward", 2),
-        pytest.param(
-            "two towers", "0:7:hang", r"rank 0 \(tower 0, batch slice 0\)", "the exchange before ", 1, marks=SLOW
-        ),
-        pytest.param(
-            "two slices", "1:7:hang", r"rank 1 \(batch slice 1\)", "the sum of gradients of step 8", 0, marks=SLOW
-        ),
-        pytest.param("hybrid at four", "2:7:hang", r"rank 2 \(batch slice 2\)", "", 0, marks=SLOW),
-        pytest.param(
-            "two by two", "2:7:kill", r"rank 2 \(tower 0, batch slice 1\)", "the exchange before ", 3, marks=SLOW
-        ),
-        pytest.param("four slices", "0:7:kill", r"rank 0 \(batch slice 0\)", "", 1, marks=SLOW),
+        ("two by two", "3:7:hang", "3 (tower 1, batch slice 1)", "the exchange before conv[1-5], forward", 2),
+        pytest.param("two towers", "0:7:hang", "0 (tower 0, batch slice 0)", "the exchange before ", 1, marks=SLOW),
+        pytest.param("two slices", "1:7:hang", "1 (batch slice 1)", "the sum of gradients of step 8", 0, marks=SLOW),
+        pytest.param("hybrid at four", "2:7:hang", "2 (batch slice 2)", "", 0, marks=SLOW),
+        pytest.param("two by two", "2:7:kill", "2 (tower 0, batch slice 1)", "the exchange before ", 3, marks=SLOW),
+        pytest.param("four slices", "0:7:kill", "0 (batch slice 0)", "", 1, marks=SLOW),
     ],
 )
 def test_a_lost_rank_is_named_with_the_stage(
@@ -148,7 +133,8 @@ def test_a_lost_rank_is_named_with_the_stage(
     ranks, split = PLACEMENTS[placement]
     given = options(images, tmp_path / "run", *LONG, *OFTEN, "--split", split, "--timeout", "5")
     results = rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}, lost_rank=int(fault[0]))
-    assert re.search(f"{missing} did not reach {what}.*, where rank {witness} waited", message(results, 1))
+    expected = rf"rank {re.escape(missing)} did not reach {what}.*, where rank {witness} waited"
+    assert re.search(expected, message(results, 1))
     assert "Traceback" not in "".join(result.stdout for result in results)
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
@@ -172,63 +158,33 @@ def test_a_rank_that_never_starts_is_named(rank: int, message: str, monkeypatch:
 # the disk is full, or the folder is removed
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """Mounts a disk of 30 MB."""
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("mounting a disk needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(folder)], check=False).returncode:
-        pytest.skip("cannot mount a small disk here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def stopped_by_fault(
-    placement: str, fault: str, images: Path, output: Path, rank_pool: RankPool
-) -> tuple[str, list[str]]:
-    """Trains until rank 0 cannot write; returns the only message, and the options."""
+@pytest.mark.parametrize(
+    ("placement", "fault"),
+    [
+        ("two by two", "full-disk"),
+        pytest.param("hybrid at four", "full-disk", marks=SLOW),
+        ("two by two", "no-checkpoints"),
+        ("two by two", "no-output"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_stops_all_with_one_message_and_the_run_resumes(
+    placement: str, fault: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
     ranks, split = PLACEMENTS[placement]
-    given = options(images, output, *LONG, *OFTEN, "--split", split, "--timeout", "30")
-    return message(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": fault}), 1), given
-
-
-def require_resumes(
-    placement: str, given: list[str], output: Path, rank_pool: RankPool, uninterrupted: Uninterrupted
-) -> None:
-    """Resumes a run from its last checkpoint; it must end as the uninterrupted one."""
-    results = trained(rank_pool.run(train, [*given, "--resume"], ranks=PLACEMENTS[placement][0]))
-    assert re.search(r"starting from .*step-0000000[5-8]-", results[0].stdout)
-    require_equal(output, uninterrupted(placement))
-
-
-@pytest.mark.parametrize("placement", ["two by two", "hybrid at four"])
-def test_a_full_disk_stops_all_with_one_message(
-    placement: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, disk: Path
-) -> None:
-    line, given = stopped_by_fault(placement, "0:7:full-disk", images, disk / "run", rank_pool)
-    assert re.search(r"training stops: .*No space left.*make room on its disk, then continue with --resume", line)
-    (disk / "filler").unlink()
-    require_resumes(placement, given, disk / "run", rank_pool, uninterrupted)
-
-
-@pytest.mark.parametrize(("fault", "removed"), [("0:7:no-checkpoints", "run/checkpoints"), ("0:7:no-output", "run")])
-def test_a_removed_folder_stops_all_with_one_message(
-    fault: str, removed: str, images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted, tmp_path: Path
-) -> None:
-    line, given = stopped_by_fault("two by two", fault, images, tmp_path / "run", rank_pool)
-    assert "training stops: " in line
-    (tmp_path / removed).unlink(missing_ok=True)
-    (tmp_path / "moved").rename(tmp_path / removed)
-    require_resumes("two by two", given, tmp_path / "run", rank_pool, uninterrupted)
-
-
-def test_an_output_that_cannot_be_created_is_one_line(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    first, second = rank_pool.run(train, options(images, tmp_path / "file/run", *LONG), ranks=2)
-    assert f"--output {tmp_path}/file/run: {tmp_path}/file/run: Not a directory; " in message([first], 2)
-    assert (second.value, second.stderr) == (2, "")
+    with mounted_disk(tmp_path / "disk", "30m") if fault == "full-disk" else nullcontext(tmp_path) as disk:
+        given = options(images, disk / "run", *LONG, *OFTEN, "--split", split, "--timeout", "30")
+        line = message(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": f"0:7:{fault}"}), 1)
+        reason = ".*No space left.*make room on its disk, then continue with --resume" * (fault == "full-disk")
+        assert re.search(f"training stops: {reason}", line)
+        if fault == "full-disk":
+            (disk / "filler").unlink()
+        else:
+            removed = disk / ("run/checkpoints" if fault == "no-checkpoints" else "run")
+            removed.unlink(missing_ok=True)
+            (disk / "moved").rename(removed)
+        first, *_ = trained(rank_pool.run(train, [*given, "--resume"], ranks=ranks))
+        assert re.search(r"starting from .*step-0000000[5-8]-", first.stdout)
+        require_same_run(disk / "run", uninterrupted(placement))
 
 
 # the run is stopped
@@ -245,7 +201,7 @@ def test_sigterm_to_torchrun_saves_and_the_run_resumes(
     newest = list_checkpoints(tmp_path / "run/checkpoints")[0]
     assert re.match(r"step-0000000[789]-", newest.name)
     trained(rank_pool.run(train, [*given, "--resume"], ranks=2))
-    require_equal(tmp_path / "run", uninterrupted("two towers"))
+    require_same_run(tmp_path / "run", uninterrupted("two towers"))
 
 
 @SLOW
@@ -253,16 +209,15 @@ def test_sigterm_waits_for_images_that_are_being_decoded(images: Path, tmp_path:
     """torchrun sends SIGTERM to the decoding processes too, which torch would notice only after 5 s."""
     given = [*options(images, tmp_path / "run", *LONG, "--split", "ranks"), "--cache", "none"]
     fault = {"FAULT": "0:1:end-agent", "SLOW_DECODING": "1"}
-    agent = torchrun([STANDALONE, "--nproc_per_node=2"], given, fault)
-    _, err = agent.communicate(timeout=100)
+    _, err = torchrun([STANDALONE, "--nproc_per_node=2"], given, fault).communicate(timeout=100)
     assert err.count("train.py: stopped after step") == 1, err
     assert list_checkpoints(tmp_path / "run/checkpoints")
 
 
 def test_a_loss_that_is_not_finite_is_reported_once(images: Path, rank_pool: RankPool, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks", "--lr", "1e30")
-    results = rank_pool.run(train, given, ranks=4)
-    assert re.search(r"training diverged; there was no checkpoint yet; lower --lr", message(results, 1))
+    line = message(rank_pool.run(train, given, ranks=4), 1)
+    assert "training diverged; there was no checkpoint yet; lower --lr" in line
 
 
 # the run is started with wrong options
@@ -271,46 +226,44 @@ def test_a_loss_that_is_not_finite_is_reported_once(images: Path, rank_pool: Ran
 @pytest.mark.parametrize(
     ("ranks", "more", "expected"),
     [
-        (1, ["--split", "ranks"], "needs several processes, not one; start torchrun --nproc_per_node=N train.py, with"),
-        (3, ["--split", "ranks"], "3 processes are not a multiple of 2 towers; start 2, 4, 6, ... processes"),
-        (2, ["--split", "ranks", "--ablation", "one-tower"], "--split ranks: this architecture has only one tower"),
-        (2, ["--split", "devices"], "--split devices: needs 2 devices for 2 towers"),
-        (2, ["--devices", "cuda:0"], "--devices cuda:0: 2 processes of this machine would all use it"),
-        (4, ["--batch-size", "3"], "--batch-size 3: must be 4 or more, one image for each slice"),
-        (4, ["--batch-size", "1", "--split", "ranks"], "--batch-size 1: must be 2 or more"),
-        (2, ["--split", "ranks", "--compile"], "--compile: torch cannot compile the exchanges of --split ranks"),
-        (2, ["--split", "hybrid", "--amp", "fp16"], "--precision fp16: not with --split hybrid"),
-        (2, ["--timeout", "0"], "--timeout 0.0: must be positive"),
-        (2, ["--resume"], "--resume: "),
-        (2, ["--data", "/nowhere"], "/nowhere"),
-        (2, ["--freeze", "conv9"], "--freeze"),
-        (2, ["--split", "three"], "--split: invalid choice: 'three'"),
+        (1, "--split ranks", "needs several processes, not one; start torchrun --nproc_per_node=N train.py, with"),
+        (3, "--split ranks", "3 processes are not a multiple of 2 towers; start 2, 4, 6, ... processes"),
+        (2, "--split ranks --ablation one-tower", "--split ranks: this architecture has only one tower"),
+        (2, "--split devices", "--split devices: needs 2 devices for 2 towers"),
+        (2, "--devices cuda:0", "--devices cuda:0: 2 processes of this machine would all use it"),
+        (4, "--batch-size 3", "--batch-size 3: must be 4 or more, one image for each slice"),
+        (4, "--batch-size 1 --split ranks", "--batch-size 1: must be 2 or more"),
+        (2, "--split ranks --compile", "--compile: torch cannot compile the exchanges of --split ranks"),
+        (2, "--split hybrid --amp fp16", "--precision fp16: not with --split hybrid"),
+        (2, "--timeout 0", "--timeout 0.0: must be positive"),
+        (2, "--resume", "--resume: "),
+        (2, "--data /nowhere", "/nowhere"),
+        (2, "--freeze conv9", "--freeze"),
+        (2, "--split three", "--split: invalid choice: 'three'"),
+        (2, "--output /dev/null/run", "--output /dev/null/run: /dev/null/run: Not a directory; "),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(
-    ranks: int, more: list[str], expected: str, images: Path, rank_pool: RankPool, tmp_path: Path
+    ranks: int, more: str, expected: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
-    results = rank_pool.run(train, options(images, tmp_path / "run", *LONG, *more), ranks=ranks)
+    results = rank_pool.run(train, options(images, tmp_path / "run", *LONG, *more.split()), ranks=ranks)
     assert expected in message(results, 2)
     assert not (tmp_path / "run").exists()
 
 
-def test_torchrun_needs_output(images: Path, rank_pool: RankPool) -> None:
-    given = [word for word in options(images, Path("unnamed"), *LONG) if word not in ("--output", "unnamed")]
-    assert "--output: name the run's folder under torchrun" in message(rank_pool.run(train, given, ranks=2), 2)
-
-
-def test_a_run_is_not_overwritten(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
+def test_a_run_needs_a_name_and_is_neither_overwritten_nor_resumed_as_another(
+    images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted
+) -> None:
     given = options(images, uninterrupted("two by two"), *LONG)
+    resumed = [*given, "--resume", "--seed", "7", "--split", "ranks"]
     assert "holds a run already; continue it with --resume" in message(rank_pool.run(train, given, ranks=2), 2)
+    assert "--resume: the run has --seed 0, not 7" in message(rank_pool.run(train, resumed, ranks=4), 2)
+    at = given.index("--output")
+    unnamed = given[:at] + given[at + 2 :]
+    assert "--output: name the run's folder under torchrun" in message(rank_pool.run(train, unnamed, ranks=2), 2)
 
 
-def test_another_run_is_not_resumed(images: Path, rank_pool: RankPool, uninterrupted: Uninterrupted) -> None:
-    given = options(images, uninterrupted("two by two"), *LONG, "--resume", "--seed", "7", "--split", "ranks")
-    assert "--resume: the run has --seed 0, not 7" in message(rank_pool.run(train, given, ranks=4), 2)
-
-
-@pytest.mark.slow
+@SLOW
 def test_torchrun_prints_wrong_options_once(images: Path, tmp_path: Path) -> None:
     given = options(images, tmp_path / "run", *LONG, "--split", "ranks")
     _, err = torchrun([STANDALONE, "--nproc_per_node=3"], given).communicate(timeout=60)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.narrow_train import train
-from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, torchrun, trained
-from tests.support.rank_pool import RankPool, returned_values
+from tests.support.placement_runs import PLACEMENTS, Run, free_port, options, require_same_run, torchrun, trained
+from tests.support.rank_pool import RankPool
 
 EVERY_PLACEMENT = pytest.mark.parametrize("placement", PLACEMENTS)
+SLOW = pytest.mark.slow
 
 # relative: sums over rows in another order differ in a number's last bits, 1e-16 of it, which some steps make a few
 # times as large; a wrong mask, crop or weight of a gradient differs in the second digit
@@ -56,15 +57,13 @@ def test_a_checkpoint_of_any_placement_resumes_in_any_other(
     placement: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     """Stopped twice within epochs, in this placement and in the next of the list; one process ends it."""
-    names = list(PLACEMENTS)
+    names, output = list(PLACEMENTS), tmp_path / "run"
     following = names[(names.index(placement) + 1) % len(names)]
-    output = tmp_path / "run"
     for where, fault, more in ((placement, "1:7:terminate", LONG), (following, "0:18:terminate", ("--resume",))):
         ranks, split = PLACEMENTS[where]
         given = options(images, output, *more, "--split", split)
         results = rank_pool.run(train, given, ranks=ranks, double=True, environment={"FAULT": fault})
-        assert returned_values(results) == [143] * ranks
-        assert "".join(result.stderr for result in results).count("continue with --resume") == 1
+        assert "".join(r.stderr for r in trained(results, 143)).count("continue with --resume") == 1
     assert 18 < Run.of(output).reports[-1]["step"] < 25
     trained(rank_pool.run(train, options(images, output, "--resume", "--split", "auto"), ranks=1, double=True))
     Run.of(output).require_close(in_double, IN_DOUBLE)
@@ -73,26 +72,28 @@ def test_a_checkpoint_of_any_placement_resumes_in_any_other(
 @pytest.mark.parametrize(
     ("placement", "more"),
     [
-        ("four slices", ("--freeze", "conv1..conv3")),
-        ("two by two", ("--freeze", "fc6")),
-        ("hybrid at four", ("--freeze", "conv1..conv5")),  # no gradient is added up
-        ("hybrid at two", ("--freeze", "fc8")),
-        ("two by two", ("--init", "INIT", "--init-stages", "conv1..conv5")),
-        ("hybrid at four", ("--init", "INIT")),
-        ("four slices", ("--ablation", "never-meet")),
-        ("hybrid at four", ("--ablation", "never-meet")),
-        ("two by two", ("--ablation", "never-meet")),
-        ("hybrid at four", ("--ablation", "one-tower")),
+        ("four slices", "--freeze conv1..conv3"),
+        ("hybrid at four", "--freeze conv1..conv5"),  # no gradient is added up
+        ("hybrid at two", "--freeze fc8"),
+        ("two by two", "--freeze fc6 --init INIT --init-stages conv1..conv5"),
+        ("hybrid at four", "--init INIT"),
+        ("two by two", "--ablation never-meet"),
+        ("hybrid at four", "--ablation never-meet"),
+        ("hybrid at four", "--ablation one-tower"),
+        ("two slices", "--cache none"),  # decoded by worker processes
+        pytest.param("hybrid at four", "--cache none", marks=SLOW),
     ],
 )
 def test_options_mean_the_same_in_every_placement(
-    placement: str, more: tuple[str, ...], images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
+    placement: str, more: str, images: Path, in_double: Run, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     del in_double  # INIT is its run
     ranks, split = PLACEMENTS[placement]
-    more = (*(str(images.parent / "double") if word == "INIT" else word for word in more), "--max-steps", "6")
-    trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
-    trained(rank_pool.run(train, options(images, tmp_path / "run", *more, "--split", split), ranks=ranks, double=True))
+    given = [*more.replace("INIT", str(images.parent / "double")).split(), "--max-steps", "6"]
+    one = [word for word in given if word not in ("--cache", "none")]
+    trained(rank_pool.run(train, options(images, tmp_path / "one", *one), ranks=1, double=True))
+    given = options(images, tmp_path / "run", *given, "--split", split)
+    trained(rank_pool.run(train, given, ranks=ranks, double=True))
     Run.of(tmp_path / "run").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
@@ -101,51 +102,34 @@ def test_adam_in_three_pieces_resumes_in_one(images: Path, rank_pool: RankPool, 
     more = ("--recipe", "tensorflow-post", "--image-size", "64", "--lr", "0.001", "--max-steps", "12")
     trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
     given = options(images, tmp_path / "run", *more, "--split", "hybrid")
-    stopped = rank_pool.run(train, given, ranks=3, double=True, environment={"FAULT": "2:6:terminate"})
-    assert returned_values(stopped) == [143] * 3
+    trained(rank_pool.run(train, given, ranks=3, double=True, environment={"FAULT": "2:6:terminate"}), 143)
     trained(rank_pool.run(train, [*given, "--split", "none", "--resume"], ranks=1, double=True))
     Run.of(tmp_path / "run").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
-@pytest.mark.parametrize(
-    "placement", ["two by two", "hybrid at four", pytest.param("four slices", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("placement", ["two by two", "hybrid at four", pytest.param("four slices", marks=SLOW)])
 def test_a_resumed_run_equals_the_uninterrupted_one(
     placement: str, images: Path, rank_pool: RankPool, tmp_path: Path
 ) -> None:
     """Sums over three ranks or more depend on how gradients are packed in buckets, which must not change."""
     ranks, split = PLACEMENTS[placement]
-    uninterrupted = options(images, tmp_path / "uninterrupted", *LONG, "--split", split)
-    trained(rank_pool.run(train, uninterrupted, ranks=ranks))
-    given = options(images, tmp_path / "run", *LONG, "--split", split)
-    assert (
-        returned_values(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": "1:7:terminate"}))
-        == [143] * ranks
-    )
+    more = ("--max-steps", "12", "--split", split)
+    trained(rank_pool.run(train, options(images, tmp_path / "uninterrupted", *more), ranks=ranks))
+    given = options(images, tmp_path / "run", *more)
+    trained(rank_pool.run(train, given, ranks=ranks, environment={"FAULT": "1:7:terminate"}), 143)
     trained(rank_pool.run(train, [*given, "--resume"], ranks=ranks))
-    Run.of(tmp_path / "run").require_equal(Run.of(tmp_path / "uninterrupted"))
-    models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "uninterrupted")]
-    assert models[0] == models[1]
+    require_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
-@pytest.mark.parametrize("placement", ["two slices", "hybrid at four"])
-def test_images_decoded_by_worker_processes_are_the_same(
-    placement: str, images: Path, rank_pool: RankPool, tmp_path: Path
-) -> None:
-    ranks, split = PLACEMENTS[placement]
-    more = ("--max-steps", "7")
-    trained(rank_pool.run(train, options(images, tmp_path / "one", *more), ranks=1, double=True))
-    given = options(images, tmp_path / "run", *more, "--split", split, "--cache", "none")
-    trained(rank_pool.run(train, given, ranks=ranks, double=True))
-    Run.of(tmp_path / "run").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
+C10D = ("--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
     ("processes", "split", "launch"),
     [
         (1, "ranks", ("--node_rank={machine}", "--master_addr=127.0.0.1", "--master_port={port}")),
-        pytest.param(2, "ranks", ("--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:{port}"), marks=pytest.mark.slow),
-        pytest.param(2, "hybrid", ("--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:{port}"), marks=pytest.mark.slow),
+        pytest.param(2, "ranks", C10D, marks=SLOW),
+        pytest.param(2, "hybrid", C10D, marks=SLOW),
     ],
 )
 def test_two_machines(
@@ -155,9 +139,8 @@ def test_two_machines(
     port, agents = free_port(), []
     for machine in range(2):
         given = options(images, tmp_path / f"machine{machine}", *LONG, "--split", split)
-        nodes = ["--nnodes=2", f"--nproc_per_node={processes}"]
-        nodes += [option.format(machine=machine, port=port) for option in launch]
-        agents.append(torchrun(nodes, given, {"DOUBLE": "1"}))
+        nodes = [option.format(machine=machine, port=port) for option in launch]
+        agents.append(torchrun(["--nnodes=2", f"--nproc_per_node={processes}", *nodes], given, {"DOUBLE": "1"}))
     outputs = [agent.communicate(timeout=150) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], outputs
     Run.of(tmp_path / "machine0").require_close(in_double, IN_DOUBLE)
@@ -165,7 +148,7 @@ def test_two_machines(
     assert not (tmp_path / "machine1").exists()
 
 
-@pytest.mark.slow
+@SLOW
 def test_one_rank_of_a_machine_compiles_and_prints_it(images: Path, tmp_path: Path) -> None:
     rank_pool = RankPool(2, tmp_path / "cache")  # an empty cache: nothing is compiled yet
     try:

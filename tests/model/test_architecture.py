@@ -9,6 +9,8 @@ from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Init, Li
 from alexnet_torch.model.presets import CAFFE, PRESETS, SOURCE_2012, TENSORFLOW_POST
 from tests.support.nets import narrow
 
+EVERY_PRESET = pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
+
 
 def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
@@ -31,32 +33,22 @@ def test_sides_of_convolutions_and_poolings(net: Architecture, size: int, expect
     assert sides(net, size) == expected
 
 
-@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_the_smallest_image_works_and_the_error_for_a_smaller_one_names_it(net: Architecture) -> None:
-    smallest = net.smallest_image()
-    small = replace(
-        net,
-        convs=tuple(replace(c, channels=8) for c in net.convs),
-        linears=(*(replace(f, width=8) for f in net.linears[:-1]), net.linears[-1]),
-    )
-    logits = AlexNet(small, 2, smallest)(torch.zeros(1, 3, smallest, smallest))
-    assert logits.shape == (1, 2)
+@EVERY_PRESET
+def test_computed_sides_equal_those_of_torchs_layers_down_to_the_smallest_image(net: Architecture) -> None:
+    smallest, few = net.smallest_image(), narrow(net, 2, 2)
+    for size in (smallest, *(size for size in (64, 73, 97, 128, 200, 225) if net.fits(size))):
+        features = AlexNet(few, 2, size).stage_outputs(torch.zeros(1, 3, size, size), ("conv5", "fc8"))
+        assert features["conv5"].shape[-1] == sides(net, size)[-1]
+        assert features["fc8"].shape == (1, 2)
     with pytest.raises(ValueError, match=rf"image_size {smallest - 1} .* smallest that works is {smallest}$"):
-        AlexNet(small, 2, smallest - 1)
-
-
-@pytest.mark.parametrize("size", [64, 73, 97, 128, 200, 225])
-@pytest.mark.parametrize("net", PRESETS.values(), ids=PRESETS)
-def test_computed_sides_equal_those_of_torchs_layers(net: Architecture, size: int) -> None:
-    if not net.fits(size):
-        pytest.skip(f"{net.name} needs {net.smallest_image()} pixels")
-    side = AlexNet(narrow(net, 2, 2), 2, size).features(torch.zeros(1, 3, size, size), "conv5").shape[-1]
-    assert side == sides(net, size)[-1]
+        AlexNet(few, 2, smallest - 1)
 
 
 @pytest.mark.parametrize("net", [*PRESETS.values(), replace(CAFFE, pool_ceil=("conv5",))], ids=lambda net: net.name)
-def test_an_architecture_survives_json(net: Architecture) -> None:
-    assert Architecture.from_dict(json.loads(json.dumps(asdict(net)))) == net
+def test_an_architecture_survives_json_also_with_the_name_that_fields_had_before_version_1(net: Architecture) -> None:
+    text = json.dumps(asdict(net))
+    assert Architecture.from_dict(json.loads(text)) == net
+    assert Architecture.from_dict(json.loads(text.replace("reads_all_towers", "meet"))) == net
 
 
 def test_an_unknown_field_is_refused() -> None:
@@ -74,10 +66,11 @@ def test_the_2012_source_differs_from_the_paper_as_documented() -> None:
     assert conv2.after == ("relu", "norm", "spatial_norm", "pool")
     assert conv5.after == ("pool", "relu")
     assert (conv3.init.std, conv5.init.bias) == (0.03, 1.0)
+    square = SOURCE_2012.spatial_norm
+    assert (square.window, square.alpha, square.beta, square.k) == (5, 0.001, 0.75, 1.0)
     assert SOURCE_2012.norm.alpha / SOURCE_2012.norm.window == pytest.approx(2e-5)
     assert PAPER.norm.alpha / PAPER.norm.window == pytest.approx(1e-4)
-    assert CAFFE.norm.across_towers
-    assert CAFFE.norm.k == 1
+    assert (CAFFE.norm.across_towers, CAFFE.norm.k) == (True, 1)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +99,3 @@ def test_construction_errors_name_the_field_and_its_value(make: object, message:
     assert callable(make)
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_a_sixth_convolution_as_in_the_papers_larger_net() -> None:
-    sixth = Conv("conv6", 256, 3, 1, (1, 1, 1, 1), reads_all_towers=True, init=Init(0.03, 1.0))
-    net = AlexNet(replace(PAPER, convs=(*PAPER.convs, sixth)), 4, 64)
-    assert net.features(torch.zeros(1, 3, 64, 64), "conv6").shape == (1, 256, 1, 1)
-    assert net.stage_weights("conv6")[0].shape == (128, 256, 3, 3)
-
-
-def test_descriptions_saved_before_version_1_are_read() -> None:
-    """Then `reads_all_towers` was called `meet`."""
-    description = json.loads(json.dumps(asdict(PAPER)).replace("reads_all_towers", "meet"))
-    assert description["convs"][2]["meet"]
-    assert Architecture.from_dict(description) == PAPER

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from alexnet_torch import PAPER, AlexNet
 from alexnet_torch.model import cpu_kernels
@@ -15,7 +14,6 @@ from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TORCHVISION
 from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
-from alexnet_torch.model.tower import linear
 from tests.support.nets import narrow, with_random_weights
 from tests.support.plain_net import plain_logits
 
@@ -46,37 +44,6 @@ def test_first_and_second_derivatives_of_operations(name: str, native: bool, mon
     x = random_map(1, 6, 4, 3).requires_grad_()
     assert torch.autograd.gradcheck(OPERATIONS[name], x, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(OPERATIONS[name], x, check_batched_grad=True)
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_forward_mode_and_vmap_of_operations(name: str) -> None:
-    operation, x, v = OPERATIONS[name], random_map(2, 1, 6, 4, 3), torch.randn(2, 1, 6, 4, 3).double()
-    torch.testing.assert_close(torch.vmap(operation)(x), torch.stack([operation(row) for row in x]))
-    with forward_ad.dual_level():
-        tangent = forward_ad.unpack_dual(operation(forward_ad.make_dual(x[0], v[0]))).tangent
-    step = 1e-6 * v[0]
-    expected = (operation(x[0] + step) - operation(x[0] - step)) / 2e-6
-    torch.testing.assert_close(tangent, expected, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("rows", [8, 40])
-@pytest.mark.parametrize("function", ["ours", "frozen"])
-def test_second_derivatives_of_a_linear_layer(rows: int, function: str) -> None:
-    """In float32, which oneDNN computes from 32 rows on, against torch in float64."""
-    torch.manual_seed(0)
-    values = [torch.randn(shape) for shape in ((rows, 48), (36, 48), (36,))]
-    results = []
-    for own in (True, False):
-        x, weight, bias = (v.clone().to(torch.float32 if own else torch.float64).requires_grad_() for v in values)
-        layer = linear if own else F.linear
-        inputs = [x, bias] if function == "frozen" else [x, weight, bias]
-        used = weight.detach() if function == "frozen" else weight
-        first = torch.autograd.grad(layer(x, used, bias).tanh().square().sum(), inputs, create_graph=True)
-        second = torch.autograd.grad(torch.stack([g.pow(3).sum() for g in first]).sum(), inputs)
-        results.append([*first, *second])
-    for ours, theirs in zip(*results, strict=True):
-        error = (ours.double() - theirs).norm() / theirs.norm()
-        assert error < 1e-5  # float32: 2^-24, over sums of 48 and of `rows` terms, twice
 
 
 def net_and_images(architecture: Architecture, rows: int) -> tuple[AlexNet, Tensor]:

@@ -1,7 +1,8 @@
-"""The kernels for GPUs, in Triton: what they compute, by its interpreter, and that GPUs' compilers take them."""
+"""The kernels for GPUs, in Triton: what they compute, by its interpreter, which takes milliseconds for each block."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from itertools import product
 
 import numpy as np
 import pytest
@@ -25,23 +26,20 @@ def maps(shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
 def normalise() -> None:
     """Against torch's own norm in float64. Tolerances: a few roundings of float32."""
     torch.manual_seed(0)
-    for norm in NORMS:
-        for layout in LAYOUTS:
-            for relu in (False, True):
-                x = maps((2, 21, 5, 4), layout)
-                exact = x.double().requires_grad_()
-                expected = F.local_response_norm(
-                    F.relu(exact) if relu else exact, norm.window, norm.alpha, norm.beta, norm.k
-                )
-                g = torch.randn_like(x)
-                gradient = torch.autograd.grad(expected, exact, g.double())[0]
-                for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
-                    given = x.to(dtype).requires_grad_()
-                    y = response_norm(given, norm, relu)
-                    assert y.is_contiguous(memory_format=layout)
-                    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=0)
-                    found = torch.autograd.grad(y, given, g.to(dtype))[0].double()
-                    assert (found - gradient).abs().max() <= 5 * tolerance * gradient.abs().max(), (norm, relu)
+    for number, (norm, layout) in enumerate(product(NORMS, LAYOUTS)):
+        x, relu = maps((2, 21, 3, 2), layout), number % 4 in (0, 3)  # each layout with and without ReLU
+        exact = x.double().requires_grad_()
+        read = F.relu(exact) if relu else exact
+        expected = F.local_response_norm(read, norm.window, norm.alpha, norm.beta, norm.k)
+        g = torch.randn_like(x)
+        gradient = torch.autograd.grad(expected, exact, g.double())[0]
+        for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
+            given = x.to(dtype).requires_grad_()
+            y = response_norm(given, norm, relu)
+            assert y.is_contiguous(memory_format=layout)
+            torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=0)
+            found = torch.autograd.grad(y, given, g.to(dtype))[0].double()
+            assert (found - gradient).abs().max() <= 5 * tolerance * gradient.abs().max(), (norm, relu)
 
 
 def normalise_and_pool() -> None:
@@ -60,15 +58,13 @@ def normalise_and_pool() -> None:
 def drop() -> None:
     """To the bit: masks are the same on every device."""
     torch.manual_seed(0)
-    for dtype in (torch.float32, torch.float64, torch.float16):
-        for rate in (0.3, 0.5):
-            for relu in (False, True):
-                x, g = torch.randn(5, 3, 700).to(dtype).requires_grad_(), torch.randn(5, 3, 700).to(dtype)
-                where = MaskPosition(rate, torch.tensor(123456789012345678), 3_000_000_000, 11)
-                expected = (F.relu(x) if relu else x) * dropout_mask(x.shape, *where) * (1 / (1 - rate))
-                y = dropout(x, where, relu)
-                assert torch.equal(y, expected)
-                assert torch.equal(*(torch.autograd.grad(value, x, g)[0] for value in (y, expected)))
+    for dtype, rate, relu in product((torch.float32, torch.float64, torch.float16), (0.3, 0.5), (False, True)):
+        x, g = torch.randn(2, 3, 700).to(dtype).requires_grad_(), torch.randn(2, 3, 700).to(dtype)
+        where = MaskPosition(rate, torch.tensor(123456789012345678), 3_000_000_000, 11)
+        expected = (F.relu(x) if relu else x) * dropout_mask(x.shape, *where) * (1 / (1 - rate))
+        y = dropout(x, where, relu)
+        assert torch.equal(y, expected)
+        assert torch.equal(*(torch.autograd.grad(value, x, g)[0] for value in (y, expected)))
     lost = dropout(torch.tensor([[torch.nan, torch.inf] * 8]), where, relu=True)
     assert lost[0, ::2].isnan().all(), "a run must see a NaN"
 
@@ -78,15 +74,15 @@ def subtract() -> None:
     from alexnet_torch.data import triton_pixels  # in the process of the fixture
 
     random = np.random.default_rng(1)
-    crops = random_crops(5, 73, 64, 0, 0, True)
-    pixels = torch.from_numpy(random.integers(0, 256, (5, 64, 64, 3), np.uint8))
+    crops = random_crops(3, 25, 20, 0, 0, True)
+    pixels = torch.from_numpy(random.integers(0, 256, (3, 20, 20, 3), np.uint8))
     for dtype in (torch.float32, torch.float64):
-        mean = (torch.rand(73, 73, 3) * 255).to(dtype)
-        for noise, scale in ((None, 1.0), (torch.randn(5, 3).to(dtype), 1 / 1.1)):
+        mean = (torch.rand(25, 25, 3) * 255).to(dtype)
+        for noise, scale in ((None, 1.0), (torch.randn(3, 3).to(dtype), 1 / 1.1)):
             positions = torch.from_numpy(crops.positions())
             found = triton_pixels.subtract(pixels, positions, mean, noise, scale)
             assert torch.equal(found, _subtract_per_image(pixels, crops, mean, noise, scale))
-    assert subtract_mean(pixels[:0], crops[np.arange(0)], mean).shape == (0, 3, 64, 64)
+    assert subtract_mean(pixels[:0], crops[np.arange(0)], mean).shape == (0, 3, 20, 20)
 
 
 @pytest.mark.parametrize("check", [normalise, normalise_and_pool, drop, subtract], ids=lambda check: check.__name__)

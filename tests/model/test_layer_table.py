@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet_torch import AlexNet, cli
+from alexnet_torch import AlexNet
 from alexnet_torch.model.layer_table import layer_table
 from alexnet_torch.model.presets import PRESETS
+from tests.support.commands import one_line, run_cli
+from tests.support.nets import narrow
 from tests.support.paths import PROJECT
 
 
@@ -25,8 +27,7 @@ def test_the_papers_numbers() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_against_the_network_itself(name: str) -> None:
     """Every layer's parameters, output shape and multiply-adds are those of the modules of a forward pass."""
-    net, size = AlexNet(name, num_classes=7, image_size=96), 96
-    seen: dict[str, list[int]] = {}
+    net, seen = AlexNet(narrow(PRESETS[name]), num_classes=7, image_size=96), dict[str, list[int]]()
 
     def count(stage: str, layer: nn.Module, output: torch.Tensor) -> None:
         weight = layer.weight
@@ -41,19 +42,15 @@ def test_against_the_network_itself(name: str) -> None:
             layer = tower.get_submodule(stage)
             layer.register_forward_hook(lambda module, _, output, stage=stage: count(stage, module, output))
     with torch.no_grad():
-        net.eval()(torch.zeros(1, 3, size, size))
-    table = layer_table(PRESETS[name], 7, size)
+        net.eval()(torch.zeros(1, 3, 96, 96))
+    table = layer_table(net.architecture, 7, 96)
     assert {row.stage: [row.output[0], row.parameters, row.multiply_adds] for row in table} == seen
 
 
-def test_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["layers"]) == 0
-    table = capsys.readouterr().out
+def test_command() -> None:
+    table = run_cli("layers").stdout
     assert table in (PROJECT / "docs/questions.md").read_text()
-    lines = table.splitlines()
-    assert lines[-1].split() == ["all", "60,965,224", "724,406,816"]
-    assert cli.main(["layers", "caffe", "--csv", "--image-size", "227"]) == 0
-    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert table.splitlines()[-1].split() == ["all", "60,965,224", "724,406,816"]
+    rows = list(csv.DictReader(run_cli("layers", "caffe", "--csv", "--image-size", "227").stdout.splitlines()))
     assert rows[0] | {"stage": "conv1", "output": "96x55x55", "padding": "0x0x0x0"} == rows[0]
-    assert cli.main(["layers", "lenet"]) == 2
-    assert "lenet" in capsys.readouterr().err
+    one_line(run_cli("layers", "lenet"), "lenet")

@@ -1,10 +1,18 @@
 """The network as an ordinary nn.Module: how it is made, moved, copied and saved, and what its parameters look like."""
 
+import copy
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import prune
 
 from alexnet_torch import CAFFE, PAPER_LITERAL, AlexNet, DropoutKey
@@ -13,27 +21,28 @@ from alexnet_torch.model.presets import TORCHVISION
 from tests.support.nets import narrow, narrow_net, with_random_weights
 
 
-def random_images(rows: int = 2, size: int = 64) -> Tensor:
+def random_images(rows: int = 2) -> Tensor:
     """Images as the network reads them, (N, 3, H, W), float32."""
-    return torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(1)) * 50
+    return torch.randn(rows, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 50
 
 
-def test_an_architecture_can_be_named() -> None:
+def test_an_architecture_can_be_named_and_one_device_needs_no_list() -> None:
     with torch.device("meta"):
         for name, architecture in (("caffe", CAFFE), ("paper", PAPER), ("paper_literal", PAPER_LITERAL)):
             assert AlexNet(name).architecture is architecture
         assert AlexNet().architecture is PAPER
-        with pytest.raises(ValueError, match=r"^no architecture 'vgg'; there are paper, .*caffe.*paper_literal$"):
+        with pytest.raises(ValueError, match=r"^no architecture 'vgg'; there are paper, .*caffe.*paper_literal"):
             AlexNet("vgg")
         with pytest.raises(TypeError, match=r"^architecture must be an Architecture or a name, not int$"):
             AlexNet(224)  # type: ignore[arg-type]
-
-
-def test_one_device_needs_no_list() -> None:
     for device in ("meta", torch.device("meta"), ["meta"], ("meta", "meta")):
         assert {p.device.type for p in AlexNet(devices=device).parameters()} == {"meta"}
     with pytest.raises(ValueError, match=r"^devices: 'c' is not a device; try cpu"):
         AlexNet(devices=["c", "p"])
+    with pytest.raises(ValueError, match=r"^devices: 3 devices for 2 tower\(s\); name one device, or one for each$"):
+        AlexNet(devices=["cpu"] * 3)
+    with pytest.raises(TypeError, match=r"^devices: 1 is neither the name of a device nor a torch.device"):
+        AlexNet(devices=[1, 1])  # type: ignore[list-item]
 
 
 def test_a_network_made_on_the_meta_device_gets_memory_later() -> None:
@@ -57,7 +66,7 @@ def test_parameters_and_state_are_contiguous(architecture: Architecture) -> None
     assert torch.equal(nn.utils.parameters_to_vector(net.parameters()), vector * 2)
 
 
-def test_every_convolution_reads_and_writes_channels_last() -> None:
+def test_every_convolution_reads_and_writes_channels_last_and_data_parallel_is_refused() -> None:
     net, formats = narrow_net(), list[bool]()
 
     def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -71,9 +80,6 @@ def test_every_convolution_reads_and_writes_channels_last() -> None:
     assert formats == [True] * 20
     assert torch.equal(net(images.to(memory_format=torch.channels_last)), logits)
     assert torch.equal(net.to(memory_format=torch.channels_last)(images), logits)
-
-
-def test_data_parallel_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"^AlexNet does not support nn.DataParallel; use DistributedDataParallel"):
         narrow_net()._replicate_for_data_parallel()
 
@@ -98,10 +104,62 @@ def test_optimisers_and_pruning_that_flatten_parameters() -> None:
     assert net.eval()(images).isfinite().all()
 
 
+@pytest.mark.parametrize("rows", [4, 40])
+def test_a_hook_on_a_linear_layer_changes_no_bit(rows: int) -> None:
+    net, images = with_random_weights(narrow_net()).eval(), random_images(rows)
+    logits = net(images)
+    net.towers["0"].get_submodule("fc7").register_forward_hook(lambda *_: None)
+    assert torch.equal(net(images), logits)
+
+
+def test_a_stack_of_networks_under_vmap_equals_each_network() -> None:
+    nets, images = [with_random_weights(narrow_net(), gain).eval() for gain in (0.9, 1.0, 1.1)], random_images()
+    state, base = stack_module_state(nets), copy.deepcopy(nets[0]).to("meta")
+    logits = vmap(lambda *state: functional_call(base, state, (images,)))(*state)
+    torch.testing.assert_close(logits, torch.stack([net(images) for net in nets]), rtol=1e-5, atol=1e-4)
+
+
+def quantised(module: nn.Module) -> nn.Module:
+    """Returns a copy with torch's dynamic quantisation, of whose end torch warns."""
+    with warnings.catch_warnings(action="ignore"):
+        copied: nn.Module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, torch.qint8)
+    return copied
+
+
+def test_dynamic_quantisation_finds_the_linear_layers() -> None:
+    """Each layer is compared with torch's own quantisation of the same layer, for the same input."""
+    net, seen = with_random_weights(narrow_net()).eval(), list[tuple[nn.Module, Tensor, Tensor]]()
+    small = quantised(net)
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.Linear):
+            hook = small.get_submodule(name).register_forward_hook
+            hook(lambda _, x, y, layer=layer: seen.append((layer, x[0], y)))
+    small(random_images())
+    assert len(seen) == 6
+    for layer, x, y in seen:
+        assert torch.equal(y, quantised(nn.Sequential(layer))(x))
+
+
+def test_fsdp2_computes_the_same_step(tmp_path: Path) -> None:
+    net = with_random_weights(narrow_net()).eval()
+    sharded = copy.deepcopy(net)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+        for module in (net, sharded):
+            optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+            module(random_images()).square().mean().backward()
+            optimizer.step()
+        for name, value in sharded.state_dict().items():
+            torch.testing.assert_close(value.full_tensor(), net.state_dict()[name], rtol=1e-6, atol=1e-7)
+    finally:
+        dist.destroy_process_group()
+
+
 def losses_of_a_plain_loop(architecture: Architecture) -> list[float]:
     """Trains on 48 digits as a user would who takes the defaults; returns each step's loss."""
-    digits = load_digits()  # 8x8 pixels of 0..16
-    pixels = torch.tensor(digits.images[:48] * 255 / 16).float()[:, None]
+    digits = load_digits()
+    pixels = torch.tensor(digits.images[:48] * 255 / 16).float()[:, None]  # from 8x8 pixels of 0..16
     images = F.interpolate(pixels, 64).expand(-1, 3, -1, -1)
     images, labels = images - images.mean(dim=0), torch.tensor(digits.target[:48])
     torch.manual_seed(0)
@@ -121,9 +179,6 @@ def test_the_default_learns_in_a_plain_loop_and_the_papers_literal_weights_do_no
     """The loss of guessing is ln(10) = 2.30; the last five steps' mean is 0.6 with the default."""
     assert sum(losses_of_a_plain_loop(PAPER)[-5:]) / 5 < 1.2
     assert min(losses_of_a_plain_loop(PAPER_LITERAL)) > 2.1
-
-
-def test_the_literal_weights_are_the_papers() -> None:
     inits = {stage.name: (stage.init.std, stage.init.bias, stage.init.by_fan_in) for stage in PAPER_LITERAL.stages}
     ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     assert inits == {stage: (0.01, float(stage in ones), False) for stage in PAPER.stage_names}

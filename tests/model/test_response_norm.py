@@ -1,5 +1,6 @@
 """Response normalisation against an explicit loop, for two of its implementations."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tests.model.conftest import saved_tensors
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 NORMS = [PAPER.norm, SOURCE_2012.norm, CAFFE.norm, TENSORFLOW_POST.norm, Norm(3, 2.0, 0.6, 1.0), Norm(1, 1.0, 0.75)]
-
+SHAPES = [(2, 13, 5, 4), (3, 48, 17, 17), (1, 16, 1, 1), (300, 32, 9, 9), *((2, c, 3, 3) for c in range(1, 7))]
+EVERY_NORM = pytest.mark.parametrize("norm", NORMS, ids=str)
 
 pytestmark = pytest.mark.usefixtures("implementation")
 
@@ -33,96 +35,60 @@ def loop_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("norm", NORMS, ids=str)
-@pytest.mark.parametrize(
-    "shape",
-    [(2, 13, 5, 4), (3, 48, 17, 17), (1, 16, 1, 1), (300, 32, 9, 9), *((2, c, 3, 3) for c in range(1, 7))],
-    ids=str,
-)
-def test_it_equals_the_loop(norm: Norm, layout: torch.memory_format, relu: bool, shape: tuple[int, ...]) -> None:
-    x = (30 * torch.randn(shape)).to(memory_format=layout)
-    y = response_norm(x, norm, relu)
-    assert y.is_contiguous(memory_format=layout)
-    torch.testing.assert_close(y.double(), loop_norm(x, norm, relu), rtol=1e-6, atol=0)
+def norm_and_gradient(x: Tensor, g: Tensor, relu: bool = False) -> list[Tensor]:
+    y = response_norm(x, PAPER.norm, relu)
+    return [y.detach(), torch.autograd.grad(y, x, g)[0]]
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("norm", NORMS, ids=str)
-def test_its_gradient(norm: Norm, layout: torch.memory_format, relu: bool) -> None:
-    x = torch.randn(2, 7, 2, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: response_norm(x, norm, relu), x)
+@EVERY_NORM
+def test_it_equals_the_loop(norm: Norm) -> None:
+    for shape, layout, relu in product(SHAPES, LAYOUTS, (False, True)):
+        x = (30 * torch.randn(shape)).to(memory_format=layout)
+        y = response_norm(x, norm, relu)
+        assert y.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(y.double(), loop_norm(x, norm, relu), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("grad_layout", LAYOUTS)
-def test_it_agrees_with_torch_in_value_and_gradient(
-    layout: torch.memory_format, grad_layout: torch.memory_format
-) -> None:
-    x = (30 * torch.randn(4, 48, 9, 9)).to(memory_format=layout).requires_grad_()
-    g = torch.randn(4, 48, 9, 9).to(memory_format=grad_layout)
-    n = PAPER.norm
-    ours = torch.autograd.grad(response_norm(x, n, relu=True), x, g)[0]
-    theirs = torch.autograd.grad(F.local_response_norm(F.relu(x), n.window, n.alpha, n.beta, n.k), x, g)[0]
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("relu", [False, True])
-def test_it_saves_only_its_input(relu: bool) -> None:
-    x = torch.randn(2, 8, 3, 3, requires_grad=True)
-    with saved_tensors() as saved:
-        response_norm(x, PAPER.norm, relu)
-    assert [t.data_ptr() for t in saved] == [x.data_ptr()]
+@EVERY_NORM
+def test_its_gradient(norm: Norm) -> None:
+    for layout, relu in product(LAYOUTS, (False, True)):
+        x = torch.randn(2, 7, 2, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, relu=relu: response_norm(x, norm, relu), x)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_number_of_threads_and_the_batch_size_change_no_bit(layout: torch.memory_format) -> None:
-    x = (30 * torch.randn(64, 48, 27, 27)).to(memory_format=layout).requires_grad_()
-    g = torch.randn_like(x)
-
-    def both(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        y = response_norm(x, PAPER.norm)
-        return y.detach(), torch.autograd.grad(y, x, g)[0]
-
-    threads = torch.get_num_threads()
+    x = (30 * torch.randn(32, 48, 27, 27)).to(memory_format=layout).requires_grad_()
+    g, threads, found = torch.randn_like(x), torch.get_num_threads(), []
     try:
-        torch.set_num_threads(1)
-        one = both(x, g)
-        torch.set_num_threads(2)
-        two = both(x, g)
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(norm_and_gradient(x, g))
     finally:
         torch.set_num_threads(threads)
-    part = both(x[:3], g[:3])
-    for a, b, c in zip(one, two, part, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(a[:3], c)
+    for one, two, part in zip(*found, norm_and_gradient(x[:3], g[:3]), strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one[:3], part)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_floats_are_normalised_in_32_bits_and_rounded_once(dtype: torch.dtype) -> None:
-    x = (30 * torch.randn(2, 16, 5, 5)).to(dtype).requires_grad_()
-    g = torch.randn(2, 16, 5, 5).to(dtype)
+    x, g = (30 * torch.randn(2, 16, 5, 5)).to(dtype).requires_grad_(), torch.randn(2, 16, 5, 5).to(dtype)
+    wide, grad = norm_and_gradient(x.detach().float().requires_grad_(), g.float(), relu=True)
+    found = norm_and_gradient(x, g, relu=True)
+    assert torch.equal(found[0], wide.to(dtype))
+    assert torch.equal(found[1], grad.to(dtype))
     y = response_norm(x, PAPER.norm, relu=True)
-    wide = x.detach().float().requires_grad_()
-    expected = response_norm(wide, PAPER.norm, relu=True)
-    assert torch.equal(y, expected.to(dtype))
-    grad = torch.autograd.grad(expected, wide, g.float())[0]
-    assert torch.equal(torch.autograd.grad(y, x, g, retain_graph=True)[0], grad.to(dtype))
     again = torch.autograd.grad(y, x, g, create_graph=True)[0]  # by torch's own operations, which round elsewhere
     torch.testing.assert_close(again, grad.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
 
 
-def test_nan_stays_nan() -> None:
+def test_nan_stays_nan_and_strided_maps_and_empty_batches_are_taken() -> None:
     x = torch.randn(1, 8, 2, 2)
     x[0, 3, 0, 0] = torch.nan
     y = response_norm(x, PAPER.norm, relu=True)
     assert y[0, 1:6, 0, 0].isnan().tolist() == [True] * 5
     assert not y[0, :, 1, 1].isnan().any()
-
-
-def test_strided_maps_and_empty_batches() -> None:
     x = torch.randn(2, 16, 6, 8)[..., ::2]
     torch.testing.assert_close(response_norm(x, PAPER.norm), response_norm(x.contiguous(), PAPER.norm))
     assert response_norm(torch.empty(0, 16, 3, 3), PAPER.norm).shape == (0, 16, 3, 3)
@@ -137,11 +103,9 @@ def test_without_a_compiler_it_prints_so_once_and_still_works(
     cpu_kernels._load.cache_clear()
     try:
         monkeypatch.setenv("CXX", "no-such-compiler")
-        x = 30 * torch.randn(1, 8, 2, 2)
+        x, norm = 30 * torch.randn(1, 8, 2, 2), PAPER.norm
         for _ in range(2):
-            torch.testing.assert_close(
-                response_norm(x, PAPER.norm).double(), loop_norm(x, PAPER.norm), rtol=1e-6, atol=0
-            )
+            torch.testing.assert_close(response_norm(x, norm).double(), loop_norm(x, norm), rtol=1e-6, atol=0)
         (line,) = (text for text in caplog.messages if "response normalisation and dropout are not compiled" in text)
         assert "no-such-compiler" in line
     finally:
@@ -149,24 +113,24 @@ def test_without_a_compiler_it_prints_so_once_and_still_works(
         cpu_kernels._load.cache_clear()
 
 
-@pytest.mark.parametrize("ceil", [False, True])
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 6, 8, 8), (2, 5, 7, 7), (1, 3, 200, 200)], ids=str)
-def test_with_pooling_it_equals_norm_then_pooling(
-    ceil: bool, relu: bool, layout: torch.memory_format, shape: tuple[int, ...]
-) -> None:
-    x = (30 * torch.randn(shape, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
-    ours = response_norm_pool(x, PAPER.norm, relu, 3, 2, ceil)
-    theirs = F.max_pool2d(response_norm(x, PAPER.norm, relu), 3, 2, ceil_mode=ceil)
-    assert torch.equal(ours, theirs)
-    assert ours.is_contiguous(memory_format=layout)
-    g = torch.randn_like(theirs)
-    assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)))
+def test_with_pooling_it_equals_norm_then_pooling(shape: tuple[int, ...]) -> None:
+    for layout, relu, ceil in product(LAYOUTS, (False, True), (False, True)):
+        x = (30 * torch.randn(shape, dtype=torch.float64)).to(memory_format=layout).requires_grad_()
+        ours = response_norm_pool(x, PAPER.norm, relu, 3, 2, ceil)
+        theirs = F.max_pool2d(response_norm(x, PAPER.norm, relu), 3, 2, ceil_mode=ceil)
+        assert torch.equal(ours, theirs)
+        assert ours.is_contiguous(memory_format=layout)
+        g = torch.randn_like(theirs)
+        assert torch.equal(*(torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)))
 
 
-def test_with_pooling_the_normalised_map_is_not_saved() -> None:
+def test_it_saves_only_its_input_and_with_pooling_the_places_of_the_maxima() -> None:
     x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    for relu in (False, True):
+        with saved_tensors() as saved:
+            response_norm(x, PAPER.norm, relu)
+        assert [t.data_ptr() for t in saved] == [x.data_ptr()]
     with saved_tensors() as saved:
         response_norm_pool(x, PAPER.norm, True, 3, 2, False)
     assert [(t.data_ptr() == x.data_ptr(), t.dtype) for t in saved] == [(True, torch.float32), (False, torch.int16)]
@@ -178,8 +142,7 @@ def test_it_compiles_as_a_part_of_the_code_around_it() -> None:
     plain = response_norm(2 * x, PAPER.norm, relu=True).sin()
     compiled = torch.compile(lambda x: response_norm(2 * x, PAPER.norm, relu=True).sin(), fullgraph=True)(x)
     torch.testing.assert_close(compiled, plain)
-    grads = [torch.autograd.grad(y.sum(), x)[0] for y in (plain, compiled)]
-    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x)[0] for y in (plain, compiled)))
 
 
 def test_the_compiled_operators_refuse_what_would_read_past_the_end(implementation: str) -> None:

@@ -1,7 +1,6 @@
 """Each recipe has its source's settings and trains; a run with Adam resumes exactly."""
 
 import inspect
-import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -10,17 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet_torch import AlexNet
 from alexnet_torch.data.pca_noise import PCANoise
-from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.recipes import catalogue as recipes
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
-from alexnet_torch.training.step import Precision, train_step
-from tests.support.commands import run_train
+from tests.support.commands import one_line, resume, run_train
 from tests.support.folders import make_images
 from tests.support.nets import narrow_recipe
+from tests.support.placement_runs import require_same_run
 from tests.support.steps import before_step, send_sigterm
 
 
@@ -73,67 +68,32 @@ def test_caffe_follows_the_rates_of_bvlc_alexnet() -> None:
 
 
 def test_the_posts_and_torchvisions_settings() -> None:
-    post = recipes.tensorflow_post()
+    post, vision = recipes.tensorflow_post(), recipes.torchvision()
     assert (post.optimizer, post.lr, post.batch_size, post.weight_decay, post.bias_decay) == ("adam", 0.01, 10, 0, 0)
     assert (post.colour, post.mirror, post.architecture.dropout_rate) == (None, False, 0.5)
-    torchvision = recipes.torchvision()
-    settings = (torchvision.lr, torchvision.batch_size, torchvision.weight_decay, torchvision.epochs)
-    assert settings == (0.01, 256, 1e-4, 90)
-
-
-def test_the_loss_avoids_the_error_of_the_tensorflow_post() -> None:
-    """The post applies softmax twice, which cannot learn 1,000 classes, and its loss grows with the batch."""
-    correct = torch.full((3, 1000), -50.0).index_fill(1, torch.tensor(7), 50.0)
-    labels = torch.full((3,), 7)
-    one_hot = torch.nn.functional.one_hot(labels, 1000)
-    post_loss = -(one_hot * correct.softmax(1).softmax(1).log()).sum()
-    assert post_loss.item() == pytest.approx(3 * -math.log(math.e / (math.e + 999)))
-    assert post_loss.item() / 3 > 5.9
-    net = AlexNet(narrow_recipe(recipes.tensorflow_post()).architecture, 10, 64, seed=0).eval()
-    images, labels = torch.randn(4, 3, 64, 64), torch.tensor([1, 2, 3, 4])
-    losses, precision = [], Precision("fp32", torch.device("cpu"))
-    for copies in (1, 3):
-        optimizer = build_optimizer("adam", parameter_groups(net, 0.0, 0.0), 0.9)
-        batch = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
-        losses.append(train_step(net, optimizer, precision, *batch, DropoutKey(0, 0), 4 * copies)[0].item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    with torch.no_grad():
-        probabilities = net(images).double().softmax(1)
-    assert losses[0] == pytest.approx(-probabilities[range(4), labels].log().mean().item(), rel=1e-5)
+    assert (vision.lr, vision.batch_size, vision.weight_decay, vision.epochs) == (0.01, 256, 1e-4, 90)
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
 @pytest.mark.usefixtures("_narrow_recipes")
 def test_every_recipe_trains(name: str, tmp_path: Path) -> None:
     images, run = make_images(tmp_path / "images", train=4, val=2), tmp_path / "run"
-    given = ["--data", str(images), "--recipe", name, "--image-size", "96", "--output", str(run), "--max-steps", "2"]
-    done = run_train(*given)
+    done = run_train("--data", images, "--recipe", name, "--image-size", "96", "--output", run, "--max-steps", "2")
     assert done.returncode == 0, done.stderr
     assert torch.load(run / "model.pt", weights_only=True)
 
 
 @pytest.mark.usefixtures("_narrow_recipes")
 def test_a_run_with_adam_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = make_images(tmp_path / "images")
+    images, run = make_images(tmp_path / "images"), tmp_path / "resumed"
     given = ["--data", str(images), "--recipe", "tensorflow-post", "--image-size", "64", "--epochs", "2"]
     assert run_train(*given, "--output", tmp_path / "uninterrupted").returncode == 0
     with before_step(4, send_sigterm):
-        assert run_train(*given, "--output", tmp_path / "resumed").returncode == 143
-    resumed = run_train("--output", tmp_path / "resumed", "--resume")
+        assert run_train(*given, "--output", run).returncode == 143
+    resumed = resume(run)
     assert resumed.returncode == 0
     assert "step-00000004" in resumed.stdout
-    folders = [tmp_path / run / "checkpoints" for run in ("resumed", "uninterrupted")]
-    saved, expected = (torch.load(list_checkpoints(folder)[0], weights_only=True) for folder in folders)
-    assert saved["state"]["step"] == expected["state"]["step"] == 6
-    for name in saved["weights"]:
-        assert torch.equal(saved["weights"][name], expected["weights"][name])
-    for index, adam_state in saved["optimizer"].items():
-        for name in ("step", "exp_avg", "exp_avg_sq"):
-            assert torch.equal(adam_state[name], expected["optimizer"][index][name])
+    require_same_run(run, tmp_path / "uninterrupted")
     with_sgd = replace(narrow_recipe(recipes.tensorflow_post()), optimizer="paper")
     monkeypatch.setitem(RECIPES, "tensorflow-post", lambda: with_sgd)
-    refused = run_train("--output", tmp_path / "resumed", "--resume")
-    assert refused.returncode == 2
-    assert "the run has optimizer" in refused.stderr
+    one_line(resume(run), "the run has optimizer")

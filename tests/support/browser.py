@@ -65,21 +65,16 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def text(self) -> str:
-        """Returns the page's text."""
-        return str(self.evaluate(_TEXT))
-
     def wait_for(self, *words: str, seconds: float = 60) -> str:
         """Returns the page's text as soon as it contains all words; fails after some time."""
         end = time.monotonic() + seconds
-        while any(word not in (text := self.text()) for word in words):
+        while any(word not in (text := str(self.evaluate(_TEXT))) for word in words):
             missing = [word for word in words if word not in text]
             assert time.monotonic() < end, f"{missing} not in: {text}"
             time.sleep(0.3)
         return text
 
     def screenshot(self, path: Path) -> None:
-        """Writes what the window shows to a PNG file."""
         path.write_bytes(base64.b64decode(self._send("Page.captureScreenshot")["data"]))
 
 

@@ -1,4 +1,4 @@
-"""Imports weight files by the command, and computes Caffe's AlexNet without this package."""
+"""Imports weight files by the command, and writes ONNX graphs."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import onnx
 import pytest
 import torch
-import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from torch import Tensor
 
@@ -15,28 +14,6 @@ from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.caffe_files import CLASSES, GROUPS, SIZE
 
 BGR_MEAN = torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
-
-
-def caffe_logits(weights: dict[str, Tensor], x: Tensor, pool_first: bool = False, stride: int = 4) -> Tensor:
-    """Computes bvlc_alexnet with plain grouped convolutions, or CaffeNet; x is BGR minus the mean, (N, 3, H, W)."""
-
-    def conv(stage: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-        weight, bias = weights[f"{stage}.weight"], weights[f"{stage}.bias"]
-        return F.relu(F.conv2d(x, weight, bias, stride, padding, 1, GROUPS.get(stage, 1)))
-
-    def pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 3, 2, ceil_mode=True)
-
-    def norm_and_pool(x: Tensor) -> Tensor:
-        x = F.local_response_norm(pool(x) if pool_first else x, 5, 1e-4, 0.75, 1.0)
-        return x if pool_first else pool(x)
-
-    x = norm_and_pool(conv("conv1", x, stride))
-    x = norm_and_pool(conv("conv2", x, 1, 2))
-    x = pool(conv("conv5", conv("conv4", conv("conv3", x, 1, 1), 1, 1), 1, 1)).flatten(1)
-    for stage in ("fc6", "fc7"):
-        x = F.relu(F.linear(x, weights[f"{stage}.weight"], weights[f"{stage}.bias"]))
-    return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
 
 
 def rgb_images(size: int = SIZE) -> Tensor:

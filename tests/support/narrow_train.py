@@ -7,12 +7,11 @@ of FAULTS into that rank before that step, only the first time that torchrun sta
 image take 1.5 s.
 """
 
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.training import launch
 from alexnet_torch.training.trainer import Trainer
 from tests.support.nets import narrow_recipe
-from tests.support.slow_crops import slow_crops
+from tests.support.steps import slow_crops
 
 
 def narrow(recipe: Recipe | None = None) -> Recipe:
@@ -39,16 +38,15 @@ def narrow(recipe: Recipe | None = None) -> Recipe:
 
 def _fill_disk(trainer: Trainer) -> None:
     """Fills the disk of the run's folder."""
-    with (trainer.output.parent / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(bytes(4096)):
+    with (trainer.output.parent / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(1 << 16)):
             pass
 
 
 def _replace_checkpoints(trainer: Trainer) -> None:
     """Replaces the folder by a file."""
-    folder = trainer.output / "checkpoints"
-    folder.rename(trainer.output.parent / "moved")
-    folder.touch()
+    (trainer.output / "checkpoints").rename(trainer.output.parent / "moved")
+    (trainer.output / "checkpoints").touch()
 
 
 FAULTS: dict[str, Callable[[Trainer], object]] = {
@@ -62,28 +60,27 @@ FAULTS: dict[str, Callable[[Trainer], object]] = {
 }
 
 
-@contextmanager
-def _inject_fault(patch: pytest.MonkeyPatch) -> Iterator[None]:
+def _inject_fault(patch: pytest.MonkeyPatch) -> None:
     rank, step, name = os.environ.get("FAULT", "-1:0:kill").split(":")
-    world, train_batch = World.from_environment(), Trainer.train_batch
+    train_batch = Trainer.train_batch
 
     def train_batch_after_fault(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == int(step):
             FAULTS[name](trainer)
         train_batch(trainer, batch)
 
-    if world.rank == int(rank) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if World.from_environment().rank == int(rank) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         patch.setattr(Trainer, "train_batch", train_batch_after_fault)
-    yield
 
 
 def train(arguments: list[str]) -> int:
     """Runs train.py with these options; returns its exit status."""
-    with pytest.MonkeyPatch.context() as patch, _inject_fault(patch):
+    with pytest.MonkeyPatch.context() as patch:
+        _inject_fault(patch)
         patch.setitem(RECIPES, "demo", narrow)
+        patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         if os.environ.get("SLOW_DECODING"):
             patch.setattr(loader, "decode_crops", slow_crops)
-        patch.setitem(RECIPES, "tensorflow-post", lambda: narrow(tensorflow_post()))
         patch.setattr(launch, "write_page", lambda _: None)  # it takes two seconds
         patch.setattr(sys, "argv", ["train.py", *arguments])
         return train_script.main()

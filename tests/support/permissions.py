@@ -1,7 +1,8 @@
-"""Permissions that hold for root, too, who else may read and write everything."""
+"""Permissions that hold for root, too, who else may read and write everything; and a small disk."""
 
 import ctypes
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +49,17 @@ def permissions(path: Path, mode: int) -> Iterator[None]:
             yield
     finally:
         path.chmod(before)
+
+
+@contextmanager
+def mounted_disk(folder: Path, size: int | str) -> Iterator[Path]:
+    """Makes a folder a disk of a size in a block; skips the test where that is not allowed."""
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("cannot mount a small disk here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

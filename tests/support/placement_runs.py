@@ -75,9 +75,15 @@ class Run:
         return [(name, value, others[name]) for name, value in own.items()]
 
 
-def trained(results: list[RankResult]) -> list[RankResult]:
-    """Returns the results; fails unless all ranks exited with status 0."""
-    assert returned_values(results) == [0] * len(results), "".join(result.stderr for result in results)
+def require_same_run(output: Path, expected: Path) -> None:
+    """Fails unless two runs reported and saved the same, to the bit."""
+    Run.of(output).require_equal(Run.of(expected))
+    assert (output / "model.pt").read_bytes() == (expected / "model.pt").read_bytes()
+
+
+def trained(results: list[RankResult], status: int = 0) -> list[RankResult]:
+    """Returns the results; fails unless all ranks exited with a status."""
+    assert returned_values(results) == [status] * len(results), "".join(result.stderr for result in results)
     return results
 
 

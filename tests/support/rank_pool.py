@@ -90,11 +90,10 @@ class RankPool:
         store = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
         common = {**os.environ, "XDG_CACHE_HOME": self._cache, **(environment or {})}
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        common |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         for rank, jobs in enumerate(self._jobs[:ranks]):
-            own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-            jobs.send((function, arguments, common | {name: str(value) for name, value in own.items()}, double))
-        deadline = time.monotonic() + _JOB_TIMEOUT
-        results = []
+            jobs.send((function, arguments, common | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)), double))
+        deadline, results = time.monotonic() + _JOB_TIMEOUT, []
         for rank, jobs in enumerate(self._jobs[:ranks]):
             if rank == lost_rank:
                 continue

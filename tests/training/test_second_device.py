@@ -1,14 +1,20 @@
-"""Training with towers on two devices, one of them pretended (see pretend_device.py), and using what was trained."""
+"""Training with towers on two devices, one of them pretended (see pretend_device.py), and using what was trained.
+
+The commands accept only devices that a user can have, which is not what is tested here: the check is left out.
+"""
 
 import functools
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from subprocess import CompletedProcess
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,29 +26,99 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
 from alexnet_torch import AlexNet
+from alexnet_torch.data.loader import Batch
+from alexnet_torch.distributed import placement
 from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
+from alexnet_torch.model import devices as model_devices
+from alexnet_torch.model.architecture import PAPER
+from alexnet_torch.recipes.catalogue import RECIPES
+from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.training.checkpoints import list_checkpoints
+from alexnet_torch.training.trainer import Trainer
 from tests.conftest import with_kernels
+from tests.support.commands import run_cli, run_train
 from tests.support.nets import narrow_demo
-from tests.support.placement_runs import Run, options
-from tests.support.pretend_runs import Copy, DeviceRun, run_command_on_devices, train_on_devices
+from tests.support.placement_runs import Run, options, require_same_run
 
 # relative: sums in another order, by our kernels or by the formulas of response_norm.py, differ in their last bits
 IN_DOUBLE = 1e-12
 IN_16_BITS = 2e-3  # a map or product rounded at another place of the same formula, by 2^-9 or 2^-11 of it
-TWO = "cpu,pretend:0"
+TWO, SLOW = "cpu,pretend:0", pytest.mark.slow
 STEPS = ("--max-steps", "7", "--log-every", "3")  # an epoch has 5 steps; validations after 5 and 7
 
+Copy = tuple[str, str, tuple[int, ...]]
+DeviceRun = tuple[CompletedProcess[str], list[list[Copy]]]  # and the copies between devices in each training step
 
+
+def recipe(variant: str) -> Recipe:
+    """Returns what `--recipe demo` is; "across-towers" has norms that read the other tower's nearest channels."""
+    if variant == "across-towers":
+        norm = replace(PAPER.norm, across_towers=True)
+        return replace(narrow_demo(), architecture=replace(narrow_demo().architecture, norm=norm))
+    return replace(narrow_demo(), optimizer="adam") if variant == "adam" else narrow_demo()
+
+
+# in the process of the fixture `pretend_process`
+
+
+@contextmanager
+def any_device(cache: Path, double: bool, variant: str = "sgd") -> Iterator[pytest.MonkeyPatch]:
+    torch.set_default_dtype(torch.float64 if double else torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (placement, model_devices):
+            patch.setattr(module, model_devices.checked_devices.__name__, model_devices.tower_devices)
+        patch.setitem(RECIPES, "demo", lambda: recipe(variant))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield patch
+    torch.set_default_dtype(torch.float32)
+
+
+def train_on_devices(
+    given: Sequence[str], cache: Path, double: bool = True, variant: str = "sgd", stop_before: int | None = None
+) -> DeviceRun:
+    """Trains with options of train.py; before the step `stop_before` (from 0) the run gets SIGTERM."""
+    from tests.support import pretend_device as pretend
+
+    copies, train_batch = list[list[Copy]](), Trainer.train_batch
+
+    def recorded(trainer: Trainer, batch: Batch) -> None:
+        if trainer.state.step == stop_before:
+            trainer.stop.signal = 15
+        pretend.COPIES.clear()
+        train_batch(trainer, batch)
+        copies.append(list(pretend.COPIES))
+
+    with any_device(cache, double, variant) as patch:
+        patch.setattr(Trainer, "train_batch", recorded)
+        return run_train(*given), copies
+
+
+def run_command_on_devices(given: Sequence[str], cache: Path) -> CompletedProcess[str]:
+    with any_device(cache, double=False):
+        return run_cli(*given)
+
+
+def wrap_in_data_parallel() -> str:
+    """Returns why DistributedDataParallel refuses a network on two kinds of devices."""
+    from tests.support import pretend_device as pretend
+
+    net = AlexNet(narrow_demo().architecture, 3, 64, ["cpu", pretend.DEVICE])
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        DistributedDataParallel(net)
+    except ValueError as error:
+        return str(error)
+    finally:
+        dist.destroy_process_group()
+    return "accepted"
+
+
+# the tests
+
+Train = Callable[..., DeviceRun]  # into a folder on devices; checks the exit status
 Trained = Callable[[str], tuple[Path, DeviceRun]]
-
-
-class Train(Protocol):
-    """Trains into a folder on devices, and checks the exit status."""
-
-    def __call__(self, output: Path, devices: str, *more: str, status: int = 0, **settings: Any) -> DeviceRun: ...
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +128,7 @@ def train(pretend_process: Executor, images: Path, compiled: Path, tmp_path_fact
     def run(output: Path, devices: str, *more: str, status: int = 0, **settings: Any) -> DeviceRun:
         given = options(images, output, "--devices", devices, *STEPS, *more)
         made = pretend_process.submit(train_on_devices, given, cache, **settings).result()
-        assert made.done.returncode == status, made.done.stderr
+        assert made[0].returncode == status, made[0].stderr
         return made
 
     return run
@@ -62,12 +138,7 @@ def train(pretend_process: Executor, images: Path, compiled: Path, tmp_path_fact
 def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Returns the folder of a run on devices, without other options; makes each run once."""
     folder = tmp_path_factory.mktemp("trained")
-
-    @functools.cache
-    def made(devices: str) -> tuple[Path, DeviceRun]:
-        return folder / devices, train(folder / devices, devices)
-
-    return made
+    return functools.cache(lambda devices: (folder / devices, train(folder / devices, devices)))
 
 
 def both_ways(*shapes: tuple[int, ...]) -> list[Copy]:
@@ -77,7 +148,8 @@ def both_ways(*shapes: tuple[int, ...]) -> list[Copy]:
 @pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu"])
 def test_a_training_step_copies_between_the_towers_what_the_paper_does(devices: str, trained: Trained) -> None:
     first, second = (name.partition(":")[0] for name in devices.split(","))
-    copies = trained(devices)[1].copies[3]  # a step without a report
+    _, (_, steps) = trained(devices)
+    copies = steps[3]  # a step without a report
     rows, meeting = 8, both_ways((8, 8, 3, 3), (8, 8), (8, 32), (8, 32))  # before conv3, fc6, fc7 and fc8
     expected = [(first, second, (rows, 3, 64, 64)), *meeting, (second, first, (rows, 2))]  # the images, half the logits
     expected += [*meeting, (first, second, (rows, 2))]  # their gradients
@@ -94,28 +166,30 @@ def test_a_run_is_that_of_one_device(devices: str, trained: Trained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "more", "settings"),
+    ("devices", "more", "variant"),
     [
-        (TWO, (), {"variant": "adam"}),
-        ("pretend:0,cpu", (), {"variant": "across-towers"}),
-        (TWO, ("--freeze", "conv1..conv3,fc8", "--colour", "source"), {}),
-        pytest.param(TWO, ("--ablation", "never-meet", "--cache", "none"), {}, marks=pytest.mark.slow),
+        (TWO, (), "adam"),
+        ("pretend:0,cpu", (), "across-towers"),
+        (TWO, ("--freeze", "conv1..conv3,fc8", "--colour", "source"), "sgd"),
+        pytest.param(TWO, ("--ablation", "never-meet", "--cache", "none"), "sgd", marks=SLOW),
     ],
 )
 def test_options_mean_the_same_as_on_one_device(
-    devices: str, more: tuple[str, ...], settings: dict[str, Any], train: Train, tmp_path: Path
+    devices: str, more: tuple[str, ...], variant: str, train: Train, tmp_path: Path
 ) -> None:
-    train(tmp_path / "one", "cpu", *more, **settings)
-    train(tmp_path / "two", devices, *more, **settings)
+    train(tmp_path / "one", "cpu", *more, variant=variant)
+    train(tmp_path / "two", devices, *more, variant=variant)
     Run.of(tmp_path / "two").require_close(Run.of(tmp_path / "one"), IN_DOUBLE)
 
 
-@pytest.mark.parametrize(
-    ("devices", "amp"), [(TWO, "bf16"), ("pretend:0,cpu", "bf16"), ("pretend:0", "bf16"), ("pretend:0", "fp16")]
-)
+@pytest.mark.parametrize(("devices", "amp"), [(TWO, "bf16"), ("pretend:0,cpu", "bf16"), ("pretend:0", "fp16")])
 def test_mixed_precision_is_that_of_one_device(devices: str, amp: str, train: Train, tmp_path: Path) -> None:
     losses = []
-    for name, where, more in (("exact", "cpu", ()), ("one", "cpu", ("--amp", amp)), ("two", devices, ("--amp", amp))):
+    for name, where, more in (
+        ("exact", "cpu", ()),
+        ("one", "cpu", ("--amp", amp)),
+        ("two", devices, ("--amp", amp)),
+    ):
         train(tmp_path / name, where, *more, double=False)
         losses.append(np.array([report["loss"] for report in Run.of(tmp_path / name).reports]))
     exact, one, two = losses
@@ -125,33 +199,16 @@ def test_mixed_precision_is_that_of_one_device(devices: str, amp: str, train: Tr
 
 
 def test_fp16_is_refused_on_devices_of_two_kinds(train: Train, tmp_path: Path) -> None:
-    error = train(tmp_path / "run", TWO, "--amp", "fp16", status=2).done.stderr
-    assert error.startswith(
-        "train.py: --precision fp16: not on cpu and pretend together; use --precision bf16, or devices of"
-    )
+    error = train(tmp_path / "run", TWO, "--amp", "fp16", status=2)[0].stderr
+    assert error.startswith("train.py: --precision fp16: not on cpu and pretend together; use --precision bf16, or")
     assert error.count("\n") == 1
-
-
-def wrap_in_data_parallel() -> str:
-    """Returns why DistributedDataParallel refuses a network on two kinds of devices."""
-    from tests.support import pretend_device as pretend  # in the process of the fixture
-
-    net = AlexNet(narrow_demo().architecture, 3, 64, ["cpu", pretend.DEVICE])
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    try:
-        DistributedDataParallel(net)
-    except ValueError as error:
-        return str(error)
-    finally:
-        dist.destroy_process_group()
-    return "accepted"
 
 
 def test_slices_of_a_batch_need_devices_of_one_kind(pretend_process: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
     """So what two processes with two devices each compute is shown only on GPUs: tests/gpu/test_same_run.py."""
     assert "must be on the same type of devices" in pretend_process.submit(wrap_in_data_parallel).result()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("alexnet_torch.distributed.placement.working", lambda devices, *_, **__: devices)
+    monkeypatch.setattr(placement, "working", lambda devices, *_, **__: devices)
     one_on_each_machine = World(1, 2, 0, 1)
     with pytest.raises(UserError, match=r"--devices cpu,cuda:0: processes that add up gradients need devices of one k"):
         choose_placement(["cpu", "cuda:0"], 2, "auto", one_on_each_machine)
@@ -160,12 +217,11 @@ def test_slices_of_a_batch_need_devices_of_one_kind(pretend_process: Executor, m
 
 def test_a_stopped_run_resumes_on_two_devices_and_on_one(trained: Trained, train: Train, tmp_path: Path) -> None:
     whole, _ = trained(TWO)
-    stopped = train(tmp_path / "bitwise", TWO, status=143, stop_before=4)
-    assert len(stopped.copies) == 5
+    _, steps = train(tmp_path / "bitwise", TWO, status=143, stop_before=4)
+    assert len(steps) == 5
     shutil.copytree(tmp_path / "bitwise", tmp_path / "moved")
     train(tmp_path / "bitwise", TWO, "--resume")
-    Run.of(tmp_path / "bitwise").require_equal(Run.of(whole))
-    assert (tmp_path / "bitwise/model.pt").read_bytes() == (whole / "model.pt").read_bytes()
+    require_same_run(tmp_path / "bitwise", whole)
     train(tmp_path / "moved", "cpu", "--resume")
     Run.of(tmp_path / "moved").require_close(Run.of(whole), IN_DOUBLE)
 
@@ -213,8 +269,7 @@ def test_commands_compute_the_same_on_two_devices(
         output = tmp_path / f"{where}.h5"
         compute("features", where, images / "val", "--stage", "conv2,fc7", "--output", output)
         with h5py.File(output) as file:
-            features = {name: file[name][()] for name in ("conv2", "fc7", "labels")}
-        printed.append((predicted, table, features))
+            printed.append((predicted, table, {name: file[name][()] for name in ("conv2", "fc7", "labels")}))
     (one, one_table, one_features), (two, two_table, two_features) = printed
     assert len(one) == len(files)
     assert_same_numbers(two, one)
@@ -223,7 +278,7 @@ def test_commands_compute_the_same_on_two_devices(
         np.testing.assert_allclose(two_features[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@SLOW
 def test_figures_are_the_same_on_two_devices(compute: Callable[..., str], tmp_path: Path) -> None:
     numbers = []
     for where in ("cpu", TWO):

@@ -22,8 +22,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.training.tensorboard import network_graph
 from tests.support.browser import browser
-from tests.support.commands import read_metrics, run_train
-from tests.support.folders import make_images
+from tests.support.commands import read_metrics, resume, train_demo
 from tests.support.nets import narrow_net
 from tests.support.paths import PROJECT
 from tests.support.placement_runs import free_port
@@ -35,17 +34,13 @@ pytestmark = pytest.mark.usefixtures("narrow_demo_recipe")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 2 epochs of 3 steps, in a folder of runs."""
     folder = tmp_path_factory.mktemp("tensorboard")
-    images = make_images(folder / "images")
-    given = ["--data", str(images), "--output", str(folder / "runs/a"), "--recipe", "demo", "--batch-size", "8"]
-    done = run_train(*given, "--epochs", "2", "--log-every", "1", "--seed", "3")
+    done = train_demo(folder, "--epochs", "2", "--log-every", "1", "--seed", "3", run="runs/a")
     assert done.returncode == 0, done.stderr
     return folder / "runs/a"
 
 
 def events_of(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
-    events.Reload()
-    return events
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0}).Reload()
 
 
 def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Path) -> None:
@@ -65,22 +60,12 @@ def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Pa
     assert [e.value for e in events.Scalars("val/best_top1_error")] == pytest.approx(best)
     (point,) = events.Scalars("test/top1_error")
     assert (point.step, point.value) == (ten["step"], pytest.approx(ten["top1_error"]))
-
-
-def test_training_and_validation_are_in_one_chart(finished: Path) -> None:
-    events = events_of(finished / "tensorboard")
-    (event,) = events.Tensors("custom_scalars__config__")
+    (event,) = events.Tensors("custom_scalars__config__")  # training and validation are in one chart
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert charts["loss (nats)"] == ["train/loss", "val/loss"]
     assert charts["top-1 error"] == ["train/top1_error", "val/top1_error", "val/best_top1_error"]
-    drawn = [tag for tags in charts.values() for tag in tags]
-    assert set(drawn) == set(events.Tags()["scalars"]) - {
-        "val/top5_error",
-        "test/loss",
-        "test/top1_error",
-        "test/top5_error",
-    }
+    assert {tag for tags in charts.values() for tag in tags} == (train | val | ratios) - {"val/top5_error"}
 
 
 def session_groups(runs: Path) -> list[Any]:
@@ -88,11 +73,9 @@ def session_groups(runs: Path) -> list[Any]:
     multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 1000})
     multiplexer.AddRunsFromDirectory(str(runs))
     multiplexer.Reload()
-    provider = MultiplexerDataProvider(multiplexer, str(runs))
-    context = Context(TBContext(data_provider=provider))
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(runs))))
     request = api_pb2.ListSessionGroupsRequest(slice_size=100, allowed_statuses=[api_pb2.STATUS_UNKNOWN])
-    response = Handler(RequestContext(), context, "", request).run()
-    return list(response.session_groups)
+    return list(Handler(RequestContext(), context, "", request).run().session_groups)
 
 
 def test_the_table_of_runs_has_settings_and_final_errors(finished: Path) -> None:
@@ -111,28 +94,27 @@ def test_the_table_of_runs_has_settings_and_final_errors(finished: Path) -> None
 
 
 def test_a_resumed_run_has_no_second_curve(finished: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(finished, tmp_path / "run")
-    resumed = run_train("--output", str(run), "--resume", "--epochs", "3")
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    resumed = resume(run, "--epochs", "3")
     assert resumed.returncode == 0, resumed.stderr
-    events = events_of(run / "tensorboard")
-    assert [event.step for event in events.Scalars("val/loss")] == [3, 6, 9]
+    assert [event.step for event in events_of(run / "tensorboard").Scalars("val/loss")] == [3, 6, 9]
     assert len(session_groups(run)) == 1
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_graph_has_the_edges_and_shapes_of_the_network(name: str) -> None:
-    architecture = PRESETS[name]
+def test_the_graph_has_the_edges_of_the_network(name: str) -> None:
+    architecture, towers = PRESETS[name], range(PRESETS[name].towers)
     nodes = {node.name: node for node in network_graph(architecture, 10, 224)}
     boxes = {node.partition("/")[0] for node in nodes} - {"images", "logits"}
-    assert boxes == {f"T{k}.{stage}" for k in range(architecture.towers) for stage in architecture.stage_names}
+    assert boxes == {f"T{k}.{stage}" for k in towers for stage in architecture.stage_names}
     read_by = {  # which towers' boxes the boxes of a stage read
         box: {source[:2] for node in nodes.values() if node.name.startswith(f"{box}/") for source in node.input}
         for box in boxes
     }
     for stage in architecture.stages[1:]:
         meets = stage.reads_all_towers or (architecture.norm.across_towers and "norm" in getattr(stage, "after", ()))
-        for k in range(architecture.towers):
-            expected = {f"T{other}" for other in range(architecture.towers) if meets or other == k}
+        for k in towers:
+            expected = {f"T{other}" for other in towers if meets or other == k}
             assert read_by[f"T{k}.{stage.name}"] == expected, stage.name
     assert all(source in nodes for node in nodes.values() for source in node.input)
 
@@ -149,35 +131,28 @@ def test_the_graph_has_the_shapes_that_the_network_computes() -> None:
         assert sides == sides1
 
 
+SEEN = {
+    "timeseries": ("train 4 cards train /loss", "val 4 cards", "val /loss", "weights 10 cards"),
+    "custom_scalars": ("loss (nats)", "top-1 error", "learning rate", "update / weight", "images/s", "waiting"),
+    "hparams": ("a/tensorboard", "demo", "val/best_top1_error", "test/top1_error"),
+    "graphs": ("T0.conv1", "T1.conv1", "T0.fc8", "logits"),
+    "images": ("weights/conv1/tower0", "weights/conv1/tower1"),
+}
+
+
 @pytest.mark.slow
 def test_a_browser_shows_the_panels(finished: Path) -> None:
     """Keeps screenshots of the tabs in runs/screenshots, which git ignores."""
-    screenshots = PROJECT / "runs/screenshots"
+    screenshots, port = PROJECT / "runs/screenshots", free_port()
     screenshots.mkdir(parents=True, exist_ok=True)
-    port = free_port()
     line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(finished.parent), "--port", str(port)]
     with browser() as page, subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
             assert any("Press CTRL+C to quit" in text for text in server.stderr)
-            address = f"http://127.0.0.1:{port}/"
-            seen = {
-                "timeseries": ("train 4 cards train /loss", "val 4 cards", "val /loss", "weights 10 cards"),
-                "custom_scalars": (
-                    "loss (nats)",
-                    "top-1 error",
-                    "learning rate",
-                    "update / weight",
-                    "images/s",
-                    "waiting",
-                ),
-                "hparams": ("a/tensorboard", "demo", "val/best_top1_error", "test/top1_error"),
-                "graphs": ("T0.conv1", "T1.conv1", "T0.fc8", "logits"),
-                "images": ("weights/conv1/tower0", "weights/conv1/tower1"),
-            }
-            for tab, words in seen.items():
+            for tab, words in SEEN.items():
                 page.open("about:blank")
-                page.open(f"{address}#{tab}")
+                page.open(f"http://127.0.0.1:{port}/#{tab}")
                 page.wait_for(*words)
                 time.sleep(2)  # for the curves to be drawn
                 page.screenshot(screenshots / f"tensorboard-{tab}.png")

@@ -18,11 +18,11 @@ from tests.support.caffe_files import (
 from tests.support.imports import (
     BGR_MEAN,
     assert_computes,
-    caffe_logits,
     import_error,
     import_file,
     rgb_images,
 )
+from tests.support.plain_net import grouped_logits
 
 pytestmark = pytest.mark.usefixtures("narrow_presets")
 
@@ -33,7 +33,7 @@ def test_caffenet_pools_before_it_normalises(numbers: FieldNumbers, tmp_path: Pa
     file.write_bytes(caffemodel(weights, numbers, layers=caffenet()))
     model = import_file(file, "--image-size", str(SIZE))
     assert model.net.architecture == PRESETS["caffenet"]
-    assert_computes(model, images, caffe_logits(weights, images.flip(1) - BGR_MEAN, pool_first=True))
+    assert_computes(model, images, grouped_logits(weights, images.flip(1) - BGR_MEAN, pool_first=True))
 
 
 @pytest.mark.parametrize("numbers", [V2, V1], ids=["layer", "layers"])

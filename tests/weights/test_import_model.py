@@ -32,12 +32,12 @@ from tests.support.caffe_files import (
 from tests.support.imports import (
     BGR_MEAN,
     assert_computes,
-    caffe_logits,
     import_error,
     import_file,
     rgb_images,
     write_onnx,
 )
+from tests.support.plain_net import grouped_logits
 
 pytestmark = pytest.mark.usefixtures("narrow_presets")
 
@@ -62,9 +62,9 @@ def test_a_caffemodel_computes_what_caffe_computes(
     images = rgb_images()
     assert model.net.architecture == PRESETS["caffe"]
     assert model.classes == tuple(f"class {index}" for index in range(CLASSES))
-    expected = caffe_logits(weights, images.flip(1) - BGR_MEAN)
+    expected = grouped_logits(weights, images.flip(1) - BGR_MEAN)
     assert_computes(model, images, expected)
-    rgb_logits = caffe_logits(weights, images - BGR_MEAN)
+    rgb_logits = grouped_logits(weights, images - BGR_MEAN)
     assert (rgb_logits - expected).abs().max() > 0.1  # the channel order matters
 
 
@@ -82,7 +82,7 @@ def test_odd_sides_are_pooled_as_caffe_pools_them_and_227_pixels_are_detected(tm
     """At 64 pixels conv1's 14 become 7: the last window reaches past the edge."""
     weights, images = random_caffe_weights(), rgb_images()[:, :, :64, :64]
     model = import_file(written(tmp_path / "a.caffemodel", weights), "--image-size", "64")
-    assert_computes(model, images, caffe_logits(weights, images.flip(1) - BGR_MEAN))
+    assert_computes(model, images, grouped_logits(weights, images.flip(1) - BGR_MEAN))
     weights["fc6.weight"] = torch.randn(48, 16 * 6 * 6)
     model = import_file(written(tmp_path / "b.caffemodel", weights))
     assert (model.net.image_size, model.mean.shape) == (227, (256, 256, 3))
@@ -99,7 +99,7 @@ def test_the_mean_is_a_colour_or_a_file_of_caffe_or_numpy(tmp_path: Path) -> Non
     for index, (option, value) in enumerate(means.items()):
         file = written(tmp_path / f"{index}.caffemodel", weights)
         model = import_file(file, "--image-size", str(SIZE), "--mean", option)
-        assert_computes(model, images, caffe_logits(weights, images.flip(1) - value))
+        assert_computes(model, images, grouped_logits(weights, images.flip(1) - value))
 
 
 def with_random_weights(net: nn.Module) -> nn.Module:
@@ -148,7 +148,7 @@ def test_a_grouped_state_dict_is_read_as_the_options_say(prefix: str, tmp_path: 
     names.write_text("\n".join(f"animal {index}" for index in range(CLASSES)) + "\n")
     model = import_file(file, *options, "--classes", str(names))
     assert model.classes[6] == "animal 6"
-    assert_computes(model, images, caffe_logits(weights, images - torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)))
+    assert_computes(model, images, grouped_logits(weights, images - torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)))
 
 
 def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
