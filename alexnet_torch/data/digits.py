@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet_torch.files import cache_home
+from alexnet_torch.files import cache_home, writing
 
 VALIDATION_EVERY = 5
 
@@ -27,7 +27,7 @@ def digits_folder(root: Path | None = None) -> Path:
     from sklearn.datasets import load_digits  # takes a second, which other data sets need not wait for
 
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as name:
+    with writing(f"--data {root}"), tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as name:
         counts, made = [0] * 10, Path(name) / "digits"
         for image, label in zip(*load_digits(return_X_y=True), strict=True):
             counts[label] += 1
