@@ -70,7 +70,7 @@ def prepare_command(
         raise UserError(f"--val-split {val_split:g}: must be between 0 and 1, such as 0.1")
     from alexnet_torch.data.cache_build import prepare_ahead
     from alexnet_torch.data.decode import decoded_side
-    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.sources.recognise import data_folder
     from alexnet_torch.data.sources.val_split import ValSplit
 
     side, chosen = decoded_side(image_size), ValSplit(val_split, seed) if val_split else None
@@ -122,7 +122,7 @@ def evaluate_command(
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice; name each run once")
-    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.sources.recognise import data_folder
     from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
     from alexnet_torch.evaluation.results import score_test_set, tables
     from alexnet_torch.evaluation.robustness import read_real_labels

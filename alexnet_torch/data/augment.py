@@ -1,4 +1,4 @@
-"""Crops and mirror images, and the float images that the network reads."""
+"""Random crops and mirror images, and the images that the network reads."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,22 @@ from alexnet_torch.randomness import random_generator
 
 @dataclass(frozen=True)
 class Crops:
-    """The position of each image's crop, and whether the crop is then mirrored."""
+    """Each image's crop, in pixels, and whether it is then mirrored."""
 
-    top: np.ndarray  # (n,) int64, in pixels
-    left: np.ndarray  # (n,) int64, in pixels
+    top: np.ndarray  # (n,) int64
+    left: np.ndarray  # (n,) int64
     mirrored: np.ndarray  # (n,) bool
 
     def __getitem__(self, indices: np.ndarray) -> "Crops":
-        """Returns the crops of some of the images."""
         return Crops(self.top[indices], self.left[indices], self.mirrored[indices])
 
     def positions(self) -> np.ndarray:
-        """Returns them as one array, (n, 3) int64: top, left, and 1 if mirrored."""
+        """Returns (n, 3) int64: top, left, and 1 if mirrored."""
         return np.stack([self.top, self.left, self.mirrored], axis=1, dtype=np.int64)
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
-    """Returns an epoch's crops of n samples, a function of (seed, epoch, sample); with `mirror`, half are mirrored."""
+    """Returns an epoch's crops of n samples, a function of (seed, epoch, sample)."""
     random = random_generator(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
     mirrored = random.integers(0, 2, n, dtype=bool) if mirror else np.zeros(n, dtype=bool)
@@ -36,23 +35,15 @@ def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bo
 
 
 def centre_slice(side: int, size: int) -> slice:
-    """Returns the rows, and the columns, of the centre crop of an image; half a pixel is rounded to the top left."""
+    """Returns the rows, and columns, of the centre crop, half a pixel to the top left."""
     offset = (side - size) // 2
     return slice(offset, offset + size)
 
 
 def centre_crops(n: int, side: int, size: int) -> Crops:
-    """Returns the centre crop, not mirrored, of n samples."""
+    """Returns n centre crops."""
     offset = np.full(n, centre_slice(side, size).start, dtype=np.int64)
     return Crops(offset, offset, np.zeros(n, dtype=bool))
-
-
-def copy_crop(image: np.ndarray, top: int, left: int, mirrored: bool, out: Tensor) -> None:
-    """Copies the crop at (top, left), mirrored or not, of an image (S, S, 3) uint8 to `out`, (size, size, 3)."""
-    size = len(out)
-    out.numpy()[...] = image[top : top + size, left : left + size]
-    if mirrored:
-        out.copy_(out.flip(1))  # NumPy would copy it backwards byte by byte, in ten times the time
 
 
 def subtract_mean(
@@ -66,14 +57,13 @@ def subtract_mean(
     """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds PCA noise.
 
     Args:
-        images: (N, H, W, 3) uint8, the crops, on any device.
-        crops: their N positions; `positions` are the same on the device of the images, if they are there already.
+        images: (N, H, W, 3) uint8, the crops.
+        crops: their N positions; `positions` are the same on the images' device, if they are there already.
         mean: (S, S, 3) float32 mean image, 0..255, on the same device.
         noise: (N, 3) PCA noise for each image's RGB, on any device.
-        scale: factor of the result.
 
     Returns:
-        (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale, from values of 0..255.
+        (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale.
     """
     if noise is not None:
         noise = noise.to(mean, non_blocking=True)
@@ -89,7 +79,7 @@ def subtract_mean(
 
 
 def _subtract_per_image(images: Tensor, crops: Crops, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), one image after the other, each of which stays in a core's cache."""
+    """Returns (N, H, W, 3); one image at a time, which stays in a core's cache."""
     size, side = images.shape[1], len(mean)
     out = torch.empty(images.shape, dtype=mean.dtype)
     mirror_mean = mean.flip(1) if crops.mirrored.any() else mean  # torch has no views with negative strides
@@ -108,7 +98,7 @@ def _subtract_per_image(images: Tensor, crops: Crops, mean: Tensor, noise: Tenso
 
 
 def _subtract_per_batch(images: Tensor, positions: Tensor, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), in a few launches for any N; positions are those of `Crops.positions`."""
+    """Returns (N, H, W, 3), in a few launches for any N."""
     size = images.shape[1]
     steps = torch.arange(size, device=mean.device)
     top, left, mirrored = positions.split(1, dim=1)  # (N, 1) each

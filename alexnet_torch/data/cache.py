@@ -1,7 +1,7 @@
-"""The decoded cache: where a data set's decoded images are, whether they are still right, and how they are opened.
+"""The decoded cache: where decoded images are, whether they are still right, and how they are opened.
 
-A complete folder has the memory map of each split's images (train.u8, val.u8), samples.npz with all else, among it the
-checksums of the images, and manifest.json, which tells people what was decoded from what.
+A complete folder has the memory map of each split's images (train.u8, val.u8), samples.npz with all else, and
+manifest.json for people. It may be a prepared map: a data set of its own.
 """
 
 import hashlib
@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.data import decode
-from alexnet_torch.data.image_map import DAMAGED, ImageMap
-from alexnet_torch.data.sources.source import Source, SourceSplit, SplitName
+from alexnet_torch.data.image_map import DAMAGED, ImageMap, checksum
+from alexnet_torch.data.sources.archives import list_files
+from alexnet_torch.data.sources.classes import SourceClass
+from alexnet_torch.data.sources.source import Reader, Source, SourceSplit, SplitName
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import cache_home
+from alexnet_torch.files import cache_home, reading
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST, SAMPLES = "manifest.json", "samples.npz"
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,12 @@ class Samples:
 
     @property
     def labels(self) -> np.ndarray:
-        """The classes, (n,) int64."""
+        """(n,) int64."""
         return self.split.labels
 
     @property
     def keys(self) -> list[str]:
-        """The samples' paths in ImageFolder's layout, (n)."""
+        """Paths as in ImageFolder's layout, (n)."""
         return self.split.keys
 
 
@@ -58,45 +60,45 @@ class PreparedImages:
     classes: tuple[str, ...]  # identities: WordNet IDs or folder names
     names: tuple[str, ...]  # what people call the classes
     side: int  # of the decoded squares, in pixels
-    mean: np.ndarray  # (side, side, 3) float32, of the training images, 0..255
+    mean: np.ndarray  # (side, side, 3) float32, 0..255, of the training images
     covariance: np.ndarray  # (3, 3) float64, of the training pixels' RGB
     train: Samples
     val: Samples
-    skipped: tuple[str, ...]  # keys of unreadable samples, which were left out
-    fingerprint: str  # digest of side, classes, labels and the files' content, in their order; of no names
+    skipped: tuple[str, ...]  # keys of unreadable samples
+    fingerprint: str  # digest of side, classes, labels and the files' content in order
 
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder of decoded images, and what it must contain."""
+    """A folder of decoded images, or where one will be."""
 
     path: Path  # may not exist yet
     source: Source  # of the images
     side: int  # of the decoded squares, in pixels
-    has_maps: bool = True  # whether it contains the decoded images, or only their statistics
+    has_maps: bool = True  # or only statistics
 
     @property
     def partial(self) -> Path:
-        """The folder beside it that a build fills, and renames when it is complete."""
+        """The folder that a build fills, and renames when it is complete."""
         return self.path.with_name(self.path.name + ".partial")
 
     @property
     def map_sizes(self) -> dict[str, int]:
-        """The bytes of each memory map, by its name."""
+        """The bytes of each memory map."""
         return {f"{split.name}.u8": len(split) * self.side**2 * 3 for split in self.source.splits if self.has_maps}
 
     def missing_bytes(self) -> int:
-        """Returns the disk space that a build needs besides that of an earlier or interrupted one."""
+        """Returns the disk space that a build needs besides that of earlier ones."""
         files = [path for folder in (self.path, self.partial) for path in folder.glob("*.u8") if path.is_file()]
         return sum(self.map_sizes.values()) - sum(path.stat().st_blocks * 512 for path in files)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what decides the content of the folder."""
+        """Returns what decides the content."""
         return {
             "version": [FORMAT, decode.VERSION],
             "side": self.side,
             "maps": self.has_maps,
-            "variant": self.source.variant,
+            "division": self.source.variant,
             "listing": self.source.files.digest(),
             "classes": list(self.source.identities),
         }
@@ -106,11 +108,11 @@ class CacheFolder:
         source, is_cache = self.source, self.source.map_side is None
         try:
             if (self.path / DAMAGED).exists():
-                raise Stale(f"it is damaged ({(self.path / DAMAGED).read_text(errors='replace')})")
+                raise ValueError((self.path / DAMAGED).read_text(errors="replace"))
             with np.load(self.path / SAMPLES) as arrays:
                 manifest = json.loads(str(arrays["manifest"]))
-                if is_cache:
-                    self._require_same(manifest["facts"], arrays)
+                if is_cache and manifest["facts"] != self.facts():
+                    raise Stale(self._difference(manifest["facts"], arrays))
                 mean, covariance = arrays["mean"], arrays["covariance"]
                 maps = {
                     name: ImageMap(self.path / name, self.side, arrays[f"{name}_checksums"], is_cache)
@@ -118,7 +120,7 @@ class CacheFolder:
                 }
         except Stale:
             raise
-        except Exception as error:  # of damaged files, NumPy, zipfile and json raise almost anything
+        except Exception as error:  # damaged files raise almost anything
             raise Stale(f"it is damaged ({error})") from error
         require_readable(source, manifest["unreadable"], skip_bad)
         samples, skipped = [], []
@@ -140,40 +142,31 @@ class CacheFolder:
             fingerprint=manifest["fingerprint"],
         )
 
-    def _require_same(self, facts: dict[str, Any], arrays: Any) -> None:
-        """Raises Stale with the difference between what was decoded and what there is now."""
-        reasons = {
-            "version": "it was made by another version",
-            "side": f"its squares have {facts['side']} pixels, not {self.side}",
-            "variant": "its images were divided differently",
-            "listing": "files of the same names have other content",
-        }
-        for name, now in self.facts().items():
-            if facts[name] == now:
-                continue
-            if name == "listing":
-                files = self.source.files
-                before = dict(zip(unpacked(arrays["paths"]), arrays["states"].tolist(), strict=True))
-                after = dict(zip(files.paths, files.states().tolist(), strict=True))
-                changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
-                added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
-                if added or removed or changed:
-                    raise Stale(f"{added} files added, {removed} removed, {changed} changed since")
-            raise Stale(reasons.get(name, f"its {name} differ"))
+    def _difference(self, facts: dict[str, Any], arrays: Any) -> str:
+        """Returns how the images have changed."""
+        name = next(name for name, now in self.facts().items() if facts[name] != now)
+        if name != "listing":
+            return f"its {name} was another"
+        files = self.source.files
+        before = dict(zip(unpacked(arrays["paths"]), arrays["states"].tolist(), strict=True))
+        after = dict(zip(files.paths, files.states.tolist(), strict=True))
+        changed = sum(before[path] != after[path] for path in before.keys() & after.keys())
+        added, removed = len(after.keys() - before.keys()), len(before.keys() - after.keys())
+        return f"{added} files added, {removed} removed, {changed} changed since"
 
 
 def packed(texts: list[str]) -> np.ndarray:
-    """Returns texts without NUL as bytes, (n,) uint8, for a file of arrays."""
+    """Returns texts without NUL as (n,) uint8."""
     return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
 
 
 def unpacked(content: np.ndarray) -> list[str]:
-    """Returns the texts that were packed."""
+    """Returns the texts that `packed` packed."""
     return content.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
 def require_readable(source: Source, unreadable: Sequence[tuple[SplitName, int, str]], skip_bad: bool) -> None:
-    """Refuses unreadable samples, (split, row, reason) each, unless they are to be left out."""
+    """Refuses unreadable samples, (split, row, reason) each."""
     if unreadable and not skip_bad:
         lines = [f"  {source.split(name).reader.location(row)}: {reason}" for name, row, reason in unreadable]
         fix = "mend them or move them elsewhere, or leave them out with --skip-bad"
@@ -181,7 +174,7 @@ def require_readable(source: Source, unreadable: Sequence[tuple[SplitName, int, 
 
 
 def cache_prefix(root: Path, cache: str) -> Path:
-    """Returns how the paths of the folders begin that have decoded images of the data set at `root`."""
+    """Returns how the paths of a data set's decoded images begin."""
     home, root = cache_home() if cache in ("auto", "none") else Path(cache).expanduser(), root.resolve()
     return home / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 
@@ -190,25 +183,18 @@ def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
     """Decides where decoded images go, or only their statistics; arguments as for `prepare`."""
     prefix = cache_prefix(source.root, cache)
     maps = CacheFolder(prefix.with_name(f"{prefix.name}{source.variant}-{side}"), source, side)
-    statistics = replace(maps, path=maps.path.with_name(f"{maps.path.name}-statistics"), has_maps=False)
-    if cache == "none":
-        return statistics
-    home, missing, free = prefix.parent, maps.missing_bytes(), free_bytes(prefix)
-    if missing <= 0:
-        return maps
-    needed = f"{sum(maps.map_sizes.values()) / 1e9:.2f} GB"
-    if cache == "auto" and missing > free / 2:
-        logger.info(
-            f"decoded images would take {needed}, over half of the {free / 1e9:.1f} GB free at {home}: each epoch "
-            "decodes them again instead (--cache DIR stores them elsewhere)"
-        )
-        return statistics
+    missing, free = maps.missing_bytes(), free_bytes(prefix)
+    space = f"{sum(maps.map_sizes.values()) / 1e9:.2f} GB, and {free / 1e9:.1f} GB are free at {prefix.parent}"
+    if cache == "none" or (cache == "auto" and missing > free / 2):
+        if cache == "auto":
+            logger.info(
+                f"decoded images would take {space}: each epoch decodes again (--cache DIR stores them elsewhere)"
+            )
+        return replace(maps, path=maps.path.with_name(f"{maps.path.name}-statistics"), has_maps=False)
     if missing > free:
-        raise UserError(
-            f"--cache {home}: decoded images take {needed} and {free / 1e9:.1f} GB are free; "
-            "make room, name another folder, or use --cache none"
-        )
-    logger.info(f"decoding once into {maps.path}: {needed} ({free / 1e9:.1f} GB are free)")
+        raise UserError(f"--cache: decoded images take {space}; make room, name another folder, or use --cache none")
+    if missing > 0:
+        logger.info(f"decoding once into {maps.path}: {space}")
     return maps
 
 
@@ -217,3 +203,38 @@ def free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+@dataclass(frozen=True)
+class MapReader(Reader):
+    """Reads decoded squares as PPM files. Places are (0, row of the map)."""
+
+    side: int  # in pixels
+
+    def read(self, index: int) -> bytes:
+        size, row, path = self.side * self.side * 3, int(self.places[index, 1]), self.files[0]
+        square = np.fromfile(path, np.uint8, size, offset=row * size)
+        with np.load(path.with_name(SAMPLES)) as arrays:  # few squares are read so, for figures
+            expected = arrays[f"{path.name}_checksums"][row]
+        if len(square) != size or checksum(square.reshape(self.side, self.side, 3)) != expected:
+            raise OSError("the map is damaged: the checksum of the image is wrong")
+        return b"P6 %d %d 255\n" % (self.side, self.side) + square.tobytes()
+
+
+def open_prepared_map(root: Path) -> Source:
+    """Lists the samples of a folder that the command prepare made."""
+    with reading(f"--data {root}", "copy the folder again"), np.load(root / SAMPLES) as arrays:
+        manifest = json.loads(str(arrays["manifest"]))
+        facts, splits = manifest["facts"], []
+        if facts["version"] != [FORMAT, decode.VERSION]:
+            raise UserError(f"--data {root}: another version prepared it; prepare it again from the images")
+        for name in manifest["images"]:
+            labels, keys, path = arrays[f"{name}_labels"], unpacked(arrays[f"{name}_keys"]), root / f"{name}.u8"
+            ImageMap(path, facts["side"], labels)  # has the right size
+            places = np.stack([np.zeros(len(labels), np.int64), np.arange(len(labels))], axis=1)
+            members = [f"image {row}" for row in range(len(labels))]
+            splits.append(SourceSplit(name, keys, labels, MapReader((path,), members, places, facts["side"])))
+        classes = tuple(map(SourceClass, facts["classes"], manifest["names"]))
+        files = list_files(root, [root / f"{split.name}.u8" for split in splits])
+    form = f"prepared map of {facts['side']}x{facts['side']} pixels, from {manifest['form']}"
+    return Source(form, root, classes, tuple(splits), files, map_side=facts["side"])

@@ -58,7 +58,7 @@ def prepare(
         return open_map(source, side)
     target = locate_cache(source, side, cache)
     try:
-        with suppress(Stale):  # a complete folder is only read: it may be on a disk that this user cannot write
+        with suppress(Stale):  # without a lock, on a disk that this user cannot write
             return _load(target, skip_bad)
         with _locked(target.path):
             try:
@@ -70,21 +70,20 @@ def prepare(
             build(target, skip_bad, workers)
         return _load(target, skip_bad)
     except OSError as error:
-        named = "" if cache not in ("auto", "none") else "; --cache DIR or XDG_CACHE_HOME names another folder"
-        raise UserError(f"--cache {target.path}: {explain_os_error(error)}{named}") from error
+        fix = "--cache DIR or XDG_CACHE_HOME names another folder"
+        raise UserError(f"--cache {target.path}: {explain_os_error(error)}; {fix}") from error
 
 
 def open_map(source: Source, side: int) -> PreparedImages:
     """Opens a source that is a prepared map itself."""
+    named = f"--data {source.root}"
     if source.map_side != side:
-        raise UserError(
-            f"--data {source.root}: has squares of {source.map_side} pixels, and {side} are needed; "
-            "prepare the images again with the network's --image-size"
-        )
+        fix = "prepare the images again with the network's --image-size"
+        raise UserError(f"{named}: has squares of {source.map_side} pixels, and {side} are needed; {fix}")
     try:
         return _load(CacheFolder(source.root, source, side), skip_bad=True)
     except Stale as reason:
-        raise UserError(f"--data {source.root}: {reason}; copy the folder again") from reason
+        raise UserError(f"{named}: {reason}; copy the folder again") from reason
 
 
 def _load(target: CacheFolder, skip_bad: bool) -> PreparedImages:
@@ -102,24 +101,17 @@ def prepare_ahead(
     val_split: ValSplit | None = None,
     workers: int | None = None,
 ) -> None:
-    """Decodes a data set into a new folder that is a data set of its own; says first which disk space it takes.
-
-    An interrupted pass is continued by the same call, a complete folder left as it is; the rest as for `prepare`.
-    """
+    """Decodes a data set into a folder that is a data set of its own; the same call continues an interrupted pass."""
     source, named = _opened(root, val_split), f"--output {output}"
     if source.map_side is not None:
         raise UserError(f"{root}: is a prepared map already; copy the folder, or use it with --data")
     target = CacheFolder(output, source, side)
     with writing(named), _locked(output):
-        if output.exists() and not output.is_dir():
-            raise UserError(f"{named}: is a file; name a folder")
-        if output.exists() and any(output.iterdir()):
-            if not (output / MANIFEST).exists():
-                raise UserError(f"{named}: has other files; name a new folder")
+        if output.exists() and (output.is_file() or any(output.iterdir())):
             try:
                 target.load(skip_bad=True)
             except Stale as reason:
-                raise UserError(f"{named}: has another map ({reason}); name a new folder") from reason
+                raise UserError(f"{named}: has other content ({reason}); name a new folder") from reason
             logger.info(f"{output}: is complete, nothing to do")
             return
         free, needed = free_bytes(output), sum(target.map_sizes.values()) / 1e9
@@ -139,7 +131,7 @@ def _opened(root: Path, val_split: ValSplit | None) -> Source:
 
 
 def _locked(folder: Path) -> Any:
-    """Returns the lock beside a folder, for a `with` block, so that only one process builds it."""
+    """Returns the lock of a folder, for a `with` block: only one process builds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o666)  # the others of a group build, too
     try:
@@ -150,28 +142,25 @@ def _locked(folder: Path) -> Any:
 
 
 def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
-    """Decodes all images beside the target, then renames, so that it is never incomplete."""
+    """Decodes all images beside the target, then renames."""
     source, partial, state = target.source, target.partial, open_pass(target)
     decode_remaining(target, state, workers or available_cores())
     unreadable = sorted(json.loads(str(state["unreadable"])))
     require_readable(source, unreadable, skip_bad)
     fingerprint = hashlib.sha256(repr((target.side, [normal(name) for name in source.identities])).encode())
-    arrays = {"paths": packed(source.files.paths), "states": source.files.states()}
+    arrays = {"paths": packed(source.files.paths), "states": source.files.states}
     for split in source.splits:
-        bad = {row: reason for name, row, reason in unreadable if name == split.name}
-        rows = np.delete(np.arange(len(split)), list(bad))
-        present = np.unique(split.labels[rows])
-        for row, reason in bad.items():
-            if split.labels[row] not in present:
-                raise UserError(
-                    f"--skip-bad: no file in {split.name}/{source.identities[split.labels[row]]} of {source.root} can "
-                    f"be read; the first is {split.reader.location(row)}: {reason}; fix them"
-                )
+        rows = np.delete(np.arange(len(split)), [row for name, row, _ in unreadable if name == split.name])
+        if missing := sorted({*range(len(source.classes))} - {*split.labels[rows].tolist()}):
+            raise UserError(
+                f"--skip-bad: no file in {split.name}/{source.identities[missing[0]]} of {source.root} can be read; "
+                "mend or add some"
+            )
         fingerprint.update(f"{split.name} {len(rows)}".encode() + split.labels[rows].astype("<i8").tobytes())
         fingerprint.update(state[f"{split.name}_digests"][rows].tobytes())
         arrays |= {f"{split.name}_keys": packed(split.keys), f"{split.name}_labels": split.labels}
         arrays[f"{split.name}.u8_checksums"] = state[f"{split.name}_checksums"]
-    # exact sums: equal in any order, and after any interruption
+    # exact, in any order and after any interruption
     count = state["images"] * target.side**2
     mean = state["pixels"].sum((0, 1)) / count
     arrays["mean"] = (state["pixels"] / state["images"]).astype(np.float32)  # (side, side, 3)

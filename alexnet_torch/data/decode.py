@@ -17,21 +17,21 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 VERSION = 4
-"""Version of the decoded pixels: raised when they change, so that caches are built again."""
+"""Raised when the decoded pixels change, so that caches are built again."""
 
 JPEG_MARGIN = 1.5
 """A JPEG is decoded at a reduced scale to at least this many times `side`; our own resize then filters.
 
-The mean difference from full decoding is then well below a grey level: benchmarks/results/input.md.
+The mean difference from full decoding is well below a grey level: benchmarks/results/input.md.
 """
 
 MAX_BYTES = 1 << 30  # of an image file
 MAX_PIXELS = 1 << 28  # of an image: about a gigabyte
-LARGE_PIXELS = 1 << 25  # more are reduced before they are resized, whose copies would take gigabytes
+LARGE_PIXELS = 1 << 25  # more are reduced before the resize, which copies
 SUBFILE_TYPE, PREVIEW = 254, 1  # a tag of TIFF
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many by the header, and warns in between
-# its warnings and messages repeat for each file, without its name; catch_warnings is not safe in threads
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many, and warns in between
+# its warnings repeat without the file's name; catch_warnings is not safe in threads
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -41,7 +41,7 @@ UPRIGHT = dict(enumerate(_METHODS.split(), 2))
 
 
 class UnreadableImage(Exception):
-    """A file cannot be read as an image; the message names the file and the reason."""
+    """A file cannot be read as an image."""
 
     def __init__(self, name: Path | str, reason: str) -> None:
         super().__init__(name, reason)  # as it was called, for pickle
@@ -56,22 +56,41 @@ def decoded_side(image_size: int) -> int:
     return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns in one line why a file cannot be read, without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known kind"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS:,} pixels; make it smaller"
+    if isinstance(error, MemoryError | OverflowError):
+        return "its header gives a size beyond memory"
+    text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
+    if text and isinstance(error, OSError | SyntaxError | ValueError | RuntimeError):
+        return text
+    return f"damaged ({type(error).__name__}: {text})"
+
+
 def read_bounded(path: Path) -> bytes:
     """Returns a file's content; raises OSError if it is huge, or no file: a pipe would be read for ever."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a file")
-    if status.st_size > MAX_BYTES:
-        raise OSError(f"the file has {status.st_size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f}; make it smaller")
-    return path.read_bytes()  # Pillow would read it in pieces, and start the decoder again for each
+        raise OSError("not a file")
+    require_small(status.st_size)
+    return path.read_bytes()  # Pillow would restart the decoder for each piece
+
+
+def require_small(size: int) -> None:
+    """Raises OSError for sizes beyond those of images."""
+    if size > MAX_BYTES:
+        raise OSError(f"it has {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f}; make it smaller")
 
 
 def image_size(content: bytes) -> tuple[int, int] | None:
-    """Returns an image file's width and height without decoding it; None if it cannot be read."""
+    """Returns an image's width and height by its header; None if it cannot be read."""
     try:
         with Image.open(BytesIO(content)) as image:
             return image.size
-    except Exception:  # of a damaged file, Pillow's decoders raise almost any exception
+    except Exception:  # as `decode_bytes`
         return None
 
 
@@ -80,34 +99,30 @@ def decode_file(path: Path, side: int) -> np.ndarray:
     try:
         content = read_bounded(path)
     except (OSError, MemoryError) as error:
-        raise UnreadableImage(path, _reason(error)) from error
+        raise UnreadableImage(path, reason_of(error)) from error
     return decode_bytes(content, side, path)
 
 
 def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
     """Returns the central square of an image file, its shorter side scaled to `side` (paper, section 2).
 
-    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is applied. Takes about
-    a gigabyte at most. Returns (side, side, 3) uint8; raises UnreadableImage with `name`.
+    CMYK, grey, palette, 16-bit and transparent (over white) images become RGB; EXIF's rotation is applied. Takes a
+    gigabyte at most for RGB. Returns (side, side, 3) uint8; raises UnreadableImage with `name`.
     """
+    if not content:
+        raise UnreadableImage(name, "empty file")
     try:
         with Image.open(BytesIO(content)) as image:
             if isinstance(image, TiffImageFile):
                 _silence_libtiff()
-            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size in less time
+            # a JPEG decodes at 1/2, 1/4 or 1/8 of its size faster
             image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
             square = _rgb_square(image, side)
-    except UnidentifiedImageError as error:
-        reason = "not an image of a known kind" if content else "empty file"
-        if content[4:8] == b"ftyp":
+    except Exception as error:  # Pillow's decoders raise almost any
+        reason = reason_of(error)
+        if isinstance(error, UnidentifiedImageError) and content[4:8] == b"ftyp":
             reason = "a photograph in HEIC, or a film; convert it to JPEG"
         raise UnreadableImage(name, reason) from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(name, f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from error
-    except (MemoryError, OverflowError) as error:  # a broken header asks for too much
-        raise UnreadableImage(name, "its header gives a size beyond memory") from error
-    except Exception as error:  # of a damaged file, Pillow's decoders raise almost any exception
-        raise UnreadableImage(name, _reason(error)) from error
     return _resized(square, side)
 
 
@@ -115,11 +130,11 @@ def decode_image(image: Image.Image, side: int) -> np.ndarray:
     """Decodes an open Pillow image as `decode_bytes` does; the image itself does not change.
 
     A JPEG that Pillow has not loaded yet gives the same pixels; a loaded one has its full size, which changes them by
-    a few grey levels: see JPEG_MARGIN. Raises UnreadableImage, or OSError if the image's file is truncated or closed.
+    a few grey levels: see JPEG_MARGIN.
     """
     name = getattr(image, "filename", "") or "image"
     if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:  # Pillow has read its header only;
-        # draft() would change the caller's image, so that a second call would see a smaller one
+        # draft() would change the caller's image
         position = image.fp.tell()
         image.fp.seek(0)
         content = image.fp.read()
@@ -131,33 +146,22 @@ def decode_image(image: Image.Image, side: int) -> np.ndarray:
         raise UnreadableImage(name, str(error)) from error
 
 
-def _reason(error: BaseException) -> str:
-    """Returns the first line of an error's text, without the path: the message has it already."""
-    text = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
-    if text and isinstance(error, (OSError, SyntaxError, ValueError, RuntimeError)):
-        return text
-    return f"damaged ({type(error).__name__}: {text})"  # a missing index or key tells nothing by itself
-
-
 def _rgb_square(image: Image.Image, side: int) -> Image.Image:
-    """Returns the central square of an image in RGB, upright, reduced if large; refuses pixels of no known range."""
+    """Returns the central square in RGB, upright, reduced if large; refuses pixels of no known range."""
     # of colours of 16 bits, Pillow loads 8
     has_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     image.load()
     tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if tags.get(SUBFILE_TYPE) == PREVIEW:
         raise ValueError("a raw photograph, whose first page is a preview; convert it to JPEG")
-    is_wide, is_scaled = image.mode.startswith(("I", "F")), image.format in ("PPM", "JPEG2000")
-    if image.mode in ("I", "F") and not is_scaled:
-        raise ValueError("32-bit and floating-point pixels have no defined range; convert them to 8 bits")
-    if is_wide and tags.get(BITSPERSAMPLE, (16,))[0] < 16:
-        raise ValueError("its pixels have more than 8 bits and less than 16; convert them to 8 bits")
-    if (is_wide or has_16_bits) and not is_scaled:
+    is_wide = image.mode.startswith(("I", "F"))
+    if (is_wide or has_16_bits) and image.format not in ("PPM", "JPEG2000"):  # Pillow scales those
         extrema: Any = image.getextrema()
         bands: Any = [extrema] if is_wide else extrema[: 1 if image.mode == "LA" else 3]
-        largest = max(high for _, high in bands)  # as 16 bits, 12 of a camera or microscope would be nearly black
-        if 0 < largest <= 4095 if is_wide else largest <= 15:
-            raise ValueError("its 16-bit pixels use 12 bits or less, so white is not known; convert them to 8 bits")
+        largest = max(high for _, high in bands)  # a camera's 12 bits would be nearly black
+        is_dark = 0 < largest <= 4095 if is_wide else largest <= 15
+        if is_dark or image.mode in ("I", "F") or tags.get(BITSPERSAMPLE, (16,))[0] < 16:
+            raise ValueError("its white is not known: it has 32 bits, or uses 12 or less of 16; convert it to 8 bits")
     if image.format in ("BMP", "TGA") and image.mode == "RGBA" and not image.getchannel(3).getbbox():
         image = image.convert("RGB")  # the fourth byte is not used
     negative = is_wide and tags.get(PHOTOMETRIC_INTERPRETATION) == 0  # Pillow inverts those of 8 bits itself
@@ -166,26 +170,23 @@ def _rgb_square(image: Image.Image, side: int) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF, a known trap in ILSVRC-2012: the pixels are good
         orientation = 1
-    # cut out before the resize: a 1 x 100,000 image would be scaled to 256 x 25,600,000; and before it is turned: the
-    # halves are rounded so that it is the square of the upright image
+    # cut out before the resize, by which 1 x 100,000 pixels would become 256 x 25,600,000, and before it is turned:
+    # halves are rounded as in the upright image
     short = min(image.size)
     left = (image.width - short + (orientation in (2, 3, 7, 8))) // 2  # turning reverses the columns
     top = (image.height - short + (orientation in (3, 4, 6, 7))) // 2
-    # of a large image, means over squares of pixels, a band of four million at a time; at least twice `side` pixels are
-    # left, so that the resize that follows decides the result. reduce() is exact for powers of two up to 16
+    # at least twice `side` are left, so that the resize decides the result; reduce() is exact for these factors
     factors = (1, 2, 4, 8, 16) if image.width * image.height > LARGE_PIXELS else (1,)
     factor = max(each for each in factors if each == 1 or short >= 2 * side * each)
-    size = short // factor
-    result, rows = Image.new("RGB", (size, size)), max(1, (1 << 22) // (size * factor * factor))
-    for y in range(0, size, rows):
-        box = (left, top + y * factor, left + size * factor, top + min(y + rows, size) * factor)
-        result.paste(_to_rgb(image.crop(box), negative).reduce(factor), (0, y))
+    size = short // factor * factor
+    box = (left, top, left + size, top + size)
+    square = _to_rgb(image, negative).reduce(factor, box) if factor > 1 else _to_rgb(image.crop(box), negative)
     method = UPRIGHT.get(orientation)
-    return result.transpose(Image.Transpose[method]) if method else result
+    return square.transpose(Image.Transpose[method]) if method else square
 
 
 def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:
-    """Converts a loaded image of any mode to RGB, transparent pixels over white."""
+    """Transparent pixels are over white."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # convert() would clip 0..65535 to 0..255
@@ -199,21 +200,20 @@ def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:
 
 
 def _resized(image: Image.Image, side: int) -> np.ndarray:
-    # four channels, as Pillow stores and torch resizes them: three would be converted
+    # four channels, as Pillow stores and torch resizes them
     content = bytearray(image.tobytes("raw", "RGBX"))
     pixels = torch.frombuffer(content, dtype=torch.uint8).view(1, image.height, image.width, 4)
-    # bicubic as Caffe's tools and the 2012 source's ImageMagick; torch's result is Pillow's to a hundredth of a grey
-    # level, in a third of the time
+    # bicubic as Caffe's tools and the 2012 source's ImageMagick; torch takes a third of Pillow's time for its result
     scaled = F.interpolate(pixels.permute(0, 3, 1, 2), (side, side), mode="bicubic", antialias=True)
     out = np.empty((side, side, 3), np.uint8)
-    for channel in range(3):  # NumPy would copy all at once three bytes at a time
+    for channel in range(3):  # all at once take longer
         out[..., channel] = scaled[0, channel].numpy()
     return out
 
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """Stops libtiff from printing what Pillow also raises, without the file's name."""
+    """Stops libtiff from printing what Pillow also raises."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     for path in {line.split(maxsplit=5)[-1] for line in lines if "libtiff" in line}:
         library = ctypes.CDLL(path)  # the one that Pillow loaded

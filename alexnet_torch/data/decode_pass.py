@@ -22,16 +22,16 @@ from alexnet_torch.data.cache import CacheFolder
 from alexnet_torch.data.decode import UnreadableImage, decode_bytes
 from alexnet_torch.data.image_map import checksum, load_native
 from alexnet_torch.data.sources.source import SourceSplit
+from alexnet_torch.data.sources.val_split import DIGEST_BYTES
 from alexnet_torch.data.workers import map_in_workers
 from alexnet_torch.files import atomic_write
 
 CHUNK = 64  # images that a worker decodes at a time
-IN_FLIGHT = 4  # chunks for each worker, not all: results are 0.8 MB each at 256 pixels
-SERIAL_CHUNKS = 16  # so few are done sooner than workers start, which import torch
+IN_FLIGHT = 4  # chunks for each worker, of 0.8 MB at 256 pixels
+SERIAL_CHUNKS = 16  # are done sooner than workers start
 MEASURED = 1000  # images after which the time that is left is told
 SAVE_SECONDS = 5.0  # between two saves of the progress
 PROGRESS = "progress.npz"
-DIGEST_BYTES = 16  # kept of the SHA-256 of each image file: a chance of 1e-27 that two of a million are equal
 logger = logging.getLogger(__name__)
 
 State = dict[str, Any]
@@ -39,8 +39,8 @@ State = dict[str, Any]
 
 
 def open_pass(target: CacheFolder) -> State:
-    """Returns the state of a pass: that in its folder, if it is of the same files and settings, or a new one."""
-    splits, partial, facts = target.source.splits, target.partial, json.dumps(target.facts())
+    """Returns the state of a folder's pass if it is of the same files and settings, or a new one."""
+    partial, facts = target.partial, json.dumps(target.facts())
     maps, reason = {partial / name: size for name, size in target.map_sizes.items()}, ""
     if partial.exists():
         try:
@@ -50,21 +50,21 @@ def open_pass(target: CacheFolder) -> State:
             elif all(path.stat().st_size == size for path, size in maps.items()):
                 logger.info(f"continuing the interrupted {partial}")
                 return state
-        except Exception as error:  # of a damaged file, NumPy and zipfile raise almost anything
+        except Exception as error:  # damaged files raise almost anything
             reason = f"it is damaged ({error})"
         logger.info(f"starting {partial} again: {reason}")
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     for path, size in maps.items():
-        # neither appending nor write-only: where a file system cannot allocate, the C library then refuses
+        # not write-only: the C library refuses that where a file system cannot allocate
         with path.open("x+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     state = {"facts": np.array(facts), "unreadable": np.array("[]"), "images": np.array(0)}
-    state["done"] = np.zeros(sum(-(-len(split) // CHUNK) for split in splits), bool)
     state |= {"pixels": np.zeros((target.side, target.side, 3), np.int64), "products": np.zeros((3, 3), np.int64)}
-    for split in splits:
+    for split in target.source.splits:
         state[f"{split.name}_digests"] = np.zeros((len(split), DIGEST_BYTES), np.uint8)
         state[f"{split.name}_checksums"] = np.zeros(len(split), np.uint64)
+    state["done"] = np.zeros(sum(-(-len(split) // CHUNK) for split in target.source.splits), bool)
     save_arrays(partial / PROGRESS, **state)
     return state
 
@@ -88,7 +88,7 @@ class Chunk:
 
 
 def decode_chunk(chunk: Chunk) -> State:
-    """Decodes a chunk's samples, and writes their pixels into the map; returns what it adds to the state."""
+    """Decodes a chunk into the map; returns what it adds to the state."""
     n, side, samples = len(chunk.rows), chunk.side, chunk.samples
     digests, checksums = np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros(n, np.uint64)  # zeros if it cannot be read
     # sums over training images; uint32 takes half the time of int64
@@ -109,9 +109,9 @@ def decode_chunk(chunk: Chunk) -> State:
             if samples.name == "train":
                 pixels += image
                 images += 1
-                # torch's products: NumPy's start threads of their own in each worker, whose waiting costs up to 50 ms
+                # by torch: NumPy's products start threads in each worker, whose waiting costs up to 50 ms
                 planes = torch.from_numpy(np.ascontiguousarray(image.reshape(-1, 3).T, np.float64))  # (3, side * side)
-                # a product of such thin matrices takes far longer; sums stay below 2^53, and so exact
+                # faster than a product of such thin matrices; exact, below 2^53
                 for a, b in combinations_with_replacement(range(3), 2):
                     products[a, b] = products[b, a] = products[a, b] + int(planes[a].dot(planes[b]))
     sums = {"pixels": pixels, "products": products, "images": images}
@@ -119,11 +119,10 @@ def decode_chunk(chunk: Chunk) -> State:
 
 
 def remaining_chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:
-    """Yields the chunks that are not done, (all chunks) bool."""
+    """Yields the chunks that are not done, (chunks,) bool."""
     number = 0
     for split in target.source.splits:
         order = split.reader.storage_order()
-        order = np.arange(len(split)) if order is None else order
         map_file = target.partial / f"{split.name}.u8" if target.has_maps else None
         for first in range(0, len(split), CHUNK):
             if not done[number]:
@@ -133,7 +132,7 @@ def remaining_chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:
 
 
 def decode_remaining(target: CacheFolder, state: State, workers: int) -> None:
-    """Decodes the chunks that are not done; tells once how long it will take, from the rate of a thousand images."""
+    """Decodes what is not done; tells once how long it will take."""
     load_native()  # here, and not in each worker
     waiting = np.flatnonzero(~state["done"])
     workers = 1 if len(waiting) <= SERIAL_CHUNKS else min(workers, len(waiting))

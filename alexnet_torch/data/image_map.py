@@ -1,8 +1,8 @@
-"""The memory map of a split's decoded images: crops are copied out of it a batch at a time, without the GIL."""
+"""The memory map of decoded images: batches of crops are copied out of it without the GIL."""
 
+import contextlib
 import ctypes
 import functools
-import logging
 import mmap
 import os
 import weakref
@@ -19,14 +19,13 @@ DAMAGED = "damaged.txt"
 """The file that tells the next start to decode the images again."""
 
 _DONE, _UNREADABLE = -1, -2  # results of gather.cpp's `gather`, besides the position of a damaged image
-logger = logging.getLogger(__name__)
 
 
 class ImageMap:
-    """Decoded images in a file, (n, side, side, 3) uint8, that several threads may read at the same time.
+    """Decoded images in a file, (n, side, side, 3) uint8, that several threads may read.
 
-    Each is compared with its checksum, (n,) uint64, when it is read first; after damage, the next start decodes all
-    again if `is_cache`. Raises a ValueError if the file has another size.
+    Each is compared with its checksum, (n,) uint64, when it is first read; after damage, the next start decodes all
+    again if `is_cache`. Raises ValueError if the file has another size.
     """
 
     def __init__(self, path: Path, side: int, checksums: np.ndarray, is_cache: bool = True) -> None:
@@ -39,7 +38,6 @@ class ImageMap:
         content = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
         self.pixels = np.frombuffer(content, np.uint8).reshape(-1, side, side, 3)
         self._checksums, self._checked = checksums, np.zeros(len(checksums), np.uint8)
-        self._factors = checksum_factors(side)
         # pages that were read once stay in memory, unless there are too many
         self._exceeds_memory = size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
 
@@ -49,7 +47,7 @@ class ImageMap:
     def read(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> None:
         """Copies the crops of the images at `rows`, (n,) int64, to `out`, (n, size, size, 3) uint8, contiguous.
 
-        Raises an IndexError for a row or crop outside of the map, a UserError if the file is damaged or truncated.
+        Raises IndexError for a row or crop outside, UserError if the file is damaged or truncated.
         """
         end = self.side - out.shape[1] + 1
         for values, limit in ((rows, len(self)), (crops.top, end), (crops.left, end)):
@@ -67,29 +65,27 @@ class ImageMap:
             what = f"image {rows[damaged]} is damaged: its checksum is wrong"
         fix = "copy the prepared map again"
         if self._is_cache:
-            try:
+            fix = "the next start decodes the images again; continue a run with --resume"
+            with contextlib.suppress(OSError):  # a full disk: the next start meets the damage again
                 (self.path.parent / DAMAGED).write_text(f"{self.path.name}: {what}")
-                fix = "the next start decodes the images again; continue a run with --resume"
-            except OSError as error:
-                fix = f"remove {self.path.parent}, which cannot be marked as damaged ({error.strerror})"
         raise UserError(f"{self.path}: {what}; {fix}")
 
     def read_ahead(self, rows: np.ndarray, crops: Crops, size: int) -> None:
-        """Asks the system to read what `read` will copy into memory, without waiting for it."""
+        """Asks the system for what `read` will copy, without waiting."""
         library = load_native()
         if library is not None and (self._exceeds_memory or not self._checked[rows].all()):
             self._call(library.read_ahead, rows, crops, size)
 
     def _call(self, function: Any, rows: np.ndarray, crops: Crops, size: int, *out: np.ndarray) -> int:
-        """Calls a function of gather.cpp."""
         positions = [np.asarray(values, np.int64, "C") for values in (rows, crops.top, crops.left)]
         mirrored = np.asarray(crops.mirrored, np.uint8, "C")
-        arrays = (self.pixels, self._checksums, self._factors, self._checked, *positions, mirrored, *out)
+        checks = self._checksums, checksum_factors(self.side), self._checked
+        arrays = (self.pixels, *checks, *positions, mirrored, *out)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         return int(function(self.side, len(rows), size, pointers))
 
     def _read_by_numpy(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> int:
-        """Copies crops as `gather` does, and returns the same."""
+        """Does as gather.cpp's `gather`."""
         size, image = out.shape[1], np.empty((self.side, self.side, 3), np.uint8)
         for i, row in enumerate(rows):
             # not from the map: beyond the end of a truncated file that would end the process
@@ -108,7 +104,7 @@ class ImageMap:
 def checksum_factors(side: int) -> np.ndarray:
     """Returns the factors of an image's four-byte words, (ceil(side * side * 3 / 4),) uint32.
 
-    They are the upper halves of the numbers of SplitMix64 (Steele, Lea and Flood, 2014) from seed 0, made odd.
+    The upper halves of SplitMix64's numbers (Steele, Lea and Flood, 2014) from seed 0, made odd.
     """
     with np.errstate(over="ignore"):
         x = np.arange(1, -(-side * side * 3 // 4) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -119,10 +115,9 @@ def checksum_factors(side: int) -> np.ndarray:
 
 
 def checksum(image: np.ndarray) -> int:
-    """Returns the sum of the little-endian words of an image (side, side, 3) uint8, each times its factor, mod 2^64.
+    """Returns the sum of an image's little-endian words, each times its factor, mod 2^64.
 
-    Damage within one word is always noticed, other damage with a probability of all but 2^-32. A CRC takes ten times as
-    long.
+    Damage within one word is always noticed, other damage but for 2^-32. A CRC takes ten times as long.
     """
     library, factors = load_native(), checksum_factors(len(image))
     if library is not None:
@@ -134,7 +129,7 @@ def checksum(image: np.ndarray) -> int:
 
 @functools.cache
 def load_native() -> ctypes.CDLL | None:
-    """Returns the compiled gather.cpp; None, after a line, where it cannot be compiled."""
+    """Returns the compiled gather.cpp; None where it cannot be compiled."""
     library = load_compiled(Path(__file__).parent / "native" / "gather.cpp", "the reader of crops is")
     if library is not None:
         for function in (library.gather, library.read_ahead):

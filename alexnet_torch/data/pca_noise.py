@@ -1,4 +1,4 @@
-"""PCA noise: along the principal components of the training pixels' RGB (paper, section 4.1)."""
+"""PCA noise: along the principal components of the training pixels' RGB (paper, section 4.1). Needs no torch."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -42,7 +42,7 @@ class PCANoise:
             raise ValueError(f"PCANoise.std must be positive, not {self.std}")
 
     def is_active(self, epoch: int) -> bool:
-        """Returns whether images of an epoch, from 0, get noise."""
+        """Returns whether images of an epoch get noise."""
         return self.until is None or epoch < self.until
 
     @property
@@ -53,7 +53,7 @@ class PCANoise:
     def draw(self, n: int, covariance: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         """Returns the noise of n samples in an epoch, (n, 3) float32: a function of (seed, epoch, sample).
 
-        Both the noise and the covariance (3, 3) of the training pixels' RGB are for pixels in 0..255.
+        The noise, and the covariance (3, 3) of the training pixels' RGB, are for pixels in 0..255.
         """
         factors = random_generator(seed, "colour", epoch).normal(0, self.std, (n, 3))
         noise: np.ndarray = factors @ self.components(covariance).T

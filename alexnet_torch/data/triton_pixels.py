@@ -1,4 +1,4 @@
-"""From crops of pixels to images on a GPU, in one kernel, in Triton. Imported only where a GPU computes."""
+"""From crops of pixels to images on a GPU, in one Triton kernel. Imported only where a GPU computes."""
 
 import torch
 import triton
@@ -30,8 +30,7 @@ def subtract_kernel(
 
 
 def subtract(pixels: Tensor, positions: Tensor, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), of the type of the mean; see `subtract_mean`. All are contiguous."""
-    # pixels (N, H, W, 3) uint8, positions (N, 3) int64 of `Crops.positions`, mean (S, S, 3), noise (N, 3)
+    """Returns (N, H, W, 3), of the type of the mean; see `subtract_mean`."""
     out, size = torch.empty(pixels.shape, dtype=mean.dtype, device=pixels.device), pixels.shape[1]
     constants = {"NOISE": noise is not None, "SCALE": scale, "BLOCK": triton.next_power_of_2(3 * size)}
     if len(pixels):

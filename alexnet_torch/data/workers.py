@@ -1,7 +1,7 @@
 """Worker processes that decode images, forked from a server that has one thread and has imported torch once.
 
-Nothing of them stays, however a process ends: they need no file, semaphore or shared memory with a name. They are in a
-session of their own, which no signal of a terminal or of torchrun reaches, and end when their connection is closed.
+They need no file, semaphore or shared memory with a name, so nothing stays, however a process ends. They are in a
+session of their own, which no terminal's signal reaches, and end when their connection is closed.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ Result = TypeVar("Result")
 
 
 def available_cores(processes: int = 1) -> int:
-    """Returns how many CPU cores each of several processes of this machine may use."""
+    """Returns how many CPU cores each of several processes here may use."""
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def map_ahead(
     pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], in_flight: int
 ) -> Iterator[Result]:
-    """Yields a function's result for each task in order, while the pool runs the next tasks, `in_flight` at most."""
+    """Yields a function's result for each task in order, while the pool runs the next `in_flight`."""
     remaining = iter(tasks)
     try:
         running = deque(pool.submit(function, task) for task in islice(remaining, in_flight))
@@ -52,7 +52,7 @@ def map_ahead(
 def map_in_workers(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int, in_flight: int
 ) -> Iterator[Result]:
-    """Yields a picklable function's result for each task in order, from worker processes; a killed one is replaced."""
+    """As `map_ahead`, of a picklable function in worker processes; a killed one is replaced."""
     own, connections, closed = threading.local(), list[socket.socket](), threading.Event()
 
     def call(task: Task) -> Result:  # in a thread for each worker
@@ -79,7 +79,7 @@ def map_in_workers(
     pool = ThreadPoolExecutor(workers, "workers")
     try:
         yield from map_ahead(pool, call, tasks, in_flight)
-    finally:  # the workers end at once, also in the middle of a task
+    finally:  # in the middle of a task, too
         closed.set()
         for connection in connections:
             with contextlib.suppress(OSError):  # it has ended
@@ -94,11 +94,10 @@ _server: dict[int, tuple["subprocess.Popen[bytes]", socket.socket]] = {}  # of t
 
 
 def _start_worker() -> socket.socket:
-    """Returns the connection to a new worker; starts the server if there is none or it was killed."""
+    """Returns the connection to a new worker; starts the server if there is none."""
     ours, theirs = socket.socketpair()
     with _lock, theirs:
-        process, control = _server.get(os.getpid(), (None, None))
-        if process is None or control is None or process.poll() is not None:
+        if os.getpid() not in _server or _server[os.getpid()][0].poll() is not None:
             control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             code = "import sys; sys.path[:] = sys.argv[2:]; from alexnet_torch.data.workers import serve; serve()"
             paths = [path or str(Path.cwd()) for path in sys.path]
@@ -111,7 +110,7 @@ def _start_worker() -> socket.socket:
                     start_new_session=True,
                 )
             _server[os.getpid()] = process, control
-        socket.send_fds(control, [os.fsencode(Path.cwd())], [theirs.fileno()])
+        socket.send_fds(_server[os.getpid()][1], [os.fsencode(Path.cwd())], [theirs.fileno()])
     return ours
 
 
@@ -133,7 +132,7 @@ def serve() -> None:
 
 
 def _work(connection: socket.socket, folder: str) -> None:
-    """Receives a function, then calls it with each value that it receives, and sends what it returns or raises."""
+    """Receives a function, calls it with each value that it receives, and sends what it returns or raises."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.suppress(OSError):  # it was removed: absolute paths still work
         os.chdir(folder)
@@ -150,7 +149,7 @@ def _work(connection: socket.socket, folder: str) -> None:
             except Exception as error:
                 answer = False, error
             connection.sendall(pickle.dumps(answer, protocol=5))
-    finally:  # the process that this one works for has ended, or needs it no more
+    finally:  # it is needed no more
         os._exit(0)
 
 

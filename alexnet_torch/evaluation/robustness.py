@@ -11,7 +11,7 @@ import numpy as np
 from alexnet_torch.data.decode import image_size
 from alexnet_torch.data.sources.classes import class_of, class_order, imagenet_indices
 from alexnet_torch.data.sources.layouts import read_class_folders
-from alexnet_torch.data.sources.listing import FileReader, Listing
+from alexnet_torch.data.sources.listing import Listing, file_reader
 from alexnet_torch.data.sources.source import Source, SourceFiles, SourceSplit
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
@@ -82,11 +82,11 @@ def list_corruptions(
             groups += [group] * len(members)
     if not paths:
         raise UserError(f"--data {root}: {names[0]} has no images in class folders; unpack it again")
-    split = SourceSplit("val", paths, np.array(labels), FileReader(root, paths))
+    split = SourceSplit("val", paths, np.array(labels), file_reader(root, paths))
     cropped = CROPPED_SIDE if image_size(split.read(0)) == (CROPPED_SIDE, CROPPED_SIDE) else None
     crops = f", images of {cropped}x{cropped} pixels taken as centre crops" if cropped else ""
     form = f"ImageNet-C, {len(corruptions)} of corruption and severity{crops}"
-    no_files = SourceFiles([], *np.empty((2, 0), np.int64))
+    no_files = SourceFiles([], np.empty((0, 2), np.int64))
     source = Source(form, root, tuple(map(class_of, classes)), (split,), no_files, listing.skipped)
     return source, tuple(names), np.array(groups), cropped
 

@@ -77,7 +77,7 @@ def read_run(run: Path) -> Run:
 
 def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
     """Returns the --val-split of a run's images, if `data` names these."""
-    from alexnet_torch.data.digits import data_folder
+    from alexnet_torch.data.sources.recognise import data_folder
     from alexnet_torch.data.sources.val_split import ValSplit
 
     settings = read_config(run).get("settings", {})
@@ -90,8 +90,8 @@ def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
 def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "PreparedImages | None":
     """Returns the images of --data, by default the run's; None if unknown or "none"."""
     from alexnet_torch.data.cache_build import prepare
-    from alexnet_torch.data.digits import data_folder
     from alexnet_torch.data.sources.classes import same_names
+    from alexnet_torch.data.sources.recognise import data_folder
 
     settings = read_config(run).get("settings", {})
     data = data or settings.get("data")

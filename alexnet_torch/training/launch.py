@@ -11,8 +11,8 @@ import torch
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
-from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.sources.recognise import data_folder
 from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement, choose_placement

@@ -28,8 +28,8 @@ from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
-from alexnet_torch.data.digits import data_folder
 from alexnet_torch.data.loader import Loader
+from alexnet_torch.data.sources.recognise import data_folder
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.architecture import Activation, Conv, Init, Linear

@@ -5,8 +5,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from alexnet_torch.data.digits import data_folder, digits_folder
-from alexnet_torch.data.sources.recognise import open_source
+from alexnet_torch.data.sources.recognise import data_folder, digits_folder, open_source
 
 
 def test_each_digit_is_written_once_and_unchanged() -> None:
@@ -28,14 +27,11 @@ def test_each_digit_is_written_once_and_unchanged() -> None:
     assert sorted(written) == expected
 
 
-def test_they_are_written_once(tmp_path: Path) -> None:
+def test_they_are_written_once_and_data_names_them(tmp_path: Path) -> None:
     root = digits_folder(tmp_path / "digits")
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.png")}
     assert digits_folder(root) == root
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*.png")} == before
     assert list(tmp_path.iterdir()) == [root]
-
-
-def test_data_names_digits_or_a_folder(tmp_path: Path) -> None:
     assert data_folder("digits").name == "digits"
     assert data_folder(str(tmp_path)) == tmp_path

@@ -99,17 +99,6 @@ def test_a_flipped_bit_anywhere_is_an_error_with_the_image(reader: str, tmp_path
         assert "\n" not in str(error.value), reader
 
 
-def test_an_image_is_checked_once(reader: str, tmp_path: Path) -> None:
-    images = write_map(tmp_path / "x.u8", 2, 24)
-    sums = checksums(images)
-    mapped, crops = ImageMap(tmp_path / "x.u8", 24, sums), random_crops(2, 24, 20, 0, 0, True)
-    first = read(mapped, np.arange(2), crops, 20)
-    sums += np.uint64(1)
-    assert np.array_equal(read(mapped, np.arange(2), crops, 20), first), reader
-    with pytest.raises(UserError, match="damaged"):
-        read(ImageMap(tmp_path / "x.u8", 24, sums), np.arange(2), crops, 20)
-
-
 def test_rows_and_crops_outside_are_refused(reader: str, tmp_path: Path) -> None:
     images = write_map(tmp_path / "x.u8", 2, 24)
     mapped, zeros = ImageMap(tmp_path / "x.u8", 24, checksums(images)), np.zeros(1, np.int64)

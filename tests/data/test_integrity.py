@@ -71,18 +71,6 @@ def test_a_flipped_byte_in_a_map_ends_the_epoch_and_the_next_start_builds_again(
     assert all(np.array_equal(a, b) for a, b in zip(batches(again, split), expected, strict=True))
 
 
-def test_a_folder_that_cannot_be_marked_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = build(root)
-    flip_byte(folder_of(root) / "train.u8", 0)
-
-    def refuse(*_: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "write_text", refuse)
-    with pytest.raises(UserError, match=rf"remove {folder_of(root)}, which cannot be marked as damaged \(Permission"):
-        batches(prepared, "train")
-
-
 def interrupt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begins to build, and is interrupted after three chunks."""
     decode_chunk, calls = decode_pass.decode_chunk, list[decode_pass.Chunk]()

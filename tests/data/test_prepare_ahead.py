@@ -142,15 +142,17 @@ def test_wrong_outputs_are_refused_and_left_alone(root: Path, tmp_path: Path, mo
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.tex").write_text("years of work")
-    assert "has other files; name a new folder" in refused("prepare", root, "--output", taken)
+    assert "has other content" in refused("prepare", root, "--output", taken)
     assert (taken / "thesis.tex").read_text() == "years of work"
-    assert "is a file" in refused("prepare", root, "--output", taken / "thesis.tex")
+    assert "has other content" in refused("prepare", root, "--output", taken / "thesis.tex")
     make_map(root, tmp_path / "map")
     before = (tmp_path / "map/train.u8").read_bytes()
-    assert "its squares have 73 pixels, not 256" in refused("prepare", root, "--output", tmp_path / "map")
+    assert "has other content (its side was another); name a new folder" in refused(
+        "prepare", root, "--output", tmp_path / "map"
+    )
     (root / "val/class1/002.png").unlink()
     line = refused("prepare", root, "--output", tmp_path / "map", "--image-size", "64")
-    assert "has another map (0 files added, 1 removed" in line
+    assert "has other content (0 files added, 1 removed" in line
     assert (tmp_path / "map/train.u8").read_bytes() == before
     assert "is a prepared map already" in refused("prepare", tmp_path / "map", "--output", tmp_path / "again")
     assert "--image-size 0" in refused("prepare", root, "--output", tmp_path / "x", "--image-size", "0")
@@ -187,4 +189,4 @@ def test_class_folders_are_divided_as_in_training(root: Path, tmp_path: Path) ->
     assert list(loaded.val.keys) == list(expected.val.keys)
     assert len(loaded.val.labels) == 6
     again = "prepare", photos, "--output", tmp_path / "map", "--image-size", "64", "--val-split", "0.25"
-    assert "divided differently" in refused(*again, "--seed", "4")
+    assert "its division was another" in refused(*again, "--seed", "4")

@@ -1,4 +1,4 @@
-"""What data sets in archives share: their files, complete numbers, classes by label or name, and a kept index."""
+"""What data sets in archives share: their files, numbers, classes by label or name, and a kept index."""
 
 import hashlib
 import itertools
@@ -13,57 +13,56 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from alexnet_torch.data.sources.classes import imagenet_indices, told_wnid
+from alexnet_torch.data.sources.classes import told_wnid
 from alexnet_torch.data.sources.source import (
-    ArchiveReader,
     ClassSamples,
+    Reader,
     Skipped,
     Source,
     SourceFiles,
     SplitName,
     make_source,
+    state_of,
 )
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, cache_home
 
-Samples = dict[str, ClassSamples]  # of a split by class; places begin with the index of the file among all archives
+Samples = dict[str, ClassSamples]  # of a split by class
 T = TypeVar("T")
 
-VERSION = 5
+VERSION = 6
 """Raised when the list of the same archives changes."""
 KEPT_SAMPLES = 10_000
 """Smaller sets are listed in a fraction of a second."""
-NUMBERED = re.compile(r"(.*?)(\d+)(?:-of-(\d+))?(\.\w+)")  # train-00000-of-00294.parquet, imagenet1k-train-0000.tar
+NUMBERED = re.compile(r"(.*?)(\d+)((?:-of-(\d+))?\.\w+)")  # train-00000-of-00294.parquet
+WEB_PAGE = "is a web page; download the file again, logged in if the site asks for it"
 STUBS = {
     b"version https://git-lfs": "is a pointer of Git LFS; fetch the file itself (git lfs pull)",
-    b"<!doctype html": "is a web page; download the file again, logged in if the site asks for it",
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
 }
 """First bytes, in lower case, of what is often saved in the place of an archive."""
 
 
 def list_files(root: Path, files: Sequence[Path]) -> SourceFiles:
-    """Returns the state of archives in a folder, or of the one file that `root` is; refuses what is no archive."""
+    """Returns the state of archives in a folder, or of the file that `root` is; refuses what is none."""
     for file in files:
         with file.open("rb") as opened:
-            begin = opened.read(64).lstrip().lower().replace(b"<html", b"<!doctype html")
+            begin = opened.read(64).lstrip().lower()
         for stub, problem in STUBS.items():
             if begin.startswith(stub):
                 raise UserError(f"{file}: {problem}")
-    status = [file.stat() for file in files]
-    return SourceFiles(
-        [file.relative_to(root).as_posix() for file in files],
-        np.array([each.st_size for each in status], np.int64),
-        np.array([each.st_mtime_ns for each in status], np.int64),
-    )
+    states = np.array([state_of(file.stat()) for file in files], np.int64)
+    return SourceFiles([file.relative_to(root).as_posix() for file in files], states)
 
 
 def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[T], bool]) -> T:
-    """Returns what `build` returns; what is large is kept under the key in the user's cache folder."""
+    """Returns what `build` returns; what is large is kept in the user's cache folder."""
     try:
         path = cache_home() / kind / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     except UserError:  # without a home folder
         return build()
-    with suppress(OSError, AttributeError, ImportError):  # none there; or written by other code: built again
+    with suppress(OSError, AttributeError, ImportError):  # none there, or written by other code
         saved = path.read_bytes()
         if hashlib.sha256(saved[32:]).digest() == saved[:32]:  # else it is damaged, and written again
             value: T = pickle.loads(saved[32:])
@@ -71,14 +70,14 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
     built = build()
     if is_large(built):
         content = pickle.dumps(built)
-        with suppress(OSError):  # the disk is full or read-only: the next start builds it again
+        with suppress(OSError):  # a full disk
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
     return built
 
 
 def kept_source(root: Path, files: Sequence[Path], build: Callable[[], Source]) -> Source:
-    """Returns the source that `build` makes of archives; a large one is kept until a file changes."""
+    """Returns the source that `build` makes; a large one is kept until a file changes."""
     key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
     return remembered("indexes", key, build, lambda made: sum(map(len, made.splits)) >= KEPT_SAMPLES)
 
@@ -87,7 +86,7 @@ def archive_source(
     form: str,
     root: Path,
     splits: Mapping[SplitName, Samples],
-    reader: type[ArchiveReader],
+    reader: type[Reader],
     files: Sequence[Path],
     skipped: Skipped,
     val_files: str = "",  # those that validation images would be in
@@ -97,34 +96,28 @@ def archive_source(
     for split, by_class in splits.items():
         if not by_class:
             raise UserError(f"--data {root}: no images in the {split} files; download them again")
-    known = sum(identity in imagenet_indices() for identity in next(iter(splits.values())))
-    if 0 < known < 1000:
-        form = f"{form}, {known:,} of ImageNet's 1,000 classes"
     if "val" not in splits:
         fix = f"put {val_files} beside it, or let --val-split 0.1 choose some"
         facts["without_val"] = f"has {files[0].name} but no validation images; {fix}"
-    made = partial(reader, tuple(files))
-    return make_source(form, root, splits, made, skipped, list_files(root, files), **facts)
+    return make_source(form, root, splits, partial(reader, tuple(files)), skipped, list_files(root, files), **facts)
 
 
 def check_complete(files: Iterable[Path]) -> None:
-    """Refuses numbered files, from 0 on, that are not all there; only names with the total tell of the last ones."""
+    """Refuses numbered files, from 0 on, that are not all there."""
     groups: defaultdict[tuple[Path, str, str, str], dict[int, str]] = defaultdict(dict)
     for file in files:
         if match := NUMBERED.fullmatch(file.name):
-            before, number, total, after = match.groups("")
-            groups[file.parent, before, total, after][int(number)] = number
-    for (folder, before, total, after), numbers in groups.items():
-        last = int(total) if total else max(numbers) + 1
-        if count := last - sum(number < last for number in numbers):
+            before, number, after, total = match.groups("")
+            groups[file.parent, before, after, total][int(number)] = number
+    for (folder, before, after, total), numbers in groups.items():
+        if missing := (int(total) if total else max(numbers) + 1) - len(numbers):
             first = next(number for number in itertools.count() if number not in numbers)  # the last may be a date
-            name = f"{before}{first:0{len(next(iter(numbers.values())))}}{total and f'-of-{total}'}{after}"
-            more = f", and {count - 1:,} more of its kind are" if count > 1 else " is"
-            raise UserError(f"{folder}: {name}{more} missing; download them")
+            name = f"{before}{first:0{len(next(iter(numbers.values())))}}{after}"
+            raise UserError(f"{folder}: {missing:,} numbered file(s) missing, the first {name}; download them")
 
 
 def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[SplitName, Samples] | None:
-    """Returns samples, which are by numbered label, by WordNet ID; None if most images' names do not tell these.
+    """Returns samples, which are by numbered label, by WordNet ID; None if most images' names tell none.
 
     A label that contradicts most others is refused: some may be the development kit's.
     """
@@ -141,8 +134,7 @@ def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[Spl
         return None
     for label, each in groups:
         for name, member, number in zip(each.names, each.members, each.places[::3], strict=True):
-            found = told_wnid(name)
-            if label not in wnids or found not in (None, wnids[label]):
+            if label not in wnids or told_wnid(name) not in (None, wnids[label]):
                 raise UserError(
                     f"{files[number]}: {member}: has the label {label}, but other images with that label are of "
                     f"{wnids.get(label, 'no known class')}; make the files again with one label for each class"

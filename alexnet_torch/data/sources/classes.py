@@ -1,8 +1,8 @@
 """Classes: how they are ordered, compared and told; ImageNet's 1,000, and the file names that tell them.
 
-Source of ImageNet's: the development kit ILSVRC2012_devkit_t12.tar.gz (meta.mat and
-ILSVRC2012_validation_ground_truth.txt), with the labels converted from its IDs to the standard index. The two orders
-differ: a network that is scored by the wrong one has 0.1% accuracy.
+ImageNet's are from the development kit ILSVRC2012_devkit_t12.tar.gz (meta.mat and
+ILSVRC2012_validation_ground_truth.txt), with its IDs converted to the standard index: a network that is scored by the
+wrong one has 0.1% accuracy.
 """
 
 import re
@@ -26,14 +26,14 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True)
 class SourceClass:
-    """A class: what it is recognised by in other data sets, and what people call it."""
+    """A class: what it is recognised by, and what people call it."""
 
-    identity: str  # the WordNet ID if it has one, as "n01440764"; else the folder's or the data set's name
+    identity: str  # the WordNet ID, as "n01440764"; else the folder's or the data set's name
     name: str  # "tench, Tinca tinca"
 
 
 def in_one_line(text: str) -> str:
-    """Returns a text with control characters, which names of files may have, as escapes."""
+    """Returns a text with control characters as escapes."""
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
@@ -43,7 +43,7 @@ def normal(name: str) -> str:
 
 
 def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Returns whether two sequences of names are equal, however Unicode writes them."""
+    """Returns whether names are equal, however Unicode writes them."""
     return list(map(normal, first)) == list(map(normal, second))
 
 
@@ -57,13 +57,12 @@ def class_order(identities: Iterable[str]) -> list[str]:
 
 def some(names: Sequence[str]) -> str:
     """Returns up to five names, for a message."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "none") + more
+    return (", ".join(names[:5]) or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @cache
 def imagenet_classes() -> tuple[SourceClass, ...]:
-    """Returns the classes by standard index, 0..999: in the order of their WordNet IDs, which are their identities."""
+    """Returns the classes by standard index: in the order of their WordNet IDs."""
     rows = (line.split("\t") for line in (FOLDER / "imagenet_classes.tsv").read_text("utf-8").splitlines())
     return tuple(SourceClass(wnid, name) for wnid, _, name in rows)
 
@@ -76,7 +75,7 @@ def imagenet_indices() -> dict[str, int]:
 
 @cache
 def validation_labels() -> np.ndarray:
-    """Returns the standard index of validation images 1, 2, ... 50,000 in order, (50000,) int64."""
+    """Returns the standard index of validation images 1 to 50,000, (50000,) int64."""
     labels: np.ndarray = np.load(FOLDER / "imagenet_val_labels.npy").astype(np.int64)
     return labels
 
@@ -94,21 +93,18 @@ def tells_class(name: str) -> bool:
 
 
 def class_of_name(name: str, place: str) -> tuple[str, str]:
-    """Returns the WordNet ID that an image's file name tells, and the name without it; `place` is for messages."""
+    """Returns the WordNet ID that an image's file name tells, and the name without it."""
     if match := VALIDATION_NAME.fullmatch(name):
         wnid = told_wnid(name)
-        if wnid is None:
-            raise UserError(f"{place}: ILSVRC-2012 has the validation images 1 to 50,000; leave this one out")
-        if match[3] not in (None, wnid):
-            raise UserError(f"{place}: is an image of {wnid}, not of {match[3]}; restore its name")
-        return wnid, match[1] + match[4]
-    if match := NAME_WITH_WNID.fullmatch(name):
+        if wnid and match[3] in (None, wnid):
+            return wnid, match[1] + match[4]
+    elif match := NAME_WITH_WNID.fullmatch(name):
         return match[2], match[1] + match[3]
-    raise UserError(f"{place}: its name tells no class, as ILSVRC2012_val_00000001.JPEG does; leave it out")
+    raise UserError(f"{place}: its name tells no class of ILSVRC-2012, or a wrong one; restore it, or leave it out")
 
 
 def told_wnid(name: str) -> str | None:
-    """Returns the WordNet ID that a file name of ILSVRC-2012 tells; None if it tells none."""
+    """Returns the WordNet ID that a file name of ILSVRC-2012 tells."""
     if match := TRAINING_NAME.fullmatch(name):
         return match[1] if match[1] in imagenet_indices() else None
     if (match := VALIDATION_NAME.fullmatch(name)) and 1 <= int(match[2]) <= len(validation_labels()):

@@ -1,4 +1,4 @@
-"""Data sets that are laid out in folders, on disk or in a zip file: ImageFolder's, class folders, Kaggle's, Tiny's."""
+"""Data sets that are laid out in folders, on disk or in a zip file."""
 
 import csv
 import re
@@ -26,16 +26,16 @@ TINY_CLASSES, TINY_NAMES, TINY_LABELS = "wnids.txt", "words.txt", "val/val_annot
 
 
 def find_layout(listing: Listing, test: bool) -> Callable[[Listing, bool], Source] | None:
-    """Returns how to open a listing; None if it is in no layout. `test`: only the images to score a network on."""
+    """Returns how to open a listing, if it has a layout. `test`: only the images to score a network on."""
     names, files, _ = listing.folder("")
     if listing.is_folder(KAGGLE[:-1]):
         return open_kaggle
-    if _is_tiny(listing):  # before ImageFolder, of which its val/ seems to have one class
+    if _has_images(listing, "val/images") and not listing.is_folder("train/images"):  # else a class of that name
         return open_tiny
     if split_folders(listing):
         return open_image_folder
     if not names and any(VALIDATION_NAME.fullmatch(name) for name, *_ in files):
-        return open_flat_validation
+        return lambda listing, _: _source(listing, "ILSVRC-2012's validation images", {"val": _by_name(listing, "")})
     others = [name for name in names if not split_word(name) and name.lower() not in NO_CLASSES]
     if len(others) > (0 if test else 1) and any(_has_images(listing, name) for name in others):
         return open_class_folders
@@ -43,7 +43,7 @@ def find_layout(listing: Listing, test: bool) -> Callable[[Listing, bool], Sourc
 
 
 def open_folder_set(root: Path, test: bool) -> Source:
-    """Lists the samples of a folder, or of a zip file whose folders have a layout, within one folder or not."""
+    """Lists a folder, or a zip file whose folders have a layout, within one folder or not."""
     listing = Listing(root)
     while (layout := find_layout(listing, test)) is None:
         folders = listing.folder("").folders
@@ -54,7 +54,7 @@ def open_folder_set(root: Path, test: bool) -> Source:
 
 
 def split_word(name: str) -> str | None:
-    """Returns the split whose folder a name seems to be: "train", "val" or "test"."""
+    """Returns the split that a folder's name seems to be: "train", "val" or "test"."""
     words = re.findall("[a-z]+", name.lower())
     return next((split for split, known in SPLIT_WORDS.items() if known & {*words[:1], *words[-1:]}), None)
 
@@ -62,7 +62,7 @@ def split_word(name: str) -> str | None:
 def split_folders(listing: Listing) -> dict[SplitName, str]:
     """Returns the folders of training and of validation images, each ending in "/".
 
-    Other names than train/ and val/ are taken if both are there, have class folders, and nothing competes.
+    Other names are taken if both are there, have class folders, and nothing competes.
     """
     names = listing.folder("").folders
     exact: dict[SplitName, str] = {split: split for split in ("train", "val") if split in names}
@@ -88,13 +88,13 @@ def _has_images(listing: Listing, folder: str) -> bool:
 
 
 def open_image_folder(listing: Listing, test: bool) -> Source:
-    """Lists train/<class>/* and val/<class>/*; a flat val/ is taken if its images' names tell their classes."""
+    """Lists train/<class>/* and val/<class>/*, or a flat val/ whose images' names tell their classes."""
     folders = split_folders(listing)
     if test and "val" in folders:
         return _source(listing, "images of val/", {"val": read_split(listing, folders["val"])})
     if "train" not in folders:
         raise UserError(f"{listing.what}: {missing_split(listing, 'train')}")
-    train = read_split(listing, folders["train"], only_folders=True)
+    train = read_class_folders(listing, folders["train"])
     if "val" not in folders:
         fix = missing_split(listing, "val")
         return _source(listing, "ImageFolder without val/", {"train": train}, without_val=fix)
@@ -108,7 +108,7 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
 
 
 def open_class_folders(listing: Listing, test: bool) -> Source:
-    """Lists the images of class folders; all are training images, or test images."""
+    """Lists class folders: training images, or test images."""
     fix = (
         "has class folders, but no train/ and val/; let --val-split 0.1 choose validation images, or move the class "
         "folders into train/ and some images into val/"
@@ -117,62 +117,43 @@ def open_class_folders(listing: Listing, test: bool) -> Source:
     return _source(listing, "class folders", splits, without_val=fix)
 
 
-def open_flat_validation(listing: Listing, _: bool) -> Source:
-    """Lists ILSVRC-2012's validation images in one folder: a test set."""
-    return _source(listing, "ILSVRC-2012's validation images", {"val": _by_name(listing, "")})
-
-
 def open_kaggle(listing: Listing, _: bool) -> Source:
-    """Lists ILSVRC-2012 as Kaggle distributes it, with the validation labels in a CSV file."""
-    beside = "put Kaggle's file beside ILSVRC/"
-    labels, names = (_table(listing, name, "ILSVRC/", beside) for name in (KAGGLE_LABELS, KAGGLE_NAMES))
-    if missing := [split for split in ("train/", "val/") if not listing.is_folder(KAGGLE + split[:-1])]:
-        raise UserError(f"{listing.what}: has no folder {KAGGLE}{missing[0]}; unpack it from Kaggle's archive")
+    """Lists ILSVRC-2012 as Kaggle has it."""
+    labels, names = (_table(listing, name) for name in (KAGGLE_LABELS, KAGGLE_NAMES))
     train = read_class_folders(listing, f"{KAGGLE}train/")
-    rows = csv.DictReader(labels.splitlines())
-    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
-        raise UserError(f"{listing.what}: {KAGGLE_LABELS} has no columns ImageId,PredictionString; restore it")
     # the first word of a prediction string is the class; boxes follow
-    pairs = ((row["ImageId"], (row["PredictionString"] or "").partition(" ")[0]) for row in rows)
+    rows = (
+        (row.get("ImageId") or "", row.get("PredictionString") or "") for row in csv.DictReader(labels.splitlines())
+    )
+    pairs = ((name, text.partition(" ")[0]) for name, text in rows)
     val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
-    lines = (line.partition(" ") for line in names.splitlines())  # "n01440764 tench, Tinca tinca"
-    readable = {identity: name.strip() for identity, _, name in lines if name.strip()}
-    return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, names=readable)
-
-
-def _is_tiny(listing: Listing) -> bool:
-    """Returns whether there are Tiny ImageNet's tables, or its images of val/; not val/ sorted into class folders."""
-    if listing.is_folder("val/images") and not listing.is_folder("train/images"):  # else a class of that name
-        return True
-    classes = listing.text(TINY_CLASSES) if listing.text(TINY_LABELS) is not None else None
-    return classes is not None and not any(listing.is_folder(f"val/{each}") for each in classes.split())
+    return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, names=_readable(names, " ", train))
 
 
 def open_tiny(listing: Listing, _: bool) -> Source:
     """Lists Tiny ImageNet: train/<wnid>/images/, val/images/ and val/val_annotations.txt."""
-    fix = "unpack its archive again"
-    classes, labels = (_table(listing, name, "Tiny ImageNet's folders", fix) for name in (TINY_CLASSES, TINY_LABELS))
-    train: Samples = {}
-    for identity in classes.split():
-        folder = f"train/{identity}/images/"
-        if not (listing.is_folder(folder[:-1]) and (images := _samples(listing, folder)).members):
-            raise UserError(f"{listing.what}: no images in {folder}; unpack Tiny ImageNet again")
-        train[identity] = images
-    if extra := sorted(set(listing.subfolders("train/")) - set(train)):
-        raise UserError(f"{listing.what}: train/{extra[0]}/ is not in {TINY_CLASSES}; move it elsewhere")
+    classes, labels = (_table(listing, name) for name in (TINY_CLASSES, TINY_LABELS))
+    train = {identity: _samples(listing, f"train/{identity}/images/") for identity in classes.split()}
+    empty = [identity for identity in train if not train[identity].members]
+    if wrong := empty + sorted(set(listing.subfolders("train/")) - set(train)):
+        raise UserError(f"{listing.what}: train/ and {TINY_CLASSES} differ: {some(wrong)}; unpack Tiny ImageNet again")
     rows = (line.split("\t") for line in labels.splitlines())
     val = _by_table(listing, "val/images/", ((row[0], "".join(row[1:2]).strip()) for row in rows), TINY_LABELS, train)
-    lines = (line.partition("\t") for line in (listing.text(TINY_NAMES) or "").splitlines())
-    readable = {identity: name.strip() for identity, _, name in lines if identity in train}
-    return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, names=readable)
+    names = _readable(listing.text(TINY_NAMES) or "", "\t", train)
+    return _source(listing, "Tiny ImageNet", {"train": train, "val": val}, names=names)
 
 
-def _table(listing: Listing, name: str, beside: str, fix: str) -> str:
-    """Returns the text of a file that a layout needs."""
+def _table(listing: Listing, name: str) -> str:
     text = listing.text(name)
     if text is None:
-        raise UserError(f"{listing.what}: has {beside} but no {name}; {fix}")
+        raise UserError(f"{listing.what}: has no {name}; unpack the archive again, or download the file")
     return text
+
+
+def _readable(text: str, separator: str, classes: Mapping[str, object]) -> dict[str, str]:
+    """Returns the names of classes, as in "n01440764 tench, Tinca tinca"."""
+    lines = (line.partition(separator) for line in text.splitlines())
+    return {identity: name.strip() for identity, _, name in lines if identity in classes and name.strip()}
 
 
 def _by_table(
@@ -186,35 +167,22 @@ def _by_table(
             raise UserError(
                 f"{listing.what}: row {number} of {table}: {name!r} has the class {identity!r}, {other}; restore it"
             )
-    samples: Samples = {}
-    with_suffix, used = any("." in name for name in class_of), set()
+    with_suffix, samples, used = any("." in name for name in class_of), dict[str, ClassSamples](), set()
     for path, *place in listing.images(folder, deep=False):
         name = path[len(folder) :]
-        listed = name if with_suffix else name.rpartition(".")[0]
-        if listed not in class_of:
-            raise UserError(f"{listing.what}: {path} has no row in {table}; restore the table, or move it elsewhere")
-        used.add(listed)
-        samples.setdefault(class_of[listed], ClassSamples()).add(name, path, *place)
-    if missing := sorted(class_of.keys() - used):
-        raise UserError(
-            f"{listing.what}: {table} names images that are not in {folder}: {some(missing)}; unpack it again"
-        )
+        used.add(listed := name if with_suffix else name.rpartition(".")[0])
+        if listed in class_of:
+            samples.setdefault(class_of[listed], ClassSamples()).add(name, path, *place)
+    if wrong := sorted(class_of.keys() ^ used):
+        raise UserError(f"{listing.what}: {folder} and {table} have different images: {some(wrong)}; unpack it again")
     return samples
 
 
-def read_split(
-    listing: Listing, folder: str, classes: Mapping[str, object] | None = None, only_folders: bool = False
-) -> Samples:
-    """Returns the images of train/ or val/ by class, of a flat folder without those of other classes than `classes`."""
-    if listing.folder(folder).folders and (samples := read_class_folders(listing, folder)):
-        return samples
+def read_split(listing: Listing, folder: str, classes: Mapping[str, object] | None = None) -> Samples:
+    """Returns the images of val/ by class; of a flat one without those of other classes."""
     files = [entry[0] for entry in listing.folder(folder).files if has_image_suffix(entry[0])]
-    if not files:
-        raise UserError(f"{listing.what}: {folder} contains no images; put them into {folder}<class>/")
-    if only_folders or not all(map(tells_class, files)):
-        raise UserError(
-            f"{listing.what}: {folder} is flat: it contains images directly; move each image into {folder}<class>/"
-        )
+    if listing.folder(folder).folders or not files or not all(map(tells_class, files)):
+        return read_class_folders(listing, folder)
     samples = _by_name(listing, folder)
     for identity in samples.keys() - classes.keys() if classes else ():
         for path in samples.pop(identity).members:
@@ -223,7 +191,7 @@ def read_split(
 
 
 def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False) -> Samples:
-    """Returns the images in each subfolder of a folder ("" or one that ends in "/"), by the subfolder's name."""
+    """Returns the images in each subfolder of a folder ("" or one that ends in "/") by its name."""
     written: dict[str, str] = {}
     samples: Samples = {}
     for name in listing.subfolders(folder):
@@ -232,20 +200,21 @@ def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False
                 f"{listing.what}: {folder} has two folders named {name}, in two ways that Unicode writes it; "
                 "move their images into one"
             )
-        runs = listing.skipped.counts.get("of a run", 0)
+        runs = listing.skipped.counts["of a run"]
         images = _samples(listing, f"{folder}{name}/")
-        if images.members or listing.skipped.counts.get("of a run", 0) == runs:  # else it is runs/, for example
+        if images.members or listing.skipped.counts["of a run"] == runs:  # else it is runs/, for example
             samples[name] = images
-    if not may_be_empty and (empty := [name for name, images in samples.items() if not images.members]):
+    empty = [name for name, images in samples.items() if not images.members]
+    if (empty or not samples) and not may_be_empty:
         where = "any class" if len(empty) == len(samples) else f"class {some(empty)}"
         raise UserError(
-            f"{listing.what}: no images in {folder or 'the folder'} of {where}; put some into {folder}<class>/"
+            f"{listing.what}: {folder or 'the folder'} has no images of {where}; put some into {folder}<class>/"
         )
     return samples
 
 
 def missing_split(listing: Listing, split: SplitName) -> str:
-    """Returns what to do about a missing train/ or val/; a near name is pointed out."""
+    """Returns what to do about a missing train/ or val/."""
     fix = {
         "train": "put the training images into train/<class>/",
         "val": "move some images of each class into val/<class>/, or let --val-split 0.1 choose them",
@@ -257,7 +226,6 @@ def missing_split(listing: Listing, split: SplitName) -> str:
 
 
 def _samples(listing: Listing, folder: str) -> ClassSamples:
-    """Returns the images of a class folder."""
     images, samples = listing.images(folder), ClassSamples(folder=folder)
     samples.members = [entry[0] for entry in images]
     samples.places.extend(chain.from_iterable(entry[1:] for entry in images))
@@ -274,7 +242,6 @@ def _by_name(listing: Listing, folder: str) -> Samples:
 
 
 def _source(listing: Listing, form: str, splits: Mapping[SplitName, Samples], **facts: Any) -> Source:
-    """Returns a source of files of a listing; `facts` are those of `make_source`."""
     if listing.zipped is not None:
         form, facts["files"] = f"{form} in a zip file", list_files(listing.root, [listing.root])
     return make_source(form, listing.root, splits, listing.reader, listing.skipped, **facts)

@@ -1,4 +1,4 @@
-"""Lists folders and image files on disk or in a zip file, with one look at each entry; lists of images."""
+"""Lists folders and image files on disk or in a zip file, with one look at each entry."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexnet_torch.data.decode import read_bounded
-from alexnet_torch.data.sources.source import ArchiveReader, Reader, Skipped
+from alexnet_torch.data.decode import read_bounded, require_small
+from alexnet_torch.data.sources.source import Reader, Skipped, state_of
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import read_lines, reading
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
@@ -28,15 +28,17 @@ EXTENSIONS = {
     *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
 }
 """Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}  # Pillow recognises these; any bytes may be TGA
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}  # any bytes may be TGA
 SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("__macosx", "icon\r", "@eadir", "#recycle", "lost+found", "__pycache__"),
 }
+OURS = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "samples.npz"))
+"""Files of runs and of caches, whose folders people put beside their images."""
 UNICODE_PATH, IS_UTF8, IS_ENCRYPTED = 0x7075, 1 << 11, 1
-LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file's bytes in a zip; its name and another field follow
+LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each file in a zip; then its name
 
-Entry = tuple[Any, ...]  # a file: its name or path, then its size and time on disk, or its place for `ZipReader`
+Entry = tuple[Any, ...]  # a file's name or path; its size and time, or place for `ZipReader`
 
 
 class Folder(NamedTuple):
@@ -53,7 +55,7 @@ def junk_reason(name: str) -> str | None:
 
 
 def junk_path_reason(path: str) -> str | None:
-    """Returns why an archive's member is skipped, by a name on its path, or None."""
+    """Returns why an archive's member is skipped, or None."""
     return next(filter(None, (junk_reason(part) for part in path.split("/") if part not in (".", ".."))), None)
 
 
@@ -63,7 +65,7 @@ def has_image_suffix(name: str) -> bool:
 
 
 class Listing:
-    """The folders and files below a folder, or in the folder `top` of a zip file.
+    """What is below a folder, or in the folder `top` of a zip file.
 
     Folders are named relative to that, and end in "/"; it is itself "".
     """
@@ -100,36 +102,25 @@ class Listing:
     def reader(self, members: list[str], places: np.ndarray) -> Reader:
         """Returns a reader of files."""
         if self.zipped is None:
-            return FileReader(self.root, members)
+            return file_reader(self.root, members)
         return ZipReader((self.root,), [self.top + member for member in members], places)
 
     def subfolders(self, folder: str = "") -> list[str]:
-        """Returns the sorted names of a folder's folders; the files beside them are skipped."""
-        here, names = self.folder(folder), []
-        self._visited = {}
-        self._visit(folder)
+        """Returns the sorted names of a folder's folders."""
+        here, self._visited = self.folder(folder), {}
+        self._is_seen(folder)
         for reason, name in here.skipped:
             self.skipped.add(reason, folder + name)
         for name, *_ in here.files:
             self.skipped.add("in no class folder" if has_image_suffix(name) else "no image", folder + name)
         of_run = (CHECKPOINTS, FIGURES, TENSORBOARD) if self._is_ours(folder) else ()
-        for name in here.folders:
-            below = f"{folder}{name}/"
-            if name in of_run or self._is_ours(below):
-                self.skipped.add("of a run", below)
-            elif (same := self._visit(below)) is None:
-                names.append(name)
-            elif same == folder:
-                self.skipped.add("linked twice", below)
-            else:
-                raise UserError(f"{self.what}: {below} and {same} are one folder, by a link; move the link elsewhere")
-        return names
+        return [name for name in here.folders if self._enters(f"{folder}{name}/", name in of_run)]
 
     def images(self, folder: str, deep: bool = True) -> list[Entry]:
-        """Returns (path, place) of the image files in a folder and, if `deep`, below it, in ImageFolder's order."""
+        """Returns (path, place) of the images in a folder and, if `deep`, below it, in ImageFolder's order."""
         found: dict[str, list[Entry]] = {}
         waiting = [folder]
-        self._visit(folder)
+        self._is_seen(folder)
         while waiting:
             here = waiting.pop()
             images = found[here[:-1]] = []
@@ -143,37 +134,28 @@ class Listing:
                     images.append((here + name, *entry[1:]))
                 else:
                     self.skipped.add("no image", here + name)
-            for name in folders if deep else ():
-                below = f"{here}{name}/"
-                if self._is_ours(below):
-                    self.skipped.add("of a run", below)
-                elif self._visit(below) is not None:
-                    self.skipped.add("linked twice", below)
-                else:
-                    waiting.append(below)
+            waiting += [f"{here}{name}/" for name in folders if deep and self._enters(f"{here}{name}/")]
         return [image for here in sorted(found) for image in found[here]]
 
     def _is_image(self, path: str, place: Entry) -> bool:
-        """Returns whether Pillow recognises a file, and decodes such files."""
         if self.zipped is None and place[0] <= 0:
-            return False  # reading a file of /proc, which seems to be empty, may wait for ever
+            return False  # in /proc, reading what seems empty may wait for ever
         try:
             file = self.root / path if self.zipped is None else BytesIO(self.reader([path], np.array([place])).read(0))
             with Image.open(file) as image:
                 return image.format not in NOT_DECODED
         except PermissionError:
             raise
-        except Exception as error:  # each plugin has its own; decoding refuses what is too large
+        except Exception as error:  # each plugin has its own
             return isinstance(error, Image.DecompressionBombError)
 
     def _scan(self, folder: str) -> Folder:
-        """Looks at a folder on disk; a pipe is skipped: reading it would wait for ever."""
         folders, files, skipped = [], [], []
         try:
             descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             return Folder([], [], [])
-        try:  # the status of an entry is then read by name and not by path: a fifth faster
+        try:  # status by name, not by path: a fifth faster
             for entry in os.scandir(descriptor):
                 name = entry.name
                 if name[0] == "." or name.lower() in SYSTEM:
@@ -183,11 +165,11 @@ class Listing:
                     if entry.is_dir():
                         folders.append(name)
                     elif stat.S_ISREG((status := entry.stat()).st_mode):
-                        files.append((name, status.st_size, status.st_mtime_ns))
+                        files.append((name, *state_of(status)))
                     else:
                         skipped.append(("no regular file", name))
                 except OSError:
-                    if has_image_suffix(name):  # a broken link: decoding reports it with other unreadable files
+                    if has_image_suffix(name):  # decoding reports it
                         files.append((name, -1, 0))
                     else:
                         skipped.append(("broken link", name))
@@ -195,60 +177,63 @@ class Listing:
             os.close(descriptor)
         return Folder(sorted(folders), sorted(files), sorted(skipped))
 
-    def _visit(self, folder: str) -> str | None:
-        """Marks a folder as visited; returns another path by which it was before, or None."""
+    def _enters(self, folder: str, is_of_run: bool = False) -> bool:
+        """Returns whether to look into a folder."""
+        reason = "of a run" if is_of_run or self._is_ours(folder) else "linked twice" if self._is_seen(folder) else ""
+        if reason:
+            self.skipped.add(reason, folder)
+        return not reason
+
+    def _is_seen(self, folder: str) -> bool:
+        """Returns whether a folder was met before by another path, and marks it as met."""
         if self.zipped is not None:
-            return None
+            return False
         status = (self.root / folder).stat()
-        before = self._visited.setdefault((status.st_dev, status.st_ino), folder)
-        return None if before == folder else before
+        return self._visited.setdefault((status.st_dev, status.st_ino), folder) != folder
 
     def _is_ours(self, folder: str) -> bool:
-        """Returns whether a folder is a run's or a cache's, which people put beside their images."""
-        pairs = ((CONFIG, METRICS), (CONFIG, MODEL_DESCRIPTION), ("manifest.json", "samples.npz"))
         here = self.root / folder
-        return self.zipped is None and any(all((here / name).is_file() for name in pair) for pair in pairs)
+        return self.zipped is None and any(all((here / name).is_file() for name in pair) for pair in OURS)
 
 
 class FileReader(Reader):
-    """Reads samples that are files of their own, (n) relative to the root."""
-
-    def __init__(self, root: Path, paths: list[str]) -> None:
-        self.root, self.paths = root, paths
+    """Members are files of their own; places are (0,)."""
 
     def read(self, index: int) -> bytes:
-        return read_bounded(self.root / self.paths[index])
-
-    def take(self, indices: np.ndarray) -> "FileReader":
-        return FileReader(self.root, [self.paths[i] for i in indices.tolist()])
+        return read_bounded(self.files[0] / self.members[index])
 
     def location(self, index: int) -> str:
-        return str(self.root / self.paths[index])
+        return str(self.files[0] / self.members[index])
 
 
-class ZipReader(ArchiveReader):
+def file_reader(root: Path, paths: list[str]) -> FileReader:
+    """Returns a reader of the files at paths relative to a root."""
+    return FileReader((root,), paths, np.zeros((len(paths), 1), np.int64))
+
+
+class ZipReader(Reader):
     """Places are (0, offset of the member's header, compressed size, size, CRC-32)."""
 
     def read(self, index: int) -> bytes:
         _, offset, stored, size, checksum = self.places[index].tolist()
+        require_small(max(stored, size))
         with self.files[0].open("rb") as file:
             header = os.pread(file.fileno(), LOCAL_HEADER.size, offset)
             if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-                raise OSError("the archive is damaged: no file begins where its list says")
+                raise OSError("the archive is damaged (no file begins where its list says)")
             _, _, _, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
             content = os.pread(file.fileno(), stored, offset + LOCAL_HEADER.size + name_length + extra_length)
-        if method == zipfile.ZIP_DEFLATED:
-            try:  # one byte more than the size: a file that lies about it cannot fill the memory
+        try:
+            if method == zipfile.ZIP_DEFLATED:  # no more, whatever a false size hides
                 content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
-            except zlib.error as error:
-                raise OSError(f"the archive is damaged ({error})") from error
-        if len(content) != size or zlib.crc32(content) != checksum:
-            raise OSError("the archive is damaged (wrong checksum)")
+            if len(content) != size or zlib.crc32(content) != checksum:
+                raise zlib.error("wrong checksum")
+        except zlib.error as error:
+            raise OSError(f"the archive is damaged ({error})") from error
         return content
 
 
 def _zip_folders(file: Path) -> dict[str, Folder]:
-    """Returns each folder of a zip file by its path."""
     files: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
     folders: defaultdict[str, set[str]] = defaultdict(set)
     with reading(f"--data {file}", "download it again"), zipfile.ZipFile(file) as archive:
@@ -260,7 +245,7 @@ def _zip_folders(file: Path) -> dict[str, Folder]:
                 raise ValueError("it is truncated, or its list of files is damaged")
             # "./" and Windows' backslashes are no names
             parts = [part for part in _zip_name(file, info).replace("\\", "/").split("/") if part not in ("", ".")]
-            if parts and not info.is_dir():  # of two members of one name the later one, as programs unpack them
+            if parts and not info.is_dir():  # of one name the last, as programs unpack it
                 place = (0, info.header_offset, info.compress_size, info.file_size, info.CRC)
                 files["".join(f"{part}/" for part in parts[:-1])][parts[-1]] = place
     for folder in list(files):
@@ -286,7 +271,7 @@ def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<HH", extra)
         if kind == UNICODE_PATH:
-            return extra[9 : 4 + size].decode()  # after a version and a checksum of the other name
+            return extra[9 : 4 + size].decode()  # after a version and a checksum
         extra = extra[4 + size :]
     try:  # else the encoding is not told
         return info.filename.encode("cp437").decode()
@@ -295,7 +280,7 @@ def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
 
 
 def find_images(root: Path) -> tuple[str, ...]:
-    """Returns the sorted paths, relative to a folder, of the images in it and its subfolders."""
+    """Returns the sorted paths, relative to a folder, of the images below it."""
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name a folder of images")
     listing = Listing(root, str(root))
@@ -308,7 +293,7 @@ def find_images(root: Path) -> tuple[str, ...]:
 
 
 def read_file_list(file: Path) -> tuple[str, ...]:
-    """Returns the paths of images that a text file has, one on each line."""
+    """Returns the paths that a text file has, one on each line."""
     names = tuple(read_lines(file, "--files", any_bytes=True))
     if not names:
         raise UserError(f"--files {file}: names no images; write the path of an image on each line")

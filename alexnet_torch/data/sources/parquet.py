@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from alexnet_torch.data.decode import UnreadableImage
 from alexnet_torch.data.sources.archives import Samples, archive_source, by_wnid, check_complete, kept_source
 from alexnet_torch.data.sources.classes import NAME_WITH_WNID, imagenet_classes
-from alexnet_torch.data.sources.source import ArchiveReader, ClassSamples, Skipped, Source, SplitName
+from alexnet_torch.data.sources.source import ClassSamples, Reader, Skipped, Source, SplitName
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import explain_missing_package, reading
 
@@ -20,29 +21,29 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 PARTS = re.compile(r"(train|validation|valid|val|test)(?:-.*)?\.parquet")
-ROWS_READ = 16  # at a time; pyarrow decodes a page of up to 1,024 rows: 110 MB of ImageNet's JPEGs
+ROWS_READ = 16  # at a time; pyarrow decodes a page, up to 1,024 rows
+_lock = Lock()  # threads share the iterators over row groups
 
 
-class ParquetReader(ArchiveReader):
+class ParquetReader(Reader):
     """Places are (file, row group, row in the group); rows of a group are best read in their order."""
 
     def read(self, index: int) -> bytes:
         number, group, row = self.places[index].tolist()
         file, status = self.files[number], self.files[number].stat()  # a file that was replaced is opened again
         try:
-            with _reading(file):
+            with _lock, _reading(file):
                 image = _opened_group(file, group, status.st_mtime_ns, status.st_size).image(row)
-            if not image or not image["bytes"]:
-                fix = "write the file again with the images inside (datasets: embed_table_storage)"
-                raise UserError(f"{file}: row {row} of row group {group} has no bytes; {fix}")
+                if not image or not image["bytes"]:
+                    raise ValueError("the row has no bytes; datasets' embed_table_storage writes the images into it")
         except UserError as error:
-            _opened_group.cache_clear()  # where an iterator goes on after an error is not defined
+            _opened_group.cache_clear()  # an iterator is undefined after an error
             raise UnreadableImage(self.location(index), str(error)) from error
         return bytes(image["bytes"])
 
 
 def open_parquet_set(root: Path) -> Source:
-    """Lists the samples of the parquet files in a folder; a file alone is a test set, a test split may validate."""
+    """Lists the parquet files in a folder; a file alone is a test set, a test split may validate."""
     parts, skipped = parquet_files(root), Skipped()
     check_complete(file for files in parts.values() for file in files)
     for file in parts.pop("test", ()) if "val" in parts else ():
@@ -56,7 +57,7 @@ def open_parquet_set(root: Path) -> Source:
 
 
 def parquet_files(root: Path) -> dict[str, list[Path]]:
-    """Returns the files of the splits train, val and test in a folder or its data/; {} if it is no such data set."""
+    """Returns the files of the splits train, val and test in a folder or its data/."""
     if root.is_file():
         return {"val": [root]} if root.suffix == ".parquet" else {}
     found: dict[str, list[Path]] = {}
@@ -70,8 +71,8 @@ def parquet_files(root: Path) -> dict[str, list[Path]]:
 def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], skipped: Skipped) -> Source:
     """Lists the rows of the splits, training first.
 
-    Classes are known by WordNet IDs if file names, the classes' names or ImageNet's order of them tell them; else by
-    the names; and if two names are the same, or there are none, by the labels' numbers.
+    Classes are known by WordNet IDs if file names or classes' names tell them; else by the names; and if two names are
+    the same, or there are none, by the labels' numbers.
     """
     names = class_names(files[0])
     if others := [file for file in files if class_names(file) != names]:
@@ -90,13 +91,11 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], 
         splits = {split: {identities[int(label)]: each for label, each in of.items()} for split, of in splits.items()}
         readable = dict(zip(identities, names, strict=True))
     form, val_files = "Hugging Face parquet", "validation-*.parquet"
-    return archive_source(
-        form, root, splits, ParquetReader, files, skipped, val_files, names=readable, names_repeat=True
-    )
+    return archive_source(form, root, splits, ParquetReader, files, skipped, val_files, names=readable)
 
 
 def _is_imagenet(names: Sequence[str]) -> bool:
-    """Returns whether names are those of ImageNet's 1,000 classes in order: sources spell some differently."""
+    """Returns whether names are ImageNet's in order: sources spell some differently."""
     ours = (each.name for each in imagenet_classes())
     same = [a.lower().split(",")[0].strip() == b.lower().split(",")[0] for a, b in zip(names, ours, strict=False)]
     return len(names) == 1000 and sum(same) > 900
@@ -106,54 +105,40 @@ def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | 
     """Adds the rows of a file by their labels, without reading the images."""
     with _reading(file):
         opened = _open(file)
-        columns = ["label", "image.path"] if _has_names(file, opened) else ["label"]
-    last = len(names) - 1 if names else 10**18
-    for group in range(opened.num_row_groups):
-        with _reading(file):
+        kinds = {field.name: str(field.type) for field in opened.schema_arrow}
+        kind = kinds.get("image", "")
+        if "bytes: " not in kind or "binary" not in kind or "int" not in kinds.get("label", ""):
+            raise UserError(
+                f"{file}: has the columns {kinds or 'none'}; rename or convert them to Hugging Face's "
+                "image (struct<bytes: binary, path: string>) and label (int64)"
+            )
+        columns = ["label", "image.path"] if "path: " in kind else ["label"]
+        for group in range(opened.num_row_groups):
             table = opened.read_row_group(group, columns, use_threads=False)
             labels = table.column("label").to_pylist()
             images = table.column("image").to_pylist() if len(columns) > 1 else [None] * len(labels)
-        for row, (label, image) in enumerate(zip(labels, images, strict=True)):
-            if label is None or not 0 <= label <= last:
-                kind = "no label" if label in (None, -1) else f"the label {label}, not 0 to {last:,}"
-                raise UserError(f"{file}: row {row} of row group {group} has {kind}; write the file again with one")
-            path = (image or {}).get("path") or ""
-            name = path.rpartition("/")[2] or f"{number:05}-{group:05}-{row:07}"
-            if match := NAME_WITH_WNID.fullmatch(name):
-                name = match[1] + match[3]
-            samples[str(label)].add(name, f"{path or 'row'} {row}", number, group, row)
+            for row, (label, image) in enumerate(zip(labels, images, strict=True)):
+                if label is None or not 0 <= label < (len(names) if names else 10**18):
+                    raise UserError(
+                        f"{file}: row {row} of row group {group} has the label {label}, which is no class; correct it"
+                    )
+                path = (image or {}).get("path") or ""
+                name = path.rpartition("/")[2] or f"{number:05}-{group:05}-{row:07}"
+                if match := NAME_WITH_WNID.fullmatch(name):
+                    name = match[1] + match[3]
+                samples[str(label)].add(name, f"{path or 'row'} {row}", number, group, row)
 
 
 def class_names(file: Path) -> list[str] | None:
     """Returns the names of the labels 0, 1, ... in a file's metadata; None if it names none."""
     with _reading(file):
         metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
-        if metadata is None:
-            return None
-        names = json.loads(metadata)["info"]["features"]["label"].get("names")
+        names = json.loads(metadata)["info"]["features"]["label"].get("names") if metadata else None
         return None if names is None else [str(name) for name in names]
 
 
-def _has_names(file: Path, opened: "ParquetFile") -> bool:
-    """Checks the types of the columns; returns whether the images have file names."""
-    from pyarrow import types
-
-    schema = opened.schema_arrow
-    kinds = {field.name: field.type for field in schema}
-    parts: dict[str, Any] = {}
-    if {"image", "label"} <= kinds.keys() and types.is_struct(kinds["image"]) and types.is_integer(kinds["label"]):
-        parts = {part.name: part.type for part in kinds["image"]}
-    if "binary" not in str(parts.get("bytes")):
-        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
-        raise UserError(
-            f"{file}: has the columns {found}; Hugging Face's sets have image (struct<bytes: binary, path: string>) "
-            "and label (int64): rename or convert them"
-        )
-    return "path" in parts
-
-
 class _RowGroup:
-    """Reads the images of one row group: forward, and from its start again to go back."""
+    """Reads one row group: forward, and from its start again to go back."""
 
     def __init__(self, file: Path, group: int) -> None:
         self._start = lambda: _open(file).iter_batches(ROWS_READ, [group], ["image.bytes"], use_threads=False)
@@ -171,7 +156,6 @@ class _RowGroup:
 
 @lru_cache(maxsize=2)
 def _opened_group(file: Path, group: int, changed: int, size: int) -> _RowGroup:
-    """Returns the reader of a row group, which is kept for the next row."""
     del changed, size
     return _RowGroup(file, group)
 
@@ -179,13 +163,12 @@ def _opened_group(file: Path, group: int, changed: int, size: int) -> _RowGroup:
 def _open(file: Path) -> "ParquetFile":
     from pyarrow import parquet
 
-    # buffered: else each column of a row group is read into memory as a whole
+    # else each column of a row group is read as a whole
     return parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Names a damaged file, or the package that is missing."""
     with explain_missing_package(file, "parquet"):
         import pyarrow  # noqa: F401
     with reading(file, "download or copy it again"):

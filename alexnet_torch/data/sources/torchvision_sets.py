@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_torch.data.sources.archives import Samples, archive_source
-from alexnet_torch.data.sources.source import ArchiveReader, ClassSamples, Skipped, Source, SplitName
+from alexnet_torch.data.sources.source import ClassSamples, Reader, Skipped, Source, SplitName
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 
@@ -21,32 +21,27 @@ SETS = {
 """The folder of each set, its name, and torchvision's."""
 
 
-class PixelReader(ArchiveReader):
-    """Places are (0, whether it is for training, row). An image is read as a PPM or PGM file: without compression."""
+class PixelReader(Reader):
+    """Places are (0, whether it is for training, row). An image is read as a PPM or PGM file."""
 
     def read(self, index: int) -> bytes:
         _, is_train, row = self.places[index].tolist()
         try:
             pixels = np.asarray(_opened(self.files[0].parent, bool(is_train)).data[row])  # (H, W) or (H, W, 3) uint8
         except (UserError, IndexError) as error:
-            raise OSError(f"it changed since it was listed: {error}") from error
+            raise OSError(f"it changed: {error}") from error
         header: bytes = b"P%d\n%d %d\n255\n" % (5 if pixels.ndim == 2 else 6, *pixels.shape[1::-1])
         return header + bytes(pixels.tobytes())
 
 
 def find_sets(root: Path) -> list[Path]:
     """Returns the folder of each set that is in a folder, or that it is, or is in."""
-    bases = {root: "", root.parent: root.name, root.parent.parent: f"{root.parent.name}/{root.name}"}
-    return [
-        base / folder
-        for folder in SETS
-        for base, below in bases.items()
-        if f"{folder}/".startswith(below and f"{below}/") and root.is_dir() and (base / folder).is_dir()
-    ]
+    folders = (root, root / "raw", *(root / folder for folder in SETS))
+    return [path for path in folders if path.is_dir() and _key(path)]
 
 
 def open_torchvision_set(root: Path) -> Source:
-    """Lists the images of a set; its test images are the validation split."""
+    """Lists the images of a set; its test images validate."""
     folder, *others = find_sets(root)
     if others:
         raise UserError(f"--data {root}: holds two sets, {folder} and {others[0]}; name the folder of one")
@@ -56,7 +51,7 @@ def open_torchvision_set(root: Path) -> Source:
         images = _opened(folder, split == "train")
         with reading(folder, "unpack it again"):
             names = [each.removeprefix(f"{label} - ") for label, each in enumerate(images.classes)]
-            # the digits are what others call MNIST's classes, too; "T-shirt/top" is no folder
+            # others, too, call MNIST's classes by digits; "T-shirt/top" is no folder
             identities = names if "cifar" in folder.name else [str(label) for label in range(len(names))]
             suffix = "ppm" if images.data[0].ndim == 3 else "pgm"
             for row, label in enumerate(np.asarray(images.targets).tolist()):
@@ -69,12 +64,13 @@ def open_torchvision_set(root: Path) -> Source:
 
 
 def _key(folder: Path) -> str:
-    return next(key for key in SETS if f"/{folder.as_posix()}".endswith(f"/{key}"))
+    """Returns a folder's key of SETS, or ""."""
+    return next((key for key in SETS if f"/{folder.as_posix()}".endswith(f"/{key}")), "")
 
 
 @lru_cache(maxsize=2)
 def _opened(folder: Path, is_train: bool) -> Any:
-    """Returns torchvision's data set, which compares the MD5 of pickles before it reads them."""
+    """Returns torchvision's data set; it compares the MD5 of pickles before it reads them."""
     from torchvision import datasets  # takes a second
 
     key = _key(folder)

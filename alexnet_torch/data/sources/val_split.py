@@ -13,9 +13,9 @@ from alexnet_torch.data.sources.archives import remembered
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.errors import UserError
 
-DIGEST_BYTES = 16  # of the SHA-256 of each file
-READ_TOGETHER = 256  # files that a thread reads before it takes the next ones
-SMALL = 1000  # files that are read in a moment: not worth keeping
+DIGEST_BYTES = 16  # of an image file's SHA-256: a chance of 1e-27 that two of a million are equal
+READ_TOGETHER = 256  # files that a thread reads at a time
+SMALL = 1000  # files are read in a moment
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,18 @@ class ValSplit:
 
 def with_validation(source: Source, val_split: ValSplit | None) -> Source:
     """Returns a source that has training and validation images: its own, or some of the training images."""
-    names = [split.name for split in source.splits]
+    names, named = [split.name for split in source.splits], f"--data {source.root}"
     if "train" not in names:
-        raise UserError(f"--data {source.root}: {source.form}: has no training images; name a set that has")
+        raise UserError(f"{named}: {source.form}: has no training images; name a set that has")
     if len(source.classes) < 2:
-        only = source.identities[0]
-        raise UserError(f"--data {source.root}: has only one class, {only}; add another: one class needs no classifier")
+        raise UserError(f"{named}: has only one class, {source.identities[0]}; add another")
     if "val" in names:
         if val_split:
             raise UserError(f"--val-split: {source.root} has validation images of its own; leave the option out")
         return source
     if val_split is None:
         fix = source.without_val or "has no validation images; let --val-split 0.1 choose some of the training images"
-        raise UserError(f"--data {source.root}: {fix}")
+        raise UserError(f"{named}: {fix}")
     key = f"{source.root.resolve()} {source.files.digest()}"
     digests = remembered("digests", key, lambda: digest_files(source.splits[0]), lambda made: len(made) >= SMALL)
     return divide(source, val_split, digests)
@@ -49,12 +48,11 @@ def with_validation(source: Source, val_split: ValSplit | None) -> Source:
 def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
     """Chooses validation images by the seed and the files' digests (n, DIGEST_BYTES) uint8.
 
-    Identical files are on one side; those that are in several classes are on the training side.
+    Identical files are on one side; those in several classes are on the training side.
     """
     pool = source.splits[0]
     chosen = np.zeros(len(pool), bool)
-    _, content = np.unique(digests, axis=0, return_inverse=True)  # (n,) equal for identical files
-    content = content.reshape(-1)
+    content = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)  # (n,) equal for identical files
     a_label = np.zeros(len(pool), np.int64)  # one of the classes that a content is in
     a_label[content] = pool.labels
     shared = np.isin(content, content[a_label[content] != pool.labels])  # (n,)
@@ -66,9 +64,9 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
         groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []
         others = len(free) < len(rows)  # the training side has some in any case
         if len(groups) + others < 2:
-            identity = source.identities[pool.labels[rows[0]]]
             raise UserError(
-                f"--val-split: class {identity} of {source.root} has fewer than two different images; add some"
+                f"--val-split: class {source.identities[pool.labels[rows[0]]]} of {source.root} has fewer than two "
+                "different images; add some"
             )
         wanted, taken = max(1, round(val_split.fraction * len(rows))), 0
         for group in groups if others else groups[:-1]:
@@ -88,17 +86,17 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
 
 
 def digest_files(split: SourceSplit) -> np.ndarray:
-    """Returns digests (n, DIGEST_BYTES) uint8 of the samples' files, or keys if they cannot be read."""
+    """Returns digests (n, DIGEST_BYTES) uint8 of the samples' files; of keys if they cannot be read."""
     digests = np.zeros((len(split), DIGEST_BYTES), np.uint8)
 
     def read(first: int) -> int:
         part = split.take(np.arange(first, min(first + READ_TOGETHER, len(split))))
         for row in range(len(part)):
             try:
-                digest = hashlib.sha256(part.read(row)).digest()
+                content = part.read(row)
             except UnreadableImage:  # the decoding pass reports it
-                digest = hashlib.sha256(part.keys[row].encode("utf-8", "surrogateescape")).digest()
-            digests[first + row] = np.frombuffer(digest[:DIGEST_BYTES], np.uint8)
+                content = part.keys[row].encode("utf-8", "surrogateescape")
+            digests[first + row] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST_BYTES], np.uint8)
         return len(part)
 
     with (

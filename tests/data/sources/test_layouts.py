@@ -1,5 +1,6 @@
 """Data sets in folders and zip files: what is told about a damaged one, and the traps of ImageNet's layouts."""
 
+import os
 import pickle
 import shutil
 import zipfile
@@ -31,6 +32,7 @@ from tests.support.image_sets import (
 
 TINY = "tiny-imagenet-200"
 Spoil = Callable[[Path], object]
+Write = Callable[[Path, list[Sample]], Path]
 
 
 def edit(path: str, before: str, after: str) -> Spoil:
@@ -42,66 +44,114 @@ def edit(path: str, before: str, after: str) -> Spoil:
     return spoil
 
 
-def remove(pattern: str) -> Spoil:
+def remove(*patterns: str) -> Spoil:
     def spoil(root: Path) -> None:
-        for path in [*root.glob(pattern)]:
+        for path in [path for pattern in patterns for path in root.glob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return spoil
 
 
+def flatten(split: str) -> Spoil:
+    def spoil(root: Path) -> None:
+        for image in list((root / split).glob("*/*")):
+            image.rename(root / split / f"{image.parent.name}-{image.name}")
+        remove(f"{split}/class?")(root)
+
+    return spoil
+
+
+def a_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.touch()
+
+
+FOLDERS: dict[str, tuple[Spoil, str]] = {
+    "a file": (a_file, "is a file; name the folder"),
+    "missing": (shutil.rmtree, "there is no such file or folder"),
+    "no train": (remove("train"), "has no folder train/; put the training images into"),
+    "no val": (remove("val"), "has no folder val/; move some images .* into val/<class>/, or let --val-split"),
+    "flat val": (flatten("val"), "val/ has no images of any class; put some into val/<class>/"),
+    "flat train": (flatten("train"), "train/ has no images of any class"),
+    "empty class": (remove("train/class1/*"), "train/ has no images of class class1; put some into train/<class>/"),
+    "fewer in val": (remove("val/class2"), "only in train: class2; only in val: none"),
+    "another in val": (lambda r: (r / "val/class2").rename(r / "val/x"), "only in train: class2; only in val: x"),
+    "no images": (remove("*/*/*"), "train/ has no images of any class; put"),
+    "nothing in val": (remove("val/*"), "val/ has no images of any class; put"),
+    "one class": (remove("*/class[12]"), "has only one class, class0;"),
+}
 VAL = "ILSVRC/Data/CLS-LOC/val"
 KAGGLE: dict[str, tuple[Spoil, str]] = {
-    "no labels": (remove("LOC_val_solution.csv"), "has ILSVRC/ but no LOC_val_solution.csv; put Kaggle's file beside"),
-    "no names": (remove("LOC_synset_mapping.txt"), "has ILSVRC/ but no LOC_synset_mapping.txt"),
-    "no val": (remove(VAL), f"has no folder {VAL}/; unpack it"),
-    "an empty val": (remove(f"{VAL}/*"), "names images that are not in .*val/: ILSVRC"),
-    "an image is missing": (remove(f"{VAL}/*_00000*"), "csv names images that are not in .*val/: ILSVRC"),
-    "other columns": (edit("LOC_val_solution.csv", "ImageId", "id"), "has no columns ImageId,PredictionString"),
+    "no labels": (remove("LOC_val_solution.csv"), "has no LOC_val_solution.csv; unpack the archive again, or download"),
+    "no names": (remove("LOC_synset_mapping.txt"), "has no LOC_synset_mapping.txt"),
+    "no val": (remove(VAL), f"{VAL}: No such file"),
+    "an empty val": (remove(f"{VAL}/*"), "val/ and LOC_val_solution.csv have different images: ILSVRC"),
+    "an image is missing": (remove(f"{VAL}/*_00000*"), "have different images: ILSVRC"),
+    "other columns": (edit("LOC_val_solution.csv", "ImageId", "id"), "of LOC_val_solution.csv: '' has the class"),
     "an unknown class": (
         edit("LOC_val_solution.csv", "n01484850", "n99999999"),
         "has the class 'n99999999', of which train/ has no images",
     ),
-    "an empty row": (
-        edit("LOC_val_solution.csv", "String\n", "String\nx,\n"),
-        "row 1 of LOC_val_solution.csv: 'x' has the class ''",
-    ),
+    "an empty row": (edit("LOC_val_solution.csv", "String\n", "String\nx,\n"), "csv: 'x' has the class ''"),
     "an image of two classes": (
         edit("LOC_val_solution.csv", "String\n", "String\nx,n03126707 1 2 3 4\nx,n01484850 1 2 3 4\n"),
         "row 2 of LOC_val_solution.csv: 'x' has the class 'n01484850', and 'n03126707' before",
     ),
     "an image without a row": (
         lambda root: shutil.copy(next((root / VAL).iterdir()), root / VAL / "extra.JPEG"),
-        "extra.JPEG has no row in LOC_val_solution.csv",
+        "LOC_val_solution.csv have different images: extra;",
     ),
-    "a class without images": (remove("ILSVRC/Data/CLS-LOC/train/n01484850/*"), "no images in .* of class n01484850"),
+    "a class without images": (remove("ILSVRC/Data/CLS-LOC/train/n01484850/*"), "no images of class n01484850"),
 }
 LABELS = f"{TINY}/val/val_annotations.txt"
 TINY_FAULTS: dict[str, tuple[Spoil, str]] = {
-    "no labels": (remove(LABELS), "has Tiny ImageNet's folders but no val/val_annotations.txt"),
-    "no classes": (remove(f"{TINY}/wnids.txt"), "has Tiny ImageNet's folders but no wnids.txt"),
-    "a class is missing": (remove(f"{TINY}/train/n01484850"), "no images in train/n01484850/images/"),
-    "a class more": (edit(f"{TINY}/wnids.txt", "n01484850", ""), "train/n01484850/ is not in wnids.txt"),
+    "no labels": (remove(LABELS), "has no val/val_annotations.txt"),
+    "no classes": (remove(f"{TINY}/wnids.txt"), "has no wnids.txt"),
+    "a class is missing": (remove(f"{TINY}/train/n01484850"), "train/n01484850/images: No such file"),
+    "a class more": (edit(f"{TINY}/wnids.txt", "n01484850", ""), "train/ and wnids.txt differ: n01484850"),
     "an unknown class": (edit(LABELS, "n01484850", "n99999999"), "has the class 'n99999999', of which"),
     "no tab": (edit(LABELS, "\t", " "), "row 1 of val/val_annotations.txt: .* has the class ''"),
     "not text": (lambda root: (root / LABELS).write_bytes(b"\xff\xfe"), "val_annotations.txt: is damaged .'utf-8'"),
 }
-
-
-FAULTS = [(write_kaggle, *fault) for fault in KAGGLE.values()] + [
-    (write_tiny, *fault) for fault in TINY_FAULTS.values()
+FAULTS: list[tuple[Write, Spoil, str]] = [
+    *((lambda root, _: make_images(root, train=1, val=1), *fault) for fault in FOLDERS.values()),
+    *((write_kaggle, *fault) for fault in KAGGLE.values()),
+    *((write_tiny, *fault) for fault in TINY_FAULTS.values()),
 ]
 
 
-@pytest.mark.parametrize(("write", "spoil", "message"), FAULTS, ids=[*KAGGLE, *TINY_FAULTS])
-def test_a_damaged_download_is_refused_in_one_line(
-    write: Callable[[Path, list[Sample]], Path], spoil: Spoil, message: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("write", "spoil", "message"), FAULTS, ids=[*FOLDERS, *KAGGLE, *TINY_FAULTS])
+def test_each_wrong_layout_is_refused_in_one_line(write: Write, spoil: Spoil, message: str, tmp_path: Path) -> None:
     root = write(tmp_path / "set", small_set())
     spoil(root)
     with pytest.raises(UserError, match=message) as error:
-        open_source(root)
+        with_validation(open_source(root), None)
+    assert str(error.value).startswith(f"--data {root}")
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = make_images(tmp_path, train=1, val=1)
+    monkeypatch.setattr(os, "open", refuse)  # a test run by root may read everything
+    with pytest.raises(UserError, match=r"--data .*: Permission denied; change its permissions"):
+        open_source(root)
+
+
+def test_paths_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_images(tmp_path / "images", train=1, val=1)
+    monkeypatch.chdir(tmp_path / "images")
+    for root in (Path(), Path("../images")):
+        assert list(open_source(root).split("val").keys) == [f"val/class{k}/000.png" for k in range(3)]
+
+
+def test_at_most_five_classes_are_named(tmp_path: Path) -> None:
+    root = make_images(tmp_path, classes=9, train=1, val=1)
+    remove("val/class[0-7]")(root)
+    with pytest.raises(UserError, match=r"class0, class1, class2, class3, class4 and 3 more;"):
+        open_source(root)
 
 
 def test_what_was_found_is_told_in_one_line(tmp_path: Path) -> None:
@@ -138,14 +188,6 @@ def test_flat_validation_images_of_other_classes_are_skipped(tmp_path: Path) -> 
     assert source.skipped.counts == {"of other classes": 2}
 
 
-def test_a_flat_val_with_other_names_is_not_one_class(tmp_path: Path) -> None:
-    root = write_flat_val(tmp_path, small_set())
-    for number, path in enumerate(sorted((root / "val").iterdir())):
-        path.rename(root / "val" / f"{number}.JPEG")
-    with pytest.raises(UserError, match="val/ is flat: it contains images directly"):
-        open_source(root)
-
-
 def test_flat_validation_images_alone_are_a_test_set(tmp_path: Path) -> None:
     root = write_flat_val(tmp_path, small_set())
     source = open_source(root / "val")
@@ -175,8 +217,8 @@ def test_two_forms_in_one_folder_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def zip_of_folder(tmp_path: Path) -> Path:
-    return write_zip(tmp_path, ((each.key, each.content) for each in small_set()), zipfile.ZIP_STORED)
+def zip_of_folder(tmp_path: Path, method: int = zipfile.ZIP_STORED) -> Path:
+    return write_zip(tmp_path, ((each.key, each.content) for each in small_set()), method)
 
 
 def test_a_damaged_image_in_a_zip_is_reported(tmp_path: Path) -> None:
@@ -194,21 +236,16 @@ def encrypted(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] | 1]) + content[place + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda content: content[:-100], r"set.zip: is damaged .*; download it again"),
-        (encrypted, r"is encrypted, .*; unpack it"),
-    ],
-)
-def test_a_zip_that_cannot_be_read_is_refused(spoil: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
+def test_a_zip_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     file = zip_of_folder(tmp_path)
-    file.write_bytes(spoil(file.read_bytes()))
-    with pytest.raises(UserError, match=message):
-        open_source(file)
-
-
-def test_a_zip_without_a_data_set_is_refused(tmp_path: Path) -> None:
+    content = file.read_bytes()
+    for spoiled, message in (
+        (content[:-100], "is damaged .*; download"),
+        (encrypted(content), "is encrypted.*; unpack"),
+    ):
+        file.write_bytes(spoiled)
+        with pytest.raises(UserError, match=f"set.zip: {message} it"):
+            open_source(file)
     file = write_zip(tmp_path, [("a/notes.txt", b"x"), ("b/notes.txt", b"x")])
     with pytest.raises(UserError, match="contains neither train/ and val/ nor class folders"):
         open_source(file)
@@ -221,7 +258,7 @@ def test_a_change_of_a_zip_is_noticed(tmp_path: Path) -> None:
         archive.writestr("train/n01484850/x.JPEG", small_set()[0].content)
     after = open_source(file).files
     assert list(before.paths) == list(after.paths) == ["."]
-    assert not np.array_equal(before.sizes, after.sizes)
+    assert before.digest() != after.digest()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -87,12 +87,7 @@ def check_mutations(form: str, seeds: range, folder: Path) -> None:
     assert 0 < messages < len(seeds)  # both ends were seen
 
 
+@pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 120), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS)
-def test_mutated_archives(form: str, tmp_path: Path) -> None:
-    check_mutations(form, range(20), tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_many_mutated_archives(form: str, tmp_path: Path) -> None:
-    check_mutations(form, range(20, 120), tmp_path)
+def test_mutated_archives(form: str, seeds: range, tmp_path: Path) -> None:
+    check_mutations(form, seeds, tmp_path)
