@@ -10,6 +10,7 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ class PreparedImages:
     train: Samples
     val: Samples
     skipped: tuple[str, ...]  # keys of unreadable samples
+    notes: tuple[str, ...]  # lines about images that are rarely meant to be there
     fingerprint: str  # digest of side, classes, labels and the files' content in order
 
 
@@ -139,6 +141,7 @@ class CacheFolder:
             train=samples[0],
             val=samples[1],
             skipped=tuple(skipped),
+            notes=tuple(manifest["notes"]),
             fingerprint=manifest["fingerprint"],
         )
 
@@ -179,10 +182,26 @@ def cache_prefix(root: Path, cache: str) -> Path:
     return home / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 
 
+def _elsewhere(target: CacheFolder) -> CacheFolder:
+    """Returns the folder of the same files at another path, if there is one; names those that nothing uses."""
+    for manifest in target.path.parent.glob(f"*/{MANIFEST}"):
+        with suppress(OSError, ValueError, LookupError, TypeError):  # it is none of ours, or damaged
+            told = json.loads(manifest.read_bytes())
+            if told["facts"] == target.facts():
+                logger.info(f"these files were decoded from {told['root']} into {manifest.parent}")
+                return replace(target, path=manifest.parent)
+            if not Path(told["root"]).exists():
+                size = sum(path.stat().st_size for path in manifest.parent.glob("*.u8")) / 1e9
+                logger.info(f"{manifest.parent} ({size:.2f} GB) may be deleted: {told['root']} is not there")
+    return target
+
+
 def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
     """Decides where decoded images go, or only their statistics; arguments as for `prepare`."""
     prefix = cache_prefix(source.root, cache)
     maps = CacheFolder(prefix.with_name(f"{prefix.name}{source.variant}-{side}"), source, side)
+    if not maps.path.exists() and cache != "none":
+        maps = _elsewhere(maps)
     missing, free = maps.missing_bytes(), free_bytes(prefix)
     space = f"{sum(maps.map_sizes.values()) / 1e9:.2f} GB, and {free / 1e9:.1f} GB are free at {prefix.parent}"
     if cache == "none" or (cache == "auto" and missing > free / 2):

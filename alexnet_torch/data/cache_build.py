@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from alexnet_torch.data.cache import (
     packed,
     require_readable,
 )
-from alexnet_torch.data.decode_pass import PROGRESS, decode_remaining, open_pass, save_arrays
-from alexnet_torch.data.sources.classes import normal
+from alexnet_torch.data.decode_pass import PROGRESS, State, decode_remaining, open_pass, save_arrays
+from alexnet_torch.data.sources.classes import in_one_line, normal
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.val_split import ValSplit, with_validation
+from alexnet_torch.data.sources.source import Source, SplitName
+from alexnet_torch.data.sources.val_split import ValSplit, contents_of, differ, with_validation
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_write, explain_os_error, sync_folder, writing
@@ -88,6 +89,8 @@ def open_map(source: Source, side: int) -> PreparedImages:
 
 def _load(target: CacheFolder, skip_bad: bool) -> PreparedImages:
     prepared = target.load(skip_bad)
+    for line in prepared.notes:
+        logger.warning(line)
     if prepared.skipped:
         logger.warning(f"{len(prepared.skipped)} unreadable file(s) left out; {target.path / MANIFEST} lists them")
     return prepared
@@ -141,6 +144,31 @@ def _locked(folder: Path) -> Any:
         return lock.acquire()
 
 
+def remarkable(source: Source, state: State, unreadable: Sequence[tuple[SplitName, int, str]]) -> list[str]:
+    """Returns a line about each kind of images that are rarely meant to be there."""
+    bad = {(name, row) for name, row, _ in unreadable}
+    read = np.array([(split.name, row) not in bad for split in source.splits for row in range(len(split))])
+    keys = [key for split in source.splits for key in split.keys]
+    labels = np.concatenate([split.labels for split in source.splits])
+    digests, checksums, plain = (
+        np.concatenate([state[f"{split.name}_{name}"] for split in source.splits])
+        for name in ("digests", "checksums", "plain")
+    )
+    content, is_val = contents_of(digests), np.arange(len(keys)) >= len(source.splits[0])
+    _, number, counts = np.unique(checksums, return_inverse=True, return_counts=True)
+    found = {
+        "are in train/ and in val/, byte for byte": differ(content, is_val) & read,
+        "are in two classes, byte for byte": differ(content, labels) & read,
+        "have only one colour": plain,
+        "look the same, decoded": (number == counts.argmax()) & (counts.max() > len(keys) / 2) & read,
+    }
+    return [
+        in_one_line(f"--data {source.root}: {mask.sum():,} of {len(keys):,} images {what}: {keys[mask.argmax()]}, ...")
+        for what, mask in found.items()
+        if mask.any()
+    ]
+
+
 def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
     """Decodes all images beside the target, then renames."""
     source, partial, state = target.source, target.partial, open_pass(target)
@@ -171,6 +199,7 @@ def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
         "form": source.form,
         "names": [each.name for each in source.classes],
         "images": {split.name: len(split) for split in source.splits},
+        "notes": remarkable(source, state, unreadable),
         "unreadable": unreadable,
         "unreadable files": [source.split(name).keys[row] for name, row, _ in unreadable],
         "skipped": vars(source.skipped),

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-VERSION = 4
+VERSION = 5
 """Raised when the decoded pixels change, so that caches are built again."""
 
 JPEG_MARGIN = 1.5
@@ -112,18 +112,30 @@ def decode_bytes(content: bytes, side: int, name: Path | str) -> np.ndarray:
     if not content:
         raise UnreadableImage(name, "empty file")
     try:
-        with Image.open(BytesIO(content)) as image:
+        with _opened(content) as image:
             if isinstance(image, TiffImageFile):
                 _silence_libtiff()
+            _seek_content(image)
             # a JPEG decodes at 1/2, 1/4 or 1/8 of its size faster
             image.draft(None, (int(JPEG_MARGIN * side), int(JPEG_MARGIN * side)))
             square = _rgb_square(image, side)
     except Exception as error:  # Pillow's decoders raise almost any
-        reason = reason_of(error)
-        if isinstance(error, UnidentifiedImageError) and content[4:8] == b"ftyp":
-            reason = "a photograph in HEIC, or a film; convert it to JPEG"
-        raise UnreadableImage(name, reason) from error
+        raise UnreadableImage(name, reason_of(error)) from error
     return _resized(square, side)
+
+
+def _opened(content: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(content))
+    except UnidentifiedImageError:
+        if content[4:8] != b"ftyp":
+            raise
+        try:
+            import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+        except ImportError:
+            raise ValueError("in HEIC, or a film; pip install pillow-heif, or convert it to JPEG") from None
+        pillow_heif.register_heif_opener()
+        return Image.open(BytesIO(content))
 
 
 def decode_image(image: Image.Image, side: int) -> np.ndarray:
@@ -183,6 +195,21 @@ def _rgb_square(image: Image.Image, side: int) -> Image.Image:
     square = _to_rgb(image, negative).reduce(factor, box) if factor > 1 else _to_rgb(image.crop(box), negative)
     method = UPRIGHT.get(orientation)
     return square.transpose(Image.Transpose[method]) if method else square
+
+
+def _seek_content(image: Image.Image) -> None:
+    """Goes to the first frame of a GIF that is not of one colour; refuses a TIFF whose second page is as large."""
+    frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "TIFF") else 1
+    for frame in range(frames if image.format == "GIF" and frames > 1 else 0):
+        image.seek(frame)
+        if any(low < high for low, high in _to_rgb(image, False).getextrema()):  # type: ignore[misc]
+            break
+    if frames > 1 and image.format == "TIFF":
+        first = image.size
+        image.seek(1)
+        if image.size == first:
+            raise ValueError(f"a stack of {frames} pages; save the one that is meant")
+        image.seek(0)
 
 
 def _to_rgb(image: Image.Image, negative: bool) -> Image.Image:

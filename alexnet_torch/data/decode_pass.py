@@ -64,6 +64,7 @@ def open_pass(target: CacheFolder) -> State:
     for split in target.source.splits:
         state[f"{split.name}_digests"] = np.zeros((len(split), DIGEST_BYTES), np.uint8)
         state[f"{split.name}_checksums"] = np.zeros(len(split), np.uint64)
+        state[f"{split.name}_plain"] = np.zeros(len(split), bool)
     state["done"] = np.zeros(sum(-(-len(split) // CHUNK) for split in target.source.splits), bool)
     save_arrays(partial / PROGRESS, **state)
     return state
@@ -91,6 +92,7 @@ def decode_chunk(chunk: Chunk) -> State:
     """Decodes a chunk into the map; returns what it adds to the state."""
     n, side, samples = len(chunk.rows), chunk.side, chunk.samples
     digests, checksums = np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros(n, np.uint64)  # zeros if it cannot be read
+    plain = np.zeros(n, bool)  # of one colour
     # sums over training images; uint32 takes half the time of int64
     pixels, products, images = np.zeros((side, side, 3), np.uint32), np.zeros((3, 3), np.int64), 0
     unreadable = []
@@ -103,8 +105,9 @@ def decode_chunk(chunk: Chunk) -> State:
                 unreadable.append((samples.name, row, error.reason))
                 continue
             digests[index] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST_BYTES], np.uint8)
+            checksums[index] = checksum(image)
+            plain[index] = (image[0] == image[0, 0]).all() and (image == image[0, 0]).all()
             if file:
-                checksums[index] = checksum(image)
                 os.pwrite(file.fileno(), image.data, row * image.nbytes)
             if samples.name == "train":
                 pixels += image
@@ -115,7 +118,7 @@ def decode_chunk(chunk: Chunk) -> State:
                 for a, b in combinations_with_replacement(range(3), 2):
                     products[a, b] = products[b, a] = products[a, b] + int(planes[a].dot(planes[b]))
     sums = {"pixels": pixels, "products": products, "images": images}
-    return {"digests": digests, "checksums": checksums, "unreadable": unreadable, **sums}
+    return {"digests": digests, "checksums": checksums, "plain": plain, "unreadable": unreadable, **sums}
 
 
 def remaining_chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:
@@ -147,7 +150,7 @@ def decode_remaining(target: CacheFolder, state: State, workers: int) -> None:
     with bar:
         for done, chunk in zip(results, chunks, strict=True):
             state["done"][chunk.number] = True
-            for name in ("digests", "checksums"):
+            for name in ("digests", "checksums", "plain"):
                 state[f"{chunk.samples.name}_{name}"][chunk.rows] = done[name]
             for name in ("pixels", "products", "images"):
                 state[name] = state[name] + done[name]

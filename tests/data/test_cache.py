@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet_torch.data import cache, cache_build, decode_pass
 from alexnet_torch.data.cache import SAMPLES, PreparedImages
@@ -159,7 +160,7 @@ def test_a_build_with_unreadable_files_is_not_decoded_again(root: Path, monkeypa
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"a\rb.png", b"a\tb.png", b'"\\.png'])
 def test_unusual_file_names(name: bytes, root: Path) -> None:
     path = root / "train/class0" / os.fsdecode(name)
-    shutil.copy(root / "train/class1/000.png", path)
+    path.write_bytes((root / "train/class1/000.png").read_bytes() + b"another file")
     prepared = build_in(root)
     assert f"train/class0/{os.fsdecode(name)}" in prepared.train.keys
     lines: list[str] = []
@@ -252,6 +253,45 @@ def test_names_do_not_matter_but_labels_and_order_do(root: Path) -> None:
     shutil.move(root / "train/class0/picture 002.PNG", root / "train/class1/picture 002b.PNG")
     assert build_in(root).fingerprint != before
     assert prepare(root, 25).fingerprint != before
+
+
+def test_images_that_are_rarely_meant_give_a_line_at_each_start(root: Path) -> None:
+    shutil.copy(root / "train/class0/000.png", root / "val/class1/000.png")
+    for name in ("train/class0/001.png", "train/class2/001.png", "train/class2/002.png"):
+        Image.new("RGB", (30, 30 + len(name)), "red").save(root / name)
+    for _ in range(2):
+        lines: list[str] = []
+        build_in(root, lines)
+        ours = [line.partition("36 images ")[2] for line in lines if "36 images " in line]
+        assert ours == [
+            "are in train/ and in val/, byte for byte: train/class0/000.png, ...",
+            "are in two classes, byte for byte: train/class0/000.png, ...",
+            "have only one colour: train/class0/001.png, ...",
+        ]
+    for path in (root / "train").rglob("*.png"):
+        Image.new("RGB", (30, 30), "red").save(path)
+    build_in(root, lines)
+    assert lines[-1].endswith("24 of 36 images look the same, decoded: train/class0/000.png, ...")
+
+
+def test_a_cache_of_the_same_files_is_found_under_another_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, lines = build_in(root), list[str]()
+    other = Path(shutil.copytree(root, root.parent / "other"))
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_pass, "decode_chunk", lambda *_: pytest.fail("decoded again"))
+        assert build_in(other, lines).fingerprint == first.fingerprint
+    assert lines[1].startswith(f"these files were decoded from {root} into {root.parent / 'cache'}/images-")
+    shutil.rmtree(root)
+    add(other)
+    build_in(other, lines)
+    assert any(
+        re.fullmatch(rf".*/images-\w+-24 \(0.00 GB\) may be deleted: {root} is not there", line) for line in lines
+    )
+
+
+def test_times_after_2262_are_times(root: Path) -> None:
+    os.utime(root / "train/class0/000.png", (2**34, 2**34))
+    assert build_in(root).fingerprint == build_in(root).fingerprint
 
 
 def start_build(root: Path, first: str = "") -> "subprocess.Popen[bytes]":

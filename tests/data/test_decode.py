@@ -1,8 +1,10 @@
 """Unusual files become correct RGB: the colours that the file was made from, not those that Pillow reports."""
 
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,3 +247,29 @@ def test_colours_of_sixteen_bits(channels: int, tmp_path: Path) -> None:
     assert solid_grey(write(4096)) == 16
     with pytest.raises(UnreadableImage, match=WHITE):
         decode_file(write(4095), 8)
+
+
+def test_stacks_are_refused_and_an_empty_first_frame_is_passed_over(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(UnreadableImage, match="a stack of 2 pages; save the one that is meant"):
+        decode_file(tmp_path / "x.tif", 8)
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=[Image.new("RGB", (4, 4))])  # a small preview
+    assert solid(tmp_path / "x.tif").tolist() == [255, 0, 0]
+    drawn = Image.new("RGB", (9, 9), "white")
+    drawn.paste("black", (0, 0, 9, 5))
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "x.gif", save_all=True, append_images=[drawn])
+    assert np.ptp(decode_file(tmp_path / "x.gif", 9)) == 255
+
+
+def test_heic_is_read_where_its_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableImage, match=r"pip install pillow-heif"):
+        decode_file(tmp_path / "x.heic", 8)
+    registered: list[bool] = []
+    package = SimpleNamespace(register_heif_opener=lambda: registered.append(True))
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    with pytest.raises(UnreadableImage, match="not an image of a known kind"):  # the pretended package reads none
+        decode_file(tmp_path / "x.heic", 8)
+    assert registered

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 EXTENSIONS = {
     *("jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"),  # torchvision's ImageFolder takes these
     *("jpe", "jfif", "gif", "avif", "jp2", "j2k", "jpx", "apng", "dib", "pbm", "pnm", "tga", "pcx", "ico"),
+    *("heic", "heif"),
 }
 """Files with these suffixes, in any case, are images without a look; decoding reports one that is none."""
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "TGA"}  # any bytes may be TGA

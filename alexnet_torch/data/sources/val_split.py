@@ -52,10 +52,8 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
     """
     pool = source.splits[0]
     chosen = np.zeros(len(pool), bool)
-    content = np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)  # (n,) equal for identical files
-    a_label = np.zeros(len(pool), np.int64)  # one of the classes that a content is in
-    a_label[content] = pool.labels
-    shared = np.isin(content, content[a_label[content] != pool.labels])  # (n,)
+    content = contents_of(digests)
+    shared = differ(content, pool.labels)
     seed = f"{val_split.seed}".encode()
     ranks = np.frombuffer(b"".join(hashlib.sha256(seed + each.tobytes()).digest()[:8] for each in digests), "<u8")
     for rows in np.split(np.arange(len(pool)), np.flatnonzero(np.diff(pool.labels)) + 1):
@@ -83,6 +81,18 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
         splits=(train, val),
         variant=f"-val{fraction}-seed{val_split.seed}",
     )
+
+
+def contents_of(digests: np.ndarray) -> np.ndarray:
+    """Returns a number for each digest, (n, DIGEST_BYTES) uint8, equal for identical files, (n,) int64."""
+    return np.unique(digests, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def differ(content: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns whether files of equal content have different values, (n,) bool."""
+    one = np.zeros(len(content), values.dtype)  # of the values of a content
+    one[content] = values
+    return np.isin(content, content[one[content] != values])
 
 
 def digest_files(split: SourceSplit) -> np.ndarray:

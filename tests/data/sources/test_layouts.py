@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_torch.data import decode
+from alexnet_torch.data.decode import UnreadableImage
 from alexnet_torch.data.sources.listing import Listing
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.val_split import with_validation
@@ -229,6 +231,13 @@ def test_a_damaged_image_in_a_zip_is_reported(tmp_path: Path) -> None:
     source = open_source(file)
     with pytest.raises(Exception, match=rf"set.zip: {sample.key}: the archive is damaged \(wrong checksum\)"):
         source.splits[0].read(list(source.splits[0].keys).index(sample.key))
+
+
+def test_a_member_of_gigabytes_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = open_source(zip_of_folder(tmp_path)).splits[0]
+    monkeypatch.setattr(decode, "MAX_BYTES", 100)
+    with pytest.raises(UnreadableImage, match=r"set.zip: train/.*: it has 0.0 GB, more than 0.0; make it smaller"):
+        split.read(0)
 
 
 def encrypted(content: bytes) -> bytes:
