@@ -7,6 +7,7 @@ need. --help shows the docstrings, with an argument's values in brackets; what f
 import json as json_format
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -103,6 +104,7 @@ def evaluate_command(
     crops: Literal[1, 5, 10] | None = None,
     real: Path | None = None,
     csv: Path | None = None,
+    mean: str | None = None,
     json: bool = False,
     devices: str | None = None,
     cache: str = "auto",
@@ -117,6 +119,7 @@ def evaluate_command(
             for --no-mirror runs)
         real (FILE): Also test by ReaL labels of ImageNet's validation images: their real.json. (default: none)
         csv (FILE): Write a row for each image: file, label, five guesses, probabilities. (default: none)
+        mean (R,G,B|FILE|ilsvrc-2012): Subtract this mean, as in import, in place of the runs' own. (default: none)
         cache (DIR|auto|none): Where training may have stored the decoded images.
         json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
     """
@@ -129,8 +132,11 @@ def evaluate_command(
     from alexnet_torch.evaluation.runs import read_config
     from alexnet_torch.evaluation.scoring import default_num_crops
     from alexnet_torch.evaluation.test_sets import find_test_set, held_out_part
+    from alexnet_torch.weights.inputs import mean_from_option
 
     models = {str(run): _load_run(run, devices) for run in runs}
+    if mean:
+        models = {n: replace(m, mean=mean_from_option(mean, m.net.image_size)) for n, m in models.items()}
     (name, first), *_ = models.items()
     check_same_classes({name: model.classes for name, model in models.items()})
     if (data := data or read_config(runs[0]).get("settings", {}).get("data")) is None:
@@ -168,8 +174,8 @@ def import_command(
         classes (FILE): A file with one class name on each line.
         inputs (rgb|caffe|imagenet): The images that the weights expect: RGB of 0..255 less the mean, the same in
             BGR, or torchvision's.
-        mean (R,G,B|FILE): The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file. (default:
-            ImageNet's; required for rgb)
+        mean (R,G,B|FILE|ilsvrc-2012): The mean to subtract: a colour of 0..255, a .binaryproto or a .npy file, or the
+            mean image of AlexNet's authors. (default: ImageNet's mean colour; required for rgb)
         key (NAME): Which network of a checkpoint with several, such as model or ema.
     """
     from alexnet_torch.weights.import_model import import_model

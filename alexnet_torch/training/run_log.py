@@ -22,6 +22,7 @@ from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
+from alexnet_torch.evaluation.published import is_imagenet, standing
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.recipe import Recipe
@@ -68,6 +69,9 @@ class RunLog:
         self._metrics.truncate(state.metrics_size)  # the resumed run writes the later lines again
         self._metrics.seek(state.metrics_size)
         self._board = TensorBoardWriter(self.output / TENSORBOARD, state.step, given, self._net.architecture)
+        self._batch_size, self._is_imagenet = settings.batch_size, is_imagenet(config["classes"])
+        if self._is_imagenet and state.step == 0:
+            self._board.write_published(settings.batch_size)
         # a bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar
         self._bar = tqdm(total=last_step, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
         self._tracker = Tracker(settings.track, self.output, given) if settings.track else None
@@ -99,6 +103,8 @@ class RunLog:
             f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}, lr {record['lr']:.2g}, "
             f"{record['images_per_second']:.0f} images/s, waiting {record['data_wait']:.0%}"
         )
+        if self._is_imagenet and (line := standing(record["step"], self._batch_size, record["loss"])):
+            self.print(line)
         self._bar.set_postfix_str(text)
         if self._bar.disable:
             self.print(f"epoch {record['epoch']:.2f}, step {record['step']}: {text}")

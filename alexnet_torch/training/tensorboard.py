@@ -13,6 +13,7 @@ from torch.utils.tensorboard._proto_graph import node_proto
 from torch.utils.tensorboard.summary import hparams
 
 from alexnet_torch.evaluation.figures import filter_grid
+from alexnet_torch.evaluation.published import published_points
 from alexnet_torch.files import utf8_text
 from alexnet_torch.model.architecture import POOLS, Architecture
 from alexnet_torch.model.exchange import shard_sizes
@@ -61,6 +62,13 @@ class TensorBoardWriter(SummaryWriter):
         for stage, ratio in ratios.items():
             self.add_scalar(_ratio_tag(stage), ratio, step)
         self.add_scalar(_BEST_ERROR, best_error, step)
+
+    def write_published(self, batch_size: int) -> None:
+        """Writes losses of published AlexNets as runs of their own, at the steps of a batch size."""
+        for source in dict.fromkeys(point.source for point in published_points()):
+            with SummaryWriter(f"{self.log_dir}/published {source.partition(':')[0]}") as writer:
+                for point in (each for each in published_points() if each.source == source):
+                    writer.add_scalar(f"{point.split}/loss", point.loss, point.images // batch_size)
 
 
 def _ratio_tag(stage: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from alexnet_torch.data.decode import decoded_side
@@ -45,6 +46,11 @@ INPUT_CONVENTIONS = {
 }
 
 
+ILSVRC_2012 = "ilsvrc-2012"
+"""The authors' mean image of ILSVRC-2012's training images, from cuda-convnet2 (make-data/input_meta, Apache 2.0), in
+whole grey levels; its mean colour is 127.305, 119.715, 104.913."""
+
+
 def mean_of_colour(colour: tuple[float, ...], image_size: int) -> np.ndarray:
     """Returns a mean image (S, S, 3) float32 of one RGB colour."""
     side = decoded_side(image_size)
@@ -53,9 +59,12 @@ def mean_of_colour(colour: tuple[float, ...], image_size: int) -> np.ndarray:
 
 def mean_from_option(text: str, image_size: int) -> np.ndarray:
     """Returns the mean image of `--mean`, (S, S, 3) float32 RGB, for crops of `image_size`."""
-    must = (
-        f"must be R,G,B of 0..255, or a .npy or .binaryproto file of (S, S, 3) RGB or (3, S, S) BGR, S >= {image_size}"
-    )
+    files = f"a .npy or .binaryproto file of (S, S, 3) RGB or (3, S, S) BGR, S at least {image_size}"
+    must = f"must be R,G,B of 0..255, {ILSVRC_2012}, or {files}"
+    if text == ILSVRC_2012:
+        side = decoded_side(image_size)
+        with Image.open(Path(__file__).with_name("ilsvrc_2012_mean.png")) as image:
+            return np.array(image.resize((side, side), Image.Resampling.BOX), np.float32)
     is_file = text.endswith((".binaryproto", ".npy"))
     if not is_file and not re.fullmatch(r"[\d.]+,[\d.]+,[\d.]+", text):
         raise UserError(f"--mean {text}: {must}")

@@ -163,7 +163,7 @@ def test_the_user_must_say_what_cannot_be_detected(tmp_path: Path, capsys: pytes
     for given, message in (
         ([*options[:4], "--inputs", "grey"], "--inputs grey: there is no such one; choose from rgb"),
         (["--architecture", "vgg"], "--architecture vgg: there is no such one; choose from paper"),
-        (["--image-size", "0"], "no architecture reads images of 0 pixels"),
+        (["--image-size", "9"], "no architecture reads images of 9 pixels"),
     ):
         assert message in import_error(capsys, file, *given)
     mean_file = tmp_path / "mean.npy"

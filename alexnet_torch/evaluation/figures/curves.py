@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alexnet_torch.evaluation.figures.style import MARKERS, PALETTE, Figure, printable_name, styled
+from alexnet_torch.evaluation.figures.style import MARKERS, PALETTE, Axes, Figure, printable_name, styled
+from alexnet_torch.evaluation.published import is_imagenet, published_points
 from alexnet_torch.evaluation.runs import Record, Run
 
 MAX_POINTS = 300  # of a curve
@@ -63,6 +64,8 @@ def curves_figure(groups: Mapping[str, Sequence[Run]]) -> Figure:
         axes.set(title=title, xlabel="epoch", xlim=(0, None), ylim=(0, None), axisbelow=True)
         axes.grid(color="0.9", linewidth=0.7)
     (first, *more), *others = groups.values()
+    if is_imagenet(first.config.get("classes", ())):
+        _draw_published(left, right, first.config["images"]["train"])
     if first.best and not more and not others:  # mark the epoch whose weights are in model.pt
         epoch, lowest = first.best["epoch"], 100 * first.best["top1_error"]
         for axes in (left, right):
@@ -72,6 +75,18 @@ def curves_figure(groups: Mapping[str, Sequence[Run]]) -> Figure:
     handles = right.plot([], [], "-", [], [], "--", color="0.3")
     right.legend(handles, ["training (random crops, dropout)", "validation (centre crop)"], loc="upper right")
     return figure
+
+
+def _draw_published(left: Axes, right: Axes, images: int) -> None:
+    """Draws the published points, by images seen, in the epochs of a run on so many images."""
+    for axes, unit in ((left, 1), (right, 100)):
+        end = 1.05 * axes.get_xlim()[1]
+        for split, mark in (("train", "+"), ("val", "x")):
+            points = [(p.images / images, p.loss, p.error) for p in published_points() if p.split == split]
+            shown = [(epoch, unit * (loss if unit == 1 else error)) for epoch, loss, error in points if epoch <= end]
+            axes.plot(*np.array(shown).reshape(-1, 2).T, mark, color="0.5", markersize=5, zorder=1)
+    left.plot([], [], "+", [], [], "x", color="0.5")
+    left.legend(left.lines[-2:], ["published: training", "published: validation"], loc="upper right")
 
 
 @styled
