@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from alexnet_torch.model.architecture import PAPER, Architecture
     from alexnet_torch.model.dropout import DropoutKey
     from alexnet_torch.model.presets import CAFFE, CAFFENET, PAPER_LITERAL, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
+    from alexnet_torch.training.launch import train
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_model",
     "plain",
     "predict",
+    "train",
     "transforms",
 ]
 
@@ -42,6 +44,7 @@ _MODULES = {
     "load_model": "weights.model_file",
     "plain": "weights.plain",
     "predict": "evaluation.predict",
+    "train": "training.launch",
     "transforms": "evaluation.transforms",
 }
 

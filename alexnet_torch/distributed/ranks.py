@@ -101,6 +101,10 @@ class Ranks:
                 dist.all_reduce(flags, dist.ReduceOp.MAX, self._all)
         return int(flags)
 
+    def wait_for_all(self) -> None:
+        """Waits until all ranks are here; before reading a number from a GPU, which may wait for ever for one."""
+        self.max_over_ranks(0)
+
     def max_over_ranks_delayed(self, *flags: int) -> list[int]:
         """Returns the previous call's maxima, at first 0, and starts the next, without a wait."""
         if self._all is None:

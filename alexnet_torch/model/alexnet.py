@@ -85,11 +85,12 @@ class AlexNet(nn.Module):
         assert isinstance(tower, Tower)
         return tower.local_rows[stage_of(name)]
 
-    def forward(self, images: Tensor, dropout: DropoutKey | None = None) -> Tensor:
+    def forward(self, images: Tensor | list[Tensor], dropout: DropoutKey | None = None) -> Tensor:
         """Returns logits (N, classes) on the first device.
 
         Args:
-            images: (N, 3, H, W) floating-point, values of 0..255 less the mean image.
+            images: (N, 3, H, W) floating-point, values of 0..255 less the mean image; or a list of them for the
+                towers, each on its device.
             dropout: the step's key; without it masks come from torch's generator.
         """
         keys = self._keys_by_tower(dropout) if dropout and self.training and self.architecture.dropout else None
@@ -138,23 +139,28 @@ class AlexNet(nn.Module):
         return [tower for tower in towers if stage is None or stage in tower.local_rows]
 
     def _walk(
-        self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
+        self, images: Tensor | list[Tensor], stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
     ) -> dict[str, Tensor]:
         run_stages = _compiled_run_stages() if self._stages_compiled else AlexNet._run_stages
         return run_stages(self, images, stages, keys, first_row)
 
     def _run_stages(
-        self, images: Tensor, stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
+        self, images: Tensor | list[Tensor], stages: tuple[str, ...], keys: list[Tensor] | None, first_row: int
     ) -> dict[str, Tensor]:
         """Returns the outputs of `stages` before dropout, of all towers, on the first device."""
         size, net, exchange, outputs = self.image_size, self.architecture, self.exchange, dict[str, Tensor]()
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(images.shape)}")
-        images = images * net.input_scale if net.input_scale != 1 else images
-        if not torch.compiler.is_exporting():  # an exported graph is not for this machine
-            # channels_last; transposed, because vmap supports no memory formats
-            images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        xs = exchange.scatter(images, self.devices)
+
+        def checked(x: Tensor) -> Tensor:
+            if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
+                raise ValueError(f"images must be (N, 3, {size}, {size}), not {tuple(x.shape)}")
+            x = x * net.input_scale if net.input_scale != 1 else x
+            # channels_last; transposed, because vmap supports no memory formats; an exported graph is for any machine
+            return x if torch.compiler.is_exporting() else x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+        if isinstance(images, list):
+            xs = [checked(x) for x in images]
+        else:
+            xs = exchange.scatter(checked(images), self.devices)
         channels = 3  # of all towers together
         for stage in net.stages:
             if stage is net.linears[0]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from alexnet_torch.console import console
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
@@ -17,13 +18,15 @@ from alexnet_torch.data.sources.val_split import ValSplit
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement, choose_placement
 from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import require_utf8, writing
 from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import parse_stages
+from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.settings import Settings, default_output, resolve, with_earlier, with_homes
+from alexnet_torch.recipes.settings import Settings, default_output, flag, resolve, with_earlier, with_homes
 from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
@@ -36,6 +39,23 @@ from alexnet_torch.training.trainer import Trainer, write_page
 from alexnet_torch.weights.model_file import TrainedModel
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
+
+
+def train(**settings: Any) -> Path:
+    """Trains as train.py with these settings, by the names of its options; returns the run's folder.
+
+    Such as train(data="photos", recipe="demo", output="runs/mine"), in a notebook, a thread or a rank of torchrun.
+    Raises the errors of errors.py: UserError for wrong settings, Interrupted once a run that Ctrl-C stops is saved.
+    """
+    given = {name: value for name, value in settings.items() if value is not None and value is not False}
+    words = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
+    with console(words), StopSignal() as stop, ExitStack() as failure:
+        ranks = Ranks(World.from_environment())
+        failure.callback(ranks.close, failed=True)
+        trainer = launch(parse(words, "train()"), ranks, stop)
+        failure.pop_all()
+        ranks.close()
+    return trainer.output
 
 
 def launch(

@@ -16,7 +16,8 @@ from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.dropout import DropoutKey
 
 StepResult = tuple[Tensor, Tensor]
-Step = Callable[[Tensor, Tensor, DropoutKey, int], StepResult]  # of images, labels, dropout and batch size
+Images = Tensor | list[Tensor]  # (n, 3, H, W) less the mean; where towers are on several devices, one for each tower
+Step = Callable[[Images, Tensor, DropoutKey, int], StepResult]  # of images, labels, dropout and batch size
 WARM_UP = 3  # steps at the same rates before one is captured
 
 
@@ -43,7 +44,7 @@ def train_step(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     precision: Precision,
-    images: Tensor,
+    images: Images,
     labels: Tensor,
     dropout: DropoutKey,
     batch_size: int,
@@ -52,21 +53,23 @@ def train_step(
 ) -> StepResult:
     """One step of training, at the optimizer's present rates. Never waits for a GPU.
 
-    Of images (n, 3, H, W) less the mean, with labels (n,), from a global batch of `batch_size`, in `parts` one after
+    Of images (n, 3, H, W) with labels (n,), from a global batch of `batch_size`, in `parts` one after
     the other. Returns their part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
     results, row = list[StepResult](), dropout.first_row
-    for some, those in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-        is_last = row + len(some) == dropout.first_row + len(images)
+    several = images if isinstance(images, list) else [images]
+    for *some, those in zip(*(tensor.chunk(parts) for tensor in (*several, labels)), strict=True):
+        is_last = row + len(some[0]) == dropout.first_row + len(several[0])
         # ranks add up their gradients in the last backward pass
         with nullcontext() if is_last else getattr(net, "no_sync", nullcontext)():
             with precision.autocast():
-                logits = net(some, replace(dropout, first_row=row))  # (n, classes)
+                given = some if isinstance(images, list) else some[0]
+                logits = net(given, replace(dropout, first_row=row))  # (n, classes)
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 loss = F.cross_entropy(logits, those, reduction="sum", label_smoothing=label_smoothing) / batch_size
             precision.scaler.scale(loss).backward()
         results.append((loss.detach(), count_wrong(logits.detach(), those, 1)))
-        row += len(some)
+        row += len(some[0])
     precision.scaler.step(optimizer)
     precision.scaler.update()
     optimizer.zero_grad()  # here, not before the next backward pass: 244 MB less during the forward pass
@@ -90,7 +93,8 @@ class CapturedStep:
         self._inputs: list[Tensor]
         self._results: StepResult
 
-    def __call__(self, images: Tensor, labels: Tensor, dropout: DropoutKey, batch_size: int) -> StepResult:
+    def __call__(self, images: Images, labels: Tensor, dropout: DropoutKey, batch_size: int) -> StepResult:
+        assert isinstance(images, Tensor)
         assert dropout.values is not None
         rates = [group["lr"] for group in self._optimizer.param_groups]
         if rates != self._rates:

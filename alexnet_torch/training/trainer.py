@@ -64,6 +64,7 @@ class Trainer:
         self.steps_per_epoch = self.train_loader.batches_per_epoch
         self.output = Path(self.settings.output)
         self.mean = self.model.device_mean()  # (S, S, 3)
+        self.means = [self.mean.to(device) for device in dict.fromkeys(self.net.devices)]
         self.metrics = TrainMetrics(self.state, self.mean.device, self.net.num_classes, self.steps_per_epoch)
 
     def fit(self) -> None:
@@ -106,7 +107,11 @@ class Trainer:
 
     def train_batch(self, batch: Batch) -> None:
         seed, step, rows = self.settings.seed, self.state.step, batch.batch_rows
-        images, labels, keys = step_inputs(batch, self.net.dropout_keys(seed, step), self.mean)
+        dropout_keys = self.net.dropout_keys(seed, step)
+        inputs = {mean.device: step_inputs(batch, dropout_keys, mean) for mean in self.means}
+        first, labels, keys = inputs[self.mean.device]
+        # to each device as bytes: a quarter of what float images are between devices
+        images = first if len(inputs) == 1 else [inputs[device][0] for device in self.net.devices]
         rates = self.recipe.rates(self.settings.lr, step / self.steps_per_epoch, self.state.errors)
         set_rates(self.optimizer, rates)
         with waiting_for(f"the sum of gradients of step {step + 1}"):
@@ -155,6 +160,7 @@ class Trainer:
         return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
+        self.ranks.wait_for_all()
         was_stuck, steps = self.metrics.stuck_message(), self.state.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):  # the same on all ranks
@@ -235,6 +241,7 @@ class Trainer:
         self.run_log.print(text)
 
     def _check_weights(self) -> None:
+        self.ranks.wait_for_all()
         tensors = dict(self.net.named_parameters())
         for name, parameter in self.net.named_parameters():
             tensors |= {f"{name}/{key}": value for key, value in self.optimizer.state.get(parameter, {}).items()}

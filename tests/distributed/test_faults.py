@@ -5,13 +5,17 @@ import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alexnet_torch.distributed.control import Control
+from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RunError
+from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
+from alexnet_torch.training.train_metrics import TrainMetrics
 from tests.support.narrow_train import train
 from tests.support.permissions import mounted_disk
 from tests.support.placement_runs import PLACEMENTS, free_port, options, require_same_run, torchrun, trained
@@ -153,6 +157,27 @@ def test_a_rank_that_never_starts_is_named(rank: int, message: str, monkeypatch:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(KeyboardInterrupt):
             Control(World(0, 2, 0, 2))
+
+
+def recording(name: str, inner: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    def call(*given: Any) -> Any:
+        calls.append(name)
+        return inner(*given)
+
+    return call
+
+
+def test_ranks_meet_before_one_reads_what_its_gpu_has_summed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU waits for ever for a rank that hangs: the wait on the CPU names it."""
+    calls: list[str] = []
+    for owner, name in ((Ranks, "max_over_ranks"), (TrainMetrics, "report"), (trainer, "first_not_finite")):
+        monkeypatch.setattr(owner, name, recording(name, getattr(owner, name), calls))
+    assert train(options(images, tmp_path / "run", "--max-steps", "3")) == 0
+    reads = [at for at, name in enumerate(calls) if name != "max_over_ranks"]
+    assert {calls[at] for at in reads} == {"report", "first_not_finite"}
+    assert all(calls[at - 1] == "max_over_ranks" for at in reads), calls
 
 
 # the disk is full, or the folder is removed

@@ -1,9 +1,10 @@
 """A pretend accelerator: tensors claim the device pretend:0, and hold real numbers in a CPU tensor.
 
 It shows without a GPU what a second device would do: an operation that mixes it with CPU tensors raises, only copies
-cross, and COPIES records each. What a non-blocking copy returns on the CPU is not there yet: it is NaN. Autocast
-computes products and convolutions in 16 bits. But everything is computed on the CPU: this shows nothing about a GPU's
-kernels, streams or speed.
+cross, and COPIES records each. Its queue runs behind the host: what a non-blocking copy reads on the CPU must stay as
+it is until the next wait, else RACES gets its line; what it returns there is NaN until then; WAITS has lines of waits.
+Autocast computes products and convolutions in 16 bits. But everything is computed on the CPU: this shows nothing about
+a GPU's kernels, streams or speed.
 PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0", and no page-locked memory, whose
 allocator must be in C++: `pin_memory` runs on GPUs only.
 
@@ -11,6 +12,7 @@ Importing this module registers the device for the rest of the process, and must
 use the fixture `pretend_process`.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -33,6 +35,10 @@ registration._setup_privateuseone_for_python_backend("pretend", _Module(), devic
 DEVICE = torch.device("pretend", 0)
 COPIES: list[tuple[str, str, tuple[int, ...]]] = []
 """Each copy between the CPU and the device so far: (from, to, shape); a number that is read has the shape ()."""
+RACES: list[str] = []
+WAITS: list[str] = []
+_READ_LATER: list[tuple[Tensor, Tensor, str]] = []  # on the CPU: memory, its content when the copy began, the line
+_WRITTEN_LATER: list[tuple[Tensor, Tensor]] = []  # on the CPU: memory, and what the device will write there
 
 
 class Pretend(Tensor):
@@ -83,6 +89,7 @@ class Pretend(Tensor):
             return _copy_from(args[1], *args[:1], *args[2:], **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
             _record(args[0], "cpu")
+            _wait()
         leaves = tree_leaves((args, kwargs))
         for leaf in leaves:
             if isinstance(leaf, Tensor) and not isinstance(leaf, Pretend) and leaf.dim() > 0:
@@ -116,17 +123,16 @@ def _to_copy(
     out: Tensor = torch.ops.aten._to_copy.default(_plain(x), dtype=dtype, memory_format=memory_format)
     if to.type != x.device.type:
         _record(x, to.type)
-    if to.type == DEVICE.type:
-        return Pretend(out)
-    return _not_there_yet(out) if non_blocking and isinstance(x, Pretend) else out
+        _enqueue(x, out, non_blocking)
+    return Pretend(out) if to.type == DEVICE.type else out
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
     if source.device.type != target.device.type:
         _record(source, target.device.type)
     _plain(target).copy_(_plain(source))
-    if non_blocking and isinstance(source, Pretend) and not isinstance(target, Pretend):
-        _not_there_yet(target)
+    if source.device.type != target.device.type:
+        _enqueue(source, target, non_blocking)
     return target
 
 
@@ -134,9 +140,32 @@ def _record(x: Tensor, to: str) -> None:
     COPIES.append((x.device.type, to, tuple(x.shape)))
 
 
-def _not_there_yet(copy: Tensor) -> Tensor:
-    """Fills what a copy to the CPU returns before the device has written it: nothing here waits for the device."""
-    return copy.fill_(float("nan") if copy.is_floating_point() else 85)
+def _enqueue(source: Tensor, copy: Tensor, non_blocking: bool) -> None:
+    """Puts a copy between the devices behind what the device has to do, or waits for it."""
+    if not non_blocking:
+        _wait()
+    elif isinstance(source, Pretend):
+        _WRITTEN_LATER.append((copy, copy.clone()))
+        copy.fill_(float("nan") if copy.is_floating_point() else 85)
+    else:
+        _READ_LATER.append((source.detach(), source.detach().clone(), _line()))
+
+
+def _wait() -> None:
+    WAITS.append(_line())
+    RACES.extend(line for memory, then, line in _READ_LATER if not torch.allclose(memory, then, 0, 0, equal_nan=True))
+    for memory, written in _WRITTEN_LATER:
+        memory.copy_(written)
+    _READ_LATER.clear()
+    _WRITTEN_LATER.clear()
+
+
+def _line() -> str:
+    """Returns the package's line that is running."""
+    frame: Any = sys._getframe()
+    while frame and "/alexnet_torch/" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.rpartition('/alexnet_torch/')[2]}:{frame.f_lineno}" if frame else "tests"
 
 
 def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **_unused: Any) -> Tensor:

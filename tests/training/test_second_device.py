@@ -49,7 +49,8 @@ TWO, SLOW = "cpu,pretend:0", pytest.mark.slow
 STEPS = ("--max-steps", "7", "--log-every", "3")  # an epoch has 5 steps; validations after 5 and 7
 
 Copy = tuple[str, str, tuple[int, ...]]
-DeviceRun = tuple[CompletedProcess[str], list[list[Copy]]]  # and the copies between devices in each training step
+# what was printed; the copies between devices and the waits in each training step; races
+DeviceRun = tuple[CompletedProcess[str], list[list[Copy]], list[list[str]], list[str]]
 
 
 def recipe(variant: str) -> Recipe:
@@ -81,18 +82,21 @@ def train_on_devices(
     """Trains with options of train.py; before the step `stop_before` (from 0) the run gets SIGTERM."""
     from tests.support import pretend_device as pretend
 
-    copies, train_batch = list[list[Copy]](), Trainer.train_batch
+    copies, waits, train_batch = list[list[Copy]](), list[list[str]](), Trainer.train_batch
+    pretend.RACES.clear()
 
     def recorded(trainer: Trainer, batch: Batch) -> None:
         if trainer.state.step == stop_before:
             trainer.stop.signal = 15
         pretend.COPIES.clear()
+        pretend.WAITS.clear()
         train_batch(trainer, batch)
         copies.append(list(pretend.COPIES))
+        waits.append(list(pretend.WAITS))
 
     with any_device(cache, double, variant) as patch:
         patch.setattr(Trainer, "train_batch", recorded)
-        return run_train(*given), copies
+        return run_train(*given), copies, waits, list(pretend.RACES)
 
 
 def run_command_on_devices(given: Sequence[str], cache: Path) -> CompletedProcess[str]:
@@ -148,16 +152,41 @@ def both_ways(*shapes: tuple[int, ...]) -> list[Copy]:
 @pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu"])
 def test_a_training_step_copies_between_the_towers_what_the_paper_does(devices: str, trained: Trained) -> None:
     first, second = (name.partition(":")[0] for name in devices.split(","))
-    _, (_, steps) = trained(devices)
+    _, (_, steps, *_) = trained(devices)
     copies = steps[3]  # a step without a report
     rows, meeting = 8, both_ways((8, 8, 3, 3), (8, 8), (8, 32), (8, 32))  # before conv3, fc6, fc7 and fc8
-    expected = [(first, second, (rows, 3, 64, 64)), *meeting, (second, first, (rows, 2))]  # the images, half the logits
+    expected = [*meeting, (second, first, (rows, 2))]  # half the logits
     expected += [*meeting, (first, second, (rows, 2))]  # their gradients
     assert Counter(copies) >= Counter(expected)
     rest = Counter(copies) - Counter(expected)
     assert rest.pop((first, second, (2, 2))) == 1  # the keys of dropout: two stages in two towers
-    # where the first device is not the CPU, it also gets the pixels, the labels, ...; nothing is read
-    assert {(source, target) for source, target, _ in rest} == ({("cpu", "pretend")} if first == "pretend" else set())
+    # the device also gets the pixels, in bytes, and the labels, ...; nothing is read
+    assert rest.pop(("cpu", "pretend", (rows, 64, 64, 3))) == 1
+    assert {(source, target) for source, target, _ in rest} == {("cpu", "pretend")}
+
+
+def races_of_a_buffer_that_is_filled_again() -> list[str]:
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    buffer = torch.zeros(4)
+    sent = buffer.to(pretend.DEVICE, non_blocking=True)
+    buffer += 1
+    sent.sum().item()
+    races = list(pretend.RACES)
+    pretend.RACES.clear()
+    return races
+
+
+@pytest.mark.parametrize("devices", ["pretend:0", "pretend:0,cpu"])
+def test_the_host_neither_waits_for_a_device_nor_changes_what_it_still_reads(
+    devices: str, trained: Trained, pretend_process: Executor
+) -> None:
+    _, _, waits, races = trained(devices)[1]
+    assert races == []
+    if devices == "pretend:0":  # else the CPU's tower reads the other's outputs and gradients
+        assert [waits[step] for step in (0, 1, 3, 4)] == [[]] * 4  # 2 and 5 report
+    assert len(waits[2]) > 0
+    assert pretend_process.submit(races_of_a_buffer_that_is_filled_again).result() == ["tests"]
 
 
 @pytest.mark.parametrize("devices", [TWO, "pretend:0,cpu", "pretend:0"])
@@ -217,7 +246,7 @@ def test_slices_of_a_batch_need_devices_of_one_kind(pretend_process: Executor, m
 
 def test_a_stopped_run_resumes_on_two_devices_and_on_one(trained: Trained, train: Train, tmp_path: Path) -> None:
     whole, _ = trained(TWO)
-    _, steps = train(tmp_path / "bitwise", TWO, status=143, stop_before=4)
+    _, steps, *_ = train(tmp_path / "bitwise", TWO, status=143, stop_before=4)
     assert len(steps) == 5
     shutil.copytree(tmp_path / "bitwise", tmp_path / "moved")
     train(tmp_path / "bitwise", TWO, "--resume")

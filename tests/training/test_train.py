@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,8 +17,9 @@ from subprocess import CompletedProcess
 import pytest
 import torch
 
+import alexnet_torch
 from alexnet_torch import AlexNet, load_model
-from alexnet_torch.errors import Stopped
+from alexnet_torch.errors import Stopped, UserError
 from alexnet_torch.recipes.catalogue import RECIPES, demo
 from alexnet_torch.recipes.recipe import one_tower
 from alexnet_torch.signals import SIGNALS, StopSignal
@@ -50,6 +52,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_train_is_a_function_too(root: Path, tmp_path: Path) -> None:
+    """In a thread, as of a notebook; twice in one process; with the words of the command line."""
+    given = {"data": root, "recipe": "demo", "batch_size": 8, "max_steps": 3, "no_mirror": True, "quiet": True}
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(alexnet_torch.train, **given, output=tmp_path / "a").result()
+    assert alexnet_torch.train(**given, output=tmp_path / "b", freeze=None) == tmp_path / "b"
+    assert (run / "model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
+    assert load_model(run).mirror is False
+    for wrong, message in (({"epoch": 3}, "--epoch=3 .perhaps --epochs; see train"), ({"lr": -1.0}, "--lr -1.0: must")):
+        with pytest.raises(UserError, match=message):
+            alexnet_torch.train(data=root, output=tmp_path / "c", **wrong)
 
 
 def test_a_run_folder_has_all_files_and_fields(finished: Path) -> None:
