@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,9 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
     while (null := os.open(os.devnull, os.O_RDWR)) < 3:  # a closed one: a file would get what C libraries print
         pass
     os.close(null)
+    # a thread's error of writing, such as TensorBoard's on a full disk, comes again where its work is waited for
+    hook = threading.excepthook
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
     streams, torch_logger = (sys.stdout, sys.stderr), logging.getLogger("torch")
     torch_level = torch_logger.level
     output = _Stream(sys.stdout, raises=output_is_result, dropped=quiet and not output_is_result)
@@ -48,6 +52,7 @@ def console(options: Sequence[str] = (), output_is_result: bool = False) -> Iter
         finally:
             with suppress(OutputLost):
                 output.flush()
+            threading.excepthook = hook
             sys.stdout, sys.stderr = streams
             logger.removeHandler(handler)
             torch_logger.setLevel(torch_level)

@@ -1,6 +1,7 @@
 """Training from the options to the end of the run, in ten steps, in each process."""
 
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,16 @@ from alexnet_torch.model import cpu_kernels
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import parse_stages
 from alexnet_torch.recipes.command_line import parse
-from alexnet_torch.recipes.recipe import Recipe
-from alexnet_torch.recipes.settings import Settings, default_output, flag, resolve, with_earlier, with_homes
+from alexnet_torch.recipes.recipe import EpochSchedule, Recipe
+from alexnet_torch.recipes.settings import (
+    Settings,
+    default_output,
+    flag,
+    options_of,
+    resolve,
+    with_earlier,
+    with_homes,
+)
 from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
@@ -113,6 +122,8 @@ def launch(
             config = describe_run(settings, recipe, prepared, placement)
             run_log = RunLog(ranks, state, last_step, settings, net, config)
         run_log.print(f"starting from {source}{frozen}")
+        for line in _without_effect(settings, recipe, prepared, ranks):
+            run_log.print(line)
 
         # 9. trainer
         learner = (net, optimizer, precision, model, train_loader, val_loader)
@@ -219,6 +230,24 @@ def _loaders(
     mirror, colour = not settings.no_mirror, recipe.pca_noise(settings.colour)
     train_loader = loader("train", settings.image_size, settings.batch_size, settings.seed, mirror, colour)
     return train_loader, loader("val", settings.image_size, settings.val_batch_size or settings.batch_size)
+
+
+def _without_effect(settings: Settings, recipe: Recipe, prepared: PreparedImages, ranks: Ranks) -> Iterator[str]:
+    """Yields a line for each option that does not do what one may expect of it."""
+    images, schedule = len(prepared.train.labels), recipe.schedule
+    if ranks.control.store is None and settings.timeout != options_of(Settings)["timeout"].default:
+        yield "--timeout: without effect in one process"
+    if settings.batch_size > images:
+        yield f"--batch-size {settings.batch_size}: a batch has all {images} training images, as there are no more"
+    if (settings.max_steps or 0) > settings.epochs * -(-images // settings.batch_size):
+        yield f"--max-steps {settings.max_steps}: without effect, as --epochs {settings.epochs} ends before"
+    changes = (*schedule.factors, *schedule.stage_factors) if isinstance(schedule, EpochSchedule) else ()
+    if changes and settings.schedule is None and settings.epochs != recipe.epochs:
+        at = ", ".join(str(epoch) for epoch, *_ in changes)
+        yield (
+            f"--epochs {settings.epochs}: the recipe's learning rates change after epochs {at}, as for its own "
+            f"{recipe.epochs}; --schedule names one for any number"
+        )
 
 
 def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:

@@ -73,7 +73,8 @@ class RunLog:
         if self._is_imagenet and state.step == 0:
             self._board.write_published(settings.batch_size)
         # a bar on a terminal; elsewhere one line for each report, since a log file cannot show a bar
-        self._bar = tqdm(total=last_step, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+        shown = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"  # in 80 columns
+        self._bar = tqdm(total=last_step, initial=state.step, bar_format=shown, disable=None, dynamic_ncols=True)
         self._tracker = Tracker(settings.track, self.output, given) if settings.track else None
         self._is_open = True
 
@@ -99,14 +100,13 @@ class RunLog:
     @_on_main
     def log_train(self, record: dict[str, Any]) -> None:
         self._write("train", record)
-        text = (
-            f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}, lr {record['lr']:.2g}, "
-            f"{record['images_per_second']:.0f} images/s, waiting {record['data_wait']:.0%}"
-        )
+        learnt = f"loss {record['loss']:.4f}, error {record['top1_error']:.1%}"
+        speed = f"{record['images_per_second']:.0f} images/s"
+        self._bar.set_postfix_str(f"{learnt}, {speed}")
         if self._is_imagenet and (line := standing(record["step"], self._batch_size, record["loss"])):
             self.print(line)
-        self._bar.set_postfix_str(text)
         if self._bar.disable:
+            text = f"{learnt}, lr {record['lr']:.2g}, {speed}, waiting {record['data_wait']:.0%}"
             self.print(f"epoch {record['epoch']:.2f}, step {record['step']}: {text}")
 
     @_on_main

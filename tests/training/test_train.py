@@ -348,6 +348,20 @@ def test_help_answers_in_seconds_with_exactly_the_documented_options() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
 
+def test_options_that_do_not_do_what_one_may_expect_are_told(root: Path, tmp_path: Path) -> None:
+    given = ["--data", str(root), "--recipe", "demo", "--output", str(tmp_path / "run"), "--epochs", "1"]
+    done = run_train(*given, "--batch-size", "100", "--max-steps", "7", "--timeout", "5")
+    assert done.returncode == 0
+    for line in (
+        "--timeout: without effect in one process",
+        "--batch-size 100: a batch has all 24 training images",
+        "--max-steps 7: without effect, as --epochs 1 ends before",
+        "--epochs 1: the recipe's learning rates change after epochs 10, 14, 17, 20, as for its own 24; --schedule",
+    ):
+        assert line in done.stdout
+    assert "--epochs" not in run_train(*given[:-4], "--output", tmp_path / "other", "--max-steps", "1").stdout
+
+
 def test_digits_are_the_default_data_and_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a narrower network, which takes a fifth of the time."""
     quarter = replace(demo(), architecture=narrow(demo().architecture, 64, 512))
