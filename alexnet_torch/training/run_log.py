@@ -9,9 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,17 +33,13 @@ from alexnet_torch.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _on_main(method: Callable[Concatenate["RunLog", P], T]) -> Callable[Concatenate["RunLog", P], T | None]:
+def _on_main(method: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a method, which all ranks call together, work on the main rank only."""
 
-    @wraps(method)
-    def call(self: "RunLog", /, *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def call(self: "RunLog", *given: Any) -> Any:
         with self.ranks.control.main_only() as is_main:
-            return method(self, *args, **kwargs) if is_main else None
+            return method(self, *given) if is_main else None
 
     return call
 
