@@ -20,7 +20,6 @@ class ClassMatch:
 
 
 def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
-    """Refuses runs, by name, of other classes or another order."""
     (first, first_classes), *others = classes_by_run.items()
     for other, classes in others:
         if not same_names(classes, first_classes):

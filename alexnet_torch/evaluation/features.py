@@ -81,7 +81,6 @@ class PartialRows:
 
     @property
     def rows(self) -> int:
-        """The number of rows of each array so far."""
         return self.done - len(self.bad)
 
     def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
@@ -237,7 +236,6 @@ def _described(names: Sequence[str], bad: set[int]) -> dict[str, Any]:
 
 
 def _compute(model: TrainedModel, request: FeatureRequest, names: Sequence[str], partial: PartialRows) -> None:
-    """Computes the missing rows, batch by batch."""
     if partial.done:
         logger.info(f"{partial.folder}: continues after {partial.done} of {len(names)} files")
     start, files = partial.done, [request.folder / name for name in names]

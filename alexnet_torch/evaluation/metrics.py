@@ -22,7 +22,6 @@ class EvalResult:
     only_guess: int | None = None  # the class that is predicted for all images, although they have several
 
     def values(self) -> dict[str, float]:
-        """Returns the numbers by name."""
         return {name: getattr(self, name) for name in ("loss", "top1_error", "top5_error")}
 
     def warning(self, labels: Sequence[str]) -> str | None:
@@ -33,7 +32,6 @@ class EvalResult:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the network has not diverged."""
         return math.isfinite(self.loss)
 
 
@@ -115,8 +113,7 @@ class Confusion:
         self._labels, self._pairs = predictions.labels, predictions.labels * model_classes + predictions.predicted
 
     @property
-    def images(self) -> np.ndarray:
-        """(labels,) int64: the images of each label."""
+    def images(self) -> np.ndarray:  # (labels,) int64
         return np.bincount(self._labels, minlength=self._shape[0])
 
     @property
@@ -124,8 +121,7 @@ class Confusion:
         """(labels, model's classes) int64."""
         return np.bincount(self._pairs, minlength=math.prod(self._shape)).reshape(self._shape)
 
-    def class_errors(self) -> np.ndarray:
-        """Returns each label's top-1 error, (labels,) float64 in 0..1; nan without images."""
+    def class_errors(self) -> np.ndarray:  # (labels,) float64 in 0..1; nan where there is no image
         wrong, images = np.bincount(self._labels[~self._right], minlength=self._shape[0]), self.images
         errors: np.ndarray = np.divide(wrong, images, out=np.full(len(images), np.nan), where=images > 0)
         return errors

@@ -26,14 +26,12 @@ class Point(NamedTuple):
 
 @cache
 def published_points() -> list[Point]:
-    """Returns the points, by source, split and images."""
     with Path(__file__).with_suffix(".csv").open(newline="") as file:
         _, *rows = csv.reader(file)
     return [Point(row[0], row[1], int(row[2]), float(row[3]), float(row[4] or "nan")) for row in rows]
 
 
 def is_imagenet(classes: Sequence[str]) -> bool:
-    """Returns whether these are ImageNet's 1,000 classes."""
     return set(classes) == set(imagenet_indices())
 
 

@@ -86,14 +86,12 @@ def write_report(
 
 
 def _source(pixels: np.ndarray) -> str:
-    """Returns an image (H, W, 3) uint8 as the source of an <img>."""
     content = BytesIO()
     Image.fromarray(pixels).save(content, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def _settings(folder: Path, run: Run) -> dict[str, Any]:
-    """Returns the settings, the machine, and the commands that repeat the run."""
     config, others = run.config, ("output", "resume")
     # a value of None or False is one that no option gives
     settings = {n: value for n, value in run.settings.items() if value not in (None, False) and n not in others}

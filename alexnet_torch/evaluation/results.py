@@ -119,7 +119,6 @@ def _csv_writer(path: Path | None, most: int) -> Iterator[Any]:
 
 
 def tables(document: Mapping[str, Any]) -> str:
-    """Returns the tables for people."""
     results, own, of_model = document["results"], len(document["classes"]), len(document["model_classes"])
     parts = [error_table(results, of_model)]
     if own < of_model:
@@ -141,7 +140,6 @@ def _crops(result: Mapping[str, Any]) -> str:
 
 
 def error_table(results: Sequence[Mapping[str, Any]], classes: int) -> str:
-    """Returns a table of errors in %; without top-5 errors of few classes."""
     rows, headings = dict[str, list[str]](), dict[str, None]()
     for result in results:
         for k in (1, 5) if classes > 5 else (1,):

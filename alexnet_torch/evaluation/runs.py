@@ -37,7 +37,6 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings by option."""
         return dict(self.config.get("settings", {}))
 
     @property
@@ -63,7 +62,6 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_run(run: Path) -> Run:
-    """Reads a run's config.json and metrics.jsonl."""
     path, train, val, tests = run / METRICS, list[Record](), list[Record](), list[Record]()
     *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]  # one without a newline is being written
     for number, line in enumerate(lines, 1):
@@ -105,7 +103,6 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
 
 
 def differing_settings(runs: Mapping[str, Run]) -> list[str]:
-    """Returns the names of the settings that are not the same in all runs."""
     names = dict.fromkeys(name for run in runs.values() for name in deciding(run.settings))
     return [name for name in names if len({json.dumps(run.settings.get(name)) for run in runs.values()}) > 1]
 
@@ -140,7 +137,6 @@ def find_runs(folder: Path) -> dict[str, tuple[Run, str]]:
 
 
 def _state(path: Path, run: Run) -> str:
-    """Returns running, stopped, diverged, failed or done."""
     if is_claimed(path):
         return "running"
     if (end := path / END).exists():
@@ -150,7 +146,6 @@ def _state(path: Path, run: Run) -> str:
 
 
 def run_table(found: Mapping[str, tuple[Run, str]]) -> str:
-    """Returns a line for each run: the settings that differ, state, best error, time."""
     names, rows = differing_settings({name: run for name, (run, _) in found.items()}), []
     for name, (run, state) in found.items():
         epoch, best = max((record["epoch"] for record in run.train + run.val), default=0.0), run.best
@@ -212,7 +207,6 @@ def _shown(value: Any) -> str:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """Returns a fraction in %, or nothing."""
     return "" if value is None else f"{value:.{digits}%}"
 
 

@@ -36,11 +36,9 @@ class TestSet:
 
     @property
     def split(self) -> SourceSplit:
-        """The images, in their order."""
         return self.source.split("val")
 
     def describe(self) -> str:
-        """Returns form, numbers of classes and images, what was skipped."""
         source, counts = self.source, f"{len(self.source.classes):,} classes, {len(self.split):,} images"
         return f"--data {source.root}: {source.form}, {counts}{source.skipped}"
 

@@ -79,7 +79,6 @@ def _preset(layers: list[tuple[str, str]]) -> Architecture:
 
 
 def _step(layer: Any, kind: str) -> str:
-    """Returns a layer's type and settings."""
     settings, values = getattr(layer, f"{kind.lower()}_param", None), dict[str, object]()
     for field in settings.DESCRIPTOR.fields if settings is not None else ():
         value = getattr(settings, field.name)
@@ -102,7 +101,6 @@ def read_mean_image(path: Path) -> np.ndarray:
 
 
 def _parse(path: Path, message: str) -> Any:
-    """Reads a file that is one of `_MESSAGES`."""
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
     for name, declarations in _MESSAGES.items():
@@ -126,7 +124,6 @@ def _parse(path: Path, message: str) -> Any:
 
 
 def _array(blob: Any) -> np.ndarray:
-    """Returns a BlobProto's values, float32."""
     shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
     while len(shape) > 1 and shape[0] == 1:  # old files pad a linear weight's two sizes and a bias's one with 1s
         shape = shape[1:]

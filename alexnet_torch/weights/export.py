@@ -56,7 +56,6 @@ def _write_grouped(model: TrainedModel, path: Path) -> str:
 
 
 def _write_torchvision(model: TrainedModel, path: Path) -> str:
-    """Writes it for torchvision's images, too, if the mean image is ImageNet's mean colour."""
     net, imagenet, images_read = model.net, INPUT_CONVENTIONS["imagenet"], _OUR_IMAGES
     if net.architecture.computation_only() != TORCHVISION.computation_only():
         raise UserError(f"{path}: torchvision's alexnet is not {net.architecture.name}; use --format grouped")
@@ -72,7 +71,6 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
 
 
 def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
-    """Returns a network of a centre crop's pixels, and what exporters need besides."""
     size, mean = model.net.image_size, SubtractMean(model.centre_mean())
     return {
         "model": nn.Sequential(OrderedDict(input=mean, net=model.net)).eval(),

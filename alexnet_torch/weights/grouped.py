@@ -42,7 +42,6 @@ def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
 
 
 def grouped_shapes(net: Architecture, num_classes: int, image_size: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each tensor of a network, first stage to last."""
     towers = AlexNet(net, num_classes, image_size, torch.device("meta")).state_dict()
     return {name: tuple(value.shape) for name, value in towers_to_grouped(towers).items()}
 

@@ -90,7 +90,6 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
 
 
 def _class_names(file: Path | None, count: int) -> tuple[tuple[str, ...], str]:
-    """Returns the class names, and where they come from."""
     if file is not None:
         names = tuple(read_lines(file, "--classes"))
         if len(names) != count:

@@ -32,7 +32,6 @@ class InputConvention:
         return (rgb.double() / torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)).to(weight.dtype)
 
     def from_ours(self, weight: Tensor) -> Tensor:
-        """Inverts `to_ours`."""
         rgb = (weight.double() * torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)).to(weight.dtype)
         return rgb.flip(1) if self.bgr else rgb
 
@@ -52,7 +51,6 @@ whole grey levels; its mean colour is 127.305, 119.715, 104.913."""
 
 
 def mean_of_colour(colour: tuple[float, ...], image_size: int) -> np.ndarray:
-    """Returns a mean image (S, S, 3) float32 of one RGB colour."""
     side = decoded_side(image_size)
     return np.full((side, side, 3), colour, np.float32)
 

@@ -111,7 +111,6 @@ def load_model(folder: Path | str, devices: Sequence[str] | None = None) -> Trai
 
 
 def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads a run's description and its weights, on the CPU."""
     folder = Path(folder)
     if folder.is_file():
         run = folder.parent if (folder.parent / MODEL_DESCRIPTION).exists() else "the folder of a run"
@@ -139,7 +138,6 @@ def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | N
 
 
 def save_new_model(folder: Path, model: TrainedModel) -> None:
-    """Writes a model into a folder without a run."""
     with claimed(folder), writing(f"--output {folder}"):
         if any((folder / name).exists() for name in (CONFIG, MODEL_WEIGHTS)):
             raise UserError(f"--output {folder}: contains a run already; name another folder")
@@ -147,7 +145,6 @@ def save_new_model(folder: Path, model: TrainedModel) -> None:
 
 
 def describe_model(model: TrainedModel) -> dict[str, Any]:
-    """Returns the content of model.json: all of a model except its weights."""
     net, mean = model.net, model.mean
     return {
         "architecture": asdict(net.architecture),
@@ -190,13 +187,11 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Refuses weights of a network whose training diverged."""
     if name := first_not_finite(weights):
         raise UserError(f"{path}: {name} has values that are infinite or not numbers; use weights that did not diverge")
 
 
 def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
-    """Returns a network's state dict with contiguous CPU tensors."""
     return {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
 
 
@@ -207,7 +202,6 @@ def sealed_metadata(model: TrainedModel) -> dict[str, str]:
 
 
 def model_sha256(model: TrainedModel) -> str:
-    """Returns the SHA-256 of all that decides what a model computes."""
     return sealed_metadata(model)[_METADATA_SEAL]
 
 
@@ -222,14 +216,12 @@ def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str,
 
 
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
-    """Returns a .safetensors file of the full model."""
     with explain_missing_package(path):
         from safetensors.torch import save  # here: an optional package
     return save(cpu_state_dict(model.net), sealed_metadata(model))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Returns a .safetensors file's tensors, and the description if it contains one."""
     with explain_missing_package(path):
         from safetensors import safe_open  # here: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:

@@ -50,7 +50,6 @@ def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.
 
 
 def _modules(net: Architecture, num_classes: int, image_size: int) -> Iterator[tuple[str, nn.Module]]:
-    """Yields modules in order with their names: the stage's, or an operation's with the stage's number."""
     channels = 3
     for number, conv in enumerate(net.convs, 1):
         left, right, top, bottom = conv.padding
@@ -152,5 +151,4 @@ class GroupedLinear(nn.Module):
         return torch.cat(parts, 1)
 
     def extra_repr(self) -> str:
-        """Returns the sizes."""
         return f"{tuple(self.weight.shape)}, groups={self.groups}"

@@ -34,11 +34,9 @@ class WeightFile:
 
     @property
     def num_classes(self) -> int:
-        """The number of outputs of the last linear layer; 0 without one."""
         return next((len(value) for value in reversed(self.weights.values()) if value.ndim == 2), 0)
 
     def mismatches(self, shapes: Mapping[str, tuple[int, ...]], network: str) -> list[str]:
-        """Returns a message for each tensor that is not as in the network."""
         messages = []
         for name, shape in shapes.items():
             if name not in self.weights:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture, cli
+from alexnet_torch import PAPER, TORCHVISION, AlexNet, Architecture
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.loader import Loader
@@ -151,11 +150,3 @@ def test_top_5_errors_are_shown_where_there_are_more_than_five_classes() -> None
     results = [{"run": "a", "crops": n, "top1_error": 0.25 / n, "top5_error": 0.125 / n} for n in (1, 10)]
     assert error_table(results, 6).splitlines()[1].split() == ["a", "25.00%", "12.50%", "2.50%", "1.25%"]
     assert error_table(results, 5).splitlines()[1].split() == ["a", "25.00%", "2.50%"]
-
-
-def test_the_same_run_named_twice_is_refused(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(run_folder)
-    assert cli.main(["evaluate", ".", str(run_folder), "--data", "../images"]) == 2
-    assert "evaluate: the same run is named twice" in capsys.readouterr().err

@@ -46,18 +46,6 @@ def test_every_stage_equals_the_networks_output(stage: str, run_folder: Path, tm
     assert np.abs(expected).max() > 0
 
 
-def test_the_first_half_of_the_channels_is_from_tower_0(run_folder: Path, tmp_path: Path) -> None:
-    model = load_model(run_folder)
-    with torch.no_grad():
-        for name, parameter in model.net.named_parameters():
-            if name.startswith("towers.1.conv5."):
-                parameter.zero_()
-    save_features(model, FeatureRequest(run_folder.parent / "images/val", tmp_path / "f.npy", ("conv5",)))
-    saved = np.load(tmp_path / "f.npy")
-    assert saved[:, :8].max() > 0
-    assert (saved[:, 8:] == 0).all()
-
-
 def run_features(*arguments: Any) -> int:
     return cli.main(["features", *map(str, arguments)])
 

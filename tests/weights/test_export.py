@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from alexnet_torch import AlexNet, cli, load_model
@@ -127,17 +126,6 @@ def test_a_file_with_metadata_imports_as_the_same_model(
     (flipped := tmp_path / f"flipped{ending}").write_bytes(content)
     assert cli.main(["import", str(flipped), "--output", str(tmp_path / "flipped")]) == 2
     assert f"{flipped}: is damaged (its checksum is wrong); copy it again" in capsys.readouterr().err
-
-
-def test_safetensors_has_the_state_dicts_names_and_readable_metadata(tmp_path: Path) -> None:
-    model = save_random_model(tmp_path / "run", narrow(PAPER))
-    export(tmp_path / "run", tmp_path / "net.safetensors")
-    with safe_open(tmp_path / "net.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(model.net.state_dict())
-        metadata = file.metadata()
-    assert json.loads(metadata["architecture"])["name"] == "paper"
-    assert json.loads(metadata["image_size"]) == 67
-    assert json.loads(metadata["mean_rgb"]) == pytest.approx(model.mean.mean((0, 1)).tolist(), rel=1e-5)
 
 
 def test_grouped_weights_and_graphs_contain_the_scale_of_the_images(tmp_path: Path) -> None:

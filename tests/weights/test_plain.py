@@ -15,7 +15,6 @@ from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, 
 from alexnet_torch.model.exchange import Exchange
 from alexnet_torch.model.presets import PRESETS, TORCHVISION
 from alexnet_torch.recipes.recipe import ARCHITECTURE_CHANGES
-from alexnet_torch.weights.grouped import grouped_to_towers, towers_to_grouped
 from alexnet_torch.weights.model_file import TrainedModel
 from tests.support.nets import narrow, with_random_weights
 
@@ -92,16 +91,6 @@ def test_the_papers_full_network_has_the_stages_in_order() -> None:
     assert sum(parameter.numel() for parameter in sequence.parameters()) == 60_965_224
 
 
-def test_the_state_dict_is_the_grouped_layout_and_goes_back() -> None:
-    net = random_net(PAPER)
-    state = plain(net).state_dict()
-    grouped = towers_to_grouped(net.state_dict())
-    assert list(state) == list(grouped)
-    assert all(torch.equal(state[name], value) and state[name].is_contiguous() for name, value in grouped.items())
-    towers = net.state_dict()
-    assert all(torch.equal(towers[name], value) for name, value in grouped_to_towers(state, 2).items())
-
-
 def test_it_is_a_copy_that_moves_and_keeps_type_and_mode() -> None:
     net = random_net(PAPER).double().train()
     sequence, before = plain(net), {name: value.clone() for name, value in net.state_dict().items()}
@@ -144,7 +133,7 @@ def test_wrong_arguments_are_ordinary_errors() -> None:
         plain(AlexNet(narrow(PAPER), 5, 64, exchange=exchange))
 
 
-@pytest.fixture(scope="module", params=["paper", "source_2012", "never-meet"])
+@pytest.fixture(scope="module", params=["source_2012", "never-meet"])
 def sequence(request: pytest.FixtureRequest) -> nn.Sequential:
     (architecture,) = (a for a in ARCHITECTURES if a.name == request.param)
     mean = np.full((73, 73, 3), 120, np.float32)

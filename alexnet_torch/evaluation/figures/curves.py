@@ -23,7 +23,6 @@ class Curve(NamedTuple):
 
 
 def curve_of(records: Sequence[Record]) -> Curve:
-    """Returns the numbers of reports, perhaps none."""
     rows = [[record[name] for name in ("epoch", "step", "loss", "top1_error")] for record in records]
     return Curve(*np.array(rows, float).reshape(-1, 4).T)
 

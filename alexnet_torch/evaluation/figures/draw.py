@@ -80,7 +80,6 @@ def _run_figures(
 
 
 def _curves(named: dict[str, Path]) -> Figure | None:
-    """Returns the curves of runs that have some; those that differ only in their seed are one."""
     runs = {name: run for name, path in named.items() if (run := read_run(path)).train or run.val}
     for name in named.keys() - runs.keys():
         print(f"{name}: no curves, because {named[name] / METRICS} is missing")

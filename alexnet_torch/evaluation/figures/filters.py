@@ -60,7 +60,6 @@ def filter_colours(stage: str, weights: Sequence[Tensor]) -> dict[str, Any]:
 
 
 def colours_table(colours: Mapping[str, Any]) -> str:
-    """Returns a table with a line for each tower, then the conclusion."""
     title = f"colourfulness of {colours['stage']}'s filters (0 grey, 1 only colour, {WHITE_NOISE:.2f} white noise)"
     names = ("mean", "sd", "min", "max", "pooled")
     rows = [
@@ -102,7 +101,6 @@ def filters_figure(run: str, weights: Sequence[Tensor], colours: Mapping[str, An
 
 
 def _draw_colourfulness(axes: Axes, colours: Mapping[str, Any]) -> None:
-    """Draws a line for each tower, with a marker for each filter and a bar at the mean."""
     towers = colours["towers"]
     for index, tower in enumerate(towers):
         values, colour = np.array(tower["filters"]), PALETTE[index % len(PALETTE)]

@@ -38,7 +38,6 @@ class Picture:
     neighbours: Sequence["Picture"] = ()
 
     def json_values(self) -> dict[str, Any]:
-        """Returns what the figures show, by name."""
         nearest = [{"file": p.file, "label": p.label, "distance": p.distance} for p in self.neighbours]
         return {"file": self.file, "label": self.label, "classes": self.predictions, "neighbours": nearest}
 
@@ -84,7 +83,6 @@ def find_examples(
 
 
 def _decode(model: TrainedModel, images: Sequence[Path] | SourceSplit) -> tuple[np.ndarray, ...]:
-    """Returns the crops (n, H, W, 3) that the network reads, and those to look at."""
     (batch,) = decode_ahead(images, [(len(model.mean), model.net.image_size), (256, 224)], len(images))
     if batch.bad:
         raise UserError(f"{batch.bad[0][1]}; name image files")
