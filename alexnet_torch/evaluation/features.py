@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -56,7 +57,7 @@ def stage_outputs(model: TrainedModel, stages: Sequence[str], crops: np.ndarray)
 
 
 class PartialRows:
-    """A .npy file of each array, with room for all rows: those of `done` images without the `bad` (index, reason)."""
+    """A .npy file of each array, with the rows of `done` images without the `bad` (index, reason)."""
 
     def __init__(self, folder: Path, shapes: Shapes, command: Mapping[str, Any], skip_bad: bool) -> None:
         self.folder, self._shapes, self._command = folder, shapes, json.loads(json.dumps(command))
@@ -73,11 +74,18 @@ class PartialRows:
         # the user may have repaired bad ones; a kill may have come while the parts were moved
         if (self.bad and not skip_bad) or not all(part.exists() for part in self.parts.values()):
             self.done, self.bad = 0, []
-        if not self.done:
-            for name, part in self.parts.items():
-                np.lib.format.open_memmap(part, "w+", "<f4", shapes[name])  # a sparse file
-        self.files = ExitStack()
-        self._files = {name: self.files.enter_context(part.open("r+b")) for name, part in self.parts.items()}
+        self.files, mode = ExitStack(), "r+b" if self.done else "w+b"
+        self._files = {name: self.files.enter_context(part.open(mode)) for name, part in self.parts.items()}
+        self._write_headers()
+        for name, file in self._files.items():  # without rows that a kill left after the last save
+            file.seek(4 * self.rows * math.prod(shapes[name][1:]), os.SEEK_CUR)
+            file.truncate()
+
+    def _write_headers(self) -> None:
+        for name, file in self._files.items():
+            file.seek(0)
+            header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, *self._shapes[name][1:])}
+            np.lib.format.write_array_header_1_0(file, header)  # which leaves room for any number of rows
 
     @property
     def rows(self) -> int:
@@ -86,7 +94,6 @@ class PartialRows:
     def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
         """Adds the rows (n, ...) of the next images, of which some are bad."""
         for name, rows in features.items():
-            self._files[name].seek((self.rows - self._shapes[name][0]) * rows[0].nbytes, os.SEEK_END)
             self._files[name].write(np.ascontiguousarray(rows, "<f4").data)
         self.done += count
         self.bad += bad
@@ -103,13 +110,8 @@ class PartialRows:
         self._saved = time.monotonic()
 
     def finish(self) -> None:
-        """Cuts the files to their rows; NumPy's headers have room for any number."""
-        self.save()  # after a kill in this loop no row is added to a file that is cut
-        for name, file in self._files.items():
-            shape = (self.rows, *self._shapes[name][1:])
-            file.seek(0)
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            file.truncate(file.tell() + int(np.prod(shape)) * 4)
+        """Writes the number of rows into the files."""
+        self._write_headers()
         self.save()
 
 

@@ -19,6 +19,7 @@ from alexnet_torch.evaluation.metrics import Confusion, wilson_interval
 from alexnet_torch.evaluation.runs import Run, duration, read_run
 from alexnet_torch.evaluation.scoring import Tested, score_validation_images, worst_images
 from alexnet_torch.files import atomic_write
+from alexnet_torch.recipes.recipe import Schedule
 from alexnet_torch.recipes.settings import flag, resolve
 from alexnet_torch.run_folder import METRICS, REPORT
 from alexnet_torch.weights.model_file import TrainedModel
@@ -64,7 +65,7 @@ def write_report(
         values["class_errors"] = [(names[i], round(errors[i] * images[i]), images[i]) for i in order if images[i]]
         values["confused"] = [(names[label], names[other], count) for label, other, count in confusion.most_confused()]
         values["images"] = len(tested.predictions.labels)
-        values["worst"] = [(image, _source(image.pixels)) for image in worst_images(tested, prepared)]
+        values["worst"] = [(image, _source(image["pixels"])) for image in worst_images(tested, prepared)]
     if run.train:
         first, last = run.train[0], run.train[-1]
         values["training"] = [
@@ -97,7 +98,8 @@ def _settings(folder: Path, run: Run) -> dict[str, Any]:
     settings = {n: value for n, value in run.settings.items() if value not in (None, False) and n not in others}
     defaults = vars(resolve({name: settings[name] for name in ("recipe", "ablation") if name in settings})[0])
     recipe = resolve(settings)[1]
-    of_recipe = [("the recipe's optimizer", recipe.optimizer, False), ("schedule", recipe.schedule, False)]
+    schedule = "constant" if type(recipe.schedule) is Schedule else recipe.schedule
+    of_recipe = [("the recipe's optimizer", recipe.optimizer, False), ("schedule", schedule, False)]
     changed = [n for n, value in settings.items() if n in ("data", "recipe") or value != defaults.get(n)]
     facts = {
         "devices": ", ".join(dict.fromkeys(config.get("devices", []))),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -154,26 +154,22 @@ def score_validation_images(
     return Tested(model, errors, scores[1][0].predictions(len(prepared.val.labels), sum_counts))
 
 
-@dataclass(frozen=True)
-class WrongImage:
-    """An image whose most probable class is wrong."""
-
-    path: str  # relative to the data folder
-    label: str
-    label_probability: float
-    predicted: str
-    probability: float
-    pixels: np.ndarray  # (H, W, 3) uint8, what the network sees
-
-
-def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> list[WrongImage]:
-    """Returns the wrong predictions whose label has the lowest probability, the lowest first."""
-    of, names = tested.predictions, prepared.names
+def worst_images(tested: Tested, prepared: PreparedImages, most: int = 24) -> list[dict[str, Any]]:
+    """Returns the wrong predictions whose label has the lowest probability, with what the network sees."""
+    of, names = tested.predictions, tested.model.labels
     wrong = np.flatnonzero(of.predicted != of.labels)
     wrong = wrong[np.argsort(of.label_probability[wrong], kind="stable")][:most]
     samples = prepared.val.split.take(of.indices[wrong])
     decoded = decode_ahead(samples, [(prepared.side, tested.model.net.image_size)])
-    labels = [(names[of.labels[i]], float(of.label_probability[i])) for i in wrong]
-    predicted = [(names[of.predicted[i]], float(of.probability[i])) for i in wrong]
-    rows = zip(samples.keys, labels, predicted, (crop for batch in decoded for crop in batch.crops[0]), strict=True)
-    return [WrongImage(key, *label, *guess, crop) for key, label, guess, crop in rows]
+    pixels = (crop for batch in decoded for crop in batch.crops[0])
+    return [
+        {
+            "path": key,
+            "label": names[of.labels[i]],
+            "label_probability": float(of.label_probability[i]),
+            "predicted": names[of.predicted[i]],
+            "probability": float(of.probability[i]),
+            "pixels": crop,
+        }
+        for i, key, crop in zip(wrong, samples.keys, pixels, strict=True)
+    ]

@@ -134,11 +134,11 @@ def test_a_model_is_tested_with_its_predictions_and_its_worst_images(
     wrong = np.flatnonzero(expected.argmax(axis=1) != labels)
     order = wrong[np.argsort(expected[wrong, labels[wrong]])]
     worst = worst_images(tested, prepared, 3)
-    assert [image.path for image in worst] == [prepared.val.keys[index] for index in order[:3]]
+    assert [image["path"] for image in worst] == [prepared.val.keys[index] for index in order[:3]]
     assert prepared.val.images is not None
     for image, index in zip(worst, order.tolist(), strict=False):
-        assert np.array_equal(image.pixels, prepared.val.images.pixels[index][4:68, 4:68])
-        assert (image.label, image.predicted) == (CLASSES[labels[index]], CLASSES[expected[index].argmax()])
+        assert np.array_equal(image["pixels"], prepared.val.images.pixels[index][4:68, 4:68])
+        assert (image["label"], image["predicted"]) == (CLASSES[labels[index]], CLASSES[expected[index].argmax()])
 
 
 def test_evaluation_stops_when_it_is_asked_to(models: list[TrainedModel], images: dict[int, PreparedImages]) -> None:
