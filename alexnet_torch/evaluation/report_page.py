@@ -95,7 +95,7 @@ def _source(pixels: np.ndarray) -> str:
 def _settings(folder: Path, run: Run) -> dict[str, Any]:
     config, others = run.config, ("output", "resume")
     # a value of None or False is one that no option gives
-    settings = {n: value for n, value in run.settings.items() if value not in (None, False) and n not in others}
+    settings = {n: v for n, v in run.settings.items() if v is not None and v is not False and n not in others}
     defaults = vars(resolve({name: settings[name] for name in ("recipe", "ablation") if name in settings})[0])
     recipe = resolve(settings)[1]
     schedule = "constant" if type(recipe.schedule) is Schedule else recipe.schedule

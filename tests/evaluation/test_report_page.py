@@ -113,7 +113,7 @@ def test_the_page_is_one_file_that_shows_all(finished: Path) -> None:
     config = json.loads((finished / "config.json").read_text())
     facts = {row[0]: row[1] for row in cells(html) if len(row) == 2}
     assert facts["torch"] == config["versions"]["torch"]
-    assert facts["--seed"] == "4"
+    assert (facts["--seed"], facts["--label-smoothing"]) == ("4", "0.0")
     assert facts["the recipe's optimizer"] == "paper"
     assert facts["learning rate"].startswith("0.02, at the end 0.0")
     assert facts["processor"] == config["hardware"]["processor"]
