@@ -150,7 +150,7 @@ def test_every_command_for_imagenet_runs(monkeypatch: pytest.MonkeyPatch, capsys
     shown = capsys.readouterr()
     for text in ("among the set's 2 classes", "error by ReaL labels", "mCE needs all 15 corruptions"):
         assert text in shown.out
-    assert "ImageNet-V2, 3 classes, 3 images" in shown.err
+    assert "class folders, 3 classes, 3 images" in shown.err
     assert Path("guesses.csv").read_text().count("\n") == 7
     weights = {Path(f"runs/{name}/model.pt").read_bytes() for name in ("imagenet", "kaggle", "parquet", "shards")}
     assert weights == {Path("runs/prepared/model.pt").read_bytes()}

@@ -27,7 +27,7 @@ class Crops:
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
-    """Returns an epoch's crops of n samples, a function of (seed, epoch, sample)."""
+    """A function of (seed, epoch, sample)."""
     random = random_generator(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
     mirrored = random.integers(0, 2, n, dtype=bool) if mirror else np.zeros(n, dtype=bool)
@@ -41,7 +41,6 @@ def centre_slice(side: int, size: int) -> slice:
 
 
 def centre_crops(n: int, side: int, size: int) -> Crops:
-    """Returns n centre crops."""
     offset = np.full(n, centre_slice(side, size).start, dtype=np.int64)
     return Crops(offset, offset, np.zeros(n, dtype=bool))
 

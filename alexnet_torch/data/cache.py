@@ -44,12 +44,10 @@ class Samples:
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64."""
         return self.split.labels
 
     @property
     def keys(self) -> list[str]:
-        """Paths as in ImageFolder's layout, (n)."""
         return self.split.keys
 
 
@@ -86,7 +84,6 @@ class CacheFolder:
 
     @property
     def map_sizes(self) -> dict[str, int]:
-        """The bytes of each memory map."""
         return {f"{split.name}.u8": len(split) * self.side**2 * 3 for split in self.source.splits if self.has_maps}
 
     def missing_bytes(self) -> int:
@@ -95,7 +92,6 @@ class CacheFolder:
         return sum(self.map_sizes.values()) - sum(path.stat().st_blocks * 512 for path in files)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what decides the content."""
         return {
             "version": [FORMAT, decode.VERSION],
             "side": self.side,
@@ -146,7 +142,6 @@ class CacheFolder:
         )
 
     def _difference(self, facts: dict[str, Any], arrays: Any) -> str:
-        """Returns how the images have changed."""
         name = next(name for name, now in self.facts().items() if facts[name] != now)
         if name != "listing":
             return f"its {name} was another"
@@ -164,12 +159,10 @@ def packed(texts: list[str]) -> np.ndarray:
 
 
 def unpacked(content: np.ndarray) -> list[str]:
-    """Returns the texts that `packed` packed."""
     return content.tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
 def require_readable(source: Source, unreadable: Sequence[tuple[SplitName, int, str]], skip_bad: bool) -> None:
-    """Refuses unreadable samples, (split, row, reason) each."""
     if unreadable and not skip_bad:
         lines = [f"  {source.split(name).reader.location(row)}: {reason}" for name, row, reason in unreadable]
         fix = "mend them or move them elsewhere, or leave them out with --skip-bad"
@@ -218,7 +211,6 @@ def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
 
 
 def free_bytes(path: Path) -> int:
-    """Returns the free disk space where a path is, or will be."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -241,7 +233,6 @@ class MapReader(Reader):
 
 
 def open_prepared_map(root: Path) -> Source:
-    """Lists the samples of a folder that the command prepare made."""
     with reading(f"--data {root}", "copy the folder again"), np.load(root / SAMPLES) as arrays:
         manifest = json.loads(str(arrays["manifest"]))
         facts, splits = manifest["facts"], []

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from alexnet_torch.data.cache import (
 from alexnet_torch.data.decode_pass import PROGRESS, State, decode_remaining, open_pass, save_arrays
 from alexnet_torch.data.sources.classes import in_one_line, normal
 from alexnet_torch.data.sources.recognise import open_source
-from alexnet_torch.data.sources.source import Source, SplitName
+from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import ValSplit, contents_of, differ, with_validation
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.errors import UserError
@@ -76,7 +75,6 @@ def prepare(
 
 
 def open_map(source: Source, side: int) -> PreparedImages:
-    """Opens a source that is a prepared map itself."""
     named = f"--data {source.root}"
     if source.map_side != side:
         fix = "prepare the images again with the network's --image-size"
@@ -134,7 +132,6 @@ def _opened(root: Path, val_split: ValSplit | None) -> Source:
 
 
 def _locked(folder: Path) -> Any:
-    """Returns the lock of a folder, for a `with` block: only one process builds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o666)  # the others of a group build, too
     try:
@@ -144,23 +141,22 @@ def _locked(folder: Path) -> Any:
         return lock.acquire()
 
 
-def remarkable(source: Source, state: State, unreadable: Sequence[tuple[SplitName, int, str]]) -> list[str]:
-    """Returns a line about each kind of images that are rarely meant to be there."""
-    bad = {(name, row) for name, row, _ in unreadable}
-    read = np.array([(split.name, row) not in bad for split in source.splits for row in range(len(split))])
+def remarkable(source: Source, state: State) -> list[str]:
+    """Returns a line about each kind of images that is rarely meant."""
     keys = [key for split in source.splits for key in split.keys]
     labels = np.concatenate([split.labels for split in source.splits])
     digests, checksums, plain = (
-        np.concatenate([state[f"{split.name}_{name}"] for split in source.splits])
-        for name in ("digests", "checksums", "plain")
+        np.concatenate([state[f"{split.name}_{array}"] for split in source.splits])
+        for array in ("digests", "checksums", "plain")
     )
+    read = digests.any(axis=1)
     content, is_val = contents_of(digests), np.arange(len(keys)) >= len(source.splits[0])
-    _, number, counts = np.unique(checksums, return_inverse=True, return_counts=True)
+    _, square, counts = np.unique(checksums, return_inverse=True, return_counts=True)
     found = {
         "are in train/ and in val/, byte for byte": differ(content, is_val) & read,
         "are in two classes, byte for byte": differ(content, labels) & read,
         "have only one colour": plain,
-        "look the same, decoded": (number == counts.argmax()) & (counts.max() > len(keys) / 2) & read,
+        "look the same, decoded": (square == counts.argmax()) & (counts.max() > len(keys) / 2) & read,
     }
     return [
         in_one_line(f"--data {source.root}: {mask.sum():,} of {len(keys):,} images {what}: {keys[mask.argmax()]}, ...")
@@ -199,7 +195,7 @@ def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
         "form": source.form,
         "names": [each.name for each in source.classes],
         "images": {split.name: len(split) for split in source.splits},
-        "notes": remarkable(source, state, unreadable),
+        "notes": remarkable(source, state),
         "unreadable": unreadable,
         "unreadable files": [source.split(name).keys[row] for name, row, _ in unreadable],
         "skipped": vars(source.skipped),

@@ -80,7 +80,6 @@ def read_bounded(path: Path) -> bytes:
 
 
 def require_small(size: int) -> None:
-    """Raises OSError for sizes beyond those of images."""
     if size > MAX_BYTES:
         raise OSError(f"it has {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.1f}; make it smaller")
 
@@ -95,7 +94,6 @@ def image_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_file(path: Path, side: int) -> np.ndarray:
-    """Reads and decodes an image file as `decode_bytes` does."""
     try:
         content = read_bounded(path)
     except (OSError, MemoryError) as error:

@@ -172,7 +172,6 @@ def decode_remaining(target: CacheFolder, state: State, workers: int) -> None:
 
 
 def save_progress(partial: Path, state: State) -> None:
-    """Saves what is done, after its pixels."""
     for path in partial.glob("*.u8"):
         with path.open("rb") as file:
             os.fsync(file.fileno())

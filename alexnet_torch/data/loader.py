@@ -1,5 +1,6 @@
 """Batches of a split, in an order that the seed and the epoch decide; and of any images, decoded ahead."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,7 +68,6 @@ class Loader:
 
     @property
     def samples(self) -> Samples:
-        """The images of the split."""
         return self.prepared.train if self.split == "train" else self.prepared.val
 
     @property
@@ -92,7 +92,8 @@ class Loader:
         batches = np.split(order, range(self.batch_size, n, self.batch_size))[first_batch:]
         index, count = self.slices
         slices = [np.array_split(batch, count) for batch in batches]
-        for batch, rows, images in zip(batches, slices, self._read([s[index] for s in slices], crops), strict=True):
+        read = self._read([s[index] for s in slices], crops)
+        for batch, rows, images in zip(batches, slices, bounded(read) if self.pinned else read, strict=True):
             indices, first_row = rows[index], sum(map(len, rows[:index]))
             labels = torch.from_numpy(self.samples.labels[batch if self.all_labels else indices])
             images = self.merge(images) if self.merge else images
@@ -100,7 +101,6 @@ class Loader:
             yield Batch(images, labels, crops[indices], indices, first_row, len(batch), own, scale)
 
     def _read(self, slices: Sequence[np.ndarray], crops: Crops) -> Iterator[Tensor]:
-        """Yields the images of each slice; with partners, only this process's part of them."""
         samples, workers = self.samples, self.workers or available_cores()
         if self.merge:
             index, count = self.partners
@@ -109,6 +109,16 @@ class Loader:
             return crops_from_map(samples, crops, self.image_size, slices, min(workers, MAP_THREADS), self.pinned)
         tasks = ((samples.split.take(rows), crops[rows], self.prepared.side, self.image_size) for rows in slices)
         return crops_from_files(tasks, max(1, min(workers, len(slices))), self.pinned)
+
+
+def bounded(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yields batches; waits while the GPU is MAP_PREFETCH batches behind, each of which holds page-locked memory."""
+    behind: deque[torch.cuda.Event] = deque()
+    for batch in batches:
+        yield batch
+        behind.append(torch.cuda.current_stream().record_event())
+        if len(behind) > MAP_PREFETCH:
+            behind.popleft().synchronize()
 
 
 def crops_from_map(
@@ -145,7 +155,6 @@ def crops_from_files(tasks: Iterable[CropTask], workers: int, pinned: bool) -> I
 
 
 def decode_crops(task: CropTask) -> np.ndarray:
-    """Returns the crops of a batch, (N, size, size, 3) uint8."""
     split, crops, side, size = task
     out = np.empty((len(split), size, size, 3), np.uint8)
     for i, (top, left, mirrored) in enumerate(zip(crops.top, crops.left, crops.mirrored, strict=True)):

@@ -42,12 +42,10 @@ class PCANoise:
             raise ValueError(f"PCANoise.std must be positive, not {self.std}")
 
     def is_active(self, epoch: int) -> bool:
-        """Returns whether images of an epoch get noise."""
         return self.until is None or epoch < self.until
 
     @property
     def scale(self) -> float:
-        """The factor of images with noise."""
         return 1 / (1 + self.std) if self.convention == "source" else 1.0
 
     def draw(self, n: int, covariance: np.ndarray, seed: int, epoch: int) -> np.ndarray:

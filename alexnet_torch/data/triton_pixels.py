@@ -11,7 +11,6 @@ def subtract_kernel(
     pixels_ptr, positions_ptr, mean_ptr, noise_ptr, out_ptr, size, side,
     NOISE: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes a row of an image, of 3 * size numbers."""
     program = tl.program_id(0)
     image, y = program // size, program % size
     position = positions_ptr + 3 * image

@@ -94,7 +94,6 @@ _server: dict[int, tuple["subprocess.Popen[bytes]", socket.socket]] = {}  # of t
 
 
 def _start_worker() -> socket.socket:
-    """Returns the connection to a new worker; starts the server if there is none."""
     ours, theirs = socket.socketpair()
     with _lock, theirs:
         if os.getpid() not in _server or _server[os.getpid()][0].poll() is not None:

@@ -1,9 +1,12 @@
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from alexnet_torch.data import loader
 from alexnet_torch.data.cache import PreparedImages
@@ -72,6 +75,20 @@ def test_an_error_in_the_thread_reaches_the_reader(prepared: PreparedImages) -> 
     beyond.samples.rows[3] = 1000
     with pytest.raises(IndexError):
         list(beyond.epoch(0))
+
+
+def test_a_gpu_that_is_behind_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, done = list[int](), list[int]()
+
+    class Stream:
+        def record_event(self) -> SimpleNamespace:
+            return SimpleNamespace(synchronize=partial(done.append, given[-1]))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for batch in loader.bounded(iter(torch.arange(9))):
+        given.append(int(batch))
+        assert len(given) - len(done) <= loader.MAP_PREFETCH + 1
+    assert done == given[: len(done)]
 
 
 def test_a_file_removed_during_a_run_without_a_map_is_named(root: Path) -> None:

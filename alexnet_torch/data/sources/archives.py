@@ -57,7 +57,7 @@ def list_files(root: Path, files: Sequence[Path]) -> SourceFiles:
 
 
 def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[T], bool]) -> T:
-    """Returns what `build` returns; what is large is kept in the user's cache folder."""
+    """Returns what `build` returns, which is kept in the user's cache folder if it is large."""
     try:
         path = cache_home() / kind / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     except UserError:  # without a home folder
@@ -77,7 +77,7 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
 
 
 def kept_source(root: Path, files: Sequence[Path], build: Callable[[], Source]) -> Source:
-    """Returns the source that `build` makes; a large one is kept until a file changes."""
+    """A large source is kept until a file changes."""
     key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
     return remembered("indexes", key, build, lambda made: sum(map(len, made.splits)) >= KEPT_SAMPLES)
 

@@ -33,17 +33,14 @@ class SourceClass:
 
 
 def in_one_line(text: str) -> str:
-    """Returns a text with control characters as escapes."""
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def normal(name: str) -> str:
-    """Returns a name in Unicode's form NFC."""
     return unicodedata.normalize("NFC", name)
 
 
 def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Returns whether names are equal, however Unicode writes them."""
     return list(map(normal, first)) == list(map(normal, second))
 
 
@@ -69,7 +66,6 @@ def imagenet_classes() -> tuple[SourceClass, ...]:
 
 @cache
 def imagenet_indices() -> dict[str, int]:
-    """Returns the standard index of each WordNet ID."""
     return {each.identity: index for index, each in enumerate(imagenet_classes())}
 
 
@@ -81,7 +77,7 @@ def validation_labels() -> np.ndarray:
 
 
 def class_of(identity: str, names: Mapping[str, str] | None = None) -> SourceClass:
-    """Returns a class with its name in `names`, else ImageNet's, else its identity."""
+    """The name is that in `names`, else ImageNet's, else the identity."""
     index = imagenet_indices().get(identity)
     known = identity if index is None else imagenet_classes()[index].name
     return SourceClass(identity, (names or {}).get(identity, known))

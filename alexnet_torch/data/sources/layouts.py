@@ -49,7 +49,7 @@ def open_folder_set(root: Path, test: bool) -> Source:
         folders = listing.folder("").folders
         if len(folders) != 1:
             raise UserError(f"--data {root}: contains neither train/ and val/ nor class folders; unpack it and look")
-        listing = listing.below(f"{folders[0]}/")
+        listing = Listing(root, top=f"{listing.top}{folders[0]}/", zipped=listing.zipped)
     return layout(listing, test)
 
 
@@ -108,7 +108,6 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
 
 
 def open_class_folders(listing: Listing, test: bool) -> Source:
-    """Lists class folders: training images, or test images."""
     fix = (
         "has class folders, but no train/ and val/; let --val-split 0.1 choose validation images, or move the class "
         "folders into train/ and some images into val/"
@@ -118,7 +117,6 @@ def open_class_folders(listing: Listing, test: bool) -> Source:
 
 
 def open_kaggle(listing: Listing, _: bool) -> Source:
-    """Lists ILSVRC-2012 as Kaggle has it."""
     labels, names = (_table(listing, name) for name in (KAGGLE_LABELS, KAGGLE_NAMES))
     train = read_class_folders(listing, f"{KAGGLE}train/")
     # the first word of a prediction string is the class; boxes follow
@@ -131,7 +129,6 @@ def open_kaggle(listing: Listing, _: bool) -> Source:
 
 
 def open_tiny(listing: Listing, _: bool) -> Source:
-    """Lists Tiny ImageNet: train/<wnid>/images/, val/images/ and val/val_annotations.txt."""
     classes, labels = (_table(listing, name) for name in (TINY_CLASSES, TINY_LABELS))
     train = {identity: _samples(listing, f"train/{identity}/images/") for identity in classes.split()}
     empty = [identity for identity in train if not train[identity].members]
@@ -214,7 +211,6 @@ def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False
 
 
 def missing_split(listing: Listing, split: SplitName) -> str:
-    """Returns what to do about a missing train/ or val/."""
     fix = {
         "train": "put the training images into train/<class>/",
         "val": "move some images of each class into val/<class>/, or let --val-split 0.1 choose them",
@@ -233,7 +229,6 @@ def _samples(listing: Listing, folder: str) -> ClassSamples:
 
 
 def _by_name(listing: Listing, folder: str) -> Samples:
-    """Returns the images of a flat folder by the class that their names tell."""
     samples: Samples = {}
     for path, *place in listing.images(folder, deep=False):
         identity, name = class_of_name(path[len(folder) :], f"{listing.what}: {path}")

@@ -51,17 +51,14 @@ class Folder(NamedTuple):
 
 
 def junk_reason(name: str) -> str | None:
-    """Returns why a file or folder of this name is skipped, or None."""
     return "hidden" if name.startswith(".") else "of the system" if name.lower() in SYSTEM else None
 
 
 def junk_path_reason(path: str) -> str | None:
-    """Returns why an archive's member is skipped, or None."""
     return next(filter(None, (junk_reason(part) for part in path.split("/") if part not in (".", ".."))), None)
 
 
 def has_image_suffix(name: str) -> bool:
-    """Returns whether a file's suffix is an image's."""
     return name[name.rfind(".") + 1 :].lower() in EXTENSIONS
 
 
@@ -79,12 +76,7 @@ class Listing:
         self._visited: dict[tuple[int, int], str] = {}  # (device, inode) of each folder, and its path
 
     def folder(self, path: str) -> Folder:
-        """Returns what a folder has: nothing if there is none."""
         return self._scanned(path) if self.zipped is None else self.zipped.get(self.top + path, Folder([], [], []))
-
-    def below(self, folder: str) -> "Listing":
-        """Returns the listing of a folder in a zip file."""
-        return Listing(self.root, self.what, self.top + folder, self.zipped)
 
     def is_folder(self, path: str) -> bool:
         """Returns whether there is a folder, without the last "/"."""
@@ -92,7 +84,6 @@ class Listing:
         return name in self.folder(above + slash).folders
 
     def text(self, path: str) -> str | None:
-        """Returns a text file's content; None if there is none."""
         above, slash, name = path.rpartition("/")
         for file, *place in self.folder(above + slash).files:
             if file == name:
@@ -101,7 +92,6 @@ class Listing:
         return None
 
     def reader(self, members: list[str], places: np.ndarray) -> Reader:
-        """Returns a reader of files."""
         if self.zipped is None:
             return file_reader(self.root, members)
         return ZipReader((self.root,), [self.top + member for member in members], places)
@@ -179,7 +169,6 @@ class Listing:
         return Folder(sorted(folders), sorted(files), sorted(skipped))
 
     def _enters(self, folder: str, is_of_run: bool = False) -> bool:
-        """Returns whether to look into a folder."""
         reason = "of a run" if is_of_run or self._is_ours(folder) else "linked twice" if self._is_seen(folder) else ""
         if reason:
             self.skipped.add(reason, folder)
@@ -208,7 +197,6 @@ class FileReader(Reader):
 
 
 def file_reader(root: Path, paths: list[str]) -> FileReader:
-    """Returns a reader of the files at paths relative to a root."""
     return FileReader((root,), paths, np.zeros((len(paths), 1), np.int64))
 
 
@@ -281,7 +269,6 @@ def _zip_name(file: Path, info: zipfile.ZipInfo) -> str:
 
 
 def find_images(root: Path) -> tuple[str, ...]:
-    """Returns the sorted paths, relative to a folder, of the images below it."""
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; name a folder of images")
     listing = Listing(root, str(root))
@@ -294,7 +281,6 @@ def find_images(root: Path) -> tuple[str, ...]:
 
 
 def read_file_list(file: Path) -> tuple[str, ...]:
-    """Returns the paths that a text file has, one on each line."""
     names = tuple(read_lines(file, "--files", any_bytes=True))
     if not names:
         raise UserError(f"--files {file}: names no images; write the path of an image on each line")

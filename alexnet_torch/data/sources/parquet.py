@@ -57,7 +57,6 @@ def open_parquet_set(root: Path) -> Source:
 
 
 def parquet_files(root: Path) -> dict[str, list[Path]]:
-    """Returns the files of the splits train, val and test in a folder or its data/."""
     if root.is_file():
         return {"val": [root]} if root.suffix == ".parquet" else {}
     found: dict[str, list[Path]] = {}
@@ -102,7 +101,6 @@ def _is_imagenet(names: Sequence[str]) -> bool:
 
 
 def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | None) -> None:
-    """Adds the rows of a file by their labels, without reading the images."""
     with _reading(file):
         opened = _open(file)
         kinds = {field.name: str(field.type) for field in opened.schema_arrow}

@@ -23,7 +23,6 @@ VALIDATION_EVERY = 5  # of the digits
 
 
 def data_folder(data: str) -> Path:
-    """Returns the folder that `--data` names: "digits" or a path."""
     return digits_folder() if data == "digits" else Path(data).expanduser()
 
 

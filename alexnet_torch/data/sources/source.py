@@ -50,7 +50,6 @@ class Reader(ABC):
         return replace(self, files=files, members=[self.members[i] for i in indices.tolist()], places=places)
 
     def location(self, index: int) -> str:
-        """Returns where a sample is, for messages."""
         return in_one_line(f"{self.files[self.places[index, 0]]}: {self.members[index]}")
 
     def storage_order(self) -> np.ndarray:
@@ -71,7 +70,6 @@ class SourceSplit:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "SourceSplit":
-        """Returns some of the samples."""
         keys = [self.keys[i] for i in indices.tolist()]
         return SourceSplit(self.name, keys, self.labels[indices], self.reader.take(indices))
 
@@ -92,7 +90,6 @@ class SourceFiles:
     begin: bytes = b""  # of some files: of folders that exchanged names, only the content tells
 
     def digest(self) -> str:
-        """Returns a digest of all that is known."""
         digest = hashlib.sha256("\0".join(self.paths).encode("utf-8", "surrogateescape") + self.begin)
         digest.update(self.states.astype("<i8").tobytes())
         return digest.hexdigest()
@@ -137,16 +134,13 @@ class Source:
     map_side: int | None = None  # in pixels, of a prepared map
 
     def split(self, name: SplitName) -> SourceSplit:
-        """Returns a split."""
         return {split.name: split for split in self.splits}[name]
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """The identities of the classes."""
         return tuple(each.identity for each in self.classes)
 
     def describe(self) -> str:
-        """Returns one line for people."""
         words = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(split):,} {words[split.name]}" for split in self.splits)
         return in_one_line(
@@ -183,7 +177,7 @@ class ClassSamples:
 def make_source(
     form: str,
     root: Path,
-    splits: Mapping[SplitName, Mapping[str, ClassSamples]],  # training first; by the identity of the class
+    splits: Mapping[SplitName, Mapping[str, ClassSamples]],  # training first; by identity
     reader: Callable[[list[str], np.ndarray], Reader],  # of members and places (n, k) int64
     skipped: Skipped,
     files: SourceFiles | None = None,  # None: the samples are files, whose places are their states
@@ -191,7 +185,6 @@ def make_source(
     notes: Sequence[str] = (),
     without_val: str = "",
 ) -> Source:
-    """Orders samples into a source."""
     if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
         train, val = (set(by_class) for by_class in splits.values())
         raise UserError(

@@ -43,7 +43,6 @@ class TarReader(Reader):
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Returns a part of a file."""
     file.seek(offset)
     return file.read(size)
 
@@ -90,7 +89,6 @@ def tar_files(root: Path) -> dict[SplitName, list[Path]]:
 
 
 def open_tar_set(root: Path) -> Source:
-    """Lists the samples of tars."""
     splits = tar_files(root)
     files = [file for of_split in splits.values() for file in of_split]
     info = [root / INFO] if (root / INFO).is_file() else []
@@ -124,7 +122,6 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path]) 
 
 
 def _kind(file: Path) -> str:
-    """Returns the kind of an archive, a key of READ."""
     names = [member.name for member in islice(list_tar(file), PEEKED) if not junk_path_reason(member.name)]
     if any(CLASS_ARCHIVE.fullmatch(name) for name in names):
         return "archives of classes"
@@ -139,7 +136,6 @@ def _kind(file: Path) -> str:
 
 
 def _add_class_archives(file: Path, number: int, samples: Samples, skipped: Skipped) -> None:
-    """Adds the samples of an archive of archives, <wnid>.tar."""
     for archive in list_tar(file):
         if match := CLASS_ARCHIVE.fullmatch(archive.name):
             for member in _images(list_tar(file, archive), skipped):
@@ -150,7 +146,6 @@ def _add_class_archives(file: Path, number: int, samples: Samples, skipped: Skip
 
 
 def _add_flat_archive(file: Path, number: int, samples: Samples, skipped: Skipped) -> None:
-    """Adds the samples of an archive whose names tell the classes."""
     for member in _images(list_tar(file), skipped):
         wnid, name = class_of_name(member.name.rpartition("/")[2], f"{file}: {member.name}")
         samples[wnid].add(name, member.name, number, member.offset_data, member.size)

@@ -35,13 +35,11 @@ class PixelReader(Reader):
 
 
 def find_sets(root: Path) -> list[Path]:
-    """Returns the folder of each set that is in a folder, or that it is, or is in."""
     folders = (root, root / "raw", *(root / folder for folder in SETS))
     return [path for path in folders if path.is_dir() and _key(path)]
 
 
 def open_torchvision_set(root: Path) -> Source:
-    """Lists the images of a set; its test images validate."""
     folder, *others = find_sets(root)
     if others:
         raise UserError(f"--data {root}: holds two sets, {folder} and {others[0]}; name the folder of one")
@@ -64,7 +62,6 @@ def open_torchvision_set(root: Path) -> Source:
 
 
 def _key(folder: Path) -> str:
-    """Returns a folder's key of SETS, or ""."""
     return next((key for key in SETS if f"/{folder.as_posix()}".endswith(f"/{key}")), "")
 
 
