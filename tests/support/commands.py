@@ -64,7 +64,7 @@ def run_cli(*options: str | Path) -> CompletedProcess[str]:
 
 def one_line(done: CompletedProcess[str], pattern: str) -> str:
     """Returns the one line of an error with status 2, after what was told about images; fails if another is found."""
-    told = re.compile("^(decoding|compiling)|image/s|(validation images|matched by name)$")
+    told = re.compile("^(decoding|compiling|these files were decoded)|image/s|(validation images|matched by name)$")
     lines = [line for line in done.stderr.splitlines() if not told.search(line)]
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1, done.stderr
