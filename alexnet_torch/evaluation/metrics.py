@@ -62,12 +62,12 @@ class Scores:
     def __init__(self, classes: Tensor | None = None) -> None:
         self._classes, self._images = classes, 0
         self._sums: list[Tensor] = []  # of each batch: loss, wrong, none of five right; guesses, labels and squares
-        self._rows: list[Tensor] = []
+        self._rows, self._indices = list[Tensor](), list[np.ndarray]()
         self.among_set: Scores | None = None
 
     def add(self, log_probs: Tensor, labels: Tensor, indices: np.ndarray | None = None) -> None:
         """Counts a batch: log-probabilities (n, classes), labels (n,), indices (n,)."""
-        labels = labels.to(log_probs.device)
+        labels = labels.to(log_probs.device, non_blocking=True)
         own = labels if self._classes is None else self._classes.to(labels.device)[labels]
         if self._classes is not None and len(self._classes) < log_probs.shape[1]:
             self.among_set = self.among_set or Scores()
@@ -79,7 +79,8 @@ class Scores:
         self._images += len(labels)
         if indices is not None:
             columns = [labels[:, None], top.indices, log_probs.gather(1, own[:, None]).exp(), top.values.exp()]
-            self._rows.append(torch.cat([torch.from_numpy(indices)[:, None].to(labels), *columns], dim=1))
+            self._rows.append(torch.cat(columns, dim=1))
+            self._indices.append(indices)
 
     def result(self, sum_counts: SumCounts = lambda counts: counts) -> EvalResult:
         """Returns the means over the images that all ranks have counted."""
@@ -94,8 +95,8 @@ class Scores:
         """Returns the predictions of all ranks for a set of `images` images, some perhaps left out."""
         table = torch.zeros(images, 5, dtype=torch.float64)
         if self._rows:
-            rows = torch.cat(self._rows).double().cpu()
-            table[rows[:, 0].long()] = torch.cat([torch.ones(len(rows), 1), rows[:, 1:]], dim=1)
+            table[np.concatenate(self._indices), 1:] = torch.cat(self._rows).double().cpu()
+            table[np.concatenate(self._indices), 0] = 1
         found, labels, predicted, *probabilities = sum_counts(table).numpy().T
         seen = np.flatnonzero(found)
         classes = (values[seen].astype(np.int64) for values in (labels, predicted))

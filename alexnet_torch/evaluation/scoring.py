@@ -42,7 +42,8 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
     """Returns images (n, H, W, 3) uint8, squares or centre crops, minus the mean: (n, 3, H, W)."""
     mean = model.device_mean()
-    return subtract_mean(images.to(mean.device), centre_crops(len(images), len(mean), images.shape[1]), mean)
+    images = images.to(mean.device, non_blocking=True)
+    return subtract_mean(images, centre_crops(len(images), len(mean), images.shape[1]), mean)
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class TrainedModel:
         """Returns the mean image (S, S, 3) on the network's first device."""
         place = self.net.devices[0], torch.get_default_dtype()
         if place not in self._means:
-            self._means[place] = torch.from_numpy(self.mean).to(*place)
+            self._means[place] = torch.from_numpy(self.mean).to(*place, non_blocking=True)
         return self._means[place]
 
     def centre_mean(self) -> Tensor:

@@ -31,15 +31,6 @@ def test_the_colourfulness_of_known_filters(pixels: list[tuple[int, int, int]], 
     assert colourfulness(np.array(pixels, np.float32).T[None, :, None]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_it_is_the_energy_after_projection_onto_the_chromatic_plane() -> None:
-    w = np.random.default_rng(0).normal(size=(7, 3, 11, 11))
-    chromatic = np.einsum("cd,ndhw->nchw", np.eye(3) - np.ones((3, 3)) / 3, w)
-    fractions = (chromatic**2).sum((1, 2, 3)) / (w**2).sum((1, 2, 3))
-    np.testing.assert_allclose(colourfulness(-17 * w), fractions, rtol=1e-12)
-    (tower,) = filter_colours("conv1", [torch.tensor(w)])["towers"]
-    assert tower["pooled"] == pytest.approx((chromatic**2).sum() / (w**2).sum())
-
-
 def test_p_is_scipys_for_two_and_three_groups_and_tiny_for_different_ones() -> None:
     random = np.random.default_rng(1)
     groups = [random.normal(size=20), random.normal(size=25) + 0.3, random.normal(size=15)]

@@ -31,10 +31,12 @@ from alexnet_torch.distributed import placement
 from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
+from alexnet_torch.evaluation.scoring import evaluate
 from alexnet_torch.model import devices as model_devices
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe
+from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.trainer import Trainer
 from tests.conftest import with_kernels
@@ -97,6 +99,23 @@ def train_on_devices(
     with any_device(cache, double, variant) as patch:
         patch.setattr(Trainer, "train_batch", recorded)
         return run_train(*given), copies, waits, list(pretend.RACES)
+
+
+def waits_of_validations(given: Sequence[str], cache: Path) -> list[list[str]]:
+    from tests.support import pretend_device as pretend
+
+    waits = list[list[str]]()
+
+    def recorded(*values: Any) -> Any:
+        pretend.WAITS.clear()
+        result = evaluate(*values)
+        waits.append(list(pretend.WAITS))
+        return result
+
+    with any_device(cache, double=False) as patch:
+        patch.setattr(trainer, "evaluate", recorded)
+        assert run_train(*given).returncode == 0
+    return waits
 
 
 def run_command_on_devices(given: Sequence[str], cache: Path) -> CompletedProcess[str]:
@@ -163,6 +182,15 @@ def test_a_training_step_copies_between_the_towers_what_the_paper_does(devices: 
     # the device also gets the pixels, in bytes, and the labels, ...; nothing is read
     assert rest.pop(("cpu", "pretend", (rows, 64, 64, 3))) == 1
     assert {(source, target) for source, target, _ in rest} == {("cpu", "pretend")}
+
+
+def test_a_validation_waits_once_for_its_counts(
+    pretend_process: Executor, images: Path, compiled: Path, tmp_path: Path
+) -> None:
+    given = options(images, tmp_path / "run", "--devices", "pretend:0", "--batch-size", "3", "--max-steps", "1")
+    waits = pretend_process.submit(waits_of_validations, given, with_kernels(tmp_path, compiled)).result()
+    assert [len(lines) for lines in waits] == [1]
+    assert "evaluation/metrics.py" in waits[0][0]
 
 
 def races_of_a_buffer_that_is_filled_again() -> list[str]:
