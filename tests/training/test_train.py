@@ -54,9 +54,9 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_train_is_a_function_too(root: Path, tmp_path: Path) -> None:
+def test_train_is_a_function_too(images: Path, tmp_path: Path) -> None:
     """In a thread, as of a notebook; twice in one process; with the words of the command line."""
-    given = {"data": root, "recipe": "demo", "batch_size": 8, "max_steps": 3, "no_mirror": True, "quiet": True}
+    given = {"data": images, "recipe": "demo", "batch_size": 8, "max_steps": 3, "no_mirror": True, "quiet": True}
     with ThreadPoolExecutor() as pool:
         run = pool.submit(alexnet_torch.train, **given, output=tmp_path / "a").result()
     assert alexnet_torch.train(**given, output=tmp_path / "b", freeze=None) == tmp_path / "b"
@@ -64,7 +64,7 @@ def test_train_is_a_function_too(root: Path, tmp_path: Path) -> None:
     assert load_model(run).mirror is False
     for wrong, message in (({"epoch": 3}, "--epoch=3 .perhaps --epochs; see train"), ({"lr": -1.0}, "--lr -1.0: must")):
         with pytest.raises(UserError, match=message):
-            alexnet_torch.train(data=root, output=tmp_path / "c", **wrong)
+            alexnet_torch.train(data=images, output=tmp_path / "c", **wrong)
 
 
 def test_a_run_folder_has_all_files_and_fields(finished: Path) -> None:
@@ -348,13 +348,13 @@ def test_help_answers_in_seconds_with_exactly_the_documented_options() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", done.stdout)) == set(promised.split())
 
 
-def test_options_that_do_not_do_what_one_may_expect_are_told(root: Path, tmp_path: Path) -> None:
-    given = ["--data", str(root), "--recipe", "demo", "--output", str(tmp_path / "run"), "--epochs", "1"]
+def test_options_that_do_not_do_what_one_may_expect_are_told(images: Path, tmp_path: Path) -> None:
+    given = ["--data", str(images), "--recipe", "demo", "--output", str(tmp_path / "run"), "--epochs", "1"]
     done = run_train(*given, "--batch-size", "100", "--max-steps", "7", "--timeout", "5")
     assert done.returncode == 0
     for line in (
         "--timeout: without effect in one process",
-        "--batch-size 100: a batch has all 24 training images",
+        "--batch-size 100: a batch has all 35 training images",
         "--max-steps 7: without effect, as --epochs 1 ends before",
         "--epochs 1: the recipe's learning rates change after epochs 10, 14, 17, 20, as for its own 24; --schedule",
     ):
