@@ -66,10 +66,10 @@ def import_model(
 def _choose_architecture(file: WeightFile, name: str | None, image_size: int | None) -> tuple[Architecture, int]:
     """Returns the file's architecture, or the one preset with its shapes, and its image size."""
     known = file.architecture
-    if known is not None and name not in (None, known.name):
-        raise UserError(f"{file.path}: its network is {known.name}, not {name}; leave out --architecture")
-    if file.image_size and image_size not in (None, file.image_size):
-        raise UserError(f"--image-size {image_size}: {file.path} reads {file.image_size} pixels; leave it out")
+    own = {"--architecture": (name, known and known.name), "--image-size": (image_size, file.image_size)}
+    for option, (given, of_file) in own.items():
+        if given and of_file and given != of_file:
+            raise UserError(f"{option} {given}: that of {file.path} is {of_file}; leave out {option}")
     fitting, problems = [], [[f"{file.path}: no architecture reads images of {image_size} pixels"]]
     for net in [known] if known else [PRESETS[name]] if name else PRESETS.values():
         # Caffe's networks, without padding before conv1, are meant for 227 pixels

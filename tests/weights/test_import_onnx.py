@@ -102,8 +102,8 @@ def test_caffes_graph_is_recognised_however_it_is_written(
     assert model.net.architecture == PRESETS["caffe"]
     assert "onnxruntime computes the same logits for a random image, to" in capsys.readouterr().out
     error = import_error(capsys, file, "--architecture", "paper")
-    assert "its network is caffe, not paper; leave out --architecture" in error
-    assert f"--image-size 64: {file} reads {SIZE} pixels" in import_error(capsys, file, "--image-size", "64")
+    assert f"--architecture paper: that of {file} is caffe; leave out --architecture" in error
+    assert f"--image-size 64: that of {file} is {SIZE}; leave" in import_error(capsys, file, "--image-size", "64")
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["transB", "plain"])
