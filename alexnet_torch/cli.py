@@ -140,7 +140,7 @@ def _train(arguments: list[str], program: str, world: World, after_message: Exit
         from alexnet_torch.training.launch import launch
 
         patience = given.get("timeout", options_of(Settings)["timeout"].default)
-        ranks = Ranks(world, max(1.0, patience))  # a wrong one is told later
+        ranks = Ranks(world, max(60.0, patience))  # imports alone may take so long
 
         def close(kind: object, *_: object) -> None:
             if kind is None:  # a traceback is printed when the process ends
