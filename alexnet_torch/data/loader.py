@@ -194,20 +194,23 @@ def decode_ahead(
         split = SourceSplit("val", names, np.zeros(len(names), np.int64), file_reader(Path(), names))
     samples = (split.take(np.array([i])) for i in range(len(split)))
     decode, count = partial(decode_sample, tuple(squares), required_side), workers or available_cores()
-    in_flight = PREFETCH * max(batch_size, count)
+    in_flight, pool = PREFETCH * max(batch_size, count), ThreadPoolExecutor(count, "decoding")
     if len(split) > FEW_IMAGES and count > 1:
         decoded = map_in_workers(decode, samples, count, in_flight)
     else:
-        decoded = map_ahead(ThreadPoolExecutor(count, "decoding"), decode, samples, in_flight)
-    for start in range(0, len(split), batch_size):
-        batch = list(enumerate(islice(decoded, batch_size), start))
-        good = [(index, each) for index, each in batch if isinstance(each, list)]
-        bad = tuple((index, each) for index, each in batch if isinstance(each, UnreadableImage))
-        crops = [
-            np.array([each[k] for _, each in good], np.uint8).reshape(-1, size, size, 3)
-            for k, (_, size) in enumerate(squares)
-        ]
-        yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), bad)
+        decoded = map_ahead(pool, decode, samples, in_flight)
+    try:
+        for start in range(0, len(split), batch_size):
+            batch = list(enumerate(islice(decoded, batch_size), start))
+            good = [(index, each) for index, each in batch if isinstance(each, list)]
+            bad = tuple((index, each) for index, each in batch if isinstance(each, UnreadableImage))
+            crops = [
+                np.array([each[k] for _, each in good], np.uint8).reshape(-1, size, size, 3)
+                for k, (_, size) in enumerate(squares)
+            ]
+            yield DecodedBatch(np.array([index for index, _ in good], np.int64), tuple(crops), bad)
+    finally:
+        pool.shutdown(cancel_futures=True)  # and wait: a caller may stop early
 
 
 def decode_sample(
