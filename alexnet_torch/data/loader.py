@@ -160,10 +160,8 @@ def decode_crops(task: CropTask) -> np.ndarray:
     for i, (top, left, mirrored) in enumerate(zip(crops.top, crops.left, crops.mirrored, strict=True)):
         image = decode_bytes(split.read(i), side, split.reader.location(i))
         out[i] = image[top : top + size, left : left + size]
-        if mirrored:
-            out[i] = (
-                torch.from_numpy(out[i]).flip(1).numpy()
-            )  # NumPy's view is copied byte by byte, in ten times the time
+        if mirrored:  # by torch: NumPy copies a mirrored view byte by byte, in ten times the time
+            out[i] = torch.from_numpy(out[i]).flip(1).numpy()
     return out
 
 

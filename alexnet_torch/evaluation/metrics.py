@@ -25,7 +25,7 @@ class EvalResult:
         return {name: getattr(self, name) for name in ("loss", "top1_error", "top5_error")}
 
     def warning(self, labels: Sequence[str]) -> str | None:
-        """Returns a line about a network that predicts one class; a low error may be all that its share is."""
+        """Returns a line about a network that predicts one class for all images: its error is low if most are of it."""
         if self.only_guess is None:
             return None
         return f"all images are predicted to be {labels[self.only_guess]}, although they are of several classes"

@@ -53,8 +53,8 @@ def train_step(
 ) -> StepResult:
     """One step of training, at the optimizer's present rates. Never waits for a GPU.
 
-    Of images (n, 3, H, W) with labels (n,), from a global batch of `batch_size`, in `parts` one after
-    the other. Returns their part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
+    Of images (n, 3, H, W) with labels (n,), from a global batch of `batch_size`, in `parts` one after the other.
+    Returns their part of the mean loss of the batch in nats, and their top-1 errors: both 0-d, on the device.
     """
     results, row = list[StepResult](), dropout.first_row
     several = images if isinstance(images, list) else [images]

@@ -127,7 +127,9 @@ class Quick:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
                 step()
                 torch.cuda.synchronize()
-            text += f", {len(profile.events())} kernels and copies"
+            names = [event.name for event in profile.events()]
+            launches = sum(name.startswith(("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")) for name in names)
+            text += f", {launches} launches"
             text += f", {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB reserved"
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.empty_cache()
@@ -156,7 +158,9 @@ class Quick:
             if self.is_gpu:
                 torch.cuda.synchronize()
 
-        return f"{self.images / min(time_call(epoch) for _ in range(2)):,.0f} images/s"
+        rate = self.images / min(time_call(epoch) for _ in range(2))
+        locked = torch.cuda.host_memory_stats()["allocated_bytes.peak"] / 2**30 if self.is_gpu else 0.0
+        return f"{rate:,.0f} images/s, {locked:.2f} GiB page-locked"
 
     def same_as_cpu(self) -> str:
         """Compares the losses of ten steps with those of the CPU."""

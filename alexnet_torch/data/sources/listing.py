@@ -99,19 +99,19 @@ class Listing:
     def subfolders(self, folder: str = "") -> list[str]:
         """Returns the sorted names of a folder's folders."""
         here, self._visited = self.folder(folder), {}
-        self._is_seen(folder)
+        self._seen_as(folder)
         for reason, name in here.skipped:
             self.skipped.add(reason, folder + name)
         for name, *_ in here.files:
             self.skipped.add("in no class folder" if has_image_suffix(name) else "no image", folder + name)
         of_run = (CHECKPOINTS, FIGURES, TENSORBOARD) if self._is_ours(folder) else ()
-        return [name for name in here.folders if self._enters(f"{folder}{name}/", name in of_run)]
+        return [name for name in here.folders if self._enters(f"{folder}{name}/", name in of_run, folder)]
 
     def images(self, folder: str, deep: bool = True) -> list[Entry]:
         """Returns (path, place) of the images in a folder and, if `deep`, below it, in ImageFolder's order."""
         found: dict[str, list[Entry]] = {}
         waiting = [folder]
-        self._is_seen(folder)
+        self._seen_as(folder)
         while waiting:
             here = waiting.pop()
             images = found[here[:-1]] = []
@@ -168,18 +168,25 @@ class Listing:
             os.close(descriptor)
         return Folder(sorted(folders), sorted(files), sorted(skipped))
 
-    def _enters(self, folder: str, is_of_run: bool = False) -> bool:
-        reason = "of a run" if is_of_run or self._is_ours(folder) else "linked twice" if self._is_seen(folder) else ""
-        if reason:
-            self.skipped.add(reason, folder)
-        return not reason
-
-    def _is_seen(self, folder: str) -> bool:
-        """Returns whether a folder was met before by another path, and marks it as met."""
-        if self.zipped is not None:
+    def _enters(self, folder: str, is_of_run: bool = False, parent: str | None = None) -> bool:
+        """Returns whether to take a folder, which is a class's if `parent` is given."""
+        is_of_run = is_of_run or self._is_ours(folder)
+        before = folder if is_of_run else self._seen_as(folder)
+        if is_of_run or before != folder:
+            if parent not in (None, before) and not is_of_run:
+                raise UserError(
+                    f"{self.what}: {folder} and {before} are one folder, by a link; move the link elsewhere"
+                )
+            self.skipped.add("of a run" if is_of_run else "linked twice", folder)
             return False
+        return True
+
+    def _seen_as(self, folder: str) -> str:
+        """Returns the path by which a folder was met first, and marks it as met."""
+        if self.zipped is not None:
+            return folder
         status = (self.root / folder).stat()
-        return self._visited.setdefault((status.st_dev, status.st_ino), folder) != folder
+        return self._visited.setdefault((status.st_dev, status.st_ino), folder)
 
     def _is_ours(self, folder: str) -> bool:
         here = self.root / folder

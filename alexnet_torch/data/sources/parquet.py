@@ -90,7 +90,9 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], 
         splits = {split: {identities[int(label)]: each for label, each in of.items()} for split, of in splits.items()}
         readable = dict(zip(identities, names, strict=True))
     form, val_files = "Hugging Face parquet", "validation-*.parquet"
-    return archive_source(form, root, splits, ParquetReader, files, skipped, val_files, names=readable)
+    return archive_source(
+        form, root, splits, ParquetReader, files, skipped, val_files, names=readable, names_repeat=True
+    )
 
 
 def _is_imagenet(names: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from os import stat_result
 from pathlib import Path
 from typing import Literal, Self
@@ -165,9 +165,13 @@ class ClassSamples:
         self.members.append(member)
         self.places.extend(place)
 
-    def sort(self) -> None:
-        """Sorts samples by their names, and numbers those of the same name."""
+    def sort(self, what: str, names_repeat: bool) -> None:
+        """Sorts samples by their names; numbers those of the same name, or refuses them."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        for a, b in pairwise(() if names_repeat else order):
+            if self.names[a] == self.names[b]:
+                pair = f"{self.members[a]} and {self.members[b]}"
+                raise UserError(f"{what}: {pair} are the same sample, {self.names[a]}; leave one of them out")
         self.members = [self.members[i] for i in order]
         self.places = array("q", np.frombuffer(self.places, np.int64).reshape(len(order), -1)[order].tobytes())
         groups = groupby(self.names[i] for i in order)
@@ -184,6 +188,7 @@ def make_source(
     names: Mapping[str, str] | None = None,  # the readable ones of classes
     notes: Sequence[str] = (),
     without_val: str = "",
+    names_repeat: bool = False,  # if not, a sample of the same name in the same class is there by mistake
 ) -> Source:
     if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
         train, val = (set(by_class) for by_class in splits.values())
@@ -198,7 +203,7 @@ def make_source(
         for identity in identities:
             samples, folder = by_class[identity], f"{split}/{identity}/"
             if samples.names:
-                samples.sort()
+                samples.sort(f"--data {root}", names_repeat)
                 keys += [folder + name for name in samples.names]
             elif samples.folder == folder:  # equal strings are kept once
                 keys += samples.members

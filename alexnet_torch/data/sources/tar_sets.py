@@ -18,6 +18,8 @@ from alexnet_torch.data.sources.source import ClassSamples, Reader, Skipped, Sou
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 
+BYTES = {"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160}
+"""Sizes of the archives at image-net.org. Their MD5 would take minutes at each start."""
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # what is compressed is refused
 INFO = "_info.json"
 IMAGE_NAME = re.compile(r".*\.(jpe?g|png)", re.IGNORECASE)
@@ -113,7 +115,12 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path]) 
             READ[kinds[file]](file, files.index(file), splits[split], skipped)
     if not is_sharded:
         val_file = "ILSVRC2012_img_val.tar"
-        return archive_source("ILSVRC-2012 in tars", root, splits, TarReader, files, skipped, val_file)
+        notes = [
+            f"{file}: has {size:,} bytes, and image-net.org's file {BYTES[file.name]:,}: it is another, or a part of it"
+            for file in files
+            if (size := file.stat().st_size) != BYTES.get(file.name, size)
+        ]
+        return archive_source("ILSVRC-2012 in tars", root, splits, TarReader, files, skipped, val_file, notes=notes)
     if (root / INFO).is_file():
         _check_info(root / INFO, splits)
     named = by_wnid(splits, files)

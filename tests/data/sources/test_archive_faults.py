@@ -253,3 +253,9 @@ def test_members_are_where_tarfile_reads_them_in_an_archive_inside_an_archive_to
     inner = {member.name: member for member in list_tar(outer)}["inner.tar"]
     for whole, members in ((file.read_bytes(), list_tar(file)), (outer.read_bytes(), list_tar(outer, inner))):
         assert {each.name: whole[each.offset_data :][: each.size] for each in members} == contents
+
+
+def test_a_file_of_an_official_name_and_another_size_gives_a_warning(tmp_path: Path) -> None:
+    notes = open_tar_set(write_official(tmp_path, small_set())).notes
+    assert [note.split(": ")[0] for note in notes] == [str(tmp_path / TRAIN), str(tmp_path / VAL)]
+    assert "image-net.org's file 147,897,477,120" in notes[0]

@@ -15,7 +15,7 @@ from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.sources.listing import find_images
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source
-from alexnet_torch.data.sources.val_split import ValSplit, with_validation
+from alexnet_torch.data.sources.val_split import with_validation
 from alexnet_torch.errors import UserError
 from tests.support.folders import make_images
 from tests.support.logged import logged
@@ -120,7 +120,9 @@ def test_ordinary_folders_keep_imagefolders_order(root: Path) -> None:
         assert split.labels.tolist() == usual.targets
 
 
-def test_links_to_other_folders_are_followed_but_no_folder_is_two_classes(root: Path, tmp_path: Path) -> None:
+def test_links_to_other_folders_are_followed_but_two_classes_that_are_one_are_refused(
+    root: Path, tmp_path: Path
+) -> None:
     shutil.move(root / "train/class1", tmp_path / "elsewhere")
     (root / "train/class1").symlink_to(tmp_path / "elsewhere")
     shutil.rmtree(root / "val")
@@ -128,7 +130,8 @@ def test_links_to_other_folders_are_followed_but_no_folder_is_two_classes(root: 
     assert [len(split) for split in open_source(root).splits] == [6, 6]
     shutil.rmtree(root / "train/class2")
     (root / "train/class2").symlink_to("class0")
-    assert "1 linked twice (class2/)" in with_validation(open_source(root / "train"), ValSplit(0.5, 0)).describe()
+    with pytest.raises(UserError, match="train/class2/ and train/class0/ are one folder, by a link; move the"):
+        open_source(root)
 
 
 def test_a_run_in_the_data_folder_is_no_class(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Classes, and what a line says of them, of names that repeat, and of what is skipped."""
 
 from array import array
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,29 @@ from torchvision.models import AlexNet_Weights
 from alexnet_torch.data.sources.classes import class_of, imagenet_classes, imagenet_indices, validation_labels
 from alexnet_torch.data.sources.listing import file_reader
 from alexnet_torch.data.sources.source import LISTED, ClassSamples, Skipped, Source, make_source
+from alexnet_torch.errors import UserError
 
 
-def made_of(**samples: list[str]) -> Source:
+def made_of(samples: dict[str, list[str]], names_repeat: bool = False) -> Source:
     by_class = {
         identity: ClassSamples(names, [f"in/{name}" for name in names], array("q", range(2 * len(names))))
         for identity, names in samples.items()
     }
-    return make_source("form", Path("set"), {"train": by_class}, lambda m, _: file_reader(Path("set"), m), Skipped())
+    root = Path("set")
+    reader = partial(file_reader, root)
+    return make_source("form", root, {"train": by_class}, lambda m, _: reader(m), Skipped(), names_repeat=names_repeat)
 
 
-def test_names_that_repeat_are_numbered() -> None:
-    assert made_of(a=["x", "y", "x", "x"]).splits[0].keys == ["train/a/x", "train/a/x#2", "train/a/x#3", "train/a/y"]
+def test_names_that_repeat_are_numbered_or_refused() -> None:
+    names = ["x", "y", "x", "x"]
+    keys = made_of({"a": names}, names_repeat=True).splits[0].keys
+    assert keys == ["train/a/x", "train/a/x#2", "train/a/x#3", "train/a/y"]
+    with pytest.raises(UserError, match="in/x and in/x are the same sample, x; leave one of them out"):
+        made_of({"a": names})
 
 
 def test_classes_that_differ_only_in_case_or_space_give_a_line() -> None:
-    assert made_of(**{"ant ": ["1"], "Ant": ["2"], "bee": ["3"]}).notes == (
+    assert made_of({"ant ": ["1"], "Ant": ["2"], "bee": ["3"]}).notes == (
         "--data set: the classes 'Ant' and 'ant ' differ only in case or space; "
         "if they are one, move their images into one folder",
     )
