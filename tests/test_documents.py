@@ -30,8 +30,8 @@ RUN = ["README.md", *(f"docs/{name}.md" for name in PAGES)]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/*.md")]
 OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 # of benchmarks, of torchrun, as far as the pattern reads, and of Slurm
-OTHER_OPTIONS = """--logdir --batch-sizes --samples --first --write-table --device --nproc --nnodes --max-restarts --rdzv
-    --requeue --gpus --gpus-per-task --nodes --ntasks --ntasks-per-node --time --signal"""
+OTHER_OPTIONS = """--logdir --batch-sizes --samples --first --write-table --device --nproc --nnodes --max-restarts
+    --rdzv --requeue --gpus --gpus-per-task --nodes --ntasks --ntasks-per-node --time --signal"""
 
 
 def blocks(document: str, language: str) -> list[str]:
