@@ -115,13 +115,27 @@ CIFAR_18 = replace(
 )
 """cuda-convnet's net "18pct": with a norm after the first two pools, and a single linear stage."""
 
+TINY_IMAGENET = replace(
+    PAPER,
+    name="tiny_imagenet",
+    convs=(
+        replace(PAPER.convs[0], channels=64, kernel=5, stride=2, padding=_TWO_AROUND),
+        *(replace(conv, channels=n) for conv, n in zip(PAPER.convs[1:], (192, 256, 256, 192), strict=True)),
+    ),
+    linears=tuple(replace(linear, width=linear.width and 2048) for linear in PAPER.linears),
+    pool_ceil=True,
+    dropout_rate=0.25,
+)
+"""The paper's net for crops of 56 of 64 pixels: conv1 5x5 with stride 2, and two thirds of its kernels or more."""
+
 PRESETS = {net.name: net for net in (PAPER, SOURCE_2012, CAFFE, CAFFENET, TENSORFLOW_POST, TORCHVISION)}
 """All networks for ImageNet, by name: those that `import` recognises."""
 
 
 def preset(name: str) -> Architecture:
-    """Returns an architecture by name: of PRESETS, "paper_literal", "cifar_26" or "cifar_18"; else ValueError."""
-    named = {**PRESETS, "paper_literal": PAPER_LITERAL, "cifar_26": CIFAR_26, "cifar_18": CIFAR_18}
+    """Returns an architecture by name: of PRESETS, "paper_literal", "cifar_26", ...; else ValueError."""
+    others = {net.name: net for net in (CIFAR_26, CIFAR_18, TINY_IMAGENET)}
+    named = {**PRESETS, "paper_literal": PAPER_LITERAL, **others}
     if name not in named:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(named)}")
     return named[name]

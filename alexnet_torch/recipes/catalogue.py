@@ -16,9 +16,10 @@ from alexnet_torch.model.presets import (
     PAPER_LITERAL,
     SOURCE_2012,
     TENSORFLOW_POST,
+    TINY_IMAGENET,
     TORCHVISION,
 )
-from alexnet_torch.recipes.recipe import EpochSchedule, PlateauSchedule, Recipe
+from alexnet_torch.recipes.recipe import CosineSchedule, EpochSchedule, PlateauSchedule, Recipe
 
 
 def paper() -> Recipe:
@@ -147,6 +148,21 @@ def cifar_18() -> Recipe:
     return _cifar(CIFAR_18, rates, epochs=140, stage_decay={"fc4": 1.0})
 
 
+def tiny_imagenet() -> Recipe:
+    """The paper's parts for the 200 classes of Tiny ImageNet: towers, norm, overlapping pools, dropout, colour noise.
+
+    The net sees crops of 56 of the 64 pixels, in the paper's ratio of 224 to 256. A short training wants a quarter of
+    the units dropped, not half, and a rate that falls along a cosine.
+
+    Source: this project; rate and dropout chosen by the training loss of the first epoch.
+    Command: `python train.py --data tiny-imagenet-200 --recipe tiny-imagenet`
+    Cost: 12 epochs, three hours of a CPU core.
+    Expected: no authority exists; users' AlexNets have 67 to 68% top-1 error.
+    """
+    rates, colour = CosineSchedule(12), PCANoise("paper")
+    return Recipe(TINY_IMAGENET, rates, epochs=12, image_size=56, lr=0.03, warmup_epochs=0.4, colour=colour)
+
+
 def _cifar(net: Architecture, rates: EpochSchedule, epochs: int, stage_decay: dict[str, float]) -> Recipe:
     recipe = Recipe(net, rates, epochs, image_size=32, lr=0.001, weight_decay=0.004, stage_decay=stage_decay)
     return replace(recipe, bias_lr_factor=2.0, bias_decay=0.0, crop=False, mirror=False)
@@ -162,4 +178,5 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
     "cifar-26": cifar_26,
     "cifar-18": cifar_18,
+    "tiny-imagenet": tiny_imagenet,
 }
