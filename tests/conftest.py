@@ -37,6 +37,13 @@ def compiled() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _not_the_users_cache(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:  # for fixtures of a module or a session
+        patch.setenv("XDG_CACHE_HOME", str(with_kernels(tmp_path_factory.mktemp("cache"), compiled)))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(with_kernels(tmp_path_factory.mktemp("cache"), compiled)))

@@ -176,7 +176,8 @@ def cache_prefix(root: Path, cache: str) -> Path:
 
 
 def _elsewhere(target: CacheFolder) -> CacheFolder:
-    """Returns the folder of the same files at another path, if there is one; names those that nothing uses."""
+    """Returns the folder of the same files at another path, if there is one; else names those that nothing uses."""
+    unused, size = list[str](), 0
     for manifest in target.path.parent.glob(f"*/{MANIFEST}"):
         with suppress(OSError, ValueError, LookupError, TypeError):  # it is none of ours, or damaged
             told = json.loads(manifest.read_bytes())
@@ -184,8 +185,11 @@ def _elsewhere(target: CacheFolder) -> CacheFolder:
                 logger.info(f"these files were decoded from {told['root']} into {manifest.parent}")
                 return replace(target, path=manifest.parent)
             if not Path(told["root"]).exists():
-                size = sum(path.stat().st_size for path in manifest.parent.glob("*.u8")) / 1e9
-                logger.info(f"{manifest.parent} ({size:.2f} GB) may be deleted: {told['root']} is not there")
+                unused.append(manifest.parent.name)
+                size += sum(path.stat().st_size for path in manifest.parent.glob("*.u8"))
+    if unused:
+        these = f"{', '.join(unused[:5])}{', ...' * (len(unused) > 5)} ({size / 1e9:.2f} GB)"
+        logger.info(f"{target.path.parent}: {these} may be deleted: the images are not where they were")
     return target
 
 
