@@ -7,6 +7,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils import backend_registration
 
 from alexnet_torch.recipes.catalogue import RECIPES
 from tests.support.folders import make_images, make_run
@@ -98,7 +100,16 @@ def _process(module: str) -> Iterator[Executor]:
 @pytest.fixture(scope="session")
 def pretend_process() -> Iterator[Executor]:
     """A process that has a second device which computes on the CPU: see tests/support/pretend_device.py."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch has no devices in Python")
     yield from _process("pretend_device")
+
+
+@pytest.fixture(scope="session")
+def fake_gpus() -> None:
+    """Skips tests of fake tensors on GPUs, where torch needs a GPU to copy them."""
+    if torch.__version__ < "2.11" and not torch.cuda.is_available():
+        pytest.skip("this torch copies fake tensors on real GPUs only")
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ MEETINGS = [(a, b, shape) for a, b in BOTH_WAYS for shape in ((128, 13, 13), (46
 HALOS = [(a, b, (2, side, side)) for a, b in BOTH_WAYS for side in (55, 27)]
 
 
+@pytest.mark.usefixtures("fake_gpus")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("architecture", "size", "exchanged"),
@@ -86,6 +87,7 @@ def test_only_the_exchange_moves_data_and_only_where_stages_meet(
         assert {p.device for p in tower.parameters()} == {torch.device(TWO[index])}
 
 
+@pytest.mark.usefixtures("fake_gpus")
 def test_one_state_dict_for_one_and_two_devices() -> None:
     one = AlexNet(PAPER, 10, 64, seed=1)
     names = list(one.state_dict())

@@ -54,7 +54,8 @@ def recorded(net: AlexNet, rows: int) -> list[str]:
 
 def derivatives(net: AlexNet, rows: int) -> list[str]:
     """Returns the names of the nodes of autograd's graph."""
-    found, nodes = [], [net(images_of(rows)).grad_fn]
+    logits = net(images_of(rows))  # keeps the graph: before torch 2.14, a node of ours does not
+    found, nodes = [], [logits.grad_fn]
     while nodes:
         node = nodes.pop()
         if node is not None:

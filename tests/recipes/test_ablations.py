@@ -35,6 +35,7 @@ def sides(net: Architecture, size: int) -> list[int]:
     return [side for _, side in net.stage_sides(size)]
 
 
+@pytest.mark.usefixtures("fake_gpus")
 @EVERY_CHANGE
 def test_parameters_and_stages_on_two_devices_at_the_papers_size(name: str) -> None:
     net = CHANGED[name]
