@@ -1,5 +1,6 @@
 """What TensorBoard gets from a run, as its own readers see it."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.training.tensorboard import network_graph
 from tests.support.browser import browser
-from tests.support.commands import read_metrics, resume, train_demo
+from tests.support.commands import one_line, read_metrics, resume, train_demo
 from tests.support.nets import narrow_net
 from tests.support.paths import PROJECT
 from tests.support.placement_runs import free_port
@@ -41,6 +43,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def events_of(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0}).Reload()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_is_full_in_tensorboards_thread_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    done = train_demo(tmp_path, "--epochs", "1")
+    one_line(done, "No space left on device.*make room on its disk")
 
 
 def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Path) -> None:
