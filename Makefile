@@ -1,19 +1,23 @@
 PYTHON ?= python3
 PY := .venv/bin/python
+OLDEST := torch==2.9.0 torchvision==0.24.0 # that requirements.txt allows
 
-.PHONY: demo test test-all test-clients gpu gpu-quick lint
+.PHONY: demo test test-all test-oldest test-clients gpu gpu-quick lint
 
 demo: .venv/installed
 	$(PY) train.py --data digits --recipe demo --no-mirror --val-every 3 --output runs/demo $(if $(wildcard runs/demo/config.json),--resume)
 
 # two workers of one thread each: most tests are too small for torch's threads
-test test-all: export OMP_NUM_THREADS = 1
+test test-all test-oldest: export OMP_NUM_THREADS = 1
 
 test: lint
 	$(PY) -m pytest -n 2
 
 test-all: lint
 	$(PY) -m pytest -n 2 -m "slow or not slow"
+
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -n 2
 
 test-clients: .venv-clients/installed
 	.venv-clients/bin/python -m pytest tests/clients
@@ -37,6 +41,11 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.txt pyproject.toml .venv/installed
 	$(PY) -m pip install -q -r requirements-dev.txt
+	touch $@
+
+.venv-oldest/installed: requirements-dev.txt pyproject.toml requirements.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q $(OLDEST) -r requirements-dev.txt
 	touch $@
 
 # Over .venv, whose packages it sees: torch is not downloaded again, and what the clients need, some of it years old,

@@ -18,6 +18,7 @@ from alexnet_torch.recipes.command_line import Parser, parse
 from alexnet_torch.recipes.settings import Settings, flag, options_of
 from alexnet_torch.signals import StopSignal
 
+OLDEST_TORCH = (2, 9)  # as in requirements.txt
 Work = Callable[[list[str], str, World, ExitStack], None]
 _DESCRIPTION = (
     "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, --verbose, for the "
@@ -94,8 +95,22 @@ def _run_command(arguments: list[str], program: str, *_: object) -> None:
         least = 0 if option == "seed" else 1
         if type(value) is int and value < least:
             raise UserError(f"{flag(option)} {value}: must be {least} or more")
+    _check_torch()
     with StopSignal():
         COMMANDS[name](**given)
+
+
+def _check_torch() -> None:
+    """Refuses a torch that is too old, before its import ends in a traceback."""
+    from importlib.metadata import PackageNotFoundError, version  # 40 ms that --help does not need, and torch does
+
+    try:
+        found = version("torch")
+    except PackageNotFoundError:  # a torch that no installer put there
+        return
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise UserError(f"torch {found} is installed, and {oldest} or later needed: pip install 'torch>={oldest}'")
 
 
 def _parser_of(command: Callable[..., None], program: str) -> Parser:
@@ -129,6 +144,7 @@ def _train(arguments: list[str], program: str, world: World, after_message: Exit
     with StopSignal(raise_early=world.local_rank == 0) as stop:
         try:
             given = parse(arguments, program)
+            _check_torch()
             if (world.size > 1 or world.torchrun) and "output" not in given:
                 raise UserError("--output: name the run's folder under torchrun: a restart must find the same folder")
         except UserError as error:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_torch import native
+from alexnet_torch import cli, native
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
-from tests.support.commands import demo_options, one_line, run_train, train_demo
+from tests.support.commands import demo_options, one_line, run_cli, run_train, train_demo
 from tests.support.paths import PROJECT
 from tests.support.permissions import permissions
 
@@ -102,6 +102,16 @@ def test_a_damaged_library_is_compiled_again(
     library.write_bytes(damage(content))
     assert answer(small_source) == 42
     assert content in [path.read_bytes() for path in tmp_path.rglob("*.so")]
+
+
+def test_an_older_torch_is_told_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.8.1+cu126")
+    told = r"torch 2\.8\.1\+cu126 is installed, and 2\.9 or later needed: pip install 'torch>=2\.9'$"
+    assert one_line(run_train(*demo_options(tmp_path)), rf"^train\.py: {told}")
+    assert one_line(run_cli("predict", "run", "x.png"), told)
+    needed = ".".join(map(str, cli.OLDEST_TORCH))
+    assert f"torch>={needed}" in (PROJECT / "requirements.txt").read_text().splitlines()
+    assert f"torch=={needed}.0 " in (PROJECT / "Makefile").read_text()
 
 
 NO_RANK = "which no rank of a run has"
