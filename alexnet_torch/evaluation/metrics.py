@@ -1,8 +1,9 @@
 """What is counted of predictions: loss, top-k errors, and which classes are taken for which."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,11 @@ class EvalResult:
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.loss)
+
+
+def errors_in_words(errors: Mapping[str, Any], classes: int) -> str:
+    """Returns the top-1 error, and for more than five classes the top-5 error."""
+    return ", ".join(f"top-{k} error {errors[f'top{k}_error']:.2%}" for k in ((1, 5) if classes > 5 else (1,)))
 
 
 def count_wrong(logits: Tensor, labels: Tensor, k: int) -> Tensor:

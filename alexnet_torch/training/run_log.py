@@ -21,6 +21,7 @@ from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.placement import Placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
+from alexnet_torch.evaluation.metrics import errors_in_words
 from alexnet_torch.evaluation.published import is_imagenet, standing
 from alexnet_torch.files import atomic_write
 from alexnet_torch.model.alexnet import AlexNet
@@ -112,10 +113,9 @@ class RunLog:
         self._board.write_filters(weights, record["step"])
         self._board.write_ratios(ratios, min(errors), record["step"])
         best = " (the best so far)" if errors[-1] < min(errors[:-1], default=2) else ""
-        self.print(
-            f"epoch {record['epoch']:g}, step {record['step']}: validation loss {record['loss']:.4f}, "
-            f"top-1 error {record['top1_error']:.2%}, top-5 error {record['top5_error']:.2%}{best}"
-        )
+        errors_now = errors_in_words(record, self._net.num_classes)
+        when = f"epoch {record['epoch']:g}, step {record['step']}"
+        self.print(f"{when}: validation loss {record['loss']:.4f}, {errors_now}{best}")
 
     @_on_main
     def log_test(self, record: dict[str, Any]) -> None:
@@ -201,5 +201,6 @@ def _commit() -> str | None:
     checkout = Path(__file__).parents[2]
     with suppress(OSError, subprocess.CalledProcessError):
         if (checkout / ".git").exists():
-            return subprocess.check_output(["git", "-C", checkout, "rev-parse", "HEAD"], text=True).strip()
+            line = ["git", "-C", str(checkout), "rev-parse", "HEAD"]  # fails with four lines in another user's checkout
+            return subprocess.check_output(line, text=True, stderr=subprocess.DEVNULL).strip()
     return None

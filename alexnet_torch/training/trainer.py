@@ -18,6 +18,7 @@ from alexnet_torch.distributed.control import waiting_for
 from alexnet_torch.distributed.parameters import ParameterStates, weights_of, wrap_data_parallel
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import Diverged, Interrupted, RunError, TrainingError
+from alexnet_torch.evaluation.metrics import errors_in_words
 from alexnet_torch.evaluation.scoring import Tested, default_num_crops, evaluate, score_validation_images
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.model.alexnet import AlexNet, empty_network
@@ -232,12 +233,12 @@ class Trainer:
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
         cause = f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
         self._require_finite(centre.is_finite and averaged.is_finite, cause)
-        text = f"best weights, of step {step}, in {self.output}/model.pt: top-1 error {centre.top1_error:.2%}, "
-        text += f"top-5 {centre.top5_error:.2%}"
+        text = f"best weights, of step {step}, in {self.output}/model.pt: "
+        text += errors_in_words(centre.values(), net.num_classes)
         if crops > 1:  # else a validation was this test
             # after the last checkpoint: a run resumed for more epochs is tested at its own end
             self.run_log.log_test(self._val_record(step, averaged.values(), crops))
-            text += f"; with {crops} crops {averaged.top1_error:.2%}, {averaged.top5_error:.2%}"
+            text += f"; with {crops} crops {errors_in_words(averaged.values(), net.num_classes)}"
         self.run_log.print(text)
 
     def _check_weights(self) -> None:

@@ -1,6 +1,6 @@
 """What each of the paper's choices is worth: the full net and its ablations, trained in the same way on some seeds.
 
-    python -m benchmarks.experiments.ablations ../shared/data/tiny-imagenet-10 --epochs 4
+    python -m benchmarks.experiments.ablations tiny-imagenet-10 --epochs 4
 
 Trains at 64 pixels by recipe demo, with its schedule shortened to the epochs, and with the paper's colour noise, which
 one ablation removes. Prints a table in Markdown. Each finished training is saved as a line of JSON in the folder that

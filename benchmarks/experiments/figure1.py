@@ -1,7 +1,7 @@
 """The paper's Figure 1: training error by epoch of a four-layer net with ReLU and with tanh.
 
-    python -m benchmarks.experiments.figure1 ../shared/data/tiny-imagenet-10
-    python -m benchmarks.experiments.figure1 ../shared/data/tiny-imagenet-10 --init lecun --epochs 8 --output runs/lecun
+    python -m benchmarks.experiments.figure1 tiny-imagenet-10
+    python -m benchmarks.experiments.figure1 tiny-imagenet-10 --init lecun --epochs 8 --output runs/lecun
 
 The paper's images are CIFAR-10's; here they are a folder's, at 32 pixels. As in the paper there is no
 regularisation (no crops, mirrors, colour noise, decay or dropout), and each activation has the best of its rates.

@@ -1,8 +1,8 @@
 """Which initial weights learn: the paper's, the 2012 source's, Caffe's and ours, at the paper's learning rate.
 
     python -m benchmarks.experiments.initialisation digits 4
-    python -m benchmarks.experiments.initialisation ../shared/data/tiny-imagenet-10 3
-    python -m benchmarks.experiments.initialisation ../shared/data/hymenoptera 6 --image-size 224
+    python -m benchmarks.experiments.initialisation tiny-imagenet-10 3
+    python -m benchmarks.experiments.initialisation hymenoptera 6 --image-size 224
 
 Prints a row for each batch size and initialisation: validation top-1 error after some epochs at rate 0.01, and the
 training loss of the last report.

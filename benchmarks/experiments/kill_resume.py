@@ -1,6 +1,6 @@
 """Kills a run with SIGKILL at random moments, resumes it each time, and compares it with an uninterrupted run.
 
-    python -m benchmarks.experiments.kill_resume --data ../shared/data/tiny-imagenet-10 --epochs 2
+    python -m benchmarks.experiments.kill_resume --data tiny-imagenet-10 --epochs 2
 
 The moments are anywhere: starting, building the cache, training, validating, saving. The exit status is 1 if the
 final model.pt differs by a bit from the uninterrupted run's, or the metrics (except times) differ.

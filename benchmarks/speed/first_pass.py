@@ -1,6 +1,6 @@
 """The first pass over a data set, from archives against image files: listing, reading, decoding, writing the map.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass --data ../shared/data/hymenoptera
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.first_pass --data hymenoptera
 
 One process decodes; the forms take turns, and the table has medians. Both clocks are read: the wall's, and that of the
 processor, which other programs disturb less; files and archives are in the page cache. Without --data, photographs are

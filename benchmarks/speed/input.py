@@ -1,6 +1,6 @@
 """The input path beside the usual one, on one core: the first pass over files, and the epochs after it.
 
-    python -m benchmarks.speed.input --data ../shared/data/hymenoptera
+    python -m benchmarks.speed.input --data hymenoptera
 
 The usual path is ImageFolder with Resize(256), RandomCrop(224), RandomHorizontalFlip, float and Normalize. Without
 --data, photographs are made: noise at all scales, 500x375 JPEGs of quality 90.

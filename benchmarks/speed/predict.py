@@ -1,6 +1,6 @@
 """`predict` beside decoding only, on the same photographs and all cores: how much the network adds.
 
-    python -m benchmarks.speed.predict --data ../shared/data/hymenoptera
+    python -m benchmarks.speed.predict --data hymenoptera
 
 The networks have the paper's shape and random weights: predicting takes them as long as trained ones.
 """

@@ -1,6 +1,6 @@
 """How long the first pass over ImageNet takes, from measured costs of an image: processor time, reading and writing.
 
-    python -m benchmarks.speed.preparation --data ../shared/data/hymenoptera
+    python -m benchmarks.speed.preparation --data hymenoptera
 
 Processor time is that of this process, so that other work on the machine does not count. Disks are not measured: the
 table says what they must deliver, and a slower disk decides the time.

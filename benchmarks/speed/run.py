@@ -1,6 +1,6 @@
 """A run at 224 pixels from the second epoch on: ours, its bare step, and the loop that people write.
 
-    python -m benchmarks.speed.run --data ../shared/data/hymenoptera
+    python -m benchmarks.speed.run --data hymenoptera
 
 Each of the three has a process of its own, and their epochs alternate. Ours is the Trainer of train.py with all its
 parts: loader, colour noise, reports. The bare step gets the same batch, already in memory, again and again. The loop

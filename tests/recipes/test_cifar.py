@@ -77,7 +77,7 @@ def test_whole_images_are_trained_and_tested(tmp_path: Path) -> None:
     assert model.mean.shape == (32, 32, 3)
     assert default_num_crops([model]) == 1
     assert [report["step"] for report in read_metrics(tmp_path / "run") if report["split"] == "val"] == [1, 2]
-    assert re.search(r"best weights, of step \d, .* top-5 [\d.]+%$", done.stdout, re.M)
+    assert re.search(r"best weights, of step \d, .*: top-1 error [\d.]+%$", done.stdout, re.M)
 
 
 @pytest.mark.slow
