@@ -1,5 +1,6 @@
 """Batches of a split, in an order that the seed and the epoch decide; and of any images, decoded ahead."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,6 +121,24 @@ def bounded(batches: Iterator[Tensor]) -> Iterator[Tensor]:
         behind.append(torch.cuda.current_stream().record_event())
         if len(behind) > MAP_PREFETCH:
             behind.popleft().synchronize()
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor to a device: to a GPU on a stream for copies, beside what the GPU still computes."""
+    if device.type in ("cpu", "mps"):  # without streams
+        return tensor.to(device, non_blocking=True)
+    streams, beside = torch.get_device_module(device), _copy_stream(device)
+    with streams.stream(beside):
+        copy = tensor.to(device, non_blocking=True)
+    computing = streams.current_stream(device)
+    computing.wait_stream(beside)
+    copy.record_stream(computing)  # its memory is the other stream's, which may use it again only afterwards
+    return copy
+
+
+@functools.cache
+def _copy_stream(device: torch.device) -> Any:
+    return torch.get_device_module(device).Stream(device)
 
 
 def crops_from_map(

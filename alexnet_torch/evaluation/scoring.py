@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from alexnet_torch.data.augment import centre_crops, subtract_mean
 from alexnet_torch.data.cache import PreparedImages
-from alexnet_torch.data.loader import Loader, decode_ahead
+from alexnet_torch.data.loader import Loader, decode_ahead, sent
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EvalResult, Predictions, Scores, SumCounts
 from alexnet_torch.model.alexnet import AlexNet
@@ -42,8 +42,8 @@ def default_num_crops(models: Sequence[TrainedModel]) -> int:
 def network_input(model: TrainedModel, images: Tensor) -> Tensor:
     """Returns images (n, H, W, 3) uint8, squares or centre crops, minus the mean: (n, 3, H, W)."""
     mean = model.device_mean()
-    images = images.to(mean.device, non_blocking=True)
-    return subtract_mean(images, centre_crops(len(images), len(mean), images.shape[1]), mean)
+    centre = centre_crops(len(images), len(mean), images.shape[1])
+    return subtract_mean(sent(images, mean.device), centre, mean)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.data.augment import subtract_mean
-from alexnet_torch.data.loader import Batch
+from alexnet_torch.data.loader import Batch, sent
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.dropout import DropoutKey
 
@@ -128,7 +128,7 @@ def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tenso
 
     Returns images (n, 3, H, W) float, labels (n,) int64 or, of the full batch, (N,), and the keys.
     """
-    pixels, noise = batch.images.to(mean.device, non_blocking=True), batch.pca_noise  # (n, H, W, 3), (n, 3)
+    pixels, noise = sent(batch.images, mean.device), batch.pca_noise  # (n, H, W, 3), (n, 3)
     if mean.device.type == "cpu":
         return subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys
     small = [batch.labels, dropout_keys, torch.from_numpy(batch.crops.positions()), *([] if noise is None else [noise])]
@@ -143,5 +143,5 @@ def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     # a GPU copies only from page-locked memory without stopping the CPU
     packed = torch.empty(sum(map(len, blocks)), dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.concatenate([block.numpy() for block in blocks], out=packed.numpy())
-    sent = packed.to(device, non_blocking=True).split([len(block) for block in blocks])
-    return [block.view(tensor.dtype).view(tensor.shape) for block, tensor in zip(sent, tensors, strict=True)]
+    parts = sent(packed, device).split([len(block) for block in blocks])
+    return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

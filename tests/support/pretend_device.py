@@ -3,6 +3,8 @@
 It shows without a GPU what a second device would do: an operation that mixes it with CPU tensors raises, only copies
 cross, and COPIES records each. Its queue runs behind the host: what a non-blocking copy reads on the CPU must stay as
 it is until the next wait, else RACES gets its line; what it returns there is NaN until then; WAITS has lines of waits.
+What is copied to it on another stream is 85 until the first stream waits for that one; using its memory there without
+record_stream is a race.
 Autocast computes products and convolutions in 16 bits. But everything is computed on the CPU: this shows nothing about
 a GPU's kernels, streams or speed.
 PyTorch gives a Python backend one device, so two devices are "cpu" and "pretend:0", and no page-locked memory, whose
@@ -13,6 +15,8 @@ use the fixture `pretend_process`.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +25,34 @@ from torch.utils import backend_registration as registration
 from torch.utils._pytree import tree_leaves, tree_map
 
 
+class PretendStream:
+    """A queue of the device; `copied` is what came on it while others have not waited for it."""
+
+    def __init__(self, *_: object) -> None:
+        self.copied = list[tuple[Tensor, Tensor]]()  # on the CPU: memory, and its content
+
+    def wait_stream(self, other: "PretendStream") -> None:
+        """Lets this stream read what came on the other one."""
+        for memory, content in other.copied:
+            memory.copy_(content)
+        other.copied.clear()
+
+
+_STREAMS = [PretendStream()]  # the first one computes; the last one is the present one
+
+
 class _Module(registration._DummyBackendModule):
+    Stream = PretendStream
+
+    @contextmanager
+    def stream(self, stream: PretendStream) -> Iterator[None]:
+        _STREAMS.append(stream)
+        yield
+        _STREAMS.pop()
+
+    def current_stream(self, *_: object) -> PretendStream:
+        return _STREAMS[-1]
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
@@ -45,6 +76,7 @@ class Pretend(Tensor):
     """A tensor of the device, around a CPU tensor `elem`."""
 
     elem: Tensor
+    stream: PretendStream | None  # to which alone its memory belongs
 
     @staticmethod
     def __new__(cls, elem: Tensor) -> "Pretend":
@@ -57,6 +89,7 @@ class Pretend(Tensor):
             device=DEVICE,
         )
         made.elem = elem
+        made.stream = _STREAMS[-1] if len(_STREAMS) > 1 else None
         return made
 
     def __repr__(self, *, tensor_contents: str | None = None) -> str:  # type: ignore[override]
@@ -65,6 +98,10 @@ class Pretend(Tensor):
     def tolist(self) -> Any:
         """Reads the numbers back, as any tensor's."""
         return self.cpu().tolist()
+
+    def record_stream(self, *_: object) -> None:
+        """Keeps the memory until that stream has done what it has to do now."""
+        self.stream = None
 
     @property
     def data(self) -> Tensor:
@@ -94,6 +131,8 @@ class Pretend(Tensor):
         for leaf in leaves:
             if isinstance(leaf, Tensor) and not isinstance(leaf, Pretend) and leaf.dim() > 0:
                 raise RuntimeError(f"{func}: mixes {leaf.device} and {DEVICE}")
+            if isinstance(leaf, Pretend) and leaf.stream not in (None, _STREAMS[-1]):
+                RACES.append(_line())
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
         known = {id(leaf.elem): leaf for leaf in leaves if isinstance(leaf, Pretend)}
@@ -132,7 +171,7 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
         _record(source, target.device.type)
     _plain(target).copy_(_plain(source))
     if source.device.type != target.device.type:
-        _enqueue(source, target, non_blocking)
+        _enqueue(source, _plain(target), non_blocking)
     return target
 
 
@@ -146,9 +185,16 @@ def _enqueue(source: Tensor, copy: Tensor, non_blocking: bool) -> None:
         _wait()
     elif isinstance(source, Pretend):
         _WRITTEN_LATER.append((copy, copy.clone()))
-        copy.fill_(float("nan") if copy.is_floating_point() else 85)
+        _spoil(copy)
     else:
         _READ_LATER.append((source.detach(), source.detach().clone(), _line()))
+        if len(_STREAMS) > 1:
+            _STREAMS[-1].copied.append((copy, copy.clone()))
+            _spoil(copy)
+
+
+def _spoil(memory: Tensor) -> None:
+    memory.fill_(float("nan") if memory.is_floating_point() else 85)
 
 
 def _wait() -> None:

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves
 
 from alexnet_torch import AlexNet
-from alexnet_torch.data.loader import Batch
+from alexnet_torch.data.loader import Batch, sent
 from alexnet_torch.distributed import placement
 from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
@@ -203,6 +203,27 @@ def races_of_a_buffer_that_is_filled_again() -> list[str]:
     races = list(pretend.RACES)
     pretend.RACES.clear()
     return races
+
+
+def copies_beside_the_computation() -> dict[str, tuple[bool, int]]:
+    """Returns whether a copy by `sent` is right, and races, as it is and without one of its two calls."""
+    from tests.support import pretend_device as pretend  # in the process of the fixture
+
+    found = {}
+    for owner, name in ((object, ""), (pretend.PretendStream, "wait_stream"), (pretend.Pretend, "record_stream")):
+        pretend.RACES.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            if name:
+                patch.setattr(owner, name, lambda *_: None)
+            copy = sent(torch.arange(4), pretend.DEVICE) + 1
+            found[name] = copy.tolist() == [1, 2, 3, 4], len(pretend.RACES)
+    pretend.RACES.clear()
+    return found
+
+
+def test_copies_to_a_device_are_beside_its_computation(pretend_process: Executor) -> None:
+    found = pretend_process.submit(copies_beside_the_computation).result()
+    assert found == {"": (True, 0), "wait_stream": (False, 0), "record_stream": (True, 1)}
 
 
 @pytest.mark.parametrize("devices", ["pretend:0", "pretend:0,cpu"])
