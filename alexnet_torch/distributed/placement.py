@@ -148,7 +148,8 @@ def choose_devices(
     process has as many GPUs: the processes of a machine divide them.
     """
     gpus, processes, rank = torch.cuda.device_count(), world.local_size, world.local_rank
-    if gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ:  # each process sees a GPU of its own
+    # each process sees a GPU of its own
+    if gpus == 1 and ("SLURM_GPUS_PER_TASK" in os.environ or os.environ.get("CUDA_VISIBLE_DEVICES") == str(rank)):
         processes, rank = 1, 0
     per_process = f", {gpus // processes} for each process" if processes > 1 else ""
     in_all = world.size > 1  # one rank on a CPU would wait for the others' GPUs for ever

@@ -36,7 +36,8 @@ class Ranks:
         """Forms the groups, whose ranks wait `timeout` seconds; returns the towers' exchange."""
         self.placement = placement
         if self.control.store is not None:
-            self._init_process_groups(self.control.store, timedelta(seconds=timeout))
+            with waiting_for("the first meeting, in the network of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"):
+                self._init_process_groups(self.control.store, timedelta(seconds=timeout))
         return placement.exchange(self.peers)
 
     def _init_process_groups(self, store: Store, timeout: timedelta) -> None:

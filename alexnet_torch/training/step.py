@@ -30,7 +30,8 @@ class Precision:
         # against small gradients that vanish in fp16
         self.scaler = torch.amp.GradScaler(self._kinds[0], enabled=name == "fp16")
         if "cuda" in self._kinds:
-            torch.backends.cudnn.deterministic = True  # all else in a step has no atomics
+            # all else in a step has no atomics; cudnn.benchmark would choose other kernels, and bits, in another run
+            torch.backends.cudnn.deterministic = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name != "fp32"
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -2,20 +2,25 @@
 
 import re
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from alexnet_torch.distributed.control import Control
+from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.distributed.world import World
-from alexnet_torch.errors import RunError
+from alexnet_torch.errors import RankLost, RunError
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
 from alexnet_torch.training.train_metrics import TrainMetrics
+from tests.support.commands import run_train
 from tests.support.narrow_train import train
 from tests.support.permissions import mounted_disk
 from tests.support.placement_runs import PLACEMENTS, free_port, options, require_same_run, torchrun, trained
@@ -157,6 +162,27 @@ def test_a_rank_that_never_starts_is_named(rank: int, message: str, monkeypatch:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(KeyboardInterrupt):
             Control(World(0, 2, 0, 2))
+
+
+def test_ranks_that_cannot_reach_each_other_name_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the name of a machine leads to 127.0.1.1."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed with [gloo/transport/tcp/pair.cc:144] no error")
+
+    monkeypatch.setattr(dist, "init_process_group", unreachable)
+    ranks = Ranks(World())
+    ranks.control.store = HashStore()
+    with pytest.raises(RankLost, match=r"GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME: Gloo connectFullMesh failed"):
+        ranks.connect(choose_placement(["cpu"], 2, "auto", World()), 30)
+
+
+def test_an_error_is_printed_before_the_process_groups_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their end may wait for ever for a lost rank."""
+    monkeypatch.setattr(Ranks, "close", lambda *_, failed=False: print(f"failed={failed}", file=sys.stderr))
+    done = run_train("--data", tmp_path / "none", "--output", tmp_path / "run")
+    assert done.returncode == 2
+    assert re.search(r"^train\.py: .*none.*\nfailed=True\n$", done.stderr)
 
 
 def recording(name: str, inner: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:

@@ -197,6 +197,11 @@ def test_one_tower_and_slurms_tasks_have_a_gpu_each(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
     assert choose_devices(None, 2, "auto", World(3, 4, 3, 4))[0] == [torch.device("cuda", 0)] * 2
+    monkeypatch.delenv("SLURM_GPUS_PER_TASK")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # by a script that starts the ranks
+    assert choose_devices(None, 2, "auto", World(3, 4, 3, 4))[0] == [torch.device("cuda", 0)] * 2
+    with pytest.raises(UserError, match=FOUR):  # the same GPU for all
+        choose_devices(None, 2, "auto", World(2, 4, 2, 4))
 
 
 def test_no_two_processes_of_a_machine_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

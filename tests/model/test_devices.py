@@ -1,16 +1,19 @@
 """Devices follow the parameters: networks that are moved, copied and saved, on the CPU and on a pretend device."""
 
 import copy
+import functools
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_torch import AlexNet, DropoutKey
+from alexnet_torch import AlexNet, DropoutKey, kernel_choice
 from tests.support.nets import narrow_demo, with_random_weights
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 50
@@ -95,3 +98,24 @@ def test_types_follow_the_parameters(dtype: torch.dtype, tolerance: float) -> No
     expected, logits = net(IMAGES), net.to(dtype)(IMAGES.to(dtype))
     assert logits.dtype == dtype
     assert (logits.double() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_without_a_c_compiler_gpus_compute_the_formulas_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton compiles its driver where it is first asked for."""
+
+    class Driver:
+        @property
+        def active(self) -> object:
+            raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.\nmore")
+
+    monkeypatch.setattr(kernel_choice, "_triton_works", functools.cache(kernel_choice._triton_works.__wrapped__))
+    monkeypatch.setitem(sys.modules, "triton.runtime.driver", SimpleNamespace(driver=Driver()))
+    on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
+    monkeypatch.setattr(kernel_choice, "Tensor", SimpleNamespace)
+    assert [kernel_choice.choose_kernel(on_gpu) for _ in range(2)] == ["formula", "formula"]  # type: ignore[arg-type]
+    (line,) = caplog.messages
+    assert line.endswith(
+        "run slower, without Triton's kernels: Failed to find C compiler. Please specify via CC environment variable."
+    )
