@@ -110,7 +110,7 @@ def _check_torch() -> None:
         return
     if tuple(map(int, found.split(".")[:2])) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
-        raise UserError(f"torch {found} is installed, and {oldest} or later needed: pip install 'torch>={oldest}'")
+        raise UserError(f"torch {found} is installed, but {oldest} is needed; pip install 'torch>={oldest}'")
 
 
 def _parser_of(command: Callable[..., None], program: str) -> Parser:

@@ -106,7 +106,7 @@ def test_a_damaged_library_is_compiled_again(
 
 def test_an_older_torch_is_told_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.8.1+cu126")
-    told = r"torch 2\.8\.1\+cu126 is installed, and 2\.9 or later needed: pip install 'torch>=2\.9'$"
+    told = r"torch 2\.8\.1\+cu126 is installed, but 2\.9 is needed; pip install 'torch>=2\.9'$"
     assert one_line(run_train(*demo_options(tmp_path)), rf"^train\.py: {told}")
     assert one_line(run_cli("predict", "run", "x.png"), told)
     needed = ".".join(map(str, cli.OLDEST_TORCH))
