@@ -179,26 +179,6 @@ def stage_of(name: str) -> str:
     return name.split(".")[-2]
 
 
-def kind_of(name: str) -> str:
-    """Returns "weight" or "bias"."""
-    return name.split(".")[-1]
-
-
 def has_tower(name: str) -> bool:
     """Returns whether the name contains a tower, as `towers.1.fc7.bias`."""
     return re.fullmatch(r"towers\.\d+\..+", name) is not None
-
-
-def grouped_name(name: str) -> str:
-    """Returns `fc7.bias` for `towers.1.fc7.bias`."""
-    return name.split(".", 2)[2]
-
-
-def tower_name(tower: int, grouped: str) -> str:
-    """Returns `towers.1.fc7.bias` for tower 1 and `fc7.bias`."""
-    return f"towers.{tower}.{grouped}"
-
-
-def parameter_name(stage: str, kind: str) -> str:
-    """Returns `fc7.bias` for stage "fc7" and kind "bias"."""
-    return f"{stage}.{kind}"

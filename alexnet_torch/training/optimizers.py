@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from alexnet_torch.distributed.parameters import ParameterStates
-from alexnet_torch.model.tower import kind_of, stage_of
+from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.recipe import LearningRates, OptimizerName
 
 
@@ -75,7 +75,7 @@ def parameter_groups(
     """Returns a group for each `stage` and `kind` ("weight", "bias"); `set_rates` sets its `lr`."""
     groups: dict[tuple[str, str], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
-        groups.setdefault((stage_of(name), kind_of(name)), []).append(parameter)
+        groups.setdefault((stage_of(name), name.rpartition(".")[2]), []).append(parameter)
     decays = {(stage, "weight"): decay for stage, decay in (stage_decay or {}).items()}
     by_kind = {"weight": weight_decay, "bias": bias_decay}
     return [
@@ -113,7 +113,7 @@ def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer)
     squares: dict[str, list[float]] = {}
     groups = {group["stage"]: group for group in optimizer.param_groups if group["kind"] == "weight"}
     for name, state in full_state.items():
-        if kind_of(name) == "weight" and len(state) > 1:
+        if name.endswith(".weight") and len(state) > 1:
             sums, group = squares.setdefault(stage_of(name), [0.0, 0.0]), groups[stage_of(name)]
             if (update := state.get("negative_velocity")) is None:
                 steps, (beta1, beta2) = float(state["step"]), group["betas"]

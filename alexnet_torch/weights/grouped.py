@@ -13,7 +13,6 @@ from torch import Tensor
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.tower import grouped_name, parameter_name, tower_name
 
 CONV1 = "conv1.weight"  # of the first stage of every preset
 _WRAPPERS = re.compile(r"(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
@@ -23,20 +22,20 @@ def towers_to_grouped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Makes `conv1.weight` of `towers.0.conv1.weight` and `towers.1.conv1.weight`."""
     towers: dict[str, list[Tensor]] = {}
     for name, value in weights.items():
-        towers.setdefault(grouped_name(name), []).append(value)
+        towers.setdefault(name.split(".", 2)[2], []).append(value)
     return {name: torch.cat(parts) for name, parts in towers.items()}
 
 
 def grouped_to_towers(weights: Mapping[str, Tensor], towers: int) -> dict[str, Tensor]:
     """Inverts `towers_to_grouped`; of an odd number of rows, the first towers get one more."""
-    return {tower_name(k, name): part for name, w in weights.items() for k, part in enumerate(w.tensor_split(towers))}
+    return {f"towers.{k}.{name}": part for name, w in weights.items() for k, part in enumerate(w.tensor_split(towers))}
 
 
 def grouped_state_dict(net: AlexNet) -> dict[str, Tensor]:
     """Returns a copy of the weights on the first tower's device; conv1's have the `input_scale` in them."""
     device = next(net.parameters()).device
     weights = towers_to_grouped({name: value.detach().to(device) for name, value in net.state_dict().items()})
-    first = parameter_name(net.architecture.stage_names[0], "weight")
+    first = f"{net.architecture.stage_names[0]}.weight"
     weights[first] = weights[first] * net.architecture.input_scale
     return {name: value.contiguous() for name, value in weights.items()}
 
@@ -71,11 +70,8 @@ def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
         convs, linears = ([layer for layer in dims if dims[layer] == ndim] for ndim in (4, 2))
         require_alexnet(len(convs), len(linears), len(dims) - len(convs) - len(linears))
         stages = dict(zip(PAPER.stage_names, [*convs, *linears], strict=True))
-    return {
-        parameter_name(stage, kind): names[parameter_name(layer, kind)]
-        for stage, layer in stages.items()
-        for kind in ("weight", "bias")
-    }
+    kinds = ("weight", "bias")
+    return {f"{stage}.{kind}": names[f"{layer}.{kind}"] for stage, layer in stages.items() for kind in kinds}
 
 
 def require_alexnet(convs: int, linears: int, others: int = 0) -> None:

@@ -15,7 +15,7 @@ from alexnet_torch.files import reading
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.model.tower import has_tower, parameter_name
+from alexnet_torch.model.tower import has_tower
 from alexnet_torch.weights.grouped import CONV1, grouped_shapes, grouped_to_towers, require_alexnet
 from alexnet_torch.weights.model_file import description_from_metadata
 from alexnet_torch.weights.weight_file import WeightFile, from_state
@@ -62,8 +62,8 @@ def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> W
     for stage, (kind, weight, bias, _) in zip(PAPER.stage_names, layers, strict=True):
         value = values[weight].T.contiguous() if kind == "transposed" else values[weight]
         values_of_bias = values[bias].flatten() if bias else torch.zeros(len(value))  # of an Add node, (C, 1, 1)
-        weights |= {parameter_name(stage, "weight"): value, parameter_name(stage, "bias"): values_of_bias}
-        names_in_file |= {parameter_name(stage, "weight"): weight, parameter_name(stage, "bias"): bias}
+        weights |= {f"{stage}.weight": value, f"{stage}.bias": values_of_bias}
+        names_in_file |= {f"{stage}.weight": weight, f"{stage}.bias": bias}
     file = WeightFile(path, weights, names_in_file, image_size=size)
     logits, output = (values[name].flatten()[: file.num_classes] for name in (last, end))
     if output.shape != logits.shape or not any(
