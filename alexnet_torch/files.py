@@ -3,13 +3,14 @@
 import errno
 import fcntl
 import glob
+import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alexnet_torch.errors import RunError, UserError, describe_memory_error
 
@@ -99,10 +100,15 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` with an `atomic_file`."""
+def atomic_write(path: Path, content: bytes) -> None:
+    """Writes an `atomic_file`."""
     with atomic_file(path) as file:
-        write(file)
+        file.write(content)
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Writes JSON as an `atomic_file`."""
+    atomic_write(path, json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

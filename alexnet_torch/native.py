@@ -79,7 +79,7 @@ def _library(
             subprocess.run([*compiler, *line], check=True, capture_output=True, text=True)
         content = linked.read_bytes()
     library = folder / f"{name}-{_digest(content)}.so"
-    atomic_write(library, lambda file: file.write(content))
+    atomic_write(library, content)
     return library
 
 

@@ -29,7 +29,7 @@ from alexnet_torch.data.sources.source import Source
 from alexnet_torch.data.sources.val_split import ValSplit, contents_of, differ, with_validation
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_os_error, sync_folder, writing
+from alexnet_torch.files import explain_os_error, sync_folder, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
         "fingerprint": fingerprint.hexdigest(),
     }
     save_arrays(partial / SAMPLES, manifest=json.dumps(manifest), **arrays)
-    atomic_write(partial / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+    write_json(partial / MANIFEST, manifest, indent=1)
     partial.rename(target.path)
     sync_folder(target.path.parent)
     (target.path / PROGRESS).unlink()

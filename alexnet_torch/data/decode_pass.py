@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import combinations_with_replacement, tee
 from pathlib import Path
 from time import monotonic
@@ -24,7 +23,7 @@ from alexnet_torch.data.image_map import checksum, load_native
 from alexnet_torch.data.sources.source import SourceSplit
 from alexnet_torch.data.sources.val_split import DIGEST_BYTES
 from alexnet_torch.data.workers import map_in_workers
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import atomic_file
 
 CHUNK = 64  # images that a worker decodes at a time
 IN_FLIGHT = 4  # chunks for each worker, of 0.8 MB at 256 pixels
@@ -72,9 +71,8 @@ def open_pass(target: CacheFolder) -> State:
 
 def save_arrays(path: Path, **arrays: Any) -> None:
     """Writes arrays to a file with checksums, atomically."""
-    content = BytesIO()
-    np.savez(content, **arrays)
-    atomic_write(path, lambda file: file.write(content.getbuffer()))
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from alexnet_torch.data.sources.classes import in_one_line, normal
 from alexnet_torch.data.sources.listing import find_images, read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import network_input, require_finite
-from alexnet_torch.files import atomic_write, explain_missing_package, reading, sync_folder, utf8_text, writing
+from alexnet_torch.files import explain_missing_package, reading, sync_folder, utf8_text, write_json, writing
 from alexnet_torch.run_folder import claimed, library_versions
 from alexnet_torch.weights.model_file import TrainedModel, model_sha256
 
@@ -105,8 +105,7 @@ class PartialRows:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        progress = json.dumps({"command": self._command, "done": self.done, "bad": self.bad}).encode()
-        atomic_write(self.folder / "progress.json", lambda file: file.write(progress))
+        write_json(self.folder / "progress.json", {"command": self._command, "done": self.done, "bad": self.bad})
         self._saved = time.monotonic()
 
     def finish(self) -> None:
@@ -267,8 +266,7 @@ def _write_npy(path: Path, shapes: Shapes, values: dict[str, Any], partial: Part
     described = {"arrays": arrays} if len(paths) > 1 else {"shape": shapes["features"]}
     for array in paths.values():
         array.unlink(missing_ok=True)  # so that an old array is never beside the new names
-    content = json.dumps({**described, **values}).encode()
-    atomic_write(path.with_suffix(".json"), lambda file: file.write(content))
+    write_json(path.with_suffix(".json"), {**described, **values})
     for name, array in paths.items():
         partial.parts[name].replace(array)
 

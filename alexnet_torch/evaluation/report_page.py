@@ -82,7 +82,7 @@ def write_report(
         values |= _settings(folder, run)
     template = jinja2.Environment(autoescape=True).from_string(Path(__file__).with_suffix(".html").read_text())
     html, path = template.render(values), output or folder / REPORT
-    atomic_write(path, lambda file: file.write(html.encode(errors="replace")))  # names of files may not be UTF-8
+    atomic_write(path, html.encode(errors="replace"))  # names of files may not be UTF-8
     return path
 
 

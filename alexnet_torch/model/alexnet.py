@@ -6,20 +6,23 @@ into each tower's next input. A tower is where its parameters are.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear
+from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, Norm, Operation
 from alexnet_torch.model.devices import Devices, tower_devices
 from alexnet_torch.model.dropout import DropoutKey, MaskPosition, dropout
 from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to
 from alexnet_torch.model.presets import preset
-from alexnet_torch.model.stage_operations import operations_after, relu_follows
+from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
 from alexnet_torch.model.tower import Tower, allocate, pad_asymmetric, stage_of, tower_of
 from alexnet_torch.randomness import random_key
+
+StageOperation = Callable[[TowerTensors, Exchange], TowerTensors]
 
 
 class AlexNet(nn.Module):
@@ -160,7 +163,8 @@ class AlexNet(nn.Module):
         if isinstance(images, list):
             xs = [checked(x) for x in images]
         else:
-            xs = exchange.scatter(checked(images), self.devices)
+            image = checked(images)
+            xs = [copied_to(device, image) for device in self.devices]
         channels = 3  # of all towers together
         for stage in net.stages:
             if stage is net.linears[0]:
@@ -170,7 +174,8 @@ class AlexNet(nn.Module):
             if stage is not net.stages[0]:  # every tower reads all of the images
                 xs = exchange.stage_inputs(xs, channels, stage)
             drops = self.training and stage.name in net.dropout and net.dropout_rate > 0
-            drops_with_relu = drops and keys is not None and relu_follows(stage, net)  # one kernel computes both
+            relu_follows = stage in net.linears[:-1] and net.linear_activation == "relu"
+            drops_with_relu = drops and keys is not None and relu_follows  # one kernel computes both
             xs = self._run_stage(stage, xs, activate=not drops_with_relu)
             channels = stage.channels if isinstance(stage, Conv) else stage.width or self.num_classes
             if stage.name in stages:
@@ -227,3 +232,46 @@ def empty_network(
     for tower, device in zip(net.towers.values(), devices, strict=True):
         allocate(tower, device)
     return net
+
+
+def operations_after(stage: Conv | Linear, net: Architecture) -> list[StageOperation]:
+    """Returns the functions to call in order on the outputs of a stage's layer, several operations in one."""
+    names: tuple[Operation, ...] = stage.after if isinstance(stage, Conv) else (net.linear_activation,)
+    functions, operations = _functions(net, stage.name), []
+    while names and stage is not net.linears[-1]:
+        count = max(count for count in range(1, len(names) + 1) if names[:count] in functions)
+        operations.append(functions[names[:count]])
+        names = names[count:]
+    return operations
+
+
+def _functions(net: Architecture, stage: str) -> dict[tuple[Operation, ...], StageOperation]:
+    """Returns a function for each operation, and for each sequence that one function computes."""
+    norm, size, stride, ceil = net.norm, net.pool_size, net.pool_stride, net.pools_up(stage)
+    functions: dict[tuple[Operation, ...], StageOperation] = {  # no lambdas: networks are pickled
+        ("relu",): partial(_by_tower, F.relu),  # not in place: hooks on the layers have seen the input
+        ("tanh",): partial(_by_tower, torch.tanh),
+        ("pool",): partial(_by_tower, nn.MaxPool2d(size, stride, ceil_mode=ceil)),
+        ("avg_pool",): partial(_by_tower, nn.AvgPool2d(size, stride, ceil_mode=ceil, count_include_pad=False)),
+        ("spatial_norm",): partial(_by_tower, partial(spatial_response_norm, norm=net.spatial_norm)),
+    }
+    for before, relu in (((), False), (("relu",), True)):
+        if norm.across_towers:
+            functions[*before, "norm"] = partial(_norm_across_towers, norm=norm, relu=relu, stage=stage)
+        else:
+            pooled = partial(response_norm_pool, norm=norm, relu=relu, size=size, stride=stride, ceil=ceil)
+            functions[*before, "norm"] = partial(_by_tower, partial(response_norm, norm=norm, relu=relu))
+            functions[*before, "norm", "pool"] = partial(_by_tower, pooled)
+    return functions
+
+
+def _by_tower(function: Callable[[Tensor], Tensor], xs: TowerTensors, _: Exchange) -> TowerTensors:
+    return [function(x) for x in xs]
+
+
+def _norm_across_towers(xs: TowerTensors, exchange: Exchange, norm: Norm, relu: bool, stage: str) -> TowerTensors:
+    widened = exchange.channel_halo(xs, norm.window // 2, f"{stage}'s norm")
+    return [
+        response_norm(wide, norm, relu)[:, before : before + x.shape[1]]  # (N, C, H, W)
+        for x, (wide, before) in zip(xs, widened, strict=True)
+    ]

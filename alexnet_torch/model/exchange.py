@@ -1,6 +1,5 @@
 """The exchange between towers: the only place that moves activations between devices."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +34,6 @@ class Exchange:
 
     def __init__(self, towers: int) -> None:
         self.shards = [Shard(tower) for tower in range(towers)]  # in this process
-
-    def scatter(self, images: Tensor, devices: Sequence[torch.device]) -> TowerTensors:
-        """Copies the images (N, 3, H, W) to the device of every shard."""
-        return [copied_to(device, images) for device in devices]
 
     def stage_inputs(self, xs: TowerTensors, channels: int, stage: Conv | Linear) -> TowerTensors:
         """Gives each tower what a stage reads: all towers' channels, or its own; (N, C, ...)."""

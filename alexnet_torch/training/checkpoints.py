@@ -22,7 +22,7 @@ from alexnet_torch.distributed.parameters import (
 )
 from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, reading, remove_leftovers, sync_folder
+from alexnet_torch.files import atomic_file, atomic_write, reading, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
@@ -131,7 +131,7 @@ class Checkpoints:
         require_same_run(content["key"], self.key)
         metrics, copy = self.output / METRICS, zlib.decompress(content["metrics"].numpy().tobytes())
         if not metrics.exists() or not metrics.read_bytes().startswith(copy):
-            atomic_write(metrics, lambda file: file.write(copy))
+            atomic_write(metrics, copy)
             logger.warning("%s was damaged: written anew from the checkpoint", metrics)
         _restore_model(self.output, content["state"]["best_step"], model)
         return str(path), content
@@ -141,7 +141,8 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
     """Saves a checkpoint; one rename makes it and its checksum appear. Keeps the newest two and the best."""
     folder.mkdir(exist_ok=True)  # not its parent, which may have been removed
     unnamed = folder / f"step-{step:08d}.unchecked"
-    atomic_write(unnamed, lambda file: torch.save(content, file))
+    with atomic_file(unnamed) as file:
+        torch.save(content, file)
     path = folder / f"step-{step:08d}-{_digest(unnamed)}.pt"
     unnamed.replace(path)
     sync_folder(folder)

@@ -23,7 +23,7 @@ from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import Diverged, Interrupted, RunError, describe_memory_error
 from alexnet_torch.evaluation.metrics import errors_in_words
 from alexnet_torch.evaluation.published import is_imagenet, standing
-from alexnet_torch.files import atomic_write
+from alexnet_torch.files import write_json
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
@@ -57,7 +57,7 @@ class RunLog:
     @_on_main
     def _open(self, state: RunState, last_step: int, settings: Settings, config: dict[str, Any]) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
-        _write_json(self.output / CONFIG, config)
+        write_json(self.output / CONFIG, config, indent=1)
         for name in ("hardware", "python", "versions", "commit"):
             logger.debug("%s: %s", name, config[name])
         self._path, given = self.output / METRICS, asdict(settings)
@@ -159,12 +159,7 @@ def record_end(folder: Path, is_main: bool) -> Iterator[None]:
     finally:
         if is_main and end:
             with suppress(OSError):
-                _write_json(folder / END, end)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, allow_nan=False).encode()
-    atomic_write(path, lambda file: file.write(text))
+                write_json(folder / END, end)
 
 
 def describe_run(settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, reading
+from alexnet_torch.files import reading, write_json
 from alexnet_torch.run_folder import TRACKING
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Tracker:
             self._run: Any = _start(name, folder.resolve(), dict(settings), ids)
         except Exception as error:  # each package has errors of its own
             raise UserError(f"--track {name}: does not start ({_line(error)}); fix it, or leave out --track") from error
-        atomic_write(path, lambda file: file.write(json.dumps(ids).encode()))
+        write_json(path, ids)
 
     def log(self, split: str, record: Mapping[str, Any]) -> None:
         metrics = {f"{split}/{name}": value for name, value in record.items() if isinstance(value, float)}

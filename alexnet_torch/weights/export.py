@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_missing_package, writing
+from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, writing
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.grouped import CONV1, grouped_state_dict
@@ -44,14 +44,13 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
 
 
 def _write_safetensors(model: TrainedModel, path: Path) -> str:
-    content = safetensors_content(model, path)
-    atomic_write(path, lambda file: file.write(content))
+    atomic_write(path, safetensors_content(model, path))
     return f"{_OUR_IMAGES}; its metadata contain the mean image, the architecture and the classes"
 
 
 def _write_grouped(model: TrainedModel, path: Path) -> str:
-    weights = grouped_state_dict(model.net)
-    atomic_write(path, lambda file: torch.save(weights, file))
+    with atomic_file(path) as file:
+        torch.save(grouped_state_dict(model.net), file)
     return _OUR_IMAGES
 
 
@@ -65,8 +64,8 @@ def _write_torchvision(model: TrainedModel, path: Path) -> str:
         images_read = "torchvision's images (0..1, standardised by ImageNet's mean and deviation)"
     with torch.device("meta"):
         names = torchvision.models.alexnet(num_classes=net.num_classes).state_dict()
-    renamed = dict(zip(names, weights.values(), strict=True))
-    atomic_write(path, lambda file: torch.save(renamed, file))
+    with atomic_file(path) as file:
+        torch.save(dict(zip(names, weights.values(), strict=True)), file)
     return images_read
 
 
@@ -82,8 +81,8 @@ def _graph_arguments(model: TrainedModel) -> dict[str, Any]:
 def _write_exported_program(model: TrainedModel, path: Path) -> str:
     arguments = _graph_arguments(model)
     program = torch.export.export(mod=arguments.pop("model"), **arguments)
-    description = json.dumps(describe_model(model))
-    atomic_write(path, lambda file: torch.export.save(program, file, extra_files={MODEL_DESCRIPTION: description}))
+    with atomic_file(path) as file:
+        torch.export.save(program, file, extra_files={MODEL_DESCRIPTION: json.dumps(describe_model(model))})
     return _PIXELS.format(model.net.image_size)
 
 
@@ -104,5 +103,5 @@ def _write_onnx(model: TrainedModel, path: Path) -> str:
         if name not in stored:
             content.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
     onnx.helper.set_model_props(content, sealed_metadata(model))
-    atomic_write(path, lambda file: file.write(content.SerializeToString()))
+    atomic_write(path, content.SerializeToString())
     return _PIXELS.format(model.net.image_size)

@@ -17,7 +17,7 @@ from torch import Tensor
 from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_write, explain_missing_package, reading, writing
+from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, reading, write_json, writing
 from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.devices import devices_or_default
@@ -85,7 +85,7 @@ class TrainedModel:
         content = safetensors_content(self, path)
         with writing(str(folder)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, lambda file: file.write(content))
+            atomic_write(path, content)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, devices: Sequence[str] | None = None) -> "TrainedModel":
@@ -131,10 +131,9 @@ def read_model_files(folder: Path | str) -> tuple[dict[str, Any], dict[str, Tens
 def save_model(folder: Path, model: TrainedModel, weights: dict[str, Tensor] | None = None) -> None:
     """Writes model.json and model.pt; `weights`: the full state dict on the CPU where the network has a part of it."""
     description = describe_model(model)
-    text = json.dumps({**description, _SEAL: _sha256(description)}).encode()
-    atomic_write(folder / MODEL_DESCRIPTION, lambda file: file.write(text))
-    weights = weights or cpu_state_dict(model.net)
-    atomic_write(folder / MODEL_WEIGHTS, lambda file: torch.save(weights, file))
+    write_json(folder / MODEL_DESCRIPTION, {**description, _SEAL: _sha256(description)})
+    with atomic_file(folder / MODEL_WEIGHTS) as file:
+        torch.save(weights or cpu_state_dict(model.net), file)
 
 
 def save_new_model(folder: Path, model: TrainedModel) -> None:

@@ -165,8 +165,8 @@ def save_to_full_disk(file: BinaryIO) -> None:
 def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match=r"No space|unexpected pos|write"):
-        atomic_write(path, save_to_full_disk)
+    with pytest.raises(OSError, match=r"No space|unexpected pos|write"), atomic_file(path) as file:
+        save_to_full_disk(file)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -177,7 +177,7 @@ def test_temporary_files_of_another_writer_stay_and_those_of_killed_ones_go(tmp_
     with atomic_file(target) as first:
         first.write(b"first")
         assert not left.exists()
-        atomic_write(target, lambda file: file.write(b"second"))
+        atomic_write(target, b"second")
         assert target.read_bytes() == b"second"
     assert target.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [target]

@@ -72,7 +72,7 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
         content = pickle.dumps(built)
         with suppress(OSError):  # a full disk
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
+            atomic_write(path, hashlib.sha256(content).digest() + content)
     return built
 
 

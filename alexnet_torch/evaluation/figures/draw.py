@@ -1,6 +1,5 @@
 """All figures of runs: the command `python -m alexnet_torch figures`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from alexnet_torch.evaluation.figures.filters import colours_table, filter_colou
 from alexnet_torch.evaluation.figures.neighbours import find_examples, labels_figure, neighbours_figure
 from alexnet_torch.evaluation.figures.style import DPI, Figure, render, svg_text
 from alexnet_torch.evaluation.runs import images_of_run, read_run, same_but_seed
-from alexnet_torch.files import atomic_write, require_utf8, writing
+from alexnet_torch.files import require_utf8, write_json, writing
 from alexnet_torch.run_folder import FIGURE_NUMBERS, FIGURES, METRICS, TENSORBOARD
 from alexnet_torch.weights.model_file import TrainedModel, load_model
 
@@ -105,6 +104,5 @@ def _write(
             Image.fromarray(pixels).save(png, dpi=(DPI, DPI))
             svg.write_text(svg_text(figures[name]), "utf-8")
             writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
-    content = json.dumps(numbers, indent=1, allow_nan=False).encode()
-    atomic_write(folder / FIGURE_NUMBERS, lambda file: file.write(content))
+    write_json(folder / FIGURE_NUMBERS, numbers, indent=1)
     return [f"{name}{suffix}" for name in figures for suffix in (".png", ".svg")] + [FIGURE_NUMBERS]
