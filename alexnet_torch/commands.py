@@ -126,12 +126,17 @@ def evaluate_command(
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("evaluate: the same run is named twice; name each run once")
     from alexnet_torch.data.sources.recognise import data_folder
-    from alexnet_torch.evaluation.class_matching import check_same_classes, match_classes, model_identities
     from alexnet_torch.evaluation.results import score_test_set, tables
     from alexnet_torch.evaluation.robustness import read_real_labels
     from alexnet_torch.evaluation.runs import read_config
     from alexnet_torch.evaluation.scoring import default_num_crops
-    from alexnet_torch.evaluation.test_sets import find_test_set, held_out_part
+    from alexnet_torch.evaluation.test_sets import (
+        check_same_classes,
+        find_test_set,
+        held_out_part,
+        match_classes,
+        model_identities,
+    )
     from alexnet_torch.weights.inputs import mean_from_option
 
     models = {str(run): _load_run(run, devices) for run in runs}

@@ -13,14 +13,14 @@ import torch
 
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.sources.classes import same_names
-from alexnet_torch.distributed.parameters import (
+from alexnet_torch.distributed.ranks import (
     ParameterStates,
+    Ranks,
     gather_full_state,
     load_full_state,
     optimizer_tensors_of,
     weights_of,
 )
-from alexnet_torch.distributed.ranks import Ranks
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_file, atomic_write, reading, remove_leftovers, sync_folder
 from alexnet_torch.model.alexnet import AlexNet

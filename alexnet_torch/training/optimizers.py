@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from alexnet_torch.distributed.parameters import ParameterStates
+from alexnet_torch.distributed.ranks import ParameterStates
 from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.recipe import LearningRates, OptimizerName
 

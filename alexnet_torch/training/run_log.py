@@ -29,8 +29,7 @@ from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CONFIG, END, METRICS, TENSORBOARD, library_versions
 from alexnet_torch.training.checkpoints import RunState
-from alexnet_torch.training.tensorboard import TensorBoardWriter
-from alexnet_torch.training.tracking import Tracker
+from alexnet_torch.training.tracking import TensorBoardWriter, Tracker
 
 logger = logging.getLogger(__name__)
 

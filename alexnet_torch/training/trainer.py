@@ -15,8 +15,7 @@ from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.workers import available_cores
 from alexnet_torch.distributed.control import waiting_for
-from alexnet_torch.distributed.parameters import ParameterStates, weights_of, wrap_data_parallel
-from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.ranks import ParameterStates, Ranks, weights_of, wrap_data_parallel
 from alexnet_torch.errors import Diverged, Interrupted, RunError, TrainingError
 from alexnet_torch.evaluation.metrics import errors_in_words
 from alexnet_torch.evaluation.scoring import Tested, default_num_crops, evaluate, score_validation_images

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from alexnet_torch import PAPER, AlexNet, DropoutKey
 from alexnet_torch.data.augment import centre_crops, subtract_mean
-from alexnet_torch.distributed.parameters import wrap_data_parallel
 from alexnet_torch.distributed.placement import Placement, choose_placement
-from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.ranks import Ranks, wrap_data_parallel
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.recipe import LearningRates, Recipe

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from alexnet_torch import AlexNet, DropoutKey
-from alexnet_torch.distributed.parameters import wrap_data_parallel
 from alexnet_torch.distributed.placement import choose_placement
-from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.ranks import Ranks, wrap_data_parallel
 from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost
 from alexnet_torch.model.architecture import Architecture, Init

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from alexnet_torch.distributed.parameters import gather_full_state
 from alexnet_torch.distributed.placement import all_towers
-from alexnet_torch.distributed.ranks import Ranks
+from alexnet_torch.distributed.ranks import Ranks, gather_full_state
 from alexnet_torch.distributed.world import World
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import EpochSchedule, LearningRates, OptimizerName, PlateauSchedule, Schedule

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.training.tensorboard import network_graph
+from alexnet_torch.training.tracking import network_graph
 from tests.support.browser import browser
 from tests.support.commands import one_line, read_metrics, resume, train_demo
 from tests.support.nets import narrow_net

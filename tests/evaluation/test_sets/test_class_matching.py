@@ -7,7 +7,7 @@ from torchvision.models import AlexNet_Weights
 
 from alexnet_torch.data.sources.classes import SourceClass, class_of, imagenet_classes
 from alexnet_torch.errors import UserError
-from alexnet_torch.evaluation.class_matching import match_classes, model_identities
+from alexnet_torch.evaluation.test_sets import match_classes, model_identities
 
 WNIDS = [each.identity for each in imagenet_classes()]
 NAMES: list[str] = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
