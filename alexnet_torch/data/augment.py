@@ -27,7 +27,6 @@ class Crops:
 
 
 def random_crops(n: int, side: int, size: int, seed: int, epoch: int, mirror: bool) -> Crops:
-    """A function of (seed, epoch, sample)."""
     random = random_generator(seed, "crop", epoch)
     top, left = random.integers(0, side - size + 1, (2, n))
     mirrored = random.integers(0, 2, n, dtype=bool) if mirror else np.zeros(n, dtype=bool)
@@ -53,16 +52,10 @@ def subtract_mean(
     scale: float = 1,
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Subtracts the mean image, cropped and mirrored as each image (paper, section 2); adds PCA noise.
+    """Returns (image - mean + noise) * scale, (N, 3, H, W) float32, channels_last (paper, section 2).
 
-    Args:
-        images: (N, H, W, 3) uint8, the crops.
-        crops: their N positions; `positions` are the same on the images' device, if they are there already.
-        mean: (S, S, 3) float32 mean image, 0..255, on the same device.
-        noise: (N, 3) PCA noise for each image's RGB, on any device.
-
-    Returns:
-        (N, 3, H, W) float32, channels_last: (image - mean + noise) * scale.
+    Of crops (N, H, W, 3) uint8, the mean image (S, S, 3) on their device, and PCA noise (N, 3) on any; `positions` are
+    the crops on the images' device, if they are there already.
     """
     if noise is not None:
         noise = noise.to(mean, non_blocking=True)

@@ -116,10 +116,8 @@ class CacheFolder:
                     name: ImageMap(self.path / name, self.side, arrays[f"{name}_checksums"], is_cache)
                     for name in self.map_sizes
                 }
-        except Stale:
-            raise
         except Exception as error:  # damaged files raise almost anything
-            raise Stale(f"it is damaged ({error})") from error
+            raise error if isinstance(error, Stale) else Stale(f"it is damaged ({error})") from error
         require_readable(source, manifest["unreadable"], skip_bad)
         samples, skipped = [], []
         for split in source.splits:
@@ -153,8 +151,7 @@ class CacheFolder:
         return f"{added} files added, {removed} removed, {changed} changed since"
 
 
-def packed(texts: list[str]) -> np.ndarray:
-    """Returns texts without NUL as (n,) uint8."""
+def packed(texts: list[str]) -> np.ndarray:  # (n,) uint8
     return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
 
 

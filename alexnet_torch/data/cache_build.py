@@ -42,16 +42,9 @@ def prepare(
     workers: int | None = None,
     val_split: ValSplit | None = None,
 ) -> PreparedImages:
-    """Decodes a data set's images, unless this was done before; says in a line what was found.
+    """Decodes a data set to squares of a side, unless this was done before; says in a line what was found.
 
-    Args:
-        root: a folder with train/ and val/ in ImageFolder's layout, or another form: see `open_source`.
-        side: of the decoded squares, in pixels.
-        cache: a folder for the decoded images; "auto": the user's cache folder if they fit in half of its free
-            disk space, else as "none"; or "none": store only the statistics, decode again in each epoch.
-        skip_bad: leave unreadable files out.
-        workers: processes that decode; one for each core by default.
-        val_split: how to choose validation images where there are none.
+    `cache` as --cache: "none" stores only the statistics. `workers`: processes that decode, by default one a core.
     """
     source = _opened(root, val_split)
     if source.map_side is not None:

@@ -52,7 +52,7 @@ class UnreadableImage(Exception):
 
 
 def decoded_side(image_size: int) -> int:
-    """Returns the side of the squares for crops of a size: 256 for the paper's 224 and Caffe's 227."""
+    """Returns the side of the squares for crops: 256 for the paper's 224 and Caffe's 227."""
     return 256 if image_size == 227 else round(image_size * 256 / 224)
 
 
@@ -137,11 +137,7 @@ def _opened(content: bytes) -> Image.Image:
 
 
 def decode_image(image: Image.Image, side: int) -> np.ndarray:
-    """Decodes an open Pillow image as `decode_bytes` does; the image itself does not change.
-
-    A JPEG that Pillow has not loaded yet gives the same pixels; a loaded one has its full size, which changes them by
-    a few grey levels: see JPEG_MARGIN.
-    """
+    """Decodes an open Pillow image as `decode_bytes` does, to a few grey levels if it is a loaded JPEG."""
     name = getattr(image, "filename", "") or "image"
     if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:  # Pillow has read its header only;
         # draft() would change the caller's image

@@ -33,8 +33,7 @@ SAVE_SECONDS = 5.0  # between two saves of the progress
 PROGRESS = "progress.npz"
 logger = logging.getLogger(__name__)
 
-State = dict[str, Any]
-"""The arrays of a pass, in its progress file: what is done, the digests, the checksums and the sums."""
+State = dict[str, Any]  # the arrays of a pass, in its progress file: what is done, digests, checksums and sums
 
 
 def open_pass(target: CacheFolder) -> State:

@@ -45,10 +45,7 @@ class ImageMap:
         return len(self.pixels)
 
     def read(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> None:
-        """Copies the crops of the images at `rows`, (n,) int64, to `out`, (n, size, size, 3) uint8, contiguous.
-
-        Raises IndexError for a row or crop outside, UserError if the file is damaged or truncated.
-        """
+        """Copies the crops of the images at `rows`, (n,) int64, to `out`, (n, size, size, 3) uint8, contiguous."""
         end = self.side - out.shape[1] + 1
         for values, limit in ((rows, len(self)), (crops.top, end), (crops.left, end)):
             if len(values) and not (values.min() >= 0 and values.max() < limit):
@@ -102,10 +99,7 @@ class ImageMap:
 
 @functools.cache
 def checksum_factors(side: int) -> np.ndarray:
-    """Returns the factors of an image's four-byte words, (ceil(side * side * 3 / 4),) uint32.
-
-    The upper halves of SplitMix64's numbers (Steele, Lea and Flood, 2014) from seed 0, made odd.
-    """
+    """Returns factors of an image's four-byte words, uint32: upper halves of SplitMix64's numbers (2014), made odd."""
     with np.errstate(over="ignore"):
         x = np.arange(1, -(-side * side * 3 // 4) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -21,10 +21,7 @@ class PeerGroup:
         self.index, self.size = dist.get_rank(group), dist.get_world_size(group)
 
     def all_to_all(self, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], what: str) -> list[Tensor]:
-        """Sends each peer its tensor and returns one from each, in order; the own one is not copied.
-
-        The tensors are contiguous, of one dtype and device. NCCL works in order with the network's stream; a CPU waits.
-        """
+        """Sends each peer a contiguous tensor and returns one from each, in order; the own one is not copied."""
         own, incoming, operations = outgoing[self.index], list[Tensor](), []
         for peer, (x, shape) in enumerate(zip(outgoing, shapes, strict=True)):
             incoming.append(own if peer == self.index else own.new_empty(tuple(shape)))

@@ -110,10 +110,6 @@ def _names(devices: list[torch.device]) -> str:
 
 
 def choose_placement(named: Sequence[str] | None, towers: int, split: str, world: World) -> Placement:
-    """Returns the placement of an architecture with so many towers, seen from this rank.
-
-    `named` are the devices of `--devices`, or None.
-    """
     shown, divided, wrong = f"--devices {','.join(named or ())}", split in ("ranks", "hybrid"), ""
     if split == "ranks" and towers == 1:
         wrong = "--split ranks: this architecture has only one tower; use --split none"
@@ -142,11 +138,7 @@ def choose_placement(named: Sequence[str] | None, towers: int, split: str, world
 def choose_devices(
     named: Sequence[str] | None, towers: int, split: str, world: World = SINGLE_PROCESS
 ) -> tuple[list[torch.device], str]:
-    """Returns the devices of the towers in one process, and why they were chosen.
-
-    With `--split none` all towers are on one device, with "devices" one on each, with "auto" one on each if this
-    process has as many GPUs: the processes of a machine divide them.
-    """
+    """Returns the devices of a process's towers, and why they were chosen; a machine's processes divide its GPUs."""
     gpus, processes, rank = torch.cuda.device_count(), world.local_size, world.local_rank
     # each process sees a GPU of its own
     if gpus == 1 and ("SLURM_GPUS_PER_TASK" in os.environ or os.environ.get("CUDA_VISIBLE_DEVICES") == str(rank)):

@@ -137,10 +137,9 @@ def partial_rows(
 
 
 def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
-    """Writes stages' outputs for many images into one file, complete or not at all; returns the arrays' shapes by name.
+    """Writes stages' outputs for many images, complete or not at all; returns the arrays' shapes by name.
 
-    A .npy file is one float32 array; several arrays have a file each, such as FILE.conv5.npy, and what is known about
-    the rows is in FILE.json. A .h5 file has all arrays, "files", "classes" and "labels"; the rest are its attributes.
+    Several arrays have a .npy file each, FILE.conv5.npy; FILE.json describes the rows. A .h5 file has all.
     """
     output, size = request.output, model.net.image_size
     if output.suffix not in (".npy", ".h5"):

@@ -31,10 +31,6 @@ class EvalResult:
             return None
         return f"all images are predicted to be {labels[self.only_guess]}, although they are of several classes"
 
-    @property
-    def is_finite(self) -> bool:
-        return math.isfinite(self.loss)
-
 
 def errors_in_words(errors: Mapping[str, Any], classes: int) -> str:
     """Returns the top-1 error, and for more than five classes the top-5 error."""
@@ -110,10 +106,7 @@ class Scores:
 
 
 class Confusion:
-    """How many images of each label have which predicted class; sparse, since there may be 100,000 classes.
-
-    `classes` (labels,) int64 has the class that is right for each label: a test set may lack some of a model's.
-    """
+    """How many images of each label have which predicted class: `classes` (labels,) int64 are right. Sparse."""
 
     def __init__(self, predictions: Predictions, classes: np.ndarray, model_classes: int) -> None:
         self._shape, self._right = (len(classes), model_classes), classes[predictions.labels] == predictions.predicted

@@ -34,10 +34,7 @@ def write_report(
     output: Path | None = None,
     tested: Tested | None = None,
 ) -> Path:
-    """Writes a run's page; returns the file, FOLDER/report.html by default.
-
-    Without images and without a test of the model that has been done, it does not say what the model gets wrong.
-    """
+    """Writes a run's page, FOLDER/report.html by default; only images or a test say what the model gets wrong."""
     if tested is None and prepared:
         tested = score_validation_images(model, prepared)
     run, name, net = read_run(folder), folder.resolve().name, model.net

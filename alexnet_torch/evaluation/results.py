@@ -38,8 +38,7 @@ def score_test_set(
 ) -> dict[str, Any]:
     """Scores models, by name, of the same classes and their average on a test set; returns values for JSON.
 
-    Errors are fractions; `confusion` has a row for each of `classes` and a column for each of `model_classes`, or is
-    None for very many. The CSV file has a row for each image: the predictions of the average, over the most crops.
+    The CSV file has a row for each image: the predictions of the average, over the most crops.
     """
     networks, names, keys = list(models.values()), list(models), test_set.split.keys
     indices, labels, skipped = torch.from_numpy(match.indices), networks[0].labels, list[str]()

@@ -109,10 +109,9 @@ def corruption_errors(errors: Mapping[str, float]) -> dict[str, Any]:
 
 
 def read_real_labels(file: Path, identities: Sequence[str], names: Sequence[str]) -> list[set[int]]:
-    """Returns ReaL labels of files: for each ImageNet validation image all classes that are right; for some, none.
+    """Returns for each validation image the classes, positions in `identities`, that are right; for some, none.
 
-    Beyer et al., "Are we done with ImageNet?", 2020: real.json of google-research/reassessed-imagenet. The classes are
-    positions in `identities`, a model's. A UserError names a file that is no validation image by its name.
+    Beyer et al., "Are we done with ImageNet?", 2020: real.json of google-research/reassessed-imagenet.
     """
     with reading(f"--real {file}", "name ReaL's real.json"):
         labels = json.loads(file.read_bytes())

@@ -86,9 +86,9 @@ def score(
     watch: Callable[[ImageBatch, LogProbs], None] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> dict[int, list[Scores]] | None:
-    """Scores models of the same classes, and the average of several, with the centre crop and with `num_crops`.
+    """Scores models of the same classes, and the average of several, by the centre crop and `num_crops`.
 
-    `watch` is called with each batch and what the models predict; the result is None if `should_stop()` is once True.
+    `watch` is called with each batch and what the models predict. Returns None if stopped.
     """
     count = len(models) + (len(models) > 1)
     scores = {n: [Scores(classes) for _ in range(count)] for n in sorted({1, num_crops})}

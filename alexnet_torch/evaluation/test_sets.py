@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -111,8 +112,7 @@ def stored_images(test_set: TestSet, sides: Sequence[int], cache: str) -> list[P
     return stored if all(each.val.keys == test_set.split.keys for each in stored) else None
 
 
-@dataclass(frozen=True)
-class ClassMatch:
+class ClassMatch(NamedTuple):
     """The classes of a test set among those of a model."""
 
     indices: np.ndarray  # (set classes,) int64, the model's class of each class of the set
@@ -131,7 +131,13 @@ def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:
     """Returns the WordNet ID that each class begins with, or that ImageNet's 1,000 names stand for; else the name."""
     standard = imagenet_classes()
-    if len(classes) == len(standard) and all(map(_is_name_of, classes, standard)):
+
+    def is_name_of(name: str, each: SourceClass) -> bool:  # as torchvision, Keras or Caffe spell it
+        # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
+        first = _normalised(each.name.split(",")[0])
+        return name.startswith(each.identity) or f"{_normalised(name)} ".startswith(f"{first} ")
+
+    if len(classes) == len(standard) and all(map(is_name_of, classes, standard)):
         return tuple(each.identity for each in standard)
     found = [re.match(rf"{WNID.pattern}(?=$|[\s,:_])", name) for name in classes]  # "n01440764 tench", as Caffe's
     return tuple(match[0] if match else name for match, name in zip(found, classes, strict=True))
@@ -142,9 +148,8 @@ def match_classes(
 ) -> ClassMatch:
     """Finds the model's class for each class of a test set; `names` are what people call the model's classes.
 
-    WordNet IDs decide where both have them: "crane" and "maillot" occur twice in ImageNet. Numbers, such as
-    ImageNet-V2's folders 0 to 999, are ImageNet's indices, if the model has WordNet IDs and the set no other names.
-    Otherwise names decide. A UserError says which of the set's classes are none of the model's, or several.
+    WordNet IDs decide where both have them: "crane" and "maillot" occur twice in ImageNet. Numbers, as ImageNet-V2's
+    folders, are ImageNet's indices if the model has WordNet IDs and the set no other names. Otherwise names decide.
     """
     identities, own, how = model_identities(model), [each.identity for each in test], "WordNet ID"
     names, index_of = names or model, {identity: index for index, identity in enumerate(identities)}
@@ -201,10 +206,3 @@ def _spellings(*names: str) -> list[str]:
 def _normalised(name: str) -> str:
     """Returns a name as it is compared: without case and punctuation."""
     return " ".join(re.split(r"[\W_]+", normal(name).casefold())).strip()
-
-
-def _is_name_of(name: str, standard: SourceClass) -> bool:
-    """Returns whether a name is an ImageNet class's, as torchvision, Keras or Caffe spell it."""
-    # torchvision has "crane bird" for one "crane", and "maillot tank suit" for "maillot, tank suit"
-    first = _normalised(standard.name.split(",")[0])
-    return name.startswith(standard.identity) or f"{_normalised(name)} ".startswith(f"{first} ")

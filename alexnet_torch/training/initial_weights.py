@@ -35,10 +35,7 @@ def freeze_stages(net: AlexNet, text: str | None) -> str:
 def copy_weights(
     net: AlexNet, source: str | None, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
 ) -> str:
-    """Copies weights of a run or file into a network with random weights, and returns a line about them.
-
-    Of the given stages, which must fit, or all but the last if that is for other classes; None: another number.
-    """
+    """Copies weights of a run or file, of the given stages or all that fit the classes; returns a line about them."""
     if source is None:
         return "scratch"
     file, names = read_weight_file(Path(source), image_size=net.image_size), net.architecture.stage_names

@@ -106,10 +106,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
 
 
 def update_ratios(full_state: ParameterStates, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Returns |update| / |weights| of the last step by stage, of all towers, without biases and frozen stages.
-
-    The paper's velocity is its update, and Adam's follows from its two moments.
-    """
+    """Returns |update| / |weights| of the last step by stage, of all towers, without biases and frozen stages."""
     squares: dict[str, list[float]] = {}
     groups = {group["stage"]: group for group in optimizer.param_groups if group["kind"] == "weight"}
     for name, state in full_state.items():

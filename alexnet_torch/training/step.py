@@ -52,10 +52,9 @@ def train_step(
     label_smoothing: float = 0.0,
     parts: int = 1,
 ) -> StepResult:
-    """One step of training, at the optimizer's present rates. Never waits for a GPU.
+    """One step, at the optimizer's present rates, of images from a batch of `batch_size`. Never waits for a GPU.
 
-    Of images (n, 3, H, W) with labels (n,), from a global batch of `batch_size`, in `parts` one after the other.
-    Returns their part of the mean loss of the batch in nats, and their top-1 errors: both 0-d, on the device.
+    Returns their part of the batch's mean loss in nats, and their top-1 errors: both 0-d, on the device.
     """
     results, row = list[StepResult](), dropout.first_row
     several = images if isinstance(images, list) else [images]
@@ -125,10 +124,7 @@ def capture(step: Callable[[], StepResult]) -> tuple[Callable[[], object], StepR
 
 
 def step_inputs(batch: Batch, dropout_keys: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sends a batch to the device of the mean image (S, S, 3), in two transfers.
-
-    Returns images (n, 3, H, W) float, labels (n,) int64 or, of the full batch, (N,), and the keys.
-    """
+    """Sends a batch to the device of the mean image, in two transfers: images (n, 3, H, W), labels and keys."""
     pixels, noise = sent(batch.images, mean.device), batch.pca_noise  # (n, H, W, 3), (n, 3)
     if mean.device.type == "cpu":
         return subtract_mean(pixels, batch.crops, mean, noise, batch.scale), batch.labels, dropout_keys

@@ -39,10 +39,7 @@ def require_tracker(name: str | None) -> None:
 
 
 class Tracker:
-    """Sends a run's records to the tracker `name`, in one tracked run however often the run is resumed.
-
-    One that fails during training, for example without a network, is told in a line and left.
-    """
+    """Sends a run's records to the tracker `name`, in one tracked run; one that fails is told in a line and left."""
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
         self._name, path, ids = name, folder / TRACKING, dict[str, str]()  # of this run, by tracker

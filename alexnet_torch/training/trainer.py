@@ -143,10 +143,7 @@ class Trainer:
             self._warm_up(parallel_net)
 
     def _warm_up(self, parallel_net: nn.Module) -> None:
-        """Runs a step without an update, after which DistributedDataParallel has its final buckets.
-
-        Sums over three ranks or more depend on them in their last bits, and a resumed run must add up as any other.
-        """
+        """Runs a step without an update, which fixes DDP's buckets: on them depend the last bits of sums."""
         size, (index, count) = self.net.image_size, self.ranks.placement.slices
         rows = shard_sizes(self.settings.batch_size, count)[index]  # as in training: --compile is for one size
         self.net.train()
@@ -182,7 +179,9 @@ class Trainer:
             errors = evaluate(self.net, self.val_loader, self.stop_requested, self.ranks.sum_over_slices)
         if errors is None:
             return False
-        self._require_finite(errors.is_finite, f"the validation loss after step {state.step} is {errors.loss}")
+        self._require_finite(
+            math.isfinite(errors.loss), f"the validation loss after step {state.step} is {errors.loss}"
+        )
         is_best = errors.top1_error < min(state.errors, default=math.inf)
         state.errors.append(errors.top1_error)
         state.validated = state.step
@@ -212,10 +211,7 @@ class Trainer:
         self.checkpoints.save(self.state, gathered)
 
     def _test_best(self) -> None:
-        """Tests the best weights with the centre crop and with ten, or five without mirror images.
-
-        Each rank tests a part of the images. If a signal interrupts the test, the next --resume does it.
-        """
+        """Tests the best weights, each rank on some images; the next --resume does what a signal interrupts."""
         net, world, step = self.net, self.ranks.world, self.state.best_step
         if step is None:  # the first validation was interrupted
             return
@@ -231,7 +227,7 @@ class Trainer:
             return
         centre, averaged = self.tested.errors[1], self.tested.errors[crops]
         cause = f"the loss of the best weights, of step {step}, is not finite with {crops} crops"
-        self._require_finite(centre.is_finite and averaged.is_finite, cause)
+        self._require_finite(math.isfinite(centre.loss + averaged.loss), cause)
         text = f"best weights, of step {step}, in {self.output}/model.pt: "
         text += errors_in_words(centre.values(), net.num_classes)
         if crops > 1:  # else a validation was this test

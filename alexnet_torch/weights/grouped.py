@@ -51,10 +51,7 @@ def without_wrappers(name: str) -> str:
 
 
 def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Returns a PyTorch state dict's name of each tensor of the grouped layout, first stage to last.
-
-    Stages are found by name (conv1, ..., fc6, ...), else by order; ValueError if it is no AlexNet's.
-    """
+    """Returns a state dict's name of each tensor of the grouped layout: by name (conv1, ...), else by order."""
     names = {without_wrappers(name): name for name in state}
     dims = dict[str, int]()  # by layer
     for short, name in names.items():

@@ -31,10 +31,7 @@ _PLAIN: list[Any] = [
 
 
 def load_torch(path: Path) -> Any:
-    """Returns what torch.save wrote, on the CPU, without running code of the file; a UserError names what it refuses.
-
-    It checks each tensor's CRC-32, which torch does not: a quarter of a second for AlexNet.
-    """
+    """Returns what torch.save wrote, on the CPU, without running its code; checks CRC-32, as torch does not."""
     with path.open("rb") as file:
         head = file.read(20)
     if is_zip := head.startswith(b"PK"):
@@ -69,10 +66,7 @@ def has_towers(state: Iterable[str]) -> bool:
 
 
 def find_network(path: Path, content: object, key: str | None = None) -> tuple[str, dict[str, Tensor], list[str]]:
-    """Finds the one AlexNet, or that of a key, in what `load_torch` returned: key, tensors, names of others beside it.
-
-    Without one, a ValueError says what it contains; of several that differ, a UserError lists the keys, as "model.net".
-    """
+    """Finds the one AlexNet, or that of a key as "model.net": returns key, tensors, names of others beside it."""
     groups: dict[str, dict[str, Tensor]] = {}  # of each dictionary, and of each prefix of names in it
     for folder, name, tensor in _tensors(content):
         head = re.split(r"\btowers\.\d", name)[0]

@@ -48,10 +48,7 @@ class WeightFile:
 
 
 def read_weight_file(path: Path, key: str | None = None, image_size: int | None = None) -> WeightFile:
-    """Reads a run's folder, or a .caffemodel, .onnx, .safetensors or other file, which torch.load must read.
-
-    `key` chooses a network of several, as "model.net"; `image_size` is for .onnx files that leave it open.
-    """
+    """Reads a file in any format; `key` chooses a network of several, `image_size` is for .onnx that leaves it open."""
     if not path.exists():
         raise UserError(f"{path}: no such file; name a weight file or a run's folder")
     try:

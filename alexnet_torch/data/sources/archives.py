@@ -117,10 +117,7 @@ def check_complete(files: Iterable[Path]) -> None:
 
 
 def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[SplitName, Samples] | None:
-    """Returns samples, which are by numbered label, by WordNet ID; None if most images' names tell none.
-
-    A label that contradicts most others is refused: some may be the development kit's.
-    """
+    """Returns samples by WordNet ID, not label; None if most names tell none. Some may be the development kit's."""
     groups = [(label, each) for samples in splits.values() for label, each in samples.items()]
     told = Counter((label, told_wnid(name)) for label, each in groups for name in each.names)
     wnids: dict[str, str] = {}

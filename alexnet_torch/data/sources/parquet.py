@@ -68,11 +68,7 @@ def parquet_files(root: Path) -> dict[str, list[Path]]:
 
 
 def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], skipped: Skipped) -> Source:
-    """Lists the rows of the splits, training first.
-
-    Classes are known by WordNet IDs if file names or classes' names tell them; else by the names; and if two names are
-    the same, or there are none, by the labels' numbers.
-    """
+    """Lists rows; classes by WordNet ID if names tell it, else by name, and if two are the same or none by number."""
     names = class_names(files[0])
     if others := [file for file in files if class_names(file) != names]:
         raise UserError(f"{others[0]}: its classes' names are not those of {files[0]}; move other sets elsewhere")

@@ -30,9 +30,7 @@ BEGIN = 4096  # bytes looked at of the first image of each class
 
 @dataclass(frozen=True)
 class Reader(ABC):
-    """Reads samples by their places in files. It is pickled to workers, and opens a file for each image: a hundredth of
-    decoding it.
-    """
+    """Reads samples by their places in files; pickled to workers. Opens a file for each: a hundredth of decoding."""
 
     files: tuple[Path, ...]
     members: list[str]  # (n) names in the archive, or in the folder files[0]

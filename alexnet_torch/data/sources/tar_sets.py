@@ -50,10 +50,7 @@ def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def list_tar(path: Path, inside: tarfile.TarInfo | None = None) -> Iterator[tarfile.TarInfo]:
-    """Yields the files of an uncompressed tar, or of its member `inside`, by reading only headers.
-
-    Each `offset_data` is in the outer file.
-    """
+    """Yields the files, as places in it, of an uncompressed tar or of its member `inside`, by reading only headers."""
     name = f"{path}: {inside.name}" if inside else path
     with reading(name, "download it again"), path.open("rb", buffering=0) as file:
         start, end = (inside.offset_data, inside.offset_data + inside.size) if inside else (0, path.stat().st_size)

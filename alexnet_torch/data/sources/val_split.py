@@ -3,7 +3,8 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +19,7 @@ READ_TOGETHER = 256  # files that a thread reads at a time
 SMALL = 1000  # files are read in a moment
 
 
-@dataclass(frozen=True)
-class ValSplit:
+class ValSplit(NamedTuple):
     """How validation images are chosen."""
 
     fraction: float  # of each class's images, in (0, 1)

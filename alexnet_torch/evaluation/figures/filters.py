@@ -18,9 +18,9 @@ COLUMNS = 16  # three rows for each tower, as in the paper
 
 
 def colourfulness(weights: np.ndarray) -> np.ndarray:
-    """Returns the fraction of each filter's energy in the plane orthogonal to grey, 0 to 1, (filters,) float64.
+    """Returns what of each filter's energy is orthogonal to grey, 0 to 1, of (filters, 3, height, width).
 
-    The weights are (filters, 3, height, width). The mean is not removed: a colour blob's channels have different means.
+    The mean is not removed: a colour blob's channels have different means.
     """
     weights = weights.astype(np.float64)
     energy, grey = (weights**2).sum((1, 2, 3)), (weights.sum(1) ** 2).sum((1, 2)) / 3
