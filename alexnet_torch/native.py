@@ -37,8 +37,35 @@ def load_compiled(
     `what` is not compiled, for that line: "the reader of crops is". `version` is that of the libraries that `options`
     link with. A build that takes long has an announcement.
     """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    # machines that differ may share a home folder
+    key = _digest("\n".join([source.read_text(), *_FLAGS, *flags, version, platform.machine(), cpu]).encode())
     try:
-        return ctypes.CDLL(str(_library(source, flags, version, options, announcement)))
+        folder, name = cache_home() / "native", f"{source.stem}-{key}"
+        for library in folder.glob(f"{name}-*.so"):
+            if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
+                return ctypes.CDLL(str(library))
+        compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]  # maybe with arguments, as "ccache g++"
+        if shutil.which(compiler[0]) is None:
+            raise OSError(f"there is no compiler {compiler[0]}; install one, or name it in CXX")
+        if announcement:
+            logger.warning(announcement)
+        folder.mkdir(parents=True, exist_ok=True)
+        compile_options, link_options = options()
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            object_file, linked = f"{temporary}/kernels.o", Path(temporary) / "kernels.so"
+            for line in (
+                [*_FLAGS, *flags, *compile_options, "-c", str(source), "-o", object_file],
+                # without -fopenmp: the threads are those of torch's OpenMP, and no second pool competes for the cores
+                ["-shared", object_file, "-o", str(linked), *link_options],
+            ):
+                subprocess.run([*compiler, *line], check=True, capture_output=True, text=True)
+            content = linked.read_bytes()
+        library = folder / f"{name}-{_digest(content)}.so"
+        atomic_write(library, content)
+        return ctypes.CDLL(str(library))
     except (OSError, RuntimeError, subprocess.CalledProcessError, UserError) as error:
         if isinstance(error, OSError) and error.filename:
             cause = f"{explain_os_error(error)}; or set XDG_CACHE_HOME to a folder that only this user can write"
@@ -47,40 +74,6 @@ def load_compiled(
             cause = next((line for line in lines if "error" in line), lines[0]).strip()
         logger.warning("%s not compiled (%s): several times slower", what, cause)
         return None
-
-
-def _library(
-    source: Path, flags: Sequence[str], version: str, options: Callable[[], LinkOptions], announcement: str
-) -> Path:
-    """Returns the file of the library: that in this machine's cache, or, if none is intact there, a new one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    cpu = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    # machines that differ may share a home folder
-    key = _digest("\n".join([source.read_text(), *_FLAGS, *flags, version, platform.machine(), cpu]).encode())
-    folder, name = cache_home() / "native", f"{source.stem}-{key}"
-    for library in folder.glob(f"{name}-*.so"):
-        if library.stem.endswith(_digest(library.read_bytes())):  # a damaged library would end the process
-            return library
-    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]  # maybe with arguments, as "ccache g++"
-    if shutil.which(compiler[0]) is None:
-        raise OSError(f"there is no compiler {compiler[0]}; install one, or name it in CXX")
-    if announcement:
-        logger.warning(announcement)
-    folder.mkdir(parents=True, exist_ok=True)
-    compile_options, link_options = options()
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        object_file, linked = f"{temporary}/kernels.o", Path(temporary) / "kernels.so"
-        for line in (
-            [*_FLAGS, *flags, *compile_options, "-c", str(source), "-o", object_file],
-            # without -fopenmp: the threads are those of torch's OpenMP, and no second pool competes for the cores
-            ["-shared", object_file, "-o", str(linked), *link_options],
-        ):
-            subprocess.run([*compiler, *line], check=True, capture_output=True, text=True)
-        content = linked.read_bytes()
-    library = folder / f"{name}-{_digest(content)}.so"
-    atomic_write(library, content)
-    return library
 
 
 def _digest(content: bytes) -> str:

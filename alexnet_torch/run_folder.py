@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 from alexnet_torch.errors import UserError
@@ -46,10 +47,18 @@ def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[
     """
     from filelock import FileLock, Timeout  # not at the top: a tenth of a second, which --help does not need
 
-    made: list[Path] = []
+    made, named = list[Path](), folder
     try:
-        with writing(f"--output {folder}"):
-            folder = _create(folder, new, made)
+        with writing(f"--output {named}"):
+            for number in count(2):
+                made[:] = [each for each in (folder, *folder.parents) if not each.exists()]
+                try:
+                    folder.mkdir(parents=True, exist_ok=not new)
+                    break
+                except FileExistsError:
+                    if not new:
+                        raise
+                folder = named.with_name(f"{named.name}-{number}")
             lock, inode = FileLock(folder / LOCK), folder.stat().st_ino
             try:
                 lock.acquire(timeout=patience, poll_interval=0.1)
@@ -71,21 +80,6 @@ def claimed(folder: Path, patience: float = 0.0, new: bool = False) -> Iterator[
         for path in made:
             with suppress(OSError):  # it is not empty
                 path.rmdir()
-
-
-def _create(folder: Path, new: bool, made: list[Path]) -> Path:
-    """Makes the folder, which gets a number if it must be new; `made` are those that were missing, innermost first."""
-    number, path = 1, folder
-    while True:
-        made[:] = [each for each in (path, *path.parents) if not each.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=not new)
-            return path
-        except FileExistsError:
-            if not new:
-                raise
-        number += 1
-        path = folder.with_name(f"{folder.name}-{number}")
 
 
 def is_claimed(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import Architecture, Conv, Init
 
 OptimizerName = Literal["paper", "adam"]
-COLOUR_NAMES = ("none", *get_args(Convention))
+COLOURS = ("none", *get_args(Convention))
 
 
 class Schedule:
@@ -124,11 +124,6 @@ class Recipe:
         weights = self.schedule.lr(base, epoch, val_errors)
         biases = self.bias_lr_factor * (weights if self.bias_lr_scheduled else base)
         return LearningRates(weights, biases, self.schedule.stage_lrs(base, epoch))
-
-    @property
-    def colour_name(self) -> str:
-        """The `--colour` name of this recipe's PCA noise, one of COLOUR_NAMES."""
-        return self.colour.convention if self.colour else "none"
 
     def pca_noise(self, name: str) -> PCANoise | None:
         """Returns the PCA noise for a `--colour` name, in the same epochs as this recipe's."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_type_hints
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 from alexnet_torch.recipes.catalogue import RECIPES
-from alexnet_torch.recipes.recipe import ABLATIONS, COLOUR_NAMES, SCHEDULES, Recipe, apply_ablation
+from alexnet_torch.recipes.recipe import ABLATIONS, COLOURS, SCHEDULES, Recipe, apply_ablation
 from alexnet_torch.run_folder import CONFIG
 
 Rule = tuple[Callable[[Any], bool], str]  # whether a value holds, and what it must be, for the message
@@ -68,7 +68,7 @@ class DataSettings:
     """Height and width of the network's images, in pixels."""
     no_mirror: Annotated[bool, Option(lambda recipe: not recipe.mirror, key=True)]
     """Do not mirror training images: for digits, letters and the like."""
-    colour: Annotated[str, Option(lambda recipe: recipe.colour_name, choices=COLOUR_NAMES, key=True)]
+    colour: Annotated[str, Option(lambda r: r.colour.convention if r.colour else "none", choices=COLOURS, key=True)]
     """Colour noise of training images: along the eigenvectors of their colours, scaled by the eigenvalues
     ("paper") or by the standard deviations ("source")."""
 

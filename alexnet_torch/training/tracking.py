@@ -93,7 +93,7 @@ def _start(name: str, folder: Path, settings: dict[str, Any], ids: dict[str, str
     return module.init(project=PROJECT, config=settings, resume="allow", **own)
 
 
-_BEST_ERROR = "val/best_top1_error"
+_BEST_ERROR, _RATIO = "val/best_top1_error", "weights/update_ratio_"
 _FINAL_ERRORS = (_BEST_ERROR, "test/top1_error", "test/top5_error")  # in the table of runs (HPARAMS)
 # TIME SERIES groups scalars by the part before the slash, and opens the first groups: what is about speed comes last
 _GROUPS = {"images_per_second": "work", "data_wait": "work"}
@@ -133,7 +133,7 @@ class TensorBoardWriter(SummaryWriter):
 
     def write_ratios(self, ratios: Mapping[str, float], best_error: float, step: int) -> None:
         for stage, ratio in ratios.items():
-            self.add_scalar(_ratio_tag(stage), ratio, step)
+            self.add_scalar(f"{_RATIO}{stage}", ratio, step)
         self.add_scalar(_BEST_ERROR, best_error, step)
 
     def write_published(self, batch_size: int) -> None:
@@ -144,17 +144,13 @@ class TensorBoardWriter(SummaryWriter):
                     writer.add_scalar(f"{point.split}/loss", point.loss, point.images // batch_size)
 
 
-def _ratio_tag(stage: str) -> str:
-    return f"weights/update_ratio_{stage}"
-
-
 def _layout(stages: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """Returns the charts of the tab CUSTOM SCALARS."""
     learning = {
         "loss (nats)": ["train/loss", "val/loss"],
         "top-1 error": ["train/top1_error", "val/top1_error", _BEST_ERROR],
         "learning rate": ["train/lr"],
-        "update / weight, by stage": [_ratio_tag(stage) for stage in stages],
+        "update / weight, by stage": [f"{_RATIO}{stage}" for stage in stages],
     }
     speed = {"images/s": ["work/images_per_second"], "share of time waiting for images": ["work/data_wait"]}
     charts = {"training and validation": learning, "speed": speed}
