@@ -20,7 +20,7 @@ import numpy as np
 from alexnet_torch.data import decode
 from alexnet_torch.data.image_map import DAMAGED, ImageMap, checksum
 from alexnet_torch.data.sources.archives import list_files
-from alexnet_torch.data.sources.classes import SourceClass
+from alexnet_torch.data.sources.classes import SourceClass, some
 from alexnet_torch.data.sources.source import Reader, Source, SourceSplit, SplitName
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import cache_home, reading
@@ -185,8 +185,8 @@ def _elsewhere(target: CacheFolder) -> CacheFolder:
                 unused.append(manifest.parent.name)
                 size += sum(path.stat().st_size for path in manifest.parent.glob("*.u8"))
     if unused:
-        these = f"{', '.join(unused[:5])}{', ...' * (len(unused) > 5)} ({size / 1e9:.2f} GB)"
-        logger.info(f"{target.path.parent}: {these} may be deleted: the images are not where they were")
+        these = f"{some(unused)} ({size / 1e9:.2f} GB) may be deleted"
+        logger.info(f"{target.path.parent}: {these}: the images are not where they were")
     return target
 
 
@@ -200,9 +200,7 @@ def locate_cache(source: Source, side: int, cache: str) -> CacheFolder:
     space = f"{sum(maps.map_sizes.values()) / 1e9:.2f} GB, and {free / 1e9:.1f} GB are free at {prefix.parent}"
     if cache == "none" or (cache == "auto" and missing > free / 2):
         if cache == "auto":
-            logger.info(
-                f"decoded images would take {space}: each epoch decodes again (--cache DIR stores them elsewhere)"
-            )
+            logger.info(f"decoded images would take {space}: each epoch decodes again, or name a --cache")
         return replace(maps, path=maps.path.with_name(f"{maps.path.name}-statistics"), has_maps=False)
     if missing > free:
         raise UserError(f"--cache: decoded images take {space}; make room, name another folder, or use --cache none")

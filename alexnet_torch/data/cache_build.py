@@ -169,10 +169,8 @@ def build(target: CacheFolder, skip_bad: bool, workers: int | None) -> None:
     for split in source.splits:
         rows = np.delete(np.arange(len(split)), [row for name, row, _ in unreadable if name == split.name])
         if missing := sorted({*range(len(source.classes))} - {*split.labels[rows].tolist()}):
-            raise UserError(
-                f"--skip-bad: no file in {split.name}/{source.identities[missing[0]]} of {source.root} can be read; "
-                "mend or add some"
-            )
+            folder = f"{split.name}/{source.identities[missing[0]]} of {source.root}"
+            raise UserError(f"--skip-bad: no file in {folder} can be read; mend or add some")
         fingerprint.update(f"{split.name} {len(rows)}".encode() + split.labels[rows].astype("<i8").tobytes())
         fingerprint.update(state[f"{split.name}_digests"][rows].tobytes())
         arrays |= {f"{split.name}_keys": packed(split.keys), f"{split.name}_labels": split.labels}

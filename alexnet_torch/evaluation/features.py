@@ -67,10 +67,8 @@ class PartialRows:
             progress = json.loads(path.read_text())
             was, self.done, self.bad = progress["command"], progress["done"], list(map(tuple, progress["bad"]))
             if names := [name for name in {**was, **self._command} if was.get(name) != self._command.get(name)]:
-                raise UserError(
-                    f"--output: {folder} has the rows of another command, which differs in {', '.join(names)}; "
-                    "finish that command, move the folder elsewhere, or name another file"
-                )
+                what = f"has the rows of another command, which differs in {', '.join(names)}"
+                raise UserError(f"--output: {folder} {what}; finish that command, or move the folder elsewhere")
         # the user may have repaired bad ones; a kill may have come while the parts were moved
         if (self.bad and not skip_bad) or not all(part.exists() for part in self.parts.values()):
             self.done, self.bad = 0, []

@@ -70,10 +70,8 @@ def list_corruptions(
         listed = read_class_folders(listing, folder, may_be_empty=True)
         own = class_order(list(listed))
         if group and own != classes:
-            one = min(set(own) ^ set(classes))
-            raise UserError(
-                f"--data {root}: {name} and {names[0]} have different classes, such as {one}; unpack the archives again"
-            )
+            how = f"have different classes, such as {min(set(own) ^ set(classes))}"
+            raise UserError(f"--data {root}: {name} and {names[0]} {how}; unpack the archives again")
         classes = own
         for label, identity in enumerate(own):
             members = sorted(listed[identity].members)
@@ -124,9 +122,7 @@ def read_real_labels(file: Path, identities: Sequence[str], names: Sequence[str]
     for name in names:
         match = re.search(r"ILSVRC2012_val_(\d{8})(?!\d)", name.rpartition("/")[2])
         if match is None or not 1 <= int(match[1]) <= len(labels):
-            raise UserError(
-                f"--real {file}: {name} is not named as a validation image of ILSVRC-2012, "
-                "ILSVRC2012_val_00000001.JPEG to _00050000; name ImageNet's validation set with --data"
-            )
+            must = "is not named as ILSVRC2012_val_00000001.JPEG to _00050000"
+            raise UserError(f"--real {file}: {name} {must}; name ImageNet's validation set with --data")
         found.append({order[label] for label in labels[int(match[1]) - 1]})
     return found

@@ -71,10 +71,8 @@ def require_finite(outputs: Tensor, images: Sequence[object]) -> None:
     """Refuses outputs (n, ...) that are not finite, with the name of the first image."""
     if not outputs.sum().isfinite():
         bad = next((i for i, output in enumerate(outputs) if not output.sum().isfinite()), 0)
-        raise UserError(
-            f"{images[bad]}: the network's outputs for it are infinite or not numbers: its training has diverged; "
-            "use another run's model"
-        )
+        cause = "the network's outputs for it are infinite or not numbers: its training has diverged"
+        raise UserError(f"{images[bad]}: {cause}; use another run's model")
 
 
 def score(

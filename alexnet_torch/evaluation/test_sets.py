@@ -52,10 +52,8 @@ def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
     part = recorded_split(runs[0], root)
     for other in runs[1:]:
         if recorded_split(other, root) != part:
-            raise UserError(
-                f"--data {root}: {runs[0]} and {other} were trained on different parts of it (--val-split, --seed): "
-                "an image that tests one has trained the other; evaluate each alone"
-            )
+            why = "were trained on different parts of it (--val-split, --seed): one has learnt the other's tests"
+            raise UserError(f"--data {root}: {runs[0]} and {other} {why}; evaluate each alone")
     return part
 
 

@@ -54,10 +54,9 @@ def load_torch(path: Path) -> Any:
         kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
         if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
             kept = f"{loaded}.state_dict()"
-        raise UserError(
-            f"{path}: contains more than tensors, {', '.join(sorted(names)[:4])}, which is not unpickled, because "
-            f"that can run code; if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
-        ) from error
+        what = f"contains more than tensors, {', '.join(sorted(names)[:4])}, which can run code: not unpickled"
+        fix = f"if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
+        raise UserError(f"{path}: {what}; {fix}") from error
 
 
 def has_towers(state: Iterable[str]) -> bool:

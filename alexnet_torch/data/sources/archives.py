@@ -132,8 +132,7 @@ def by_wnid(splits: dict[SplitName, Samples], files: Sequence[Path]) -> dict[Spl
     for label, each in groups:
         for name, member, number in zip(each.names, each.members, each.places[::3], strict=True):
             if label not in wnids or told_wnid(name) not in (None, wnids[label]):
-                raise UserError(
-                    f"{files[number]}: {member}: has the label {label}, but other images with that label are of "
-                    f"{wnids.get(label, 'no known class')}; make the files again with one label for each class"
-                )
+                known = wnids.get(label, "no known class")
+                what = f"has the label {label}, but other images with that label are of {known}"
+                raise UserError(f"{files[number]}: {member}: {what}; make the files again with a label for each class")
     return {split: {wnids[label]: each for label, each in samples.items()} for split, samples in splits.items()}

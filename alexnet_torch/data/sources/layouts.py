@@ -160,10 +160,9 @@ def _by_table(
     class_of: dict[str, str] = {}
     for number, (name, identity) in enumerate(rows, 1):
         if identity not in classes or class_of.setdefault(name, identity) != identity:
-            other = f"and {class_of[name]!r} before" if name in class_of else "of which train/ has no images"
-            raise UserError(
-                f"{listing.what}: row {number} of {table}: {name!r} has the class {identity!r}, {other}; restore it"
-            )
+            what = f"has the class {identity!r}, "
+            what += f"and {class_of[name]!r} before" if name in class_of else "of which train/ has no images"
+            raise UserError(f"{listing.what}: row {number} of {table}: {name!r} {what}; restore it")
     with_suffix, samples, used = any("." in name for name in class_of), dict[str, ClassSamples](), set()
     for path, *place in listing.images(folder, deep=False):
         name = path[len(folder) :]
@@ -193,20 +192,17 @@ def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False
     samples: Samples = {}
     for name in listing.subfolders(folder):
         if written.setdefault(normal(name), name) != name:
-            raise UserError(
-                f"{listing.what}: {folder} has two folders named {name}, in two ways that Unicode writes it; "
-                "move their images into one"
-            )
+            what = f"has two folders named {name}, in two ways that Unicode writes it"
+            raise UserError(f"{listing.what}: {folder} {what}; move their images into one")
         runs = listing.skipped.counts["of a run"]
         images = _samples(listing, f"{folder}{name}/")
         if images.members or listing.skipped.counts["of a run"] == runs:  # else it is runs/, for example
             samples[name] = images
     empty = [name for name, images in samples.items() if not images.members]
     if (empty or not samples) and not may_be_empty:
-        where = "any class" if len(empty) == len(samples) else f"class {some(empty)}"
-        raise UserError(
-            f"{listing.what}: {folder or 'the folder'} has no images of {where}; put some into {folder}<class>/"
-        )
+        what = "any class" if len(empty) == len(samples) else f"class {some(empty)}"
+        where = f"{listing.what}: {folder or 'the folder'}"
+        raise UserError(f"{where} has no images of {what}; put some into {folder}<class>/")
     return samples
 
 

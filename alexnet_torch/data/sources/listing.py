@@ -174,9 +174,8 @@ class Listing:
         before = folder if is_of_run else self._seen_as(folder)
         if is_of_run or before != folder:
             if parent not in (None, before) and not is_of_run:
-                raise UserError(
-                    f"{self.what}: {folder} and {before} are one folder, by a link; move the link elsewhere"
-                )
+                both = f"{folder} and {before} are one folder, by a link"
+                raise UserError(f"{self.what}: {both}; move the link elsewhere")
             self.skipped.add("of a run" if is_of_run else "linked twice", folder)
             return False
         return True

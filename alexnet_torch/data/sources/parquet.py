@@ -104,10 +104,8 @@ def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | 
         kinds = {field.name: str(field.type) for field in opened.schema_arrow}
         kind = kinds.get("image", "")
         if "bytes: " not in kind or "binary" not in kind or "int" not in kinds.get("label", ""):
-            raise UserError(
-                f"{file}: has the columns {kinds or 'none'}; rename or convert them to Hugging Face's "
-                "image (struct<bytes: binary, path: string>) and label (int64)"
-            )
+            must = "Hugging Face's image (struct<bytes: binary, path: string>) and label (int64)"
+            raise UserError(f"{file}: has the columns {kinds or 'none'}; rename or convert them to {must}")
         columns = ["label", "image.path"] if "path: " in kind else ["label"]
         for group in range(opened.num_row_groups):
             table = opened.read_row_group(group, columns, use_threads=False)
@@ -115,9 +113,8 @@ def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | 
             images = table.column("image").to_pylist() if len(columns) > 1 else [None] * len(labels)
             for row, (label, image) in enumerate(zip(labels, images, strict=True)):
                 if label is None or not 0 <= label < (len(names) if names else 10**18):
-                    raise UserError(
-                        f"{file}: row {row} of row group {group} has the label {label}, which is no class; correct it"
-                    )
+                    where = f"row {row} of row group {group}"
+                    raise UserError(f"{file}: {where} has the label {label}, which is no class; correct it")
                 path = (image or {}).get("path") or ""
                 name = path.rpartition("/")[2] or f"{number:05}-{group:05}-{row:07}"
                 if match := NAME_WITH_WNID.fullmatch(name):

@@ -190,10 +190,8 @@ def make_source(
 ) -> Source:
     if len(splits) == 2 and splits["train"].keys() != splits["val"].keys():
         train, val = (set(by_class) for by_class in splits.values())
-        raise UserError(
-            f"--data {root}: train and val have different classes: only in train: "
-            f"{some(class_order(train - val))}; only in val: {some(class_order(val - train))}; give both the same"
-        )
+        only = f"only in train: {some(class_order(train - val))}; only in val: {some(class_order(val - train))}"
+        raise UserError(f"--data {root}: train and val have different classes: {only}; give both the same")
     identities = class_order(next(iter(splits.values())))
     made, all_members, all_places, begin = [], list[str](), [], b""
     for split, by_class in splits.items():

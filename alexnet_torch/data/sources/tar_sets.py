@@ -133,10 +133,8 @@ def _kind(file: Path) -> str:
         return SHARDS
     if any(tells_class(name.rpartition("/")[2]) for name in names):
         return "flat archives"
-    raise UserError(
-        f"{file}: contains {some(names[:1])}: neither webdataset's samples, as x.jpg and x.cls, nor <wnid>.tar, nor "
-        "images named as ILSVRC-2012's; unpack it (tar -xf) and name the folder"
-    )
+    known = "webdataset's samples, as x.jpg and x.cls, nor <wnid>.tar, nor images named as ILSVRC-2012's"
+    raise UserError(f"{file}: contains {some(names[:1])}: neither {known}; unpack it (tar -xf) and name the folder")
 
 
 def _add_class_archives(file: Path, number: int, samples: Samples, skipped: Skipped) -> None:

@@ -62,10 +62,8 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
         groups = np.split(order, np.flatnonzero(np.diff(content[order])) + 1) if len(order) else []
         others = len(free) < len(rows)  # the training side has some in any case
         if len(groups) + others < 2:
-            raise UserError(
-                f"--val-split: class {source.identities[pool.labels[rows[0]]]} of {source.root} has fewer than two "
-                "different images; add some"
-            )
+            name = source.identities[pool.labels[rows[0]]]
+            raise UserError(f"--val-split: class {name} of {source.root} has fewer than two different images; add some")
         wanted, taken = max(1, round(val_split.fraction * len(rows))), 0
         for group in groups if others else groups[:-1]:
             if taken and taken + len(group) > wanted:

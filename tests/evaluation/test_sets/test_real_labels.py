@@ -28,7 +28,7 @@ def test_the_suffix_of_hugging_faces_files_is_no_part_of_the_number(tmp_path: Pa
     names = ["val/x/ILSVRC2012_val_00000001_n01440764.JPEG", "val/x/ILSVRC2012_val_00050000.png"]
     assert read_real_labels(file, WNIDS, names) == [{0}, {7}]
     for wrong in ("n01440764_10026.JPEG", "ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_000000011.JPEG"):
-        with pytest.raises(UserError, match=f"{wrong} is not named as a validation image"):
+        with pytest.raises(UserError, match=f"{wrong} is not named as ILSVRC2012_val"):
             read_real_labels(file, WNIDS, [f"val/ILSVRC2012_val_00000001/{wrong}"])
 
 
