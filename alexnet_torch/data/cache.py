@@ -102,7 +102,6 @@ class CacheFolder:
         }
 
     def load(self, skip_bad: bool) -> PreparedImages:
-        """Opens a complete folder; raises Stale if it is incomplete, damaged or of other images."""
         source, is_cache = self.source, self.source.map_side is None
         try:
             if (self.path / DAMAGED).exists():
@@ -167,7 +166,6 @@ def require_readable(source: Source, unreadable: Sequence[tuple[SplitName, int, 
 
 
 def cache_prefix(root: Path, cache: str) -> Path:
-    """Returns how the paths of a data set's decoded images begin."""
     home, root = cache_home() if cache in ("auto", "none") else Path(cache).expanduser(), root.resolve()
     return home / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 

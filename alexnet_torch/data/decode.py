@@ -57,7 +57,6 @@ def decoded_side(image_size: int) -> int:
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns in one line why a file cannot be read, without its path."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known kind"
     if isinstance(error, Image.DecompressionBombError):
@@ -234,7 +233,6 @@ def _resized(image: Image.Image, side: int) -> np.ndarray:
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """Stops libtiff from printing what Pillow also raises."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     for path in {line.split(maxsplit=5)[-1] for line in lines if "libtiff" in line}:
         library = ctypes.CDLL(path)  # the one that Pillow loaded

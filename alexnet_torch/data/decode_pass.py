@@ -69,7 +69,6 @@ def open_pass(target: CacheFolder) -> State:
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-    """Writes arrays to a file with checksums, atomically."""
     with atomic_file(path) as file:
         np.savez(file, **arrays)
 
@@ -119,7 +118,6 @@ def decode_chunk(chunk: Chunk) -> State:
 
 
 def remaining_chunks(target: CacheFolder, done: np.ndarray) -> Iterator[Chunk]:
-    """Yields the chunks that are not done, (chunks,) bool."""
     number = 0
     for split in target.source.splits:
         order = split.reader.storage_order()

@@ -82,7 +82,6 @@ class ImageMap:
         return int(function(self.side, len(rows), size, pointers))
 
     def _read_by_numpy(self, rows: np.ndarray, crops: Crops, out: np.ndarray) -> int:
-        """Does as gather.cpp's `gather`."""
         size, image = out.shape[1], np.empty((self.side, self.side, 3), np.uint8)
         for i, row in enumerate(rows):
             # not from the map: beyond the end of a truncated file that would end the process
@@ -123,7 +122,6 @@ def checksum(image: np.ndarray) -> int:
 
 @functools.cache
 def load_native() -> ctypes.CDLL | None:
-    """Returns the compiled gather.cpp; None where it cannot be compiled."""
     library = load_compiled(Path(__file__).parent / "native" / "gather.cpp", "the reader of crops is")
     if library is not None:
         for function in (library.gather, library.read_ahead):

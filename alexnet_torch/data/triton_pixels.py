@@ -29,7 +29,6 @@ def subtract_kernel(
 
 
 def subtract(pixels: Tensor, positions: Tensor, mean: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-    """Returns (N, H, W, 3), of the type of the mean; see `subtract_mean`."""
     out, size = torch.empty(pixels.shape, dtype=mean.dtype, device=pixels.device), pixels.shape[1]
     constants = {"NOISE": noise is not None, "SCALE": scale, "BLOCK": triton.next_power_of_2(3 * size)}
     if len(pixels):

@@ -30,7 +30,6 @@ Result = TypeVar("Result")
 
 
 def available_cores(processes: int = 1) -> int:
-    """Returns how many CPU cores each of several processes here may use."""
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 

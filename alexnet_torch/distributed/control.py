@@ -53,11 +53,9 @@ class Control:
 
     @property
     def is_restart(self) -> bool:
-        """Whether this launch of torchrun started the run before. Only rank 0 asks."""
         return self._launch_store is not None and self._launch_store.check(["started"])
 
     def mark_started(self) -> None:
-        """Records the start, for the processes that torchrun starts after a failure."""
         if self._launch_store is not None:
             self._launch_store.set("started", "")
 
@@ -126,7 +124,6 @@ def _wait(store: Store, keys: list[str], timeout: timedelta = _LONG) -> None:
 
 
 def _connect(world: World, patience: float) -> Store:
-    """Returns the store that torchrun, or else rank 0, serves."""
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     serves = world.is_main and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     until = time.monotonic() + patience

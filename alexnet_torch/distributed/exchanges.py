@@ -107,7 +107,6 @@ class PartnerExchange(Exchange):
         self._peers = peers
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Concatenates the partners' outputs; the backward pass adds up their gradients."""
         sizes = shard_sizes(channels, self._peers.size)
         return [_all_gather(xs[0], self._peers, sizes, 1, stage)]
 
@@ -144,7 +143,6 @@ class HybridExchange(Exchange):
         return [_all_gather(torch.cat(xs, dim=1), self._peers, rows, 0, stage)], 0
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Joins the shards of a linear stage of all towers."""
         if xs[0].ndim == 4:
             return super().concat_towers(xs, channels, stage)
         return [self._join_shards(xs[0], channels, stage)]

@@ -36,7 +36,6 @@ class Placement:
 
     @property
     def slices(self) -> tuple[int, int]:
-        """The slice of each batch that this rank loads: its index, and how many there are."""
         return self.slice_of_rank[self.world.rank], max(self.slice_of_rank) + 1
 
     @property
@@ -82,7 +81,6 @@ class Placement:
 
 
 def all_towers(devices: list[torch.device], world: World, reason: str) -> Placement:
-    """Returns the placement with all towers in every rank, each with a slice of its own."""
     ranks, split, holds = range(world.size), "none", "all towers"
     if len(set(devices)) > 1:
         split, holds = "devices", f"{len(devices)} towers on {_names(devices)}"

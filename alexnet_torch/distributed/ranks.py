@@ -233,7 +233,6 @@ def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
 def load_full_state(
     net: AlexNet, optimizer: torch.optim.Optimizer, weights: dict[str, Tensor], optimizer_tensors: ParameterStates
 ) -> None:
-    """Copies this rank's shard of parameters and optimizer tensors into its network and optimizer."""
     net.load_full_parameters(weights)
     for name, parameter in net.named_parameters():
         for key, value in optimizer_tensors.get(name, {}).items():

@@ -48,7 +48,6 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes the run's files and prints."""
         return self.rank == 0
 
 

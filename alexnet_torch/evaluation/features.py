@@ -90,7 +90,6 @@ class PartialRows:
         return self.done - len(self.bad)
 
     def append(self, count: int, features: Mapping[str, np.ndarray], bad: Sequence[tuple[int, str]]) -> None:
-        """Adds the rows (n, ...) of the next images, of which some are bad."""
         for name, rows in features.items():
             self._files[name].write(np.ascontiguousarray(rows, "<f4").data)
         self.done += count
@@ -107,7 +106,6 @@ class PartialRows:
         self._saved = time.monotonic()
 
     def finish(self) -> None:
-        """Writes the number of rows into the files."""
         self._write_headers()
         self.save()
 
@@ -196,7 +194,6 @@ def _arrays(model: TrainedModel, request: FeatureRequest, crops: np.ndarray) -> 
 
 
 def _source(model: TrainedModel, request: FeatureRequest) -> dict[str, Any]:
-    """Returns how the features are made, as JSON values."""
     net, architecture = model.net, model.net.architecture
     source = {
         "stages": list(request.stages),

@@ -117,8 +117,7 @@ class Confusion:
         return np.bincount(self._labels, minlength=self._shape[0])
 
     @property
-    def counts(self) -> np.ndarray:
-        """(labels, model's classes) int64."""
+    def counts(self) -> np.ndarray:  # (labels, model's classes) int64
         return np.bincount(self._pairs, minlength=math.prod(self._shape)).reshape(self._shape)
 
     def class_errors(self) -> np.ndarray:  # (labels,) float64 in 0..1; nan where there is no image
@@ -127,7 +126,6 @@ class Confusion:
         return errors
 
     def most_confused(self, most: int = 20) -> list[tuple[int, int, int]]:
-        """Returns (label, wrong class, images) of the most frequent errors."""
         pairs, counts = np.unique(self._pairs[~self._right], return_counts=True)
         chosen = np.argsort(-counts, kind="stable")[:most]
         return [(*divmod(int(pairs[i]), self._shape[1]), int(counts[i])) for i in chosen]

@@ -62,7 +62,6 @@ def predict(
 
 
 def centre_crop(image: Picture, side: int, size: int) -> np.ndarray:
-    """Returns the crop (size, size, 3) uint8 of an image's central square, scaled to a side."""
     centre = centre_slice(side, size)
     try:
         if isinstance(image, str | PathLike):
@@ -74,7 +73,7 @@ def centre_crop(image: Picture, side: int, size: int) -> np.ndarray:
 
 
 def _decoded(images: Sequence[Picture], side: int, size: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields the centre crops of each batch, (n, size, size, 3) uint8."""
+    """Yields centre crops (n, size, size, 3) uint8."""
     files = [Path(image) for image in images if isinstance(image, str | PathLike)]
     if len(files) < len(images):
         for first in range(0, len(images), batch_size):

@@ -147,7 +147,6 @@ def error_table(results: Sequence[Mapping[str, Any]], classes: int) -> str:
 
 
 def _corruption_lines(result: Mapping[str, Any], classes: int) -> list[str]:
-    """Returns a table of top-1 errors by corruption and severity, and mCE."""
     rows, severities = [], list(map(str, SEVERITIES))
     for name, errors in result["corruptions"].items():
         mean, alexnet = errors["mean"], ALEXNET_ERRORS.get(name)

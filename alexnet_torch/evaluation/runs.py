@@ -74,7 +74,6 @@ def read_run(run: Path) -> Run:
 
 
 def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
-    """Returns the --val-split of a run's images, if `data` names these."""
     from alexnet_torch.data.sources.recognise import data_folder
     from alexnet_torch.data.sources.val_split import ValSplit
 
@@ -194,7 +193,6 @@ def _mean_and_spread(errors: Sequence[float]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time as 12 s, 3 min 04 s or 5 h 06 min."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"

@@ -48,7 +48,6 @@ class TestSet:
 
 
 def held_out_part(runs: Sequence[Path], root: Path) -> ValSplit | None:
-    """Returns the --val-split of the runs' images, if `root` has these."""
     part = recorded_split(runs[0], root)
     for other in runs[1:]:
         if recorded_split(other, root) != part:

@@ -130,8 +130,7 @@ class AlexNet(nn.Module):
         keys = [random_key(seed, "dropout", step, *position) for position in positions]
         return torch.tensor(keys, dtype=torch.int64).view(len(towers), len(net.dropout))
 
-    def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:
-        """Returns each local tower's keys (stages with dropout,), on its device."""
+    def _keys_by_tower(self, dropout: DropoutKey) -> list[Tensor]:  # (stages with dropout,) each
         keys = self.dropout_keys(dropout.seed, dropout.step) if dropout.values is None else dropout.values
         sent = {device: copied_to(device, keys) for device in dict.fromkeys(self.devices)}
         return [sent[device][row] for row, device in enumerate(self.devices)]

@@ -49,7 +49,6 @@ def checked_devices(names: Sequence[str], towers: int) -> list[torch.device]:
 
 
 def devices_or_default(names: Sequence[str] | None, towers: int) -> list[torch.device]:
-    """As `checked_devices`; without names, the first GPU for all towers, else the CPU."""
     if names:
         return working(checked_devices(names, towers), required=True)
     return working([torch.device("cuda", 0) if torch.cuda.device_count() else torch.device("cpu")] * towers)

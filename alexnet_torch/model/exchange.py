@@ -48,7 +48,6 @@ class Exchange:
         return [joined[x.device] for x in xs]  # towers on one device use one copy
 
     def keep_own_channels(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        """Gives each tower its own output."""
         return xs
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
@@ -80,5 +79,4 @@ def _concatenate(xs: TowerTensors, device: torch.device) -> Tensor:
 
 
 def copied_to(device: torch.device, x: Tensor) -> Tensor:
-    """Returns a tensor on a device; the CPU waits only for a copy to itself."""
     return x.to(device, non_blocking=device.type != "cpu")

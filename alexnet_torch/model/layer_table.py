@@ -22,7 +22,6 @@ class LayerRow:
 
 
 def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 224) -> list[LayerRow]:
-    """Returns a row for each stage, in order; ValueError if the images are too small."""
     final_side, channels, rows = net.final_side(image_size), 3, list[LayerRow]()
     sides = dict(net.stage_sides(image_size))
     for conv in net.convs:

@@ -51,11 +51,9 @@ class Tower(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the tower's parameters."""
         return self.layer(next(iter(self.local_rows))).weight.device
 
     def layer(self, stage: str) -> nn.Conv2d | nn.Linear:
-        """Returns the convolution or linear layer of a stage."""
         layer = self.get_submodule(stage)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         return layer
@@ -162,7 +160,6 @@ class FasterLinear(TorchFunctionMode):
     """A context in which nn.Linear, which tools find by its exact type, computes by `linear`."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Replaces `F.linear` as nn.Linear calls it."""
         del types
         if func is F.linear and len(args) == 3 and not kwargs:
             return linear(*args)

@@ -41,7 +41,6 @@ def norm_kernel(
     x_ptr, y_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes the normalised map."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < n - first
@@ -62,7 +61,6 @@ def norm_backward_kernel(
     grad_ptr, x_ptr, out_ptr, n, channels, stride, HALF: tl.constexpr, SCALE: tl.constexpr, BETA: tl.constexpr,  # noqa: N803
     K: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes the gradient with respect to x."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     at = tl.arange(0, BLOCK)
     inside = at < n - first
@@ -91,14 +89,12 @@ def norm_backward_kernel(
 
 
 def norm(x: Tensor, settings: Norm, relu: bool) -> Tensor:
-    """Returns the normalised map of x (N, C, H, W), contiguous or channels_last."""
     y = torch.empty_like(x)
     _launch(norm_kernel, (x, y), settings, relu)
     return y
 
 
 def norm_backward(grad: Tensor, x: Tensor, settings: Norm, relu: bool) -> Tensor:
-    """Returns the gradient with respect to x, from that with respect to the result."""
     out = torch.empty_like(x)
     like_x = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
     _launch(norm_backward_kernel, (like_x, x, out), settings, relu)
@@ -131,7 +127,6 @@ def dropout_kernel(
     THRESHOLD: tl.constexpr, SCALE: tl.constexpr, RELU: tl.constexpr, GATED: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Computes elements of a row of the batch."""
     key, row = tl.load(key_ptr), tl.program_id(0)
     row_bits = _mix(_mix((first_row + row).to(tl.uint32) ^ key.to(tl.uint32)) + (key >> 32).to(tl.uint32))
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -151,7 +146,6 @@ def dropout_kernel(
 def dropout(
     x: Tensor, key: Tensor, row: int, element: int, threshold: int, scale: float, relu: bool, gate: Tensor | None
 ) -> Tensor:
-    """Returns dropout of x (n, ...), contiguous as `gate` is."""
     out, width = torch.empty_like(x), x.shape[1:].numel()
     wide = tl.float64 if x.dtype == torch.float64 else tl.float32
     constants = {"THRESHOLD": threshold, "SCALE": scale, "RELU": relu, "GATED": gate is not None, "WIDE": wide}

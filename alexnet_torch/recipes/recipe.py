@@ -193,7 +193,6 @@ def sixth_conv(net: Architecture) -> Architecture:
 
 
 def _with_convs(net: Architecture, changes: Callable[[Conv], dict[str, Any]]) -> Architecture:
-    """Changes fields of the convolutions."""
     return replace(net, convs=tuple(replace(conv, **changes(conv)) for conv in net.convs))
 
 

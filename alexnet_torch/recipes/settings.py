@@ -212,13 +212,11 @@ class Settings(RunSettings, PlacementSettings, StartSettings, TrainingSettings, 
 
 
 def flag(name: str) -> str:
-    """Returns how the command line spells a setting's name."""
     return f"--{name.replace('_', '-')}"
 
 
 @cache
 def options_of(group: type) -> dict[str, Option]:
-    """Returns the options of `Settings`, or of one of its groups, by name."""
     hints = get_type_hints(group, include_extras=True)
     return {setting.name: hints[setting.name].__metadata__[0] for setting in fields(group)}
 

@@ -52,7 +52,6 @@ class RunState:
 
 
 def run_key(settings: Settings, recipe: Recipe, prepared: PreparedImages) -> dict[str, Any]:
-    """Returns what must be the same to resume a run."""
     return {
         **settings.run_key(),  # first: another --image-size is another data set
         "architecture": repr(recipe.architecture),
@@ -157,7 +156,6 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best_step:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a folder, newest first, unverified."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_step, reverse=True)
 

@@ -16,7 +16,6 @@ from alexnet_torch.weights.weight_file import read_weight_file
 
 
 def check_start(settings: Settings, architecture: Architecture) -> None:
-    """Finds errors in --init, --init-stages and --freeze before images are decoded."""
     for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
         parse_stages(option, text, architecture.stage_names)
     if settings.init is not None and not settings.resume and not Path(settings.init).exists():

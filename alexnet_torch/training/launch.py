@@ -218,7 +218,6 @@ def _prepare(settings: Settings, recipe: Recipe, placement: Placement, ranks: Ra
 def _loaders(
     settings: Settings, recipe: Recipe, prepared: PreparedImages, placement: Placement, ranks: Ranks
 ) -> tuple[Loader, Loader]:
-    """Returns the loaders of training and validation images, for this rank's slice of each batch."""
     workers = settings.workers or available_cores(placement.world.local_size)
     pinned = placement.devices[0].type == "cuda"
     loader = partial(Loader, prepared, workers=workers, pinned=pinned, slices=placement.slices)
@@ -251,7 +250,6 @@ def _without_effect(settings: Settings, recipe: Recipe, prepared: PreparedImages
 
 
 def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:
-    """Returns the steps of the run; refuses an end that it has passed."""
     by_epochs = settings.epochs * steps_per_epoch
     last_step = min(by_epochs, settings.max_steps or by_epochs)
     if state.step > last_step:

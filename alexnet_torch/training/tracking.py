@@ -77,7 +77,6 @@ def _line(error: Exception) -> str:
 
 
 def _start(name: str, folder: Path, settings: dict[str, Any], ids: dict[str, str]) -> Any:
-    """Starts or continues a tracked run, and adds its id to `ids`."""
     module, is_new = importlib.import_module(name), name not in ids
     if name == "mlflow":
         if is_new:
@@ -145,7 +144,6 @@ class TensorBoardWriter(SummaryWriter):
 
 
 def _layout(stages: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Returns the charts of the tab CUSTOM SCALARS."""
     learning = {
         "loss (nats)": ["train/loss", "val/loss"],
         "top-1 error": ["train/top1_error", "val/top1_error", _BEST_ERROR],

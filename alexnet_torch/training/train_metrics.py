@@ -44,7 +44,6 @@ class TrainMetrics:
         return self._state.sums[0] / max(1, self._state.images)
 
     def report(self, rate: float) -> dict[str, Any]:
-        """Returns a record for metrics.jsonl, and resets the sums."""
         state, loss, elapsed = self._state, self.mean_loss(), time.perf_counter() - self._started
         record = {
             "split": "train",

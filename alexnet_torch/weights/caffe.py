@@ -59,7 +59,6 @@ def read_network(path: Path) -> tuple[dict[str, Tensor], Architecture]:
 
 
 def _preset(layers: list[tuple[str, str]]) -> Architecture:
-    """Returns the preset with the layers, given by name and by `_step`."""
     for net in (PRESETS["caffenet"], PRESETS["caffe"]):
         norm = net.norm
         norm_step = _described("LRN", local_size=norm.window, alpha=norm.alpha, beta=norm.beta, k=norm.k)
@@ -90,7 +89,6 @@ def _step(layer: Any, kind: str) -> str:
 
 
 def _described(kind: str, **settings: object) -> str:
-    """Returns a type with its settings that are not 0."""
     values = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()) if value)
     return f"{kind} of {values}" if values else kind
 

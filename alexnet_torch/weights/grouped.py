@@ -72,7 +72,6 @@ def layers_by_stage(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def require_alexnet(convs: int, linears: int, others: int = 0) -> None:
-    """Raises a ValueError unless these are AlexNet's numbers of layers."""
     if (convs, linears, others) != (5, 3, 0):
         more = f" and {others} others with weights" if others else ""
         raise ValueError(f"it has {convs} convolutions and {linears} linear layers{more}, not AlexNet's 5 and 3")

@@ -27,7 +27,6 @@ class InputConvention:
     bgr: bool = False  # the order of the channels
 
     def to_ours(self, weight: Tensor) -> Tensor:
-        """Converts conv1's weights (filters, 3, height, width) to our images."""
         rgb = weight.flip(1) if self.bgr else weight
         return (rgb.double() / torch.tensor(self.std, dtype=torch.float64).view(3, 1, 1)).to(weight.dtype)
 

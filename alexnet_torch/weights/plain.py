@@ -106,7 +106,6 @@ class SubtractMean(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns what the network reads for RGB images, (N, 3, H, W) both."""
         return images * self.factor - self.mean
 
 
@@ -118,7 +117,6 @@ class GroupedResponseNorm(nn.LocalResponseNorm):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns (N, C, H, W) for maps (N, C, H, W)."""
         by_group = x.unflatten(1, (self.groups, -1)).flatten(0, 1)  # (N * groups, C / groups, H, W)
         # no super(): torch.jit.script has none
         normalised: Tensor = F.local_response_norm(by_group, self.size, self.alpha, self.beta, self.k)
@@ -129,7 +127,6 @@ class SpatialResponseNorm(nn.LocalResponseNorm):
     """Response normalisation over a square in each channel; alpha is divided by size^2 at borders too."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns (N, C, H, W) for maps (N, C, H, W)."""
         mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)  # counts the zeros of the padding
         return x * (self.k + self.alpha * mean) ** -self.beta
 
@@ -144,7 +141,6 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns (N, outputs) for (N, inputs)."""
         weights, biases = self.weight.tensor_split(self.groups), self.bias.tensor_split(self.groups)
         inputs = x.unflatten(1, (self.groups, -1))  # (N, groups, inputs / groups)
         parts = [F.linear(inputs[:, group], weights[group], biases[group]) for group in range(self.groups)]

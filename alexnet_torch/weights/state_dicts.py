@@ -60,7 +60,6 @@ def load_torch(path: Path) -> Any:
 
 
 def has_towers(state: Iterable[str]) -> bool:
-    """Returns whether names are this package's, by tower."""
     return any(has_tower(without_wrappers(name)) for name in state)
 
 

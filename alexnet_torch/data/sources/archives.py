@@ -77,7 +77,6 @@ def remembered(kind: str, key: str, build: Callable[[], T], is_large: Callable[[
 
 
 def kept_source(root: Path, files: Sequence[Path], build: Callable[[], Source]) -> Source:
-    """A large source is kept until a file changes."""
     key = f"{VERSION} {root} {root.resolve()} {list_files(root, files).digest()}"
     return remembered("indexes", key, build, lambda made: sum(map(len, made.splits)) >= KEPT_SAMPLES)
 

@@ -59,7 +59,6 @@ def some(names: Sequence[str]) -> str:
 
 @cache
 def imagenet_classes() -> tuple[SourceClass, ...]:
-    """Returns the classes by standard index: in the order of their WordNet IDs."""
     rows = (line.split("\t") for line in (FOLDER / "imagenet_classes.tsv").read_text("utf-8").splitlines())
     return tuple(SourceClass(wnid, name) for wnid, _, name in rows)
 
@@ -84,7 +83,6 @@ def class_of(identity: str, names: Mapping[str, str] | None = None) -> SourceCla
 
 
 def tells_class(name: str) -> bool:
-    """Returns whether `class_of_name` finds a class in an image's file name."""
     return bool(VALIDATION_NAME.fullmatch(name) or NAME_WITH_WNID.fullmatch(name))
 
 
@@ -100,7 +98,6 @@ def class_of_name(name: str, place: str) -> tuple[str, str]:
 
 
 def told_wnid(name: str) -> str | None:
-    """Returns the WordNet ID that a file name of ILSVRC-2012 tells."""
     if match := TRAINING_NAME.fullmatch(name):
         return match[1] if match[1] in imagenet_indices() else None
     if (match := VALIDATION_NAME.fullmatch(name)) and 1 <= int(match[2]) <= len(validation_labels()):

@@ -54,7 +54,6 @@ def open_folder_set(root: Path, test: bool) -> Source:
 
 
 def split_word(name: str) -> str | None:
-    """Returns the split that a folder's name seems to be: "train", "val" or "test"."""
     words = re.findall("[a-z]+", name.lower())
     return next((split for split, known in SPLIT_WORDS.items() if known & {*words[:1], *words[-1:]}), None)
 
@@ -148,7 +147,6 @@ def _table(listing: Listing, name: str) -> str:
 
 
 def _readable(text: str, separator: str, classes: Mapping[str, object]) -> dict[str, str]:
-    """Returns the names of classes, as in "n01440764 tench, Tinca tinca"."""
     lines = (line.partition(separator) for line in text.splitlines())
     return {identity: name.strip() for identity, _, name in lines if identity in classes and name.strip()}
 
@@ -187,7 +185,6 @@ def read_split(listing: Listing, folder: str, classes: Mapping[str, object] | No
 
 
 def read_class_folders(listing: Listing, folder: str, may_be_empty: bool = False) -> Samples:
-    """Returns the images in each subfolder of a folder ("" or one that ends in "/") by its name."""
     written: dict[str, str] = {}
     samples: Samples = {}
     for name in listing.subfolders(folder):

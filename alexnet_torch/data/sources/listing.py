@@ -79,7 +79,6 @@ class Listing:
         return self._scanned(path) if self.zipped is None else self.zipped.get(self.top + path, Folder([], [], []))
 
     def is_folder(self, path: str) -> bool:
-        """Returns whether there is a folder, without the last "/"."""
         above, slash, name = path.rpartition("/")
         return name in self.folder(above + slash).folders
 
@@ -97,7 +96,6 @@ class Listing:
         return ZipReader((self.root,), [self.top + member for member in members], places)
 
     def subfolders(self, folder: str = "") -> list[str]:
-        """Returns the sorted names of a folder's folders."""
         here, self._visited = self.folder(folder), {}
         self._seen_as(folder)
         for reason, name in here.skipped:

@@ -123,7 +123,6 @@ def _add_rows(file: Path, number: int, samples: Samples, names: Sequence[str] | 
 
 
 def class_names(file: Path) -> list[str] | None:
-    """Returns the names of the labels 0, 1, ... in a file's metadata; None if it names none."""
     with _reading(file):
         metadata = (_open(file).schema_arrow.metadata or {}).get(b"huggingface")
         names = json.loads(metadata)["info"]["features"]["label"].get("names") if metadata else None

@@ -41,7 +41,6 @@ class Reader(ABC):
         """Returns a sample's image file; raises OSError or UnreadableImage."""
 
     def take(self, indices: np.ndarray) -> Self:
-        """Returns a reader of some samples, which holds only what they need."""
         places = self.places[indices]
         used, places[:, 0] = np.unique(places[:, 0], return_inverse=True)
         files = tuple(self.files[i] for i in used.tolist())
@@ -51,7 +50,6 @@ class Reader(ABC):
         return in_one_line(f"{self.files[self.places[index, 0]]}: {self.members[index]}")
 
     def storage_order(self) -> np.ndarray:
-        """Returns the (n,) indices in the order that is read fastest."""
         return np.lexsort(self.places.T[::-1])
 
 

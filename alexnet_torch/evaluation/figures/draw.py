@@ -60,7 +60,6 @@ def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
 def _run_figures(
     name: str, run: Path, model: TrainedModel, prepared: PreparedImages | None, images: Sequence[Path], seed: int
 ) -> tuple[dict[str, Figure], dict[str, Any]]:
-    """Returns a run's figures without its curves, and the numbers that they show."""
     first, stage = model.net.architecture.convs[0].name, model.net.architecture.stage_names[-2]
     weights, note = model.net.stage_weights(first), grey_note(model.mean)
     colours = filter_colours(first, weights)

@@ -80,7 +80,6 @@ def grey_note(mean: np.ndarray) -> str | None:
 
 @styled
 def filters_figure(run: str, weights: Sequence[Tensor], colours: Mapping[str, Any], note: str | None = None) -> Figure:
-    """Draws each tower's filters, each scaled with 0 as mid-grey, and their colourfulness."""
     grids = [filter_grid(tower, COLUMNS).permute(1, 2, 0).numpy() for tower in weights]  # (H, W, 3) each
     heights = [9 * grid.shape[0] / grid.shape[1] for grid in grids]
     panel = 0.55 + 0.45 * len(grids)  # height of the colourfulness

@@ -42,7 +42,6 @@ class Picture:
         return {"file": self.file, "label": self.label, "classes": self.predictions, "neighbours": nearest}
 
     def show(self, axes: Axes, title: str, **font: Any) -> Axes:
-        """Draws the pixels in a grey frame."""
         axes.imshow(self.pixels)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color="0.6")
