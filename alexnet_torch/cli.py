@@ -9,14 +9,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from alexnet_torch import __version__
 from alexnet_torch.commands import COMMANDS, SHARED_ARGUMENTS
-from alexnet_torch.console import console
+from alexnet_torch.console import StopSignal, console
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import OtherRankFailed, RankLost, RunError, UserError, describe_memory_error
 from alexnet_torch.files import explain_os_error
 from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.command_line import Parser, parse
 from alexnet_torch.recipes.settings import Settings, flag, options_of
-from alexnet_torch.signals import StopSignal
 
 OLDEST_TORCH = (2, 9)  # as in requirements.txt
 Work = Callable[[list[str], str, World, ExitStack], None]

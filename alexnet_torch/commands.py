@@ -183,8 +183,8 @@ def import_command(
             mean image of AlexNet's authors. (default: ImageNet's mean colour; required for rgb)
         key (NAME): Which network of a checkpoint with several, such as model or ema.
     """
-    from alexnet_torch.weights.import_model import import_model
     from alexnet_torch.weights.model_file import save_new_model
+    from alexnet_torch.weights.weight_file import import_model
 
     model, messages = import_model(file, classes, architecture, inputs, mean, image_size, key)
     save_new_model(output, model)

@@ -71,7 +71,7 @@ def modules_after(imports: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("modules", "libraries"),  # what else imports torch.distributed
-    [("model.alexnet, alexnet_torch.weights.caffe", "torch"), ("weights.import_model", "torchvision.models")],
+    [("model.alexnet, alexnet_torch.weights.caffe", "torch"), ("weights.weight_file", "torchvision.models")],
 )
 def test_the_model_and_its_files_need_no_processes(modules: str, libraries: str) -> None:
     imported = modules_after(f"alexnet_torch.{modules}")

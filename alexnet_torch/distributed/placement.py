@@ -11,8 +11,7 @@ from alexnet_torch.distributed.exchanges import HybridExchange, PartnerExchange,
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.alexnet import AlexNet
-from alexnet_torch.model.devices import checked_devices, working
-from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.model.exchange import Exchange, checked_devices, working
 from alexnet_torch.model.tower import stage_of
 
 

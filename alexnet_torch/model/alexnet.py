@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_torch.model.architecture import PAPER, Architecture, Conv, Linear, Norm, Operation
-from alexnet_torch.model.devices import Devices, tower_devices
 from alexnet_torch.model.dropout import DropoutKey, MaskPosition, dropout
-from alexnet_torch.model.exchange import Exchange, TowerTensors, copied_to
+from alexnet_torch.model.exchange import Devices, Exchange, TowerTensors, copied_to, tower_devices
 from alexnet_torch.model.presets import preset
 from alexnet_torch.model.response_norm import response_norm, response_norm_pool, spatial_response_norm
 from alexnet_torch.model.tower import Tower, allocate, pad_asymmetric, stage_of, tower_of

@@ -10,8 +10,8 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, parse_stages
 from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.settings import Settings
-from alexnet_torch.weights.grouped import differences, grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
+from alexnet_torch.weights.state_dicts import differences, grouped_shapes, grouped_to_towers
 from alexnet_torch.weights.weight_file import read_weight_file
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alexnet_torch.console import console
+from alexnet_torch.console import StopSignal, console
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.cache_build import prepare
 from alexnet_torch.data.decode import decoded_side
@@ -37,7 +37,6 @@ from alexnet_torch.recipes.settings import (
     with_homes,
 )
 from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
-from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
 from alexnet_torch.training.initial_weights import check_start, copy_weights, freeze_stages
 from alexnet_torch.training.optimizers import build_optimizer, parameter_groups

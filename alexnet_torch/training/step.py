@@ -1,9 +1,12 @@
-"""The training step: what it reads from the host, forward pass, loss, backward pass and update."""
+"""The training step: what it reads from the host, forward and backward pass, update; its sums until a report."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from alexnet_torch.data.augment import subtract_mean
 from alexnet_torch.data.loader import Batch, sent
 from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.dropout import DropoutKey
+from alexnet_torch.training.checkpoints import RunState
 
 StepResult = tuple[Tensor, Tensor]
 Images = Tensor | list[Tensor]  # (n, 3, H, W) less the mean; where towers are on several devices, one for each tower
@@ -142,3 +146,65 @@ def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     np.concatenate([block.numpy() for block in blocks], out=packed.numpy())
     parts = sent(packed, device).split([len(block) for block in blocks])
     return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+T = TypeVar("T")
+
+
+class TrainMetrics:
+    """Sums over the steps since the last report, on the losses' device; part of the run's state."""
+
+    def __init__(self, state: RunState, device: torch.device, num_classes: int, steps_per_epoch: int) -> None:
+        self._state, self._chance, self._steps_per_epoch = state, math.log(num_classes), steps_per_epoch
+        self._sums = torch.tensor(state.sums, dtype=torch.float64, device=device)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Starts the clock, which measures training only."""
+        self._started, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        asked = time.perf_counter()
+        for batch in batches:
+            self._waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def add(self, sums: Tensor, rows: int) -> None:
+        """Adds a step of `rows` images: the sum of their losses and their top-1 errors, (2,) float64."""
+        self._sums += sums
+        self._state.images, self._state.steps = self._state.images + rows, self._state.steps + 1
+        self._images += rows
+
+    def mean_loss(self) -> float:
+        """Returns the mean loss since the last report: here training waits for the device."""
+        self._state.sums = self._sums.tolist()
+        return self._state.sums[0] / max(1, self._state.images)
+
+    def report(self, rate: float) -> dict[str, Any]:
+        state, loss, elapsed = self._state, self.mean_loss(), time.perf_counter() - self._started
+        record = {
+            "split": "train",
+            "step": state.step,
+            "epoch": state.step / self._steps_per_epoch,
+            "loss": loss,
+            "top1_error": state.sums[1] / state.images,
+            "lr": rate,
+            "images_per_second": self._images / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        state.at_chance = state.at_chance + state.steps if abs(loss - self._chance) < 0.01 * self._chance else 0
+        state.images = state.steps = 0
+        self._sums.zero_()
+        return record
+
+    def stuck_message(self) -> str | None:
+        """Returns a message if the loss stays at chance longer than in networks that learn."""
+        steps = self._state.at_chance
+        if steps < min(2000, max(100, 10 * self._steps_per_epoch)):
+            return None
+        return (
+            f"the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: the initial weights are "
+            "too small or too large, or the learning rate is too high; try --recipe paper, another --lr, or check "
+            "the labels"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alexnet_torch.console import StopSignal
 from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Batch, Loader
 from alexnet_torch.data.workers import available_cores
@@ -26,12 +27,10 @@ from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.recipes.recipe import Recipe
 from alexnet_torch.recipes.settings import Settings
 from alexnet_torch.run_folder import CHECKPOINTS
-from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, list_checkpoints
 from alexnet_torch.training.optimizers import set_rates, update_ratios
 from alexnet_torch.training.run_log import RunLog
-from alexnet_torch.training.step import CapturedStep, Precision, Step, step_inputs, train_step
-from alexnet_torch.training.train_metrics import TrainMetrics
+from alexnet_torch.training.step import CapturedStep, Precision, Step, TrainMetrics, step_inputs, train_step
 from alexnet_torch.weights.model_file import TrainedModel, first_not_finite, read_model_files, save_model
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet_torch.files import reading
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.weights.grouped import require_alexnet
+from alexnet_torch.weights.state_dicts import require_alexnet
 
 # "name number type" as in Caffe's caffe.proto; *: repeated, =: the default; enumerations are integers
 _MESSAGES = {

@@ -14,10 +14,10 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, writing
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
-from alexnet_torch.weights.grouped import CONV1, grouped_state_dict
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
 from alexnet_torch.weights.model_file import TrainedModel, describe_model, safetensors_content, sealed_metadata
 from alexnet_torch.weights.plain import SubtractMean
+from alexnet_torch.weights.state_dicts import CONV1, grouped_state_dict
 
 _OUR_IMAGES = "RGB images, 0..255, minus the mean image"
 _PIXELS = "RGB images, 0..255, (N, 3, {0}, {0}): the graph subtracts the mean image; N is free"

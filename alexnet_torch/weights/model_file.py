@@ -20,7 +20,7 @@ from alexnet_torch.errors import UserError
 from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, reading, write_json, writing
 from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
-from alexnet_torch.model.devices import devices_or_default
+from alexnet_torch.model.exchange import devices_or_default
 from alexnet_torch.run_folder import (
     CONFIG,
     MODEL_DESCRIPTION,

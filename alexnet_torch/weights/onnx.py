@@ -16,8 +16,8 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.model.tower import has_tower
-from alexnet_torch.weights.grouped import CONV1, grouped_shapes, grouped_to_towers, require_alexnet
 from alexnet_torch.weights.model_file import description_from_metadata
+from alexnet_torch.weights.state_dicts import CONV1, grouped_shapes, grouped_to_towers, require_alexnet
 from alexnet_torch.weights.weight_file import WeightFile, from_state
 
 TOLERANCE = 1e-3  # of the largest logit: ten times what float32 sums in another order have shown

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import Architecture, Conv, Linear, Operation
-from alexnet_torch.weights.grouped import grouped_state_dict
 from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.weights.state_dicts import grouped_state_dict
 
 
 def plain(net_or_model: AlexNet | TrainedModel, unit_range: bool = False) -> nn.Sequential:

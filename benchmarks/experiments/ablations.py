@@ -21,12 +21,12 @@ from pathlib import Path
 
 import tyro
 
+from alexnet_torch.console import StopSignal
 from alexnet_torch.data.pca_noise import PCANoise
 from alexnet_torch.errors import Diverged, Interrupted, RunError, TrainingError, UserError
 from alexnet_torch.recipes.catalogue import demo
 from alexnet_torch.recipes.recipe import EpochSchedule, Recipe, apply_ablation
 from alexnet_torch.run_folder import CHECKPOINTS, METRICS
-from alexnet_torch.signals import StopSignal
 from benchmarks.harness.our_step import our_trainer
 from benchmarks.harness.report import append_record, markdown_table, read_records, saved_records
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_torch import PAPER, AlexNet, DropoutKey
+from alexnet_torch.console import StopSignal
 from alexnet_torch.data.augment import centre_crops, subtract_mean
 from alexnet_torch.distributed.placement import Placement, choose_placement
 from alexnet_torch.distributed.ranks import Ranks, wrap_data_parallel
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.native import reuse_freed_memory
 from alexnet_torch.recipes.recipe import LearningRates, Recipe
-from alexnet_torch.signals import StopSignal
 from alexnet_torch.training.launch import launch
 from alexnet_torch.training.optimizers import PaperSGD, parameter_groups, set_rates
 from alexnet_torch.training.step import CapturedStep, Precision, train_step

@@ -5,7 +5,7 @@ import math
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import shard_sizes
 from alexnet_torch.model.tower import stage_of
-from alexnet_torch.weights.grouped import grouped_shapes
+from alexnet_torch.weights.state_dicts import grouped_shapes
 
 
 def parameter_counts(architecture: Architecture, classes: int, image_size: int) -> tuple[int, int]:

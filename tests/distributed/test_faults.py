@@ -19,7 +19,7 @@ from alexnet_torch.distributed.world import World
 from alexnet_torch.errors import RankLost, RunError
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.training.train_metrics import TrainMetrics
+from alexnet_torch.training.step import TrainMetrics
 from tests.support.commands import run_train
 from tests.support.narrow_train import train
 from tests.support.permissions import mounted_disk

@@ -15,8 +15,7 @@ from alexnet_torch.distributed.placement import Placement, choose_devices, choos
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.devices import working
-from alexnet_torch.model.exchange import Exchange
+from alexnet_torch.model.exchange import Exchange, working
 from alexnet_torch.model.presets import CAFFE, TORCHVISION
 from alexnet_torch.recipes.recipe import never_meet
 

@@ -32,7 +32,7 @@ from alexnet_torch.distributed.placement import choose_placement
 from alexnet_torch.distributed.world import SINGLE_PROCESS, World
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import evaluate
-from alexnet_torch.model import devices as model_devices
+from alexnet_torch.model import exchange as model_devices
 from alexnet_torch.model.architecture import PAPER
 from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import Recipe

@@ -19,10 +19,10 @@ import torch
 
 import alexnet_torch
 from alexnet_torch import AlexNet, load_model
+from alexnet_torch.console import SIGNALS, StopSignal
 from alexnet_torch.errors import Stopped, UserError
 from alexnet_torch.recipes.catalogue import RECIPES, demo
 from alexnet_torch.recipes.recipe import one_tower
-from alexnet_torch.signals import SIGNALS, StopSignal
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints, load_newest_intact
 from tests.support.commands import demo_options, one_line, read_metrics, resume, run_cli, run_train, train_demo

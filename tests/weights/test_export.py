@@ -17,8 +17,8 @@ from alexnet_torch import AlexNet, cli, load_model
 from alexnet_torch.model.architecture import PAPER, Architecture
 from alexnet_torch.model.presets import CAFFE, SOURCE_2012, TENSORFLOW_POST, TORCHVISION
 from alexnet_torch.weights import export as exporting
-from alexnet_torch.weights.grouped import grouped_to_towers, towers_to_grouped
 from alexnet_torch.weights.model_file import TrainedModel, save_model
+from alexnet_torch.weights.state_dicts import grouped_to_towers, towers_to_grouped
 from tests.support.nets import narrow, with_random_weights
 
 CLASSES = ("a", "b", "c", "d", "e")

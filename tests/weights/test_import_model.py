@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from alexnet_torch import cli, predict
 from alexnet_torch.model.presets import PRESETS
-from alexnet_torch.weights.grouped import grouped_shapes
+from alexnet_torch.weights.state_dicts import grouped_shapes
 from tests.support.caffe_files import (
     CLASSES,
     SIZE,
