@@ -59,7 +59,7 @@ def load_torch(path: Path) -> Any:
         kept = f"{{k: v for k, v in {loaded}.items() if isinstance(v, dict)}}"
         if any(name.startswith(("torch.nn.modules.", "torchvision.models.")) for name in names):
             kept = f"{loaded}.state_dict()"
-        what = f"contains more than tensors, {', '.join(sorted(names)[:4])}, which can run code: not unpickled"
+        what = f"contains more than tensors, {', '.join(sorted(names)[:4])}, which is not unpickled: that can run code"
         fix = f"if you trust it, save only the weights: torch.save({kept}, 'weights.pt')"
         raise UserError(f"{path}: {what}; {fix}") from error
 
