@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alexnet_torch.weights.model_file import TrainedModel, load_model
     from alexnet_torch.weights.plain import plain
 
-__version__ = "0.1.0"  # the project's: pyproject.toml reads it here
+__version__ = "1.0.0"  # the project's: pyproject.toml reads it here
 
 __all__ = [
     "CAFFE",
