@@ -86,7 +86,7 @@ class RunLog:
     @_on_main
     def log_start(self, weights: dict[str, Tensor]) -> None:
         self._board.write_graph(self._net.architecture, self._net.num_classes, self._net.image_size)
-        self._board.write_filters(weights, 0)
+        self._board.write_weights(weights, 0)
 
     @_on_main
     def log_samples(self, images: Tensor) -> None:
@@ -109,7 +109,7 @@ class RunLog:
         self, record: dict[str, Any], errors: list[float], weights: dict[str, Tensor], ratios: dict[str, float]
     ) -> None:
         self._write("val", record)
-        self._board.write_filters(weights, record["step"])
+        self._board.write_weights(weights, record["step"])
         self._board.write_ratios(ratios, min(errors), record["step"])
         best = " (the best so far)" if errors[-1] < min(errors[:-1], default=2) else ""
         errors_now = errors_in_words(record, self._net.num_classes)

@@ -125,10 +125,15 @@ class TensorBoardWriter(SummaryWriter):
         graph = GraphDef(node=network_graph(architecture, num_classes, image_size))
         self._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
-    def write_filters(self, weights: Mapping[str, Tensor], step: int) -> None:
+    def write_weights(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Draws the first stage's filters, and counts the values of each stage's weights: 100,000 show the shape."""
         for name, value in weights.items():
-            if stage_of(name) == self._first_stage and value.ndim == 4:
-                self.add_image(f"weights/{self._first_stage}/tower{tower_of(name)}", filter_grid(value), step)
+            if value.ndim == 1:  # biases
+                continue
+            stage, tag = stage_of(name), f"{stage_of(name)}/tower{tower_of(name)}"
+            self.add_histogram(f"weights/{tag}/values", value.flatten()[:: 1 + value.numel() // 100_000], step)
+            if stage == self._first_stage and value.ndim == 4:
+                self.add_image(f"weights/{tag}", filter_grid(value), step)
 
     def write_ratios(self, ratios: Mapping[str, float], best_error: float, step: int) -> None:
         for stage, ratio in ratios.items():

@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from alexnet_torch import load_model
 from alexnet_torch.model.presets import PRESETS
 from alexnet_torch.training.tracking import network_graph
 from tests.support.browser import browser
@@ -42,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events_of(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0}).Reload()
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "histograms": 0}).Reload()
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -68,6 +69,11 @@ def test_there_is_one_chart_for_each_quantity_and_none_of_one_point(finished: Pa
     assert {len(events.Scalars(tag)) for tag in val | ratios} == {2}
     assert set(events.Tags()["images"]) == {"weights/conv1/tower0", "weights/conv1/tower1", "train/samples"}
     assert [image.step for image in events.Images("weights/conv1/tower1")] == [0, 3, 6]
+    stages = narrow_net().architecture.stage_names
+    assert set(events.Tags()["histograms"]) == {f"weights/{stage}/tower{k}/values" for stage in stages for k in (0, 1)}
+    last = load_model(finished).net.state_dict()["towers.1.fc6.weight"]  # of the best epoch, one of two
+    counted = [each.histogram_value for each in events.Histograms("weights/fc6/tower1/values")]
+    assert any((each.min, each.max, each.num) == (last.min(), last.max(), last.numel()) for each in counted)
     *centre, ten = (r for r in read_metrics(finished) if r["split"] == "val")
     assert [e.value for e in events.Scalars("val/top1_error")] == pytest.approx([r["top1_error"] for r in centre])
     best = [min(r["top1_error"] for r in centre[: n + 1]) for n in range(2)]
@@ -146,7 +152,7 @@ def test_the_graph_has_the_shapes_that_the_network_computes() -> None:
 
 
 SEEN = {
-    "timeseries": ("train 4 cards train /loss", "val 4 cards", "val /loss", "weights 10 cards"),
+    "timeseries": ("train 4 cards train /loss", "val 4 cards", "val /loss", "weights 26 cards"),
     "custom_scalars": ("loss (nats)", "top-1 error", "learning rate", "update / weight", "images/s", "waiting"),
     "hparams": ("a/tensorboard", "demo", "val/best_top1_error", "test/top1_error"),
     "graphs": ("T0.conv1", "T1.conv1", "T0.fc8", "logits"),
