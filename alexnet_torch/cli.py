@@ -19,15 +19,9 @@ from alexnet_torch.recipes.settings import Settings, flag, options_of
 
 OLDEST_TORCH = (2, 9)  # as in requirements.txt
 Work = Callable[[list[str], str, World, ExitStack], None]
-_DESCRIPTION = (
-    "Train AlexNet, and use trained runs. Every command takes --quiet, for no progress bars, --verbose, for the "
-    "warnings of libraries, and --version."
-)
-# a run keeps its batch size
-_MORE_MEMORY = (
-    "free some, then start it again, with --resume if it has done steps; "
-    "or start a run in another --output with a smaller --batch-size"
-)
+_OF_ALL = "Every command takes --quiet, for no progress bars, --verbose, for the warnings of libraries, and --version."
+_RESTART = "start it again, with --resume if it has done steps"
+_NEW_RUN = "start a run in another --output with a smaller --batch-size"  # a run keeps its own
 
 
 def installed_main() -> int:
@@ -73,7 +67,8 @@ def _run(arguments: list[str], program: str, work: Work, is_training: bool = Fal
             if isinstance(error, OSError):
                 cause: str | None = explain_os_error(error)
             elif cause := describe_memory_error(error):
-                cause += f"; {_MORE_MEMORY if is_training else 'free some, or use smaller images or batches'}"
+                fix = f"then {_RESTART}; or {_NEW_RUN}" if is_training else "or use smaller images or batches"
+                cause += f"; free some, {fix}"
             if cause is None:
                 raise
             status, line = 2, f"rank {world.rank}: {cause}" if world.size > 1 else cause
@@ -84,7 +79,7 @@ def _run(arguments: list[str], program: str, work: Work, is_training: bool = Fal
 
 def _run_command(arguments: list[str], program: str, *_: object) -> None:
     words = [word for word in arguments if word not in ("--quiet", "--verbose")]  # of every command: see `console`
-    top = Parser(program, description=_DESCRIPTION)
+    top = Parser(program, description=f"Train AlexNet, and use trained runs. {_OF_ALL}")
     listed = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name, command in COMMANDS.items():
         listed.add_parser(name, help=str(command.__doc__).splitlines()[0])
@@ -94,6 +89,9 @@ def _run_command(arguments: list[str], program: str, *_: object) -> None:
         least = 0 if option == "seed" else 1
         if type(value) is int and value < least:
             raise UserError(f"{flag(option)} {value}: must be {least} or more")
+    runs = [run.resolve() for run in given.get("runs", ())]
+    if len(set(runs)) < len(runs):
+        raise UserError(f"{name}: the same run is named twice; name each run once")
     _check_torch()
     with StopSignal():
         COMMANDS[name](**given)

@@ -123,27 +123,21 @@ def evaluate_command(
         cache (DIR|auto|none): Where training may have stored the decoded images.
         json: Print one JSON document, with the error of each class, the confusion matrix and the most confused pairs.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise UserError("evaluate: the same run is named twice; name each run once")
+    from alexnet_torch.data.sources.classes import require_same_classes
     from alexnet_torch.data.sources.recognise import data_folder
     from alexnet_torch.evaluation.results import score_test_set, tables
     from alexnet_torch.evaluation.robustness import read_real_labels
     from alexnet_torch.evaluation.runs import read_config
     from alexnet_torch.evaluation.scoring import default_num_crops
-    from alexnet_torch.evaluation.test_sets import (
-        check_same_classes,
-        find_test_set,
-        held_out_part,
-        match_classes,
-        model_identities,
-    )
+    from alexnet_torch.evaluation.test_sets import find_test_set, held_out_part, match_classes, model_identities
     from alexnet_torch.weights.inputs import mean_from_option
 
     models = {str(run): _load_run(run, devices) for run in runs}
     if mean:
         models = {n: replace(m, mean=mean_from_option(mean, m.net.image_size)) for n, m in models.items()}
     (name, first), *_ = models.items()
-    check_same_classes({name: model.classes for name, model in models.items()})
+    for other, model in models.items():
+        require_same_classes(other, model.classes, name, first.classes, "name runs of the same classes")
     if (data := data or read_config(runs[0]).get("settings", {}).get("data")) is None:
         raise UserError(f"evaluate: {name} does not say which images it was trained on; name some with --data")
     root = data_folder(data)
@@ -303,8 +297,7 @@ def features_command(
 
     model = _load_run(run, devices)
     stages = parse_stages("--stage", stage, model.net.architecture.stage_names) or ()
-    request = FeatureRequest(folder, output, stages, files, per_tower, skip_bad, batch_size)
-    arrays = save_features(model, request)
+    arrays = save_features(model, FeatureRequest(folder, output, stages, files, per_tower, skip_bad, batch_size))
     for name, shape in arrays.items():
         print(f"{output}: {name if len(arrays) > 1 else stage} of {shape[0]} images, float32 {shape}")
 

@@ -108,6 +108,14 @@ class _Stream:
         return getattr(self._stream, name)
 
 
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Returns a table with `left` columns aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    columns = ["<"] * left + [">"] * (len(widths) - left)
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(columns, widths, strict=True))
+    return "\n".join(form.format(*row).rstrip() for row in [headings, *rows])
+
+
 # SIGUSR1 and SIGUSR2 warn of the end of a job, as Slurm's --signal; SIGXCPU of a limit of time
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 

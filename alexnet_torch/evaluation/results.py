@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from alexnet_torch.console import text_table
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import Confusion, Scores
 from alexnet_torch.evaluation.robustness import ALEXNET_ERRORS, SEVERITIES, corruption_errors
-from alexnet_torch.evaluation.runs import percent, text_table
+from alexnet_torch.evaluation.runs import percent
 from alexnet_torch.evaluation.scoring import ImageBatch, LogProbs, require_finite, score
 from alexnet_torch.evaluation.test_sets import ClassMatch, TestSet, image_batches
 from alexnet_torch.files import atomic_file, writing

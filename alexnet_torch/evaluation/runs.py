@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_torch.console import text_table
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import reading
 from alexnet_torch.recipes.settings import deciding
@@ -68,8 +69,7 @@ def read_run(run: Path) -> Run:
         with reading(f"{path}: line {number}", fix_of_damage(run, "restore the file")):
             record = json.loads(line)
             record |= {name: float(record[name]) for name in ("epoch", "step", "loss", "top1_error")}
-            is_test = record.get("crops", 1) != 1
-            {"train": train, "val": tests if is_test else val}[record["split"]].append(record)
+            {"train": train, "val": tests if record.get("crops", 1) != 1 else val}[record["split"]].append(record)
     return Run(read_config(run), train, val, tests[-1] if tests else None)
 
 
@@ -87,7 +87,7 @@ def recorded_split(run: Path, data: str | Path) -> "ValSplit | None":
 def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "PreparedImages | None":
     """Returns the images of --data, by default the run's; None if unknown or "none"."""
     from alexnet_torch.data.cache_build import prepare
-    from alexnet_torch.data.sources.classes import same_names
+    from alexnet_torch.data.sources.classes import require_same_classes
     from alexnet_torch.data.sources.recognise import data_folder
 
     settings = read_config(run).get("settings", {})
@@ -96,8 +96,8 @@ def images_of_run(run: Path, model: "TrainedModel", data: str | None) -> "Prepar
         return None
     cache, skip_bad = settings.get("cache", "auto"), settings.get("skip_bad", False)
     prepared = prepare(data_folder(data), len(model.mean), cache, skip_bad, val_split=recorded_split(run, data))
-    if not same_names(prepared.classes, model.classes):
-        raise UserError(f"--data {data}: its classes differ from those of {run}; name the images it was trained on")
+    fix = "name the images it was trained on"
+    require_same_classes(f"--data {data}", prepared.classes, str(run), model.classes, fix)
     return prepared
 
 
@@ -206,11 +206,3 @@ def _shown(value: Any) -> str:
 
 def percent(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}%}"
-
-
-def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Returns a table with `left` columns aligned to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    columns = ["<"] * left + [">"] * (len(widths) - left)
-    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(columns, widths, strict=True))
-    return "\n".join(form.format(*row).rstrip() for row in [headings, *rows])

@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from alexnet_torch.data.cache import MANIFEST, CacheFolder, PreparedImages, Stale, cache_prefix
 from alexnet_torch.data.cache_build import open_map
 from alexnet_torch.data.loader import Loader, decode_ahead
-from alexnet_torch.data.sources.classes import WNID, SourceClass, imagenet_classes, normal, same_names, some
+from alexnet_torch.data.sources.classes import WNID, SourceClass, imagenet_classes, normal, some
 from alexnet_torch.data.sources.recognise import open_source
 from alexnet_torch.data.sources.source import Source, SourceSplit
 from alexnet_torch.data.sources.val_split import ValSplit, with_validation
@@ -114,15 +114,6 @@ class ClassMatch(NamedTuple):
 
     indices: np.ndarray  # (set classes,) int64, the model's class of each class of the set
     how: str  # what they were matched by, for people
-
-
-def check_same_classes(classes_by_run: Mapping[str, Sequence[str]]) -> None:
-    (first, first_classes), *others = classes_by_run.items()
-    for other, classes in others:
-        if not same_names(classes, first_classes):
-            differing = sorted(set(classes) ^ set(first_classes))
-            how = f"only one of them has {differing[0]!r}" if differing else "they are in a different order"
-            raise UserError(f"{other}: its classes differ from those of {first}: {how}; name runs of the same classes")
 
 
 def model_identities(classes: Sequence[str]) -> tuple[str, ...]:

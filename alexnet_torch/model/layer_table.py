@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 
+from alexnet_torch.console import text_table
 from alexnet_torch.model.architecture import Architecture
 
 
@@ -28,8 +29,7 @@ def layer_table(net: Architecture, num_classes: int = 1000, image_size: int = 22
         # conv1 reads the image, which every tower has whole
         groups = net.towers if rows and not conv.reads_all_towers else 1
         side, weights = sides[conv.name], conv.channels * channels // groups * conv.kernel**2
-        is_last = conv is net.convs[-1]
-        pooled = final_side if is_last else sides.get(f"{conv.name}'s pooling", side)
+        pooled = final_side if conv is net.convs[-1] else sides.get(f"{conv.name}'s pooling", side)
         output, read = (conv.channels, side, side), (conv.channels, pooled, pooled)
         shape = conv.kernel, conv.stride, conv.padding, groups
         rows.append(LayerRow(conv.name, output, read, *shape, weights + conv.channels, weights * side * side))
@@ -54,7 +54,4 @@ def table_text(rows: list[LayerRow], as_csv: bool = False) -> str:
     if as_csv:
         return "\n".join(",".join(row) for row in [names, *cells])
     sums = (sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows))
-    table = [names, *cells, ["all", *[""] * 6, *map(number, sums)]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
-    return "\n".join(lines)
+    return text_table(names, [*cells, ["all", *[""] * 6, *map(number, sums)]], left=0)

@@ -44,6 +44,13 @@ def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
     return list(map(normal, first)) == list(map(normal, second))
 
 
+def require_same_classes(name: str, classes: Sequence[str], of: str, expected: Sequence[str], fix: str) -> None:
+    if not same_names(classes, expected):
+        differing = sorted(set(classes) ^ set(expected))
+        how = f"only one of them has {differing[0]!r}" if differing else "they are in a different order"
+        raise UserError(f"{name}: its classes differ from those of {of}: {how}; {fix}")
+
+
 def class_order(identities: Iterable[str]) -> list[str]:
     """Returns identities in the order of their indices: sorted, as numbers if all are."""
     identities = list(identities)

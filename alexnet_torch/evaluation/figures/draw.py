@@ -49,8 +49,6 @@ def draw_figures(
 def distinct_names(runs: Sequence[Path]) -> dict[str, Path]:
     """Names runs by their folders, with as few parent folders as make the names different."""
     resolved = [run.resolve() for run in runs]
-    if len(set(resolved)) < len(resolved):
-        raise UserError("figures: the same run is named twice; name each run once")
     parts = 1
     while len(names := {"/".join(run.parts[-parts:]): run for run in resolved}) < len(resolved):
         parts += 1
@@ -73,7 +71,11 @@ def _run_figures(
         figures["labels"] = labels_figure(name, examples)
     if prepared:
         figures["neighbours"] = neighbours_figure(name, stage, examples)
-    shown = [example.json_values() for example in examples]
+    shown = [
+        {"file": each.file, "label": each.label, "classes": each.predictions}
+        | {"neighbours": [{"file": p.file, "label": p.label, "distance": p.distance} for p in each.neighbours]}
+        for each in examples
+    ]
     return figures, {"colourfulness": colours, "neighbours_stage": stage, "examples": shown}
 
 

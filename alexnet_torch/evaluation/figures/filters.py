@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from alexnet_torch.console import text_table
 from alexnet_torch.evaluation.figures import filter_grid
 from alexnet_torch.evaluation.figures.style import BLUE, MARKERS, PALETTE, Axes, Figure, printable_name, styled
-from alexnet_torch.evaluation.runs import text_table
 from alexnet_torch.randomness import random_generator
 
 WHITE_NOISE = 2 / 3  # the colourfulness of independent random weights: two of three dimensions
@@ -28,11 +28,11 @@ def colourfulness(weights: np.ndarray) -> np.ndarray:
     return chromatic.clip(0, 1)
 
 
-def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+def permutation_test(groups: Sequence[np.ndarray], permutations: int = PERMUTATIONS) -> float:
     """Returns p: how probable as different means of groups are if values are assigned at random."""
     # not scipy.stats, whose import takes a second of each run's page
     values, ends = np.concatenate(groups)[None], np.cumsum([len(group) for group in groups])[:-1]
-    shuffled = random_generator(seed, "permutations").permuted(values.repeat(permutations, 0), axis=1)
+    shuffled = random_generator(0, "permutations").permuted(values.repeat(permutations, 0), axis=1)
 
     def spread(rows: np.ndarray) -> np.ndarray:
         squares = [part.shape[1] * (part.mean(1) - values.mean()) ** 2 for part in np.split(rows, ends, axis=1)]
@@ -62,10 +62,8 @@ def filter_colours(stage: str, weights: Sequence[Tensor]) -> dict[str, Any]:
 def colours_table(colours: Mapping[str, Any]) -> str:
     title = f"colourfulness of {colours['stage']}'s filters (0 grey, 1 only colour, {WHITE_NOISE:.2f} white noise)"
     names = ("mean", "sd", "min", "max", "pooled")
-    rows = [
-        [f"tower {tower['tower']}", str(len(tower["filters"])), *(f"{tower[name]:.3f}" for name in names)]
-        for tower in colours["towers"]
-    ]
+    towers = colours["towers"]
+    rows = [[f"tower {t['tower']}", str(len(t["filters"])), *(f"{t[name]:.3f}" for name in names)] for t in towers]
     table = text_table(["", "filters", *names[:-1], "pooled by energy"], rows)
     return f"{title}\n{table}\n{colours['conclusion']}"
 
