@@ -70,7 +70,7 @@ def writing(option: str) -> Iterator[None]:
 
 
 @contextmanager
-def explain_missing_package(path: Path | str, extra: str = "exchange") -> Iterator[None]:
+def importing(path: Path | str, extra: str = "exchange") -> Iterator[None]:
     """Turns a package that the block lacks into a UserError that names its extra, which pyproject.toml lists."""
     try:
         yield
@@ -148,4 +148,7 @@ def read_lines(path: Path, option: str, any_bytes: bool = False) -> list[str]:
         convert = f"iconv -f LATIN1 -t UTF-8 {quote(str(path))} > {quote(f'{path}.utf8')}"
         raise UserError(f"{option} {path}: is not UTF-8 text; convert it, for example with {convert}")
     # not splitlines, which also ends lines at characters that names may have
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise UserError(f"{option} {path}: is empty; write one name on each line")
+    return lines

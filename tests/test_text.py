@@ -11,7 +11,6 @@ import h5py
 import pytest
 
 from alexnet_torch import cli, load_model
-from alexnet_torch.data.sources.listing import read_file_list
 from alexnet_torch.errors import UserError
 from alexnet_torch.files import read_lines
 from alexnet_torch.weights.model_file import save_model
@@ -24,7 +23,10 @@ def test_the_mark_of_an_encoding_is_no_part_of_the_first_name(tmp_path: Path) ->
         (tmp_path / "names.txt").write_bytes("äpfel\r\n\n 猫 \nnaïve\u2028x\n".encode(encoding))
         assert read_lines(tmp_path / "names.txt", "--classes") == ["äpfel", "猫", "naïve\u2028x"]
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\nb.png\n")  # names of files may be in any encoding
-    assert [os.fsencode(name) for name in read_file_list(tmp_path / "list.txt")] == [b"caf\xe9.png", b"b.png"]
+    assert [os.fsencode(name) for name in read_lines(tmp_path / "list.txt", "--files", any_bytes=True)] == [
+        b"caf\xe9.png",
+        b"b.png",
+    ]
 
 
 @pytest.mark.parametrize(

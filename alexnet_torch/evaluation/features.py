@@ -22,12 +22,12 @@ from tqdm import tqdm
 from alexnet_torch.data.decode import VERSION
 from alexnet_torch.data.loader import decode_ahead
 from alexnet_torch.data.sources.classes import in_one_line, normal
-from alexnet_torch.data.sources.listing import find_images, read_file_list
+from alexnet_torch.data.sources.listing import find_images
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.scoring import network_input, require_finite
-from alexnet_torch.files import explain_missing_package, reading, sync_folder, utf8_text, write_json, writing
+from alexnet_torch.files import importing, read_lines, reading, sync_folder, utf8_text, write_json, writing
 from alexnet_torch.run_folder import claimed, library_versions
-from alexnet_torch.weights.model_file import TrainedModel, model_sha256
+from alexnet_torch.weights.model_file import METADATA_SEAL, TrainedModel, sealed_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +141,9 @@ def save_features(model: TrainedModel, request: FeatureRequest) -> Shapes:
     if output.suffix not in (".npy", ".h5"):
         raise UserError(f"--output {output}: must end in .npy or .h5")
     if output.suffix == ".h5":
-        with explain_missing_package(output, "hdf5"):
+        with importing(output, "hdf5"):
             import h5py  # noqa: F401 - found missing now, not after hours
-    names = read_file_list(request.files) if request.files else find_images(request.folder)
+    names = read_lines(request.files, "--files", any_bytes=True) if request.files else find_images(request.folder)
     missing = [f"  {path}" for name in names if request.files and not (path := request.folder / name).is_file()]
     if missing and not request.skip_bad:
         nearest = next(filter(None, (_nearest(name, request.folder) for name in names)), "")
@@ -202,7 +202,7 @@ def _source(model: TrainedModel, request: FeatureRequest) -> dict[str, Any]:
         "architecture": architecture.name,
         "towers": architecture.towers,
         "image_size": net.image_size,
-        "model_sha256": model_sha256(model),
+        "model_sha256": sealed_metadata(model)[METADATA_SEAL],
         "preprocessing": {
             "orientation": "as EXIF says",
             "square": f"central, scaled to {len(model.mean)} pixels, bicubic with antialiasing",

@@ -15,7 +15,6 @@ from alexnet_torch.data.cache import PreparedImages
 from alexnet_torch.data.loader import Loader, decode_ahead, sent
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation.metrics import EvalResult, Predictions, Scores, SumCounts
-from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.weights.model_file import TrainedModel
 
 ShouldStop = Callable[[], bool]
@@ -109,16 +108,13 @@ def score(
 
 
 def evaluate(
-    net: AlexNet, loader: Loader, should_stop: ShouldStop = lambda: False, sum_counts: SumCounts = lambda counts: counts
+    model: TrainedModel, loader: Loader, should_stop: ShouldStop = lambda: False, sum_counts: SumCounts = lambda n: n
 ) -> EvalResult | None:
-    """Returns loss and errors of a network in training on the validation images' centre crops."""
-    training = net.training
-    model = TrainedModel(net.eval(), loader.prepared.classes, loader.prepared.mean)
+    """Returns loss and errors of a model in training on the validation images' centre crops; None if stopped."""
+    model.net.eval()
     batches = (ImageBatch({loader.image_size: b.images}, b.labels, None) for b in loader.epoch(0))
-    try:
-        scores = score([model], batches, should_stop=should_stop, dtype=torch.float32)
-    finally:
-        net.train(training)
+    scores = score([model], batches, should_stop=should_stop, dtype=torch.float32)
+    model.net.train()
     return scores[1][0].result(sum_counts) if scores else None
 
 

@@ -27,24 +27,16 @@ from alexnet_torch.model.alexnet import AlexNet
 from alexnet_torch.model.architecture import parse_stages
 from alexnet_torch.recipes.command_line import parse
 from alexnet_torch.recipes.recipe import EpochSchedule, Recipe
-from alexnet_torch.recipes.settings import (
-    Settings,
-    default_output,
-    flag,
-    options_of,
-    resolve,
-    with_earlier,
-    with_homes,
-)
+from alexnet_torch.recipes.settings import Settings, default_output, flag, options_of, resolve, with_earlier, with_homes
 from alexnet_torch.run_folder import CONFIG, MODEL_WEIGHTS, claimed
 from alexnet_torch.training.checkpoints import Checkpoints, RunState, run_key
-from alexnet_torch.training.initial_weights import check_start, copy_weights, freeze_stages
-from alexnet_torch.training.optimizers import build_optimizer, parameter_groups
+from alexnet_torch.training.optimizers import build_optimizer, freeze_stages, parameter_groups
 from alexnet_torch.training.run_log import RunLog, describe_run, record_end
 from alexnet_torch.training.step import Precision
 from alexnet_torch.training.tracking import require_tracker
 from alexnet_torch.training.trainer import Trainer, write_page
 from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.weights.weight_file import copy_weights
 
 _RESTART_PATIENCE = 60.0  # seconds in which the previous process of a torchrun job ends, on another machine perhaps
 
@@ -108,8 +100,8 @@ def launch(
 
         # 7. checkpoint of this run, or initial weights; both are refused before anything is written
         model = TrainedModel(net, prepared.classes, prepared.mean, not settings.no_mirror, prepared.names)
-        key = run_key(settings, recipe, prepared)
-        checkpoints = Checkpoints(output, key, net, optimizer, precision.scaler, ranks)
+        own = net, optimizer, precision.scaler, ranks
+        checkpoints = Checkpoints(output, run_key(settings, recipe, prepared), *own)
         with writing(f"--output {output}"):
             loaded = checkpoints.load(model) if settings.resume else None
             stages = parse_stages("--init-stages", settings.init_stages, net.architecture.stage_names)
@@ -162,7 +154,10 @@ def _place(settings: Settings, recipe: Recipe, placement: Placement | None, rank
         recipe.architecture.final_side(settings.image_size)
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from error
-    check_start(settings, recipe.architecture)
+    for option, text in (("--init-stages", settings.init_stages), ("--freeze", settings.freeze)):
+        parse_stages(option, text, recipe.architecture.stage_names)
+    if settings.init is not None and not settings.resume and not Path(settings.init).exists():
+        raise UserError(f"--init {settings.init}: no such file or folder; name a run's folder or a weight file")
     if ranks.world.is_main:
         require_tracker(settings.track)
     names = settings.devices.split(",") if settings.devices else None
@@ -242,10 +237,8 @@ def _without_effect(settings: Settings, recipe: Recipe, prepared: PreparedImages
     changes = (*schedule.factors, *schedule.stage_factors) if isinstance(schedule, EpochSchedule) else ()
     if changes and settings.schedule is None and settings.epochs != recipe.epochs:
         at = ", ".join(str(epoch) for epoch, *_ in changes)
-        yield (
-            f"--epochs {settings.epochs}: the recipe's learning rates change after epochs {at}, as for its own "
-            f"{recipe.epochs}; --schedule names one for any number"
-        )
+        kept = f"the recipe's learning rates change after epochs {at}, as for its own {recipe.epochs}"
+        yield f"--epochs {settings.epochs}: {kept}; --schedule names one for any number"
 
 
 def _last_step(settings: Settings, state: RunState, steps_per_epoch: int) -> int:

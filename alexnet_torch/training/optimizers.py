@@ -1,4 +1,4 @@
-"""The optimizers, with parameter groups by stage and kind; how far they move weights."""
+"""The optimizers, with parameter groups by stage and kind; which stages they move, and how far."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from alexnet_torch.distributed.ranks import ParameterStates
+from alexnet_torch.errors import UserError
+from alexnet_torch.model.alexnet import AlexNet
+from alexnet_torch.model.architecture import parse_stages
 from alexnet_torch.model.tower import stage_of
 from alexnet_torch.recipes.recipe import LearningRates, OptimizerName
 
@@ -82,6 +85,15 @@ def parameter_groups(
         {"params": params, "stage": stage, "kind": kind, "weight_decay": decays.get((stage, kind), by_kind[kind])}
         for (stage, kind), params in groups.items()
     ]
+
+
+def freeze_stages(net: AlexNet, text: str | None) -> str:
+    stages = parse_stages("--freeze", text, net.architecture.stage_names) or ()
+    if set(stages) == set(net.architecture.stage_names):
+        raise UserError("--freeze: names all stages, so that nothing can learn; leave out at least one")
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(stage_of(name) not in stages)
+    return f"\nfrozen, their weights and biases do not change: {', '.join(stages)}" if stages else ""
 
 
 def build_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:

@@ -19,6 +19,7 @@ from alexnet_torch.evaluation.metrics import count_wrong
 from alexnet_torch.model.dropout import DropoutKey
 from alexnet_torch.training.checkpoints import RunState
 
+T = TypeVar("T")
 StepResult = tuple[Tensor, Tensor]
 Images = Tensor | list[Tensor]  # (n, 3, H, W) less the mean; where towers are on several devices, one for each tower
 Step = Callable[[Images, Tensor, DropoutKey, int], StepResult]  # of images, labels, dropout and batch size
@@ -148,9 +149,6 @@ def send_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-T = TypeVar("T")
-
-
 class TrainMetrics:
     """Sums over the steps since the last report, on the losses' device; part of the run's state."""
 
@@ -203,8 +201,6 @@ class TrainMetrics:
         steps = self._state.at_chance
         if steps < min(2000, max(100, 10 * self._steps_per_epoch)):
             return None
-        return (
-            f"the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: the initial weights are "
-            "too small or too large, or the learning rate is too high; try --recipe paper, another --lr, or check "
-            "the labels"
-        )
+        cause = "the initial weights are too small or too large, or the learning rate is too high"
+        fix = "try --recipe paper, another --lr, or check the labels"
+        return f"the loss has been within 1% of ln(classes), that of guessing, for {steps} steps: {cause}; {fix}"

@@ -156,7 +156,7 @@ class Trainer:
         return self.stopped_by > 0
 
     def _report(self, rate: float) -> None:
-        self.ranks.wait_for_all()
+        self.ranks.max_over_ranks(0)  # waits for all: reading a number from a GPU may wait for a lost one for ever
         was_stuck, steps = self.metrics.stuck_message(), self.state.steps
         record = self.metrics.report(rate)
         if not math.isfinite(record["loss"]):  # the same on all ranks
@@ -175,12 +175,11 @@ class Trainer:
             return True
         self._check_weights()
         with self.precision.autocast():
-            errors = evaluate(self.net, self.val_loader, self.stop_requested, self.ranks.sum_over_slices)
+            errors = evaluate(self.model, self.val_loader, self.stop_requested, self.ranks.sum_over_slices)
         if errors is None:
             return False
-        self._require_finite(
-            math.isfinite(errors.loss), f"the validation loss after step {state.step} is {errors.loss}"
-        )
+        cause = f"the validation loss after step {state.step} is {errors.loss}"
+        self._require_finite(math.isfinite(errors.loss), cause)
         is_best = errors.top1_error < min(state.errors, default=math.inf)
         state.errors.append(errors.top1_error)
         state.validated = state.step
@@ -236,7 +235,7 @@ class Trainer:
         self.run_log.print(text)
 
     def _check_weights(self) -> None:
-        self.ranks.wait_for_all()
+        self.ranks.max_over_ranks(0)  # as before a report
         tensors = dict(self.net.named_parameters())
         for name, parameter in self.net.named_parameters():
             tensors |= {f"{name}/{key}": value for key, value in self.optimizer.state.get(parameter, {}).items()}

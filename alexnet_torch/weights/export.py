@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, writing
+from alexnet_torch.files import atomic_file, atomic_write, importing, writing
 from alexnet_torch.model.presets import TORCHVISION
 from alexnet_torch.run_folder import MODEL_DESCRIPTION, MODEL_WEIGHTS
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS
@@ -39,7 +39,7 @@ def export_model(model: TrainedModel, path: Path, file_format: str | None = None
         raise UserError(f"{path}: is a run's own model, which export would overwrite; name another file")
     if not path.parent.is_dir():  # before an export of minutes
         raise UserError(f"{path}: there is no folder {path.parent}; create it, or name another file")
-    with writing(str(path)), explain_missing_package(path):
+    with writing(str(path)), importing(path):
         return writers[chosen](model, path)
 
 

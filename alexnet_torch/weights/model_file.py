@@ -17,7 +17,7 @@ from torch import Tensor
 from alexnet_torch.data.augment import centre_slice
 from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import atomic_file, atomic_write, explain_missing_package, reading, write_json, writing
+from alexnet_torch.files import atomic_file, atomic_write, importing, reading, write_json, writing
 from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import devices_or_default
@@ -32,7 +32,7 @@ from alexnet_torch.run_folder import (
 from alexnet_torch.weights.state_dicts import load_torch
 
 _SEAL = "sha256"  # in model.json; earlier versions wrote none
-_METADATA_SEAL = "alexnet_torch_sha256"  # in files that other programs write, too
+METADATA_SEAL = "alexnet_torch_sha256"  # in files that other programs write, too
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,7 @@ def cpu_state_dict(net: AlexNet) -> dict[str, Tensor]:
 def sealed_metadata(model: TrainedModel) -> dict[str, str]:
     """Returns the description as a file's metadata, with a checksum of all that a model computes with."""
     metadata = {"format": "pt"} | {name: json.dumps(value) for name, value in describe_model(model).items()}
-    return metadata | {_METADATA_SEAL: _sha256(sorted(metadata.items()), cpu_state_dict(model.net))}
-
-
-def model_sha256(model: TrainedModel) -> str:
-    return sealed_metadata(model)[_METADATA_SEAL]
+    return metadata | {METADATA_SEAL: _sha256(sorted(metadata.items()), cpu_state_dict(model.net))}
 
 
 def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -209,19 +205,19 @@ def description_from_metadata(metadata: Mapping[str, str], weights: Mapping[str,
     if not {"architecture", "classes", "image_size", "mean"} <= set(metadata):
         return None
     content = dict(metadata)
-    if content.pop(_METADATA_SEAL, None) not in (None, _sha256(sorted(content.items()), weights)):
+    if content.pop(METADATA_SEAL, None) not in (None, _sha256(sorted(content.items()), weights)):
         raise ValueError("its checksum is wrong")
     return {name: json.loads(value) for name, value in content.items() if name != "format"}
 
 
 def safetensors_content(model: TrainedModel, path: Path) -> bytes:
-    with explain_missing_package(path):
+    with importing(path):
         from safetensors.torch import save  # here: an optional package
     return save(cpu_state_dict(model.net), sealed_metadata(model))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    with explain_missing_package(path):
+    with importing(path):
         from safetensors import safe_open  # here: an optional package
     with reading(path, "copy it again, or name a safetensors file"), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

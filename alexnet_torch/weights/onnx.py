@@ -96,12 +96,8 @@ def _layers(graph: onnx.GraphProto) -> Iterator[tuple[str, str, str, str]]:
             if not bias and add is not None and add.op_type == "Add":
                 bias, output = "".join(name for name in add.input if name != output), add.output[0]
             is_linear = any(each.name == "transB" and each.i for each in node.attribute)
-            yield (
-                "Conv" if node.op_type == "Conv" else "linear" if is_linear else "transposed",
-                node.input[1],
-                bias,
-                output,
-            )
+            kind = "Conv" if node.op_type == "Conv" else "linear" if is_linear else "transposed"
+            yield kind, node.input[1], bias, output
 
 
 def _distances(file: WeightFile, image: Tensor, logits: Tensor) -> list[tuple[float, Architecture]]:

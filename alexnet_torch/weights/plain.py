@@ -143,8 +143,4 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weights, biases = self.weight.tensor_split(self.groups), self.bias.tensor_split(self.groups)
         inputs = x.unflatten(1, (self.groups, -1))  # (N, groups, inputs / groups)
-        parts = [F.linear(inputs[:, group], weights[group], biases[group]) for group in range(self.groups)]
-        return torch.cat(parts, 1)
-
-    def extra_repr(self) -> str:
-        return f"{tuple(self.weight.shape)}, groups={self.groups}"
+        return torch.cat([F.linear(inputs[:, i], weights[i], biases[i]) for i in range(self.groups)], 1)

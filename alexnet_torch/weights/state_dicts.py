@@ -191,10 +191,7 @@ def _settings(net: Architecture, stages: Sequence[str]) -> dict[str, Any]:
     """Returns what decides some stages' outputs besides the weights' shapes."""
     values = asdict(net.computation_only())
     groups = {name: values.pop(name) for name in ("norm", "spatial_norm")}
-    groups |= {
-        stage["name"]: stage for stage in (*values.pop("convs"), *values.pop("linears")) if stage["name"] in stages
-    }
+    groups |= {each["name"]: each for each in values.pop("convs") + values.pop("linears") if each["name"] in stages}
     values |= {f"{group}.{name}": value for group, of_group in groups.items() for name, value in of_group.items()}
-    return {
-        name: value for name, value in values.items() if name.rpartition(".")[2] not in ("towers", "channels", "width")
-    }
+    shapes = ("towers", "channels", "width")
+    return {name: value for name, value in values.items() if name.rpartition(".")[2] not in shapes}

@@ -1,40 +1,26 @@
-"""One reader for every file of weights: a run's folder, PyTorch's, safetensors, ONNX and Caffe's; models of them."""
+"""One reader for every file of weights: a run's folder, PyTorch's, safetensors, ONNX and Caffe's; and their use."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from alexnet_torch.data.sources.classes import same_names
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import explain_missing_package, read_lines, reading
-from alexnet_torch.model.alexnet import empty_network
+from alexnet_torch.files import importing, read_lines, reading
+from alexnet_torch.model.alexnet import AlexNet, empty_network
 from alexnet_torch.model.architecture import Architecture
 from alexnet_torch.model.exchange import tower_devices
 from alexnet_torch.model.presets import PRESETS, TORCHVISION
+from alexnet_torch.model.tower import stage_of
 from alexnet_torch.run_folder import CHECKPOINT_PARTS, MODEL_DESCRIPTION, MODEL_WEIGHTS
-from alexnet_torch.weights import caffe
+from alexnet_torch.weights import caffe, model_file, state_dicts
 from alexnet_torch.weights.inputs import INPUT_CONVENTIONS, mean_from_option, mean_of_colour
-from alexnet_torch.weights.model_file import (
-    TrainedModel,
-    build_model,
-    read_model_files,
-    read_safetensors,
-    require_finite,
-)
-from alexnet_torch.weights.state_dicts import (
-    CONV1,
-    find_network,
-    grouped_shapes,
-    grouped_to_towers,
-    has_towers,
-    layers_by_stage,
-    load_torch,
-    towers_to_grouped,
-    without_wrappers,
-)
+from alexnet_torch.weights.model_file import TrainedModel
+from alexnet_torch.weights.state_dicts import CONV1
 
 
 @dataclass(frozen=True)
@@ -73,23 +59,23 @@ def read_weight_file(path: Path, key: str | None = None, image_size: int | None 
         file = _read(path, key, image_size)
     except ValueError as error:
         raise UserError(f"{path}: {error}; name an AlexNet weight file") from error
-    require_finite(path, file.weights)
+    model_file.require_finite(path, file.weights)
     return file
 
 
 def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
     if path.is_dir() or (path.name == MODEL_WEIGHTS and path.with_name(MODEL_DESCRIPTION).exists()):
-        description, state = read_model_files(path if path.is_dir() else path.parent)
+        description, state = model_file.read_model_files(path if path.is_dir() else path.parent)
         return from_state(path, state, description)
     if path.suffix == ".caffemodel":
         state, architecture = caffe.read_network(path)
         return replace(from_state(path, state), inputs="caffe", architecture=architecture)
     if path.suffix == ".onnx":
-        with explain_missing_package(path):
+        with importing(path):
             from alexnet_torch.weights.onnx import read_onnx  # here: optional packages
         return read_onnx(path, image_size)
     if path.suffix == ".safetensors":
-        state, own_description = read_safetensors(path)
+        state, own_description = model_file.read_safetensors(path)
         if own_description is not None:
             return from_state(path, state, own_description)
         # the file sorts names as text, features.10 before features.3
@@ -97,10 +83,10 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
         content: object = {name: state[name] for name in by_number}
     else:
         with reading(path, "copy it again, or name a weight file"):
-            content = load_torch(path)
+            content = state_dicts.load_torch(path)
     if isinstance(content, dict) and set(content) == CHECKPOINT_PARTS:
         raise UserError(f"{path}: is a run's checkpoint, which has no mean image or class names; name the run's folder")
-    found_key, state, others = find_network(path, content, key)
+    found_key, state, others = state_dicts.find_network(path, content, key)
     note = f"read {found_key or 'the network'}"
     if others:
         note += f" without {len(others)} other tensors: {', '.join(others[:4])}{', ...' if len(others) > 4 else ''}"
@@ -109,18 +95,56 @@ def _read(path: Path, key: str | None, image_size: int | None) -> WeightFile:
 
 def from_state(path: Path, state: Mapping[str, Tensor], description: dict[str, Any] | None = None) -> WeightFile:
     """Returns the content of a state dict, of this package's names or of an AlexNet's by order."""
-    if has_towers(state):
+    if state_dicts.has_towers(state):
         with reading(path, "copy it again"):
-            weights = towers_to_grouped({without_wrappers(name): value.float() for name, value in state.items()})
+            towers = {state_dicts.without_wrappers(name): value.float() for name, value in state.items()}
+            weights = state_dicts.towers_to_grouped(towers)
             architecture = Architecture.from_dict(description["architecture"]) if description is not None else None
         return WeightFile(path, weights, {name: name for name in weights}, description, "rgb", architecture)
-    names = layers_by_stage(state)
+    names = state_dicts.layers_by_stage(state)
     file = WeightFile(path, {name: state[own].float() for name, own in names.items()}, names)
     # under this package's names the shapes tell nothing: a recipe may scale the images
-    has_torchvisions_names = without_wrappers(names.get(CONV1, "")) == "features.0.weight"
-    if has_torchvisions_names and not file.mismatches(grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224), ""):
+    has_torchvisions_names = state_dicts.without_wrappers(names.get(CONV1, "")) == "features.0.weight"
+    if has_torchvisions_names and not file.mismatches(
+        state_dicts.grouped_shapes(TORCHVISION, max(file.num_classes, 1), 224), ""
+    ):
         return replace(file, inputs="imagenet", architecture=TORCHVISION)
     return file
+
+
+def copy_weights(
+    net: AlexNet, source: str | None, stages: Sequence[str] | None = None, classes: Sequence[str] | None = None
+) -> str:
+    """Copies weights of a run or file, of the given stages or all that fit the classes; returns a line about them."""
+    if source is None:
+        return "scratch"
+    file, names = read_weight_file(Path(source), image_size=net.image_size), net.architecture.stage_names
+    in_file, first_weight, last = {stage_of(name) for name in file.weights}, f"{names[0]}.weight", names[-1]
+    if stages is not None:
+        chosen, random = in_file & set(stages), f"; random weights: {', '.join(n for n in names if n not in stages)}"
+    else:
+        stages, chosen, random = names, in_file, ""  # mismatches() reports the file's unknown stages
+        known, count = (file.description or {}).get("classes"), len(file.weights.get(f"{last}.bias", ()))
+        if count not in (0, net.num_classes) or (classes and known and not same_names(known, classes)):
+            stages, chosen = names[:-1], in_file - {last}
+            instead = f"instead of {count}" if count != net.num_classes else f"that are not those of {source}"
+            random = f"; {last} has random weights, for {net.num_classes} classes {instead}"
+    copied = {name: value for name, value in file.weights.items() if stage_of(name) in chosen}
+    shapes = state_dicts.grouped_shapes(net.architecture, net.num_classes, net.image_size)
+    expected = {name: shape for name, shape in shapes.items() if stage_of(name) in stages}
+    if mismatches := replace(file, weights=copied).mismatches(expected, "the network to train"):
+        raise UserError(f"--init: {mismatches[0]}; name other weights, or with --init-stages the stages that fit")
+    if first_weight in copied:
+        if file.inputs is None:
+            fix = "make a run of it with python -m alexnet_torch import, and name that run"
+            raise UserError(f"--init {source}: does not say which images its weights read; {fix}")
+        scale = (file.architecture.input_scale if file.architecture else 1.0) / net.architecture.input_scale
+        copied[first_weight] = INPUT_CONVENTIONS[file.inputs].to_ours(copied[first_weight]) * scale
+    net.load_full_parameters(state_dicts.grouped_to_towers(copied, net.architecture.towers))
+    different = state_dicts.differences(file.architecture, net.architecture, stages) if file.architecture else []
+    warning = f"; they were trained in a network with {', '.join(different)}" if different else ""
+    part = "".join(f" ({note})" for note in file.notes)
+    return f"the weights of {source}{part}: {', '.join(stages)}{random}{warning}"
 
 
 def import_model(
@@ -146,7 +170,8 @@ def import_model(
         if classes_file is None:
             description, source = file.description, "from the file"
         assert file.architecture is not None
-        model = build_model(path, description, grouped_to_towers(file.weights, file.architecture.towers), ["cpu"])
+        towers = state_dicts.grouped_to_towers(file.weights, file.architecture.towers)
+        model = model_file.build_model(path, description, towers, ["cpu"])
     else:
         preset, size = _choose_architecture(file, architecture, image_size)
         inputs = inputs or file.inputs
@@ -163,7 +188,7 @@ def import_model(
             raise UserError(f"{path}: does not say its images' mean; give it with --mean: R,G,B of 0..255, or a file")
         weights = {**file.weights, CONV1: convention.to_ours(file.weights[CONV1])}
         net = empty_network(preset, len(classes), size, tower_devices("cpu", preset.towers))
-        net.load_state_dict(grouped_to_towers(weights, preset.towers))
+        net.load_state_dict(state_dicts.grouped_to_towers(weights, preset.towers))
         model = TrainedModel(net.eval(), classes, mean_image)
         notes.append(f"{path}: assumed to read {inputs} images, minus {mean_source}")
     network = f"{model.net.architecture.name} at {model.net.image_size} pixels, {len(model.classes)} classes ({source})"
@@ -182,7 +207,7 @@ def _choose_architecture(file: WeightFile, name: str | None, image_size: int | N
         # Caffe's networks, without padding before conv1, are meant for 227 pixels
         size = image_size if image_size is not None else file.image_size or (224 if any(net.convs[0].padding) else 227)
         if net.fits(size):
-            shapes = grouped_shapes(net, max(file.num_classes, net.towers), size)
+            shapes = state_dicts.grouped_shapes(net, max(file.num_classes, net.towers), size)
             if mismatches := file.mismatches(shapes, f"{net.name} at {size} pixels"):
                 problems.append(mismatches)
             else:

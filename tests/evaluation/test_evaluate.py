@@ -113,7 +113,7 @@ def test_the_centre_crop_gives_the_result_of_validation_in_training(
 ) -> None:
     tested = score_validation_images(models[0], images[73])
     net = models[0].net.train()
-    in_training = evaluate(net, Loader(images[73], "val", 64, 5))
+    in_training = evaluate(models[0], Loader(images[73], "val", 64, 5))
     assert net.training, "as it was before"
     net.eval()
     assert tested is not None

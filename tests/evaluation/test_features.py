@@ -19,7 +19,7 @@ from alexnet_torch.data.sources.classes import in_one_line
 from alexnet_torch.errors import UserError
 from alexnet_torch.evaluation import features
 from alexnet_torch.evaluation.features import FeatureRequest, partial_rows, save_features
-from alexnet_torch.weights.model_file import TrainedModel, model_sha256
+from alexnet_torch.weights.model_file import METADATA_SEAL, TrainedModel, sealed_metadata
 from tests.support.nets import narrow_net
 
 STAGES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
@@ -254,7 +254,7 @@ def test_a_list_of_files_gives_the_order_of_the_rows(
         listed.write_text(line)
         assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
         assert f"{in_one_line(line)} has {what}: write 'val/class2/001.png'; remove the" in capsys.readouterr().err
-    for text, message in ((b"\n", "names no images"), (b"a\0b", "is not UTF-8 text")):
+    for text, message in ((b"\n", "is empty; write one name on each line"), (b"a\0b", "is not UTF-8 text")):
         listed.write_bytes(text)
         assert run_features(run_folder, images, "--files", listed, "--output", output) == 2
         assert f"--files {listed}: {message}" in capsys.readouterr().err
@@ -269,9 +269,9 @@ def test_the_model_versions_and_preprocessing_are_recorded(run_folder: Path, tmp
     assert metadata["preprocessing"]["square"] == "central, scaled to 73 pixels, bicubic with antialiasing"
     model = load_model(run_folder)
     assert metadata["preprocessing"]["mean_rgb"] == pytest.approx(model.mean.mean((0, 1)).tolist(), rel=1e-5)
-    assert metadata["model_sha256"] == model_sha256(model)
+    assert metadata["model_sha256"] == sealed_metadata(model)[METADATA_SEAL]
     for change in (replace(model, mean=model.mean + 1), replace(model, net=narrow_net(seed=1))):
-        assert model_sha256(change) != metadata["model_sha256"]
+        assert sealed_metadata(change)[METADATA_SEAL] != metadata["model_sha256"]
 
 
 def test_links_and_nested_folders_are_followed_and_a_flat_one_has_no_classes(run_folder: Path, tmp_path: Path) -> None:

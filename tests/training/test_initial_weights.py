@@ -19,10 +19,10 @@ from alexnet_torch.recipes.catalogue import RECIPES
 from alexnet_torch.recipes.recipe import with_tanh, without_norm
 from alexnet_torch.training import trainer
 from alexnet_torch.training.checkpoints import list_checkpoints
-from alexnet_torch.training.initial_weights import copy_weights
 from alexnet_torch.training.step import train_step
 from alexnet_torch.weights import weight_file
 from alexnet_torch.weights.model_file import TrainedModel, save_model
+from alexnet_torch.weights.weight_file import copy_weights
 from tests.support import caffe_files
 from tests.support.commands import demo_options, one_line, resume, run_train, train_demo
 from tests.support.folders import make_images

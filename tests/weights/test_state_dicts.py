@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from alexnet_torch import AlexNet
 from alexnet_torch.errors import UserError
 from alexnet_torch.model.architecture import PAPER
-from alexnet_torch.training.initial_weights import copy_weights
-from alexnet_torch.weights.weight_file import WeightFile, read_weight_file
+from alexnet_torch.weights.weight_file import WeightFile, copy_weights, read_weight_file
 from tests.support.caffe_files import random_caffe_weights
 from tests.support.nets import narrow
 

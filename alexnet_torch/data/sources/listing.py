@@ -18,7 +18,7 @@ from PIL import Image
 from alexnet_torch.data.decode import read_bounded, require_small
 from alexnet_torch.data.sources.source import Reader, Skipped, state_of
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import read_lines, reading
+from alexnet_torch.files import reading
 from alexnet_torch.run_folder import CHECKPOINTS, CONFIG, FIGURES, METRICS, MODEL_DESCRIPTION, TENSORBOARD
 
 logger = logging.getLogger(__name__)
@@ -186,8 +186,7 @@ class Listing:
         return self._visited.setdefault((status.st_dev, status.st_ino), folder)
 
     def _is_ours(self, folder: str) -> bool:
-        here = self.root / folder
-        return self.zipped is None and any(all((here / name).is_file() for name in pair) for pair in OURS)
+        return self.zipped is None and any(all((self.root / folder / name).is_file() for name in pair) for pair in OURS)
 
 
 class FileReader(Reader):
@@ -282,10 +281,3 @@ def find_images(root: Path) -> tuple[str, ...]:
     if listing.skipped.counts:
         logger.warning(f"{root}: {len(paths):,} images{listing.skipped}")
     return paths
-
-
-def read_file_list(file: Path) -> tuple[str, ...]:
-    names = tuple(read_lines(file, "--files", any_bytes=True))
-    if not names:
-        raise UserError(f"--files {file}: names no images; write the path of an image on each line")
-    return names

@@ -15,7 +15,7 @@ from alexnet_torch.data.sources.archives import Samples, archive_source, by_wnid
 from alexnet_torch.data.sources.classes import NAME_WITH_WNID, imagenet_classes
 from alexnet_torch.data.sources.source import ClassSamples, Reader, Skipped, Source, SplitName
 from alexnet_torch.errors import UserError
-from alexnet_torch.files import explain_missing_package, reading
+from alexnet_torch.files import importing, reading
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -48,10 +48,8 @@ def open_parquet_set(root: Path) -> Source:
     check_complete(file for files in parts.values() for file in files)
     for file in parts.pop("test", ()) if "val" in parts else ():
         skipped.add("of the test split", file.name)
-    archives: dict[SplitName, list[Path]] = {
-        "train": parts.get("train", []),
-        "val": parts.get("val", []) + parts.get("test", []),
-    }
+    val = parts.get("val", []) + parts.get("test", [])
+    archives: dict[SplitName, list[Path]] = {"train": parts.get("train", []), "val": val}
     files = [file for of_split in archives.values() for file in of_split]
     return kept_source(root, files, lambda: _list(root, archives, files, skipped))
 
@@ -85,10 +83,8 @@ def _list(root: Path, archives: dict[SplitName, list[Path]], files: list[Path], 
             identities = [each.identity for each in imagenet_classes()]
         splits = {split: {identities[int(label)]: each for label, each in of.items()} for split, of in splits.items()}
         readable = dict(zip(identities, names, strict=True))
-    form, val_files = "Hugging Face parquet", "validation-*.parquet"
-    return archive_source(
-        form, root, splits, ParquetReader, files, skipped, val_files, names=readable, names_repeat=True
-    )
+    found = root, splits, ParquetReader, files, skipped, "validation-*.parquet"
+    return archive_source("Hugging Face parquet", *found, names=readable, names_repeat=True)
 
 
 def _is_imagenet(names: Sequence[str]) -> bool:
@@ -161,7 +157,7 @@ def _open(file: Path) -> "ParquetFile":
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    with explain_missing_package(file, "parquet"):
+    with importing(file, "parquet"):
         import pyarrow  # noqa: F401
     with reading(file, "download or copy it again"):
         yield
