@@ -111,10 +111,8 @@ class CacheFolder:
                 if is_cache and manifest["facts"] != self.facts():
                     raise Stale(self._difference(manifest["facts"], arrays))
                 mean, covariance = arrays["mean"], arrays["covariance"]
-                maps = {
-                    name: ImageMap(self.path / name, self.side, arrays[f"{name}_checksums"], is_cache)
-                    for name in self.map_sizes
-                }
+                sums = {name: arrays[f"{name}_checksums"] for name in self.map_sizes}
+                maps = {name: ImageMap(self.path / name, self.side, own, is_cache) for name, own in sums.items()}
         except Exception as error:  # damaged files raise almost anything
             raise error if isinstance(error, Stale) else Stale(f"it is damaged ({error})") from error
         require_readable(source, manifest["unreadable"], skip_bad)

@@ -36,8 +36,7 @@ class PeerGroup:
         return incoming
 
     def all_gather_counts(self, count: int, what: str) -> list[int]:
-        own = torch.tensor([count])
-        return [int(n) for n in self.all_to_all([own] * self.size, [(1,)] * self.size, what)]
+        return [int(n) for n in self.all_to_all([torch.tensor([count])] * self.size, [(1,)] * self.size, what)]
 
     def all_gather_rows(self, rows: Tensor, what: str) -> Tensor:
         """Returns the rows (n, ...) of all peers, in their order; n may differ."""
@@ -107,13 +106,11 @@ class PartnerExchange(Exchange):
         self._peers = peers
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:
-        sizes = shard_sizes(channels, self._peers.size)
-        return [_all_gather(xs[0], self._peers, sizes, 1, stage)]
+        return [_all_gather(xs[0], self._peers, shard_sizes(channels, self._peers.size), 1, stage)]
 
     def gather_output(self, xs: TowerTensors, channels: int, stage: str) -> Tensor:
         """Concatenates the outputs, on every partner: all must compute the same loss of it."""
-        sizes = shard_sizes(channels, self._peers.size)
-        return _all_gather(xs[0], self._peers, sizes, 1, stage, same_loss=True)
+        return _all_gather(xs[0], self._peers, shard_sizes(channels, self._peers.size), 1, stage, same_loss=True)
 
     def channel_halo(self, xs: TowerTensors, width: int, stage: str) -> list[tuple[Tensor, int]]:
         x, index, size = xs[0], self._peers.index, self._peers.size
@@ -138,8 +135,7 @@ class HybridExchange(Exchange):
         self.shards = [Shard(tower, own if tower == self._own_tower else None, self._shards) for tower in range(towers)]
 
     def all_gather_rows(self, xs: TowerTensors, first_row: int, stage: str) -> tuple[TowerTensors, int]:
-        what = f"the exchange before {stage}, forward"
-        rows = self._peers.all_gather_counts(len(xs[0]), what)
+        rows = self._peers.all_gather_counts(len(xs[0]), f"the exchange before {stage}, forward")
         return [_all_gather(torch.cat(xs, dim=1), self._peers, rows, 0, stage)], 0
 
     def concat_towers(self, xs: TowerTensors, channels: int, stage: str) -> TowerTensors:

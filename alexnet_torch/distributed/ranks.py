@@ -106,10 +106,6 @@ class Ranks:
                 dist.all_reduce(flags, dist.ReduceOp.MAX, self._all)
         return int(flags)
 
-    def wait_for_all(self) -> None:
-        """Waits until all ranks are here; before reading a number from a GPU, which may wait for ever for one."""
-        self.max_over_ranks(0)
-
     def max_over_ranks_delayed(self, *flags: int) -> list[int]:
         """Returns the previous call's maxima, at first 0, and starts the next, without a wait."""
         if self._all is None:
@@ -225,9 +221,7 @@ def weights_of(full_state: ParameterStates) -> dict[str, Tensor]:
 
 
 def optimizer_tensors_of(full_state: ParameterStates) -> ParameterStates:
-    return {
-        name: {k: v for k, v in state.items() if k != "value"} for name, state in full_state.items() if len(state) > 1
-    }
+    return {n: {k: v for k, v in of.items() if k != "value"} for n, of in full_state.items() if len(of) > 1}
 
 
 def load_full_state(

@@ -66,8 +66,7 @@ def centre_crop(image: Picture, side: int, size: int) -> np.ndarray:
     try:
         if isinstance(image, str | PathLike):
             return decode_file(Path(image), side)[centre, centre]
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        return decode_image(picture, side)[centre, centre]
+        return decode_image(Image.fromarray(image) if isinstance(image, np.ndarray) else image, side)[centre, centre]
     except UnreadableImage as error:
         raise UserError(f"{error}; name image files") from error
 

@@ -10,6 +10,10 @@ from torch import Tensor
 from alexnet_torch.errors import UserError, describe_memory_error
 from alexnet_torch.model.architecture import Conv, Linear
 
+logger = logging.getLogger(__name__)
+
+Devices = str | torch.device | Sequence[str | torch.device]
+"""One device for all towers, or a sequence of one for all, or of one for each."""
 TowerTensors = list[Tensor]
 """One tensor for each shard of the process, on the device of that shard's parameters."""
 
@@ -83,12 +87,6 @@ def _concatenate(xs: TowerTensors, device: torch.device) -> Tensor:
 
 def copied_to(device: torch.device, x: Tensor) -> Tensor:
     return x.to(device, non_blocking=device.type != "cpu")
-
-
-logger = logging.getLogger(__name__)
-
-Devices = str | torch.device | Sequence[str | torch.device]
-"""One device for all towers, or a sequence of one for all, or of one for each."""
 
 
 def tower_devices(devices: Devices | None, towers: int) -> list[torch.device]:

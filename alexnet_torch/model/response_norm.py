@@ -3,10 +3,9 @@
     b_i = a_i s_i^-beta,   s_i = k + c sum_j a_j^2,   c = alpha / window, j over the window of i
     grad a_i = g_i s_i^-beta - 2 c beta a_i sum_j g_j a_j s_j^(-beta - 1)
 
-Memory traffic limits it: torch's own function makes many passes over the map, and takes half of a
-training step. Three implementations give the same numbers: our kernels for CPUs (cpu_kernels.py) and
-GPUs (triton_kernels.py), and the formulas below. They have a first derivative; where more is needed
-(kernel_choice.py) torch's own function is used.
+Memory traffic limits it: torch's own function makes many passes over the map, and takes half of a training step. Three
+implementations give the same numbers: our kernels for CPUs (cpu_kernels.py) and GPUs (triton_kernels.py), and the
+formulas below. They have a first derivative; where more is needed (kernel_choice.py) torch's own function is used.
 """
 
 from collections.abc import Callable
@@ -30,8 +29,7 @@ _FORMULA_ELEMENTS, _POOLED_ELEMENTS = 400_000, 1_000_000
 def response_norm(x: Tensor, norm: Norm, relu: bool = False) -> Tensor:
     """Normalises x or ReLU(x) over neighbouring channels; the caller handles `across_towers`.
 
-    x is (N, C, H, W) in any memory format, which the result has too; fewer than 32 bits are rounded
-    once.
+    x is (N, C, H, W) in any memory format, which the result has too; fewer than 32 bits are rounded once.
     """
     if needs_plain_operations(x):
         return _plain_norm(x, norm, relu)
@@ -122,8 +120,7 @@ class _ResponseNormPool(torch.autograd.Function):
 
 def _differentiated_again(*tensors: Tensor) -> bool:
     """Returns whether a backward pass must be differentiable, which torch.compile refuses itself."""
-    again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return again or needs_plain_operations(*tensors)
+    return (torch.is_grad_enabled() and not torch.compiler.is_compiling()) or needs_plain_operations(*tensors)
 
 
 def _plain_norm(x: Tensor, norm: Norm, relu: bool) -> Tensor:

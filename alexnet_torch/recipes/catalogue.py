@@ -8,17 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from alexnet_torch.data.pca_noise import PCANoise
+from alexnet_torch.model import presets
 from alexnet_torch.model.architecture import PAPER, Architecture
-from alexnet_torch.model.presets import (
-    CAFFE,
-    CIFAR_18,
-    CIFAR_26,
-    PAPER_LITERAL,
-    SOURCE_2012,
-    TENSORFLOW_POST,
-    TINY_IMAGENET,
-    TORCHVISION,
-)
 from alexnet_torch.recipes.recipe import CosineSchedule, EpochSchedule, PlateauSchedule, Recipe
 
 
@@ -59,7 +50,7 @@ def paper_literal() -> Recipe:
     Cost: the same as `paper`.
     Expected: chance on small folders: measured here, ten classes of Tiny ImageNet stay at a loss of 2.303.
     """
-    return Recipe(PAPER_LITERAL, PlateauSchedule(), colour=PCANoise("paper"))
+    return Recipe(presets.PAPER_LITERAL, PlateauSchedule(), colour=PCANoise("paper"))
 
 
 def source_2012() -> Recipe:
@@ -75,10 +66,8 @@ def source_2012() -> Recipe:
     """
     factors = ((24, 0.1), (50, 0.01), (78, 0.001))
     rates = EpochSchedule(factors, stage_factors=((66, "conv1", 0.001), (71, "conv1", 0.0)))
-    colour = PCANoise("source", until=66)
-    return Recipe(
-        SOURCE_2012, rates, epochs=91, bias_lr_factor=2.0, bias_lr_scheduled=False, bias_decay=0.0, colour=colour
-    )
+    recipe = Recipe(presets.SOURCE_2012, rates, epochs=91, colour=PCANoise("source", until=66))
+    return replace(recipe, bias_lr_factor=2.0, bias_lr_scheduled=False, bias_decay=0.0)
 
 
 def caffe() -> Recipe:
@@ -90,7 +79,7 @@ def caffe() -> Recipe:
     Expected: 42.9 / 19.8% with the centre crop.
     """
     rates = EpochSchedule(factors=((20, 0.1), (40, 0.01), (60, 0.001)))
-    return Recipe(CAFFE, rates, epochs=72, batch_size=256, image_size=227, bias_lr_factor=2.0, bias_decay=0.0)
+    return Recipe(presets.CAFFE, rates, epochs=72, batch_size=256, image_size=227, bias_lr_factor=2.0, bias_decay=0.0)
 
 
 def tensorflow_post() -> Recipe:
@@ -102,10 +91,8 @@ def tensorflow_post() -> Recipe:
     Expected: the post has no result. Measured here, ten classes of Tiny ImageNet at 64 pixels are at chance
     after 500 steps at 0.01; with `--lr 0.0001` at 44.2% top-1 error.
     """
-    rates = EpochSchedule()
-    return Recipe(
-        TENSORFLOW_POST, rates, batch_size=10, optimizer="adam", weight_decay=0.0, bias_decay=0.0, mirror=False
-    )
+    recipe = Recipe(presets.TENSORFLOW_POST, EpochSchedule(), batch_size=10, optimizer="adam", mirror=False)
+    return replace(recipe, weight_decay=0.0, bias_decay=0.0)
 
 
 def torchvision() -> Recipe:
@@ -119,7 +106,7 @@ def torchvision() -> Recipe:
     Expected: 43.48 / 20.93% with the centre crop (torchvision's weights); measured here, ten classes of Tiny
     ImageNet at 64 pixels with batches of 32: 77.4% top-1 error after 2 epochs.
     """
-    net = replace(TORCHVISION, input_scale=1 / (255 * 0.226))
+    net = replace(presets.TORCHVISION, input_scale=1 / (255 * 0.226))
     rates = EpochSchedule(factors=((30, 0.1), (60, 0.01)))
     return Recipe(net, rates, batch_size=256, weight_decay=1e-4, bias_decay=1e-4)
 
@@ -133,7 +120,7 @@ def cifar_26() -> Recipe:
     Expected: 26% error of the test images, as published; measured here, on JPEG copies, 27.2% (median of 3 seeds).
     """
     rates, decay = EpochSchedule(factors=((8, 0.1),)), {"fc4": 0.03, "fc5": 0.03}
-    return _cifar(CIFAR_26, rates, epochs=10, stage_decay=decay)
+    return _cifar(presets.CIFAR_26, rates, epochs=10, stage_decay=decay)
 
 
 def cifar_18() -> Recipe:
@@ -145,7 +132,7 @@ def cifar_18() -> Recipe:
     Expected: 18% error of the test images, as published; not measured here.
     """
     rates = EpochSchedule(factors=((120, 0.1), (130, 0.01)))
-    return _cifar(CIFAR_18, rates, epochs=140, stage_decay={"fc4": 1.0})
+    return _cifar(presets.CIFAR_18, rates, epochs=140, stage_decay={"fc4": 1.0})
 
 
 def tiny_imagenet() -> Recipe:
@@ -160,7 +147,7 @@ def tiny_imagenet() -> Recipe:
     Expected: no authority exists; users' AlexNets have 67 to 68% top-1 error.
     """
     rates, colour = CosineSchedule(12), PCANoise("paper")
-    return Recipe(TINY_IMAGENET, rates, epochs=12, image_size=56, lr=0.03, warmup_epochs=0.4, colour=colour)
+    return Recipe(presets.TINY_IMAGENET, rates, epochs=12, image_size=56, lr=0.03, warmup_epochs=0.4, colour=colour)
 
 
 def _cifar(net: Architecture, rates: EpochSchedule, epochs: int, stage_decay: dict[str, float]) -> Recipe:
@@ -168,15 +155,5 @@ def _cifar(net: Architecture, rates: EpochSchedule, epochs: int, stage_decay: di
     return replace(recipe, bias_lr_factor=2.0, bias_decay=0.0, crop=False, mirror=False)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "paper": paper,
-    "paper-literal": paper_literal,
-    "source-2012": source_2012,
-    "caffe": caffe,
-    "tensorflow-post": tensorflow_post,
-    "torchvision": torchvision,
-    "demo": demo,
-    "cifar-26": cifar_26,
-    "cifar-18": cifar_18,
-    "tiny-imagenet": tiny_imagenet,
-}
+_ALL = (paper, paper_literal, source_2012, caffe, tensorflow_post, torchvision, demo, cifar_26, cifar_18, tiny_imagenet)
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

@@ -37,8 +37,7 @@ class Parser(argparse.ArgumentParser):
         unknown = words.split()[0].partition("=")[0] if what.startswith("unrec") else ""
         near = [f"perhaps {instead[name]}; " for name in get_close_matches(unknown, instead, 1)]
         if choice := re.match(r"invalid choice: '(.*?)' \(choose from (.*)\)", words):
-            close = get_close_matches(choice[1], re.findall(r"[\w.-]+", choice[2]), 1)
-            near = [f"perhaps {word}; " for word in close]
+            near = [f"perhaps {word}; " for word in get_close_matches(choice[1], re.findall(r"[\w.-]+", choice[2]), 1)]
         elif "--data" in own and unknown and not unknown.startswith("-"):
             near = [f"perhaps --data {unknown}; "]
         raise UserError(f"{what}: {words} ({''.join(near)}see {self.prog} --help)")
@@ -66,5 +65,4 @@ def parse(arguments: list[str] | None = None, program: str = "train.py") -> dict
                 help=f"{text} (default: {option.default_text or shown})",
             )
     given = vars(parser.parse_args(arguments))
-    for_console = ("quiet", "verbose")
-    return {k: v for k, v in given.items() if v is not None and v is not False and k not in for_console}
+    return {k: v for k, v in given.items() if v is not None and v is not False and k not in ("quiet", "verbose")}

@@ -141,9 +141,7 @@ def plain_pooling(net: Architecture) -> Architecture:
     Pooled sides are rounded up: 55 becomes 28, not 27. With conv2 and conv5 padded by one pixel less, the inputs of
     conv3, conv4 and fc6 are as large as in the full net.
     """
-    less = {
-        conv.name: tuple(side - 1 for side in conv.padding) for conv in net.convs if conv.name in ("conv2", "conv5")
-    }
+    less = {c.name: tuple(side - 1 for side in c.padding) for c in net.convs if c.name in ("conv2", "conv5")}
     net = _with_convs(net, lambda conv: {"padding": less.get(conv.name, conv.padding)})
     return replace(net, pool_size=2, pool_stride=2, pool_ceil=True)
 
@@ -168,9 +166,7 @@ def never_meet(net: Architecture) -> Architecture:
     if net.towers == 1:
         return net
     wide = {"conv2": 5}
-    net = _with_convs(
-        net, lambda conv: {"channels": conv.channels * wide.get(conv.name, 4) // 4, "reads_all_towers": False}
-    )
+    net = _with_convs(net, lambda c: {"channels": c.channels * wide.get(c.name, 4) // 4, "reads_all_towers": False})
     *hidden, last = net.linears
     fc6, *others = (replace(linear, reads_all_towers=False) for linear in hidden)
     return replace(net, linears=(replace(fc6, width=2 * (fc6.width or 0)), *others, last))

@@ -173,13 +173,8 @@ class RunOptions(RunSettings):
     """Print also each checkpoint, machine and versions, and the warnings of libraries; lines instead of a bar."""
 
 
-GROUPS = {
-    "data": DataSettings,
-    "training": TrainingSettings,
-    "start": StartSettings,
-    "placement": PlacementSettings,
-    "run": RunOptions,
-}
+_GROUPS = (DataSettings, TrainingSettings, StartSettings, PlacementSettings, RunOptions)
+GROUPS = dict(zip(("data", "training", "start", "placement", "run"), _GROUPS, strict=True))
 
 
 # dataclass puts the fields of the last base first: config.json has them in the order of this file

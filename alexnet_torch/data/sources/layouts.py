@@ -95,8 +95,7 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
         raise UserError(f"{listing.what}: {missing_split(listing, 'train')}")
     train = read_class_folders(listing, folders["train"])
     if "val" not in folders:
-        fix = missing_split(listing, "val")
-        return _source(listing, "ImageFolder without val/", {"train": train}, without_val=fix)
+        return _source(listing, "ImageFolder without val/", {"train": train}, without_val=missing_split(listing, "val"))
     val, written = read_split(listing, folders["val"], train), {normal(name): name for name in train}
     form = "ImageFolder"
     if not listing.folder(folders["val"]).folders:
@@ -108,21 +107,19 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
 
 def open_class_folders(listing: Listing, test: bool) -> Source:
     fix = (
-        "has class folders, but no train/ and val/; let --val-split 0.1 choose validation images, or move the class "
-        "folders into train/ and some images into val/"
+        "let --val-split 0.1 choose validation images, or move the class folders into train/ and some images into val/"
     )
     splits: dict[SplitName, Samples] = {"val" if test else "train": read_class_folders(listing, "")}
-    return _source(listing, "class folders", splits, without_val=fix)
+    without_val = f"has class folders, but no train/ and val/; {fix}"
+    return _source(listing, "class folders", splits, without_val=without_val)
 
 
 def open_kaggle(listing: Listing, _: bool) -> Source:
     labels, names = (_table(listing, name) for name in (KAGGLE_LABELS, KAGGLE_NAMES))
     train = read_class_folders(listing, f"{KAGGLE}train/")
     # the first word of a prediction string is the class; boxes follow
-    rows = (
-        (row.get("ImageId") or "", row.get("PredictionString") or "") for row in csv.DictReader(labels.splitlines())
-    )
-    pairs = ((name, text.partition(" ")[0]) for name, text in rows)
+    rows = csv.DictReader(labels.splitlines())
+    pairs = ((row.get("ImageId") or "", (row.get("PredictionString") or "").partition(" ")[0]) for row in rows)
     val = _by_table(listing, f"{KAGGLE}val/", pairs, KAGGLE_LABELS, train)
     return _source(listing, "ILSVRC-2012 from Kaggle", {"train": train, "val": val}, names=_readable(names, " ", train))
 

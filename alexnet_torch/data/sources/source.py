@@ -139,9 +139,8 @@ class Source:
     def describe(self) -> str:
         words = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(split):,} {words[split.name]}" for split in self.splits)
-        return in_one_line(
-            f"--data {self.root}: {self.form}, {len(self.classes):,} classes, {counts} images{self.skipped}"
-        )
+        what = f"{self.form}, {len(self.classes):,} classes, {counts} images{self.skipped}"
+        return in_one_line(f"--data {self.root}: {what}")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Data sets in tars: ILSVRC-2012's own, Hugging Face's flat ones, and webdataset's shards."""
 
 import json
+import os
 import re
 import tarfile
 from collections import defaultdict
@@ -9,7 +10,7 @@ from contextlib import suppress
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from alexnet_torch.data.sources.archives import Samples, archive_source, by_wnid, check_complete, kept_source
 from alexnet_torch.data.sources.classes import class_of_name, some, tells_class
@@ -38,15 +39,10 @@ class TarReader(Reader):
     def read(self, index: int) -> bytes:
         number, offset, size = self.places[index].tolist()
         with self.files[number].open("rb") as file:
-            content = read_at(file, offset, size)
+            content = os.pread(file.fileno(), size, offset)
         if len(content) < size:
             raise OSError("the archive is truncated")
         return content
-
-
-def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
 
 
 def list_tar(path: Path, inside: tarfile.TarInfo | None = None) -> Iterator[tarfile.TarInfo]:
@@ -54,7 +50,7 @@ def list_tar(path: Path, inside: tarfile.TarInfo | None = None) -> Iterator[tarf
     name = f"{path}: {inside.name}" if inside else path
     with reading(name, "download it again"), path.open("rb", buffering=0) as file:
         start, end = (inside.offset_data, inside.offset_data + inside.size) if inside else (0, path.stat().st_size)
-        if read_at(file, start, 6).startswith(COMPRESSED):
+        if os.pread(file.fileno(), 6, start).startswith(COMPRESSED):
             raise UserError(f"{name}: is compressed: single images cannot be read; decompress it (gzip -dk)")
         file.seek(start)
         archive = tarfile.TarFile(fileobj=file)
@@ -180,7 +176,8 @@ def _add_shard(file: Path, number: int, samples: Samples, skipped: Skipped) -> N
                     raise UserError(f"{file}: contains {member.name} twice; make the shard again")
             image = next((members[kind] for kind in IMAGE_KINDS if kind in members), None)
             about = members.get("cls") or members.get("json")
-            label = _label(read_at(opened, about.offset_data, min(about.size, LONGEST))) if about else None
+            content = os.pread(opened.fileno(), min(about.size, LONGEST), about.offset_data) if about else b""
+            label = _label(content)
             if image is None or label is None:
                 lacks = "image, .jpg or .png" if image is None else "class's number in .cls or .json"
                 raise UserError(f"{file}: {key}.{{{','.join(members)}}} has no {lacks}; make the shard again")

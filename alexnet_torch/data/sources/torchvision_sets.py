@@ -35,8 +35,7 @@ class PixelReader(Reader):
 
 
 def find_sets(root: Path) -> list[Path]:
-    folders = (root, root / "raw", *(root / folder for folder in SETS))
-    return [path for path in folders if path.is_dir() and _key(path)]
+    return [path for path in (root, root / "raw", *(root / each for each in SETS)) if path.is_dir() and _key(path)]
 
 
 def open_torchvision_set(root: Path) -> Source:

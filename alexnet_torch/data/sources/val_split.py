@@ -72,13 +72,8 @@ def divide(source: Source, val_split: ValSplit, digests: np.ndarray) -> Source:
             taken += len(group)
     train, val = pool.take(np.flatnonzero(~chosen)), pool.take(np.flatnonzero(chosen))
     val = replace(val, name="val", keys=[f"val/{key.partition('/')[2]}" for key in val.keys])
-    fraction = f"{val_split.fraction:g}"
-    return replace(
-        source,
-        form=f"{source.form}, divided by --val-split {fraction}",
-        splits=(train, val),
-        variant=f"-val{fraction}-seed{val_split.seed}",
-    )
+    form = f"{source.form}, divided by --val-split {val_split.fraction:g}"
+    return replace(source, form=form, splits=(train, val), variant=f"-val{val_split.fraction:g}-seed{val_split.seed}")
 
 
 def contents_of(digests: np.ndarray) -> np.ndarray:
