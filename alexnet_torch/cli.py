@@ -24,14 +24,10 @@ _RESTART = "start it again, with --resume if it has done steps"
 _NEW_RUN = "start a run in another --output with a smaller --batch-size"  # a run keeps its own
 
 
-def installed_main() -> int:
-    """Runs the program that pip installs."""
-    return main(program="alexnet-torch")
-
-
-def main(arguments: list[str] | None = None, program: str = "python -m alexnet_torch") -> int:
-    """Runs the command that the arguments (by default sys.argv) name, as `program`; returns the exit status."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command that the arguments (by default sys.argv) name; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    program = "alexnet-torch" if sys.argv[0].endswith("alexnet-torch") else "python -m alexnet_torch"  # as pip installs
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:], f"{program} train")
     return _run(arguments, program, _run_command)

@@ -66,9 +66,8 @@ def _read_graph(path: Path, model: onnx.ModelProto, image_size: int | None) -> W
         names_in_file |= {f"{stage}.weight": weight, f"{stage}.bias": bias}
     file = WeightFile(path, weights, names_in_file, image_size=size)
     logits, output = (values[name].flatten()[: file.num_classes] for name in (last, end))
-    if output.shape != logits.shape or not any(
-        map(output.allclose, (logits, logits.softmax(0), logits.log_softmax(0)))
-    ):
+    possible = logits, logits.softmax(0), logits.log_softmax(0)
+    if output.shape != logits.shape or not any(map(output.allclose, possible)):
         raise ValueError("its output is neither the last layer's nor the softmax of it")
     found = _distances(file, random, logits)
     if not found:

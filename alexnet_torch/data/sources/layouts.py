@@ -106,9 +106,7 @@ def open_image_folder(listing: Listing, test: bool) -> Source:
 
 
 def open_class_folders(listing: Listing, test: bool) -> Source:
-    fix = (
-        "let --val-split 0.1 choose validation images, or move the class folders into train/ and some images into val/"
-    )
+    fix = "let --val-split 0.1 choose validation images, or move class folders into train/ and some images into val/"
     splits: dict[SplitName, Samples] = {"val" if test else "train": read_class_folders(listing, "")}
     without_val = f"has class folders, but no train/ and val/; {fix}"
     return _source(listing, "class folders", splits, without_val=without_val)

@@ -139,9 +139,7 @@ def neighbours_figure(run: str, stage: str, examples: Sequence[Picture]) -> Figu
     """Draws a row for each image and its nearest training images by a stage's features: Figure 4, right."""
     columns = 1 + len(examples[0].neighbours)
     figure = Figure(figsize=(max(1.38 * columns + 0.3, 7.6), 1.72 * len(examples) + 0.95), layout="constrained")
-    marks = (
-        f"{CHECK_MARK} and a solid frame: the same class; no mark and a dashed frame: another class; below: distance"
-    )
+    marks = f"{CHECK_MARK} and a solid frame: the same class; a dashed frame: another class; below: distance"
     title = f"Nearest training images by Euclidean distance in {stage} of {printable_name(run)}\n({marks})"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(examples), columns, squeeze=False, width_ratios=[1.12] + [1] * (columns - 1))
