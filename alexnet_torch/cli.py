@@ -27,7 +27,7 @@ _NEW_RUN = "start a run in another --output with a smaller --batch-size"  # a ru
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the arguments (by default sys.argv) name; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    program = "alexnet-torch" if sys.argv[0].endswith("alexnet-torch") else "python -m alexnet_torch"  # as pip installs
+    program = "alexnet-torch" if sys.argv[0].endswith("alexnet-torch") else "python -m alexnet_torch"
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:], f"{program} train")
     return _run(arguments, program, _run_command)

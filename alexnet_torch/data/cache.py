@@ -113,8 +113,10 @@ class CacheFolder:
                 mean, covariance = arrays["mean"], arrays["covariance"]
                 sums = {name: arrays[f"{name}_checksums"] for name in self.map_sizes}
                 maps = {name: ImageMap(self.path / name, self.side, own, is_cache) for name, own in sums.items()}
+        except Stale:
+            raise
         except Exception as error:  # damaged files raise almost anything
-            raise error if isinstance(error, Stale) else Stale(f"it is damaged ({error})") from error
+            raise Stale(f"it is damaged ({error})") from error
         require_readable(source, manifest["unreadable"], skip_bad)
         samples, skipped = [], []
         for split in source.splits:

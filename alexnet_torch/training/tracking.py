@@ -126,10 +126,8 @@ class TensorBoardWriter(SummaryWriter):
         self._get_file_writer().add_event(Event(graph_def=graph.SerializeToString()))
 
     def write_weights(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Draws the first stage's filters, and counts the values of each stage's weights: 100,000 show the shape."""
-        for name, value in weights.items():
-            if value.ndim == 1:  # biases
-                continue
+        """Draws the first stage's filters, and writes a histogram of each stage's weights, of 100,000 at most."""
+        for name, value in ((name, value) for name, value in weights.items() if value.ndim > 1):  # without biases
             stage, tag = stage_of(name), f"{stage_of(name)}/tower{tower_of(name)}"
             self.add_histogram(f"weights/{tag}/values", value.flatten()[:: 1 + value.numel() // 100_000], step)
             if stage == self._first_stage and value.ndim == 4:

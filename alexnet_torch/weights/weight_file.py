@@ -1,4 +1,4 @@
-"""One reader for every file of weights: a run's folder, PyTorch's, safetensors, ONNX and Caffe's; and their use."""
+"""Reads every weight file: a run's folder, PyTorch's, safetensors, ONNX and Caffe's; --init and import use it."""
 
 import re
 from collections.abc import Mapping, Sequence
